@@ -1,0 +1,106 @@
+import os from "node:os";
+import path from "node:path";
+import { z } from "zod";
+import { StartupError } from "./errors.ts";
+
+/** One row of the settings table: how to read an environment variable, its default, and what it means. */
+interface Setting<T> {
+  readonly schema: z.ZodType<T>;
+  /** The default as a person would write it in the environment; computed defaults name their rule in `meaning`. */
+  readonly fallback: string;
+  readonly meaning: string;
+}
+
+const integer = (min: number, max = Number.MAX_SAFE_INTEGER) => z.coerce.number().int().min(min).max(max);
+const flag = z
+  .enum(["true", "false", "1", "0", "yes", "no"])
+  .transform((value) => value === "true" || value === "1" || value === "yes");
+const text = z.string();
+const list = z.string().transform((value) =>
+  value
+    .split(",")
+    .map((item) => item.trim())
+    .filter((item) => item !== ""),
+);
+
+function setting<T>(schema: z.ZodType<T>, fallback: string, meaning: string): Setting<T> {
+  return { schema, fallback, meaning };
+}
+
+/** Every setting there is. README and `doctor` print this table; nothing else reads `process.env`. */
+export const SETTINGS = {
+  PORT: setting(integer(0, 65_535), "3000", "TCP port to listen on; 0 picks a free one"),
+  HOST: setting(text, "127.0.0.1", "address to bind; another than loopback needs API_KEYS or ALLOW_ANONYMOUS"),
+  NODE_ENV: setting(text, "production", "`development` pretty-prints the server log"),
+  DATA_DIR: setting(text, "./data", "workspaces, sessions, packages, statistics"),
+  CACHE_DIR: setting(text, "./data/cache", "memory images and package archives; safe to delete while stopped"),
+  UPLOAD_DIR: setting(text, "./data/uploads", "where an upload is held while its request runs"),
+  MAX_FILE_SIZE: setting(integer(1), String(10 * 1024 * 1024), "largest upload, bytes"),
+  WORKSPACE_MAX_MB: setting(integer(1, 65_536), "256", "largest workspace of one principal, MiB"),
+  WORKSPACE_MAX_FILES: setting(integer(1), "10000", "most files in one workspace"),
+  CORS_ORIGIN: setting(text, "", "allowed origins, comma separated; empty: `*` while authentication is off, else none"),
+  TRUST_PROXY: setting(text, "", "addresses or count of reverse proxies whose X-Forwarded-For is believed"),
+  API_KEYS: setting(text, "", "keys as name:key[:scope+scope…], comma separated; empty: authentication off"),
+  API_KEY: setting(text, "", "one key with every scope; the original's variable, same as API_KEYS=default:<key>"),
+  ALLOW_ANONYMOUS: setting(flag, "false", "bind to any address although authentication is off"),
+  RATE_LIMIT_WINDOW_MS: setting(integer(1), "900000", "rate limit window, ms"),
+  RATE_LIMIT_MAX_REQUESTS: setting(integer(0), "0", "requests of one principal and address in a window; 0: no limit"),
+  LOG_LEVEL: setting(z.enum(["trace", "debug", "info", "warn", "error", "silent"]), "info", "server log level"),
+  LOG_DIR: setting(text, "./data/logs", "server.log and security.log; empty: no log files"),
+  LOG_MAX_SIZE: setting(integer(1024), String(10 * 1024 * 1024), "rotate a log file at this size, bytes"),
+  LOG_CODE: setting(flag, "false", "write the code itself to the security log, not only its SHA-256"),
+  AUDIT_REQUIRED: setting(flag, "false", "refuse to run code while the security log cannot be written"),
+  POOL_SIZE: setting(integer(0, 1024), "0", "warm sandboxes; 0: one for each core"),
+  QUEUE_LIMIT: setting(integer(0), "256", "executions that may wait for a sandbox before 429"),
+  EXECUTION_TIMEOUT_MS: setting(integer(1, 300_000), "30000", "timeout of a request that names none, ms"),
+  SANDBOX_MEMORY_MB: setting(integer(64, 4096), "512", "most WebAssembly memory of one sandbox, MiB"),
+  SANDBOX_MAX_EXECUTIONS: setting(integer(1), "100000", "replace a sandbox after this many executions"),
+  SANDBOX_MAX_AGE_MS: setting(integer(1000), "21600000", "replace a sandbox after this time, ms"),
+  SANDBOX_MAX_HEAP_MB: setting(integer(32, 4096), "160", "discard instead of rewind above this heap, MiB"),
+  SANDBOX_START_TIMEOUT_MS: setting(integer(100), "60000", "give up on a sandbox that is not ready by then, ms"),
+  ISOLATION: setting(z.enum(["auto", "deno"]), "auto", "`auto`: add the operating system's layers where they work"),
+  ISOLATION_REQUIRED: setting(z.enum(["", "deno", "os"]), "", "refuse to start below this layer"),
+  PYODIDE_PACKAGES: setting(
+    list,
+    "numpy,pandas,matplotlib,requests,micropip,seaborn,httpx",
+    "packages of the `default` environment",
+  ),
+  PYODIDE_INDEX_URL: setting(text, "", "Pyodide package mirror (URL or folder); empty: Pyodide's CDN"),
+  PACKAGE_INDEX_URL: setting(text, "https://pypi.org/simple", "Python package index (simple JSON API); empty: none"),
+  PACKAGE_DIR: setting(text, "", "folder of wheels, looked in first (air gap)"),
+  NETWORK_ALLOW: setting(list, "", "hosts user code may reach, comma separated, `*.` for subdomains; empty: none"),
+} as const satisfies Record<string, Setting<unknown>>;
+
+type Raw = { [K in keyof typeof SETTINGS]: (typeof SETTINGS)[K] extends Setting<infer T> ? T : never };
+
+/** All settings, read and checked; folders are absolute, computed defaults are filled in. */
+export type Config = Readonly<Raw>;
+
+const FOLDERS = ["DATA_DIR", "CACHE_DIR", "UPLOAD_DIR", "LOG_DIR", "PACKAGE_DIR"] as const;
+
+/**
+ * Reads the settings from environment variables.
+ *
+ * A folder below DATA_DIR that is not set itself moves with DATA_DIR.
+ *
+ * @throws {StartupError} naming every variable that is wrong, what it was, and what would be right.
+ */
+export function loadConfig(env: Readonly<Record<string, string | undefined>> = process.env): Config {
+  const problems: string[] = [];
+  const raw: Record<string, unknown> = {};
+  for (const [name, { schema, fallback, meaning }] of Object.entries(SETTINGS)) {
+    const given = env[name];
+    const parsed = schema.safeParse(given === undefined || given === "" ? defaultOf(fallback, env) : given);
+    if (parsed.success) raw[name] = parsed.data;
+    else problems.push(`${name}=${JSON.stringify(given)}: ${parsed.error.issues[0]?.message} (${meaning})`);
+  }
+  if (problems.length > 0) throw new StartupError(`These settings cannot be used:\n  ${problems.join("\n  ")}`);
+  for (const name of FOLDERS) if (raw[name] !== "") raw[name] = path.resolve(String(raw[name]));
+  if (raw.POOL_SIZE === 0) raw.POOL_SIZE = os.availableParallelism();
+  return raw as Config;
+}
+
+function defaultOf(fallback: string, env: Readonly<Record<string, string | undefined>>): string {
+  const dataDir = env.DATA_DIR;
+  return dataDir && fallback.startsWith("./data/") ? path.join(dataDir, fallback.slice("./data/".length)) : fallback;
+}

@@ -1,0 +1,47 @@
+import type { ErrorInfo, FileChanges, FileEntry, MimeBundle } from "../sandbox/protocol.ts";
+
+/** Files that outlive an execution; `store/workspaces.ts` keeps them on disk. */
+export interface Workspace {
+  /** All files and folders, parents before children. */
+  list(): Promise<readonly FileEntry[]>;
+  /** @throws {ClientError} 404 if there is no such file. */
+  read(path: string): Promise<Uint8Array>;
+  /** Takes over what an execution did, all or nothing. `contents[i]` belongs to `changes.written[i]`. */
+  apply(changes: FileChanges, contents: readonly Uint8Array[]): Promise<void>;
+}
+
+/** One piece of Python to run. */
+export interface ExecutionRequest {
+  readonly code: string;
+  /** Becomes global variables; checked by the edge. */
+  readonly context?: Readonly<Record<string, unknown>>;
+  readonly timeoutMs: number;
+  /** What `input()` reads; default: nothing, so `input()` raises EOFError. */
+  readonly stdin?: string;
+  /** Whose share of the queue this uses. */
+  readonly principal: string;
+  readonly workspace?: Workspace;
+  /** Aborting it (the client went away) stops the execution. */
+  readonly signal?: AbortSignal;
+  /** Called while the code runs, in order. What went through it is in the result all the same. */
+  readonly onOutput?: (event: OutputEvent) => void;
+}
+
+export type OutputEvent =
+  | { readonly type: "stdout" | "stderr"; readonly content: string }
+  | { readonly type: "output"; readonly bundle: MimeBundle };
+
+/** What came of it. Python errors and timeouts are results, not exceptions. */
+export interface ExecutionResult {
+  readonly success: boolean;
+  /** The last expression's value as JSON data. */
+  readonly result: unknown;
+  readonly error: string | null;
+  readonly errorInfo?: ErrorInfo;
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly outputs: readonly MimeBundle[];
+  /** ms that the code ran, without waiting in the queue. */
+  readonly executionTimeMs: number;
+  readonly truncated: boolean;
+}

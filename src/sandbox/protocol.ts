@@ -1,0 +1,245 @@
+/**
+ * What the host and a sandbox process say to each other. The only module that both sides import.
+ *
+ * A frame on the pipe:
+ *
+ *     u32 le  length of all that follows
+ *     u8      protocol version
+ *     u8      reserved, 0
+ *     u16 le  length of the nonce, bytes (32)
+ *     u32 le  length of the JSON header, bytes
+ *     nonce   hex text; chosen by the host, known to the process's main thread only
+ *     header  JSON, a `HostMessage` or a `GuestMessage`
+ *     body    bytes whose meaning the header gives; may be empty
+ *
+ * User code runs in a worker that never learns the nonce, so bytes it manages to put on the pipe are not a frame: the
+ * host sees a wrong nonce and ends the process. A frame that breaks any rule here is a {@link ProtocolError}, and the
+ * reader must give the connection up, since there is no way to find the next frame's beginning.
+ */
+
+export const PROTOCOL_VERSION = 1;
+
+const PREFIX_BYTES = 12;
+export const NONCE_BYTES = 32;
+
+/** Largest frame either side accepts: a workspace's worth of files, plus room for the header. */
+export const MAX_FRAME_BYTES = 512 * 1024 * 1024;
+
+/** A file or folder of a workspace, as the sandbox sees it before it opens it. */
+export interface FileEntry {
+  /** Absolute, normalised path inside the sandbox: `/home/pyodide/data.csv`. */
+  readonly path: string;
+  /** Bytes; 0 for a folder. */
+  readonly size: number;
+  /** Last change, ms since 1970. */
+  readonly mtimeMs: number;
+  readonly kind: "file" | "folder";
+}
+
+/** What an execution did to the workspace. Contents of `written` files stand in the frame's body, one after another. */
+export interface FileChanges {
+  readonly written: readonly FileEntry[];
+  readonly deleted: readonly string[];
+}
+
+export interface ErrorInfo {
+  /** Class name of the exception: `ZeroDivisionError`; `Timeout` and `SandboxDied` are ours. */
+  readonly type: string;
+  readonly message: string;
+  /** Frames of user code only. */
+  readonly traceback: string;
+  /** 1-based position in the code sent; null where there is none. */
+  readonly line: number | null;
+  readonly column: number | null;
+}
+
+/** A MIME bundle: `{"image/png": base64, "text/plain": …}`. */
+export type MimeBundle = Readonly<Record<string, string>>;
+
+/** What the runner in Python answers. */
+export interface RunnerOutcome {
+  readonly success: boolean;
+  readonly result: unknown;
+  readonly error: string | null;
+  readonly errorInfo?: ErrorInfo;
+  readonly outputs: readonly MimeBundle[];
+  readonly truncated?: boolean;
+}
+
+/** Whether a sandbox may go on after an execution. */
+export type Verdict =
+  | { readonly state: "pristine"; readonly restoredPages: number }
+  | { readonly state: "discard"; readonly reason: string };
+
+export type HostMessage =
+  | {
+      readonly type: "execute";
+      readonly code: string;
+      /** JSON text of an object whose members become global variables; null: none. */
+      readonly context: string | null;
+      /** What `input()` and `sys.stdin` read. */
+      readonly stdin: string;
+      /** Send output frames while the code runs. */
+      readonly stream: boolean;
+      /** The workspace's listing; null: run without one. */
+      readonly files: readonly FileEntry[] | null;
+      /** Most bytes and files the workspace may hold. */
+      readonly quota: { readonly bytes: number; readonly files: number };
+    }
+  | { readonly type: "interrupt" }
+  /** Answers a guest's `call`; the body belongs to it. */
+  | { readonly type: "answer"; readonly call: number; readonly value: unknown; readonly error?: string };
+
+export type GuestMessage =
+  | {
+      readonly type: "ready";
+      readonly pythonVersion: string;
+      readonly pyodideVersion: string;
+      readonly heapBytes: number;
+      /** SHA-256 of the checkpoint; equal in every process that boots the same image. */
+      readonly checkpoint: string;
+    }
+  /** Displayed data, or what was printed; for a print the body is the bytes. */
+  | { readonly type: "output"; readonly stream: "stdout" | "stderr" }
+  | { readonly type: "display"; readonly bundle: MimeBundle }
+  /** User code waits for the host: a file's content, a package, a network request. */
+  | { readonly type: "call"; readonly call: number; readonly operation: string; readonly argument: unknown }
+  | {
+      readonly type: "result";
+      readonly outcome: RunnerOutcome;
+      /** ms between the first and the last byte code that ran. */
+      readonly executionTimeMs: number;
+      readonly stdoutBytes: number;
+      readonly stderrBytes: number;
+      readonly truncated: boolean;
+      /** Body: stdout, then stderr (each what `output` frames did not carry), then the contents of the written files. */
+      readonly files: FileChanges | null;
+    }
+  /** After `result`: the sandbox is ready for another tenant, or must not be used again. */
+  | { readonly type: "idle"; readonly verdict: Verdict; readonly heapBytes: number }
+  | { readonly type: "fatal"; readonly reason: string };
+
+/** The other side broke the protocol; nothing that follows on this connection can be believed. */
+export class ProtocolError extends Error {
+  override readonly name = "ProtocolError";
+}
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder("utf-8", { fatal: true });
+
+/** @returns the frame as chunks to be written one after another, so that large bodies are not copied. */
+export function encodeFrame(
+  nonce: string,
+  message: HostMessage | GuestMessage,
+  ...body: readonly Uint8Array[]
+): Uint8Array[] {
+  const header = encoder.encode(JSON.stringify(message));
+  const head = new Uint8Array(PREFIX_BYTES + NONCE_BYTES + header.length);
+  const view = new DataView(head.buffer);
+  const bodyBytes = body.reduce((sum, part) => sum + part.length, 0);
+  const length = head.length - 4 + bodyBytes;
+  if (length > MAX_FRAME_BYTES) throw new ProtocolError(`a frame of ${length} bytes is over the limit`);
+  view.setUint32(0, length, true);
+  view.setUint8(4, PROTOCOL_VERSION);
+  view.setUint16(6, NONCE_BYTES, true);
+  view.setUint32(8, header.length, true);
+  encoder.encodeInto(nonce, head.subarray(PREFIX_BYTES, PREFIX_BYTES + NONCE_BYTES));
+  head.set(header, PREFIX_BYTES + NONCE_BYTES);
+  return bodyBytes === 0 ? [head] : [head, ...body.filter((part) => part.length > 0)];
+}
+
+export interface Frame<M> {
+  readonly nonce: string;
+  readonly message: M;
+  readonly body: Uint8Array;
+}
+
+/**
+ * Cuts a byte stream into frames. Feed it chunks as they arrive; it returns the frames they complete.
+ *
+ * @throws {ProtocolError} from `push` at the first byte that cannot be part of a frame.
+ */
+export class FrameReader<M extends { type: string }> {
+  #chunks: Uint8Array[] = [];
+  #buffered = 0;
+  readonly #types: ReadonlySet<string>;
+  readonly #maxBytes: number;
+
+  constructor(types: readonly M["type"][], maxBytes = MAX_FRAME_BYTES) {
+    this.#types = new Set(types);
+    this.#maxBytes = maxBytes;
+  }
+
+  push(chunk: Uint8Array): Frame<M>[] {
+    if (chunk.length > 0) this.#chunks.push(chunk);
+    this.#buffered += chunk.length;
+    const frames: Frame<M>[] = [];
+    while (this.#buffered >= PREFIX_BYTES) {
+      const prefix = this.#peek(PREFIX_BYTES);
+      const view = new DataView(prefix.buffer, prefix.byteOffset, PREFIX_BYTES);
+      const length = view.getUint32(0, true);
+      const headerLength = view.getUint32(8, true);
+      if (prefix[4] !== PROTOCOL_VERSION)
+        throw new ProtocolError(`protocol version ${prefix[4]}, not ${PROTOCOL_VERSION}`);
+      if (prefix[5] !== 0) throw new ProtocolError("reserved byte is not 0");
+      if (view.getUint16(6, true) !== NONCE_BYTES) throw new ProtocolError("nonce of a wrong length");
+      if (length > this.#maxBytes) throw new ProtocolError(`a frame of ${length} bytes is over the limit`);
+      if (length < PREFIX_BYTES - 4 + NONCE_BYTES + headerLength)
+        throw new ProtocolError("header longer than its frame");
+      if (this.#buffered < 4 + length) break;
+      frames.push(this.#decode(this.#take(4 + length), headerLength));
+    }
+    return frames;
+  }
+
+  #decode(bytes: Uint8Array, headerLength: number): Frame<M> {
+    const headerStart = PREFIX_BYTES + NONCE_BYTES;
+    let message: unknown;
+    let nonce: string;
+    try {
+      nonce = decoder.decode(bytes.subarray(PREFIX_BYTES, headerStart));
+      message = JSON.parse(decoder.decode(bytes.subarray(headerStart, headerStart + headerLength)));
+    } catch (cause) {
+      throw new ProtocolError("header is not JSON in UTF-8", { cause });
+    }
+    const type = (message as { type?: unknown } | null)?.type;
+    if (typeof type !== "string" || !this.#types.has(type)) throw new ProtocolError("unknown message type");
+    return { nonce, message: message as M, body: bytes.subarray(headerStart + headerLength) };
+  }
+
+  /** The first `count` buffered bytes, left in place. */
+  #peek(count: number): Uint8Array {
+    const first = this.#chunks[0] as Uint8Array;
+    if (first.length >= count) return first.subarray(0, count);
+    this.#chunks = [concatenate(this.#chunks, this.#buffered)];
+    return (this.#chunks[0] as Uint8Array).subarray(0, count);
+  }
+
+  #take(count: number): Uint8Array {
+    const all = this.#chunks.length === 1 ? (this.#chunks[0] as Uint8Array) : concatenate(this.#chunks, this.#buffered);
+    this.#buffered -= count;
+    this.#chunks = this.#buffered > 0 ? [all.subarray(count)] : [];
+    return all.subarray(0, count);
+  }
+}
+
+export const HOST_MESSAGE_TYPES: readonly HostMessage["type"][] = ["execute", "interrupt", "answer"];
+export const GUEST_MESSAGE_TYPES: readonly GuestMessage["type"][] = [
+  "ready",
+  "output",
+  "display",
+  "call",
+  "result",
+  "idle",
+  "fatal",
+];
+
+export function concatenate(parts: readonly Uint8Array[], totalBytes?: number): Uint8Array {
+  const all = new Uint8Array(totalBytes ?? parts.reduce((sum, part) => sum + part.length, 0));
+  let offset = 0;
+  for (const part of parts) {
+    all.set(part, offset);
+    offset += part.length;
+  }
+  return all;
+}
