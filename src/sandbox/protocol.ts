@@ -72,6 +72,9 @@ export type Verdict =
   | { readonly state: "discard"; readonly reason: string };
 
 export type HostMessage =
+  /** The first frame; its nonce is the one for frames that belong to no job. */
+  | { readonly type: "start" }
+  /** The frame's nonce is the job's: every frame about it carries it, up to and including `idle`. */
   | {
       readonly type: "execute";
       readonly code: string;
@@ -83,12 +86,17 @@ export type HostMessage =
       readonly stream: boolean;
       /** The workspace's listing; null: run without one. */
       readonly files: readonly FileEntry[] | null;
-      /** Most bytes and files the workspace may hold. */
-      readonly quota: { readonly bytes: number; readonly files: number };
+      readonly quota: FileQuota;
     }
   | { readonly type: "interrupt" }
   /** Answers a guest's `call`; the body belongs to it. */
   | { readonly type: "answer"; readonly call: number; readonly value: unknown; readonly error?: string };
+
+/** Most that the folders user code can write to may hold. */
+export interface FileQuota {
+  readonly bytes: number;
+  readonly files: number;
+}
 
 export type GuestMessage =
   | {
@@ -96,28 +104,35 @@ export type GuestMessage =
       readonly pythonVersion: string;
       readonly pyodideVersion: string;
       readonly heapBytes: number;
-      /** SHA-256 of the checkpoint; equal in every process that boots the same image. */
-      readonly checkpoint: string;
+      /** SHA-256 of the checkpoint where it was asked for; equal in every process that boots the same image. */
+      readonly checkpoint: string | null;
     }
-  /** Displayed data, or what was printed; for a print the body is the bytes. */
+  /** A memory image was built; it is the body. */
+  | { readonly type: "image"; readonly pythonVersion: string }
+  /** What was printed since the last such frame; the body is the bytes. */
   | { readonly type: "output"; readonly stream: "stdout" | "stderr" }
   | { readonly type: "display"; readonly bundle: MimeBundle }
   /** User code waits for the host: a file's content, a package, a network request. */
   | { readonly type: "call"; readonly call: number; readonly operation: string; readonly argument: unknown }
   | {
       readonly type: "result";
-      readonly outcome: RunnerOutcome;
-      /** ms between the first and the last byte code that ran. */
+      /** ms that the code ran. */
       readonly executionTimeMs: number;
+      /** Body: the outcome (`RunnerOutcome` as JSON), stdout, stderr, then the contents of the written files. */
+      readonly outcomeBytes: number;
       readonly stdoutBytes: number;
       readonly stderrBytes: number;
+      /** stdout or stderr was cut at its limit. */
       readonly truncated: boolean;
-      /** Body: stdout, then stderr (each what `output` frames did not carry), then the contents of the written files. */
       readonly files: FileChanges | null;
     }
   /** After `result`: the sandbox is ready for another tenant, or must not be used again. */
   | { readonly type: "idle"; readonly verdict: Verdict; readonly heapBytes: number }
+  /** The process cannot go on. */
   | { readonly type: "fatal"; readonly reason: string };
+
+/** stdout and stderr are each cut at this many bytes. */
+export const MAX_OUTPUT_BYTES = 1024 * 1024;
 
 /** The other side broke the protocol; nothing that follows on this connection can be believed. */
 export class ProtocolError extends Error {
@@ -223,9 +238,10 @@ export class FrameReader<M extends { type: string }> {
   }
 }
 
-export const HOST_MESSAGE_TYPES: readonly HostMessage["type"][] = ["execute", "interrupt", "answer"];
+export const HOST_MESSAGE_TYPES: readonly HostMessage["type"][] = ["start", "execute", "interrupt", "answer"];
 export const GUEST_MESSAGE_TYPES: readonly GuestMessage["type"][] = [
   "ready",
+  "image",
   "output",
   "display",
   "call",
