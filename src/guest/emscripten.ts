@@ -55,7 +55,10 @@ export interface Attributes {
 
 export interface NodeOperations {
   getattr?(node: Node): Attributes;
-  setattr?(node: Node, attributes: { mode?: number; size?: number; atime?: number; mtime?: number; ctime?: number }): void;
+  setattr?(
+    node: Node,
+    attributes: { mode?: number; size?: number; atime?: number; mtime?: number; ctime?: number },
+  ): void;
   lookup?(parent: Node, name: string): Node;
   mknod?(parent: Node, name: string, mode: number, dev: number): Node;
   rename?(node: Node, newParent: Node, newName: string): void;
@@ -72,7 +75,13 @@ export interface StreamOperations {
   read?(stream: Stream, buffer: Uint8Array, offset: number, length: number, position: number): number;
   write?(stream: Stream, buffer: Uint8Array, offset: number, length: number, position: number): number;
   llseek?(stream: Stream, offset: number, whence: number): number;
-  mmap?(stream: Stream, length: number, position: number, prot: number, flags: number): { ptr: number; allocated: boolean };
+  mmap?(
+    stream: Stream,
+    length: number,
+    position: number,
+    prot: number,
+    flags: number,
+  ): { ptr: number; allocated: boolean };
   msync?(stream: Stream, buffer: Uint8Array, offset: number, length: number, flags: number): number;
   [operation: string]: unknown;
 }

@@ -6,7 +6,7 @@ import { receiveMessageOnPort } from "node:worker_threads";
 import type { MimeBundle, Verdict } from "../sandbox/protocol.ts";
 import { type Answer, type Boot, CONTROL, type FromWorker, type Job, type ToWorker } from "./channel.ts";
 import { Devices } from "./device.ts";
-import type { Exports, Module } from "./emscripten.ts";
+import type { Exports } from "./emscripten.ts";
 import { freeze, TenantFiles, WRITABLE_ROOTS } from "./filesystem.ts";
 import { Checkpoint } from "./image.ts";
 import { JavaScriptState } from "./javascript-state.ts";

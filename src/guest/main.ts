@@ -9,6 +9,7 @@ import {
   type Frame,
   FrameReader,
   type GuestMessage,
+  type GuestOptions,
   HOST_MESSAGE_TYPES,
   type HostMessage,
   MAX_OUTPUT_BYTES,
@@ -16,18 +17,7 @@ import {
 import { type Boot, CONTROL, type FromWorker, type Shared, type ToWorker } from "./channel.ts";
 import { revokePermissions } from "./realm.ts";
 
-/** The one command line argument, as JSON. */
-export interface GuestOptions {
-  readonly pyodideDir: string;
-  /** The memory image to boot; null: build one. */
-  readonly imagePath: string | null;
-  readonly preload: readonly string[];
-  readonly maxHeapBytes: number;
-  readonly hashCheckpoint: boolean;
-}
-
 const SIGINT = 2;
-const options = JSON.parse(Deno.args[0] as string) as GuestOptions;
 const guestDir = new URL(".", import.meta.url);
 
 const shared: Shared = {
@@ -55,7 +45,7 @@ const frames = readFrames();
 const first = await frames.next();
 if (first.done || first.value.message.type !== "start") throw new Error("the host did not say start");
 processNonce = first.value.nonce;
-worker.postMessage(await readBoot(), [port]);
+worker.postMessage(await readBoot(first.value.message.options), [port]);
 await revokeWhenReady();
 for await (const { nonce, message, body } of frames) handle(nonce, message, body);
 Deno.exit(0);
@@ -181,7 +171,7 @@ async function* readFrames(): AsyncGenerator<Frame<HostMessage>> {
   }
 }
 
-async function readBoot(): Promise<Boot> {
+async function readBoot(options: GuestOptions): Promise<Boot> {
   const dir = options.pyodideDir;
   const [module, stdlib, lock, image, sources] = await Promise.all([
     Deno.readFile(`${dir}/pyodide.asm.wasm`).then((bytes) => WebAssembly.compile(bytes)),

@@ -2,8 +2,8 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import type { GuestOptions } from "../guest/main.ts";
 import { denoBinary } from "./deno-binary.ts";
+import type { GuestOptions } from "./protocol.ts";
 
 export const GUEST_DIR = fileURLToPath(new URL("../guest/", import.meta.url));
 export const PROTOCOL_FILE = fileURLToPath(new URL("./protocol.ts", import.meta.url));
@@ -18,9 +18,12 @@ export interface LaunchOptions {
 }
 
 /** The command that starts a sandbox process: Deno with no permission but to read the named files until it is ready. */
-export function sandboxCommand({ guest, memoryMb }: LaunchOptions): { command: string; args: string[]; readable: string[] } {
+export function sandboxCommand({ guest, memoryMb }: LaunchOptions): {
+  command: string;
+  args: string[];
+  readable: string[];
+} {
   const readable = [GUEST_DIR, PROTOCOL_FILE, PYODIDE_DIR, ...(guest.imagePath === null ? [] : [guest.imagePath])];
-  const options: GuestOptions = { ...guest, pyodideDir: PYODIDE_DIR };
   const args = [
     "run",
     "--quiet",
@@ -41,7 +44,6 @@ export function sandboxCommand({ guest, memoryMb }: LaunchOptions): { command: s
     "--deny-import",
     `--v8-flags=--disallow-code-generation-from-strings,--wasm-max-mem-pages=${memoryMb * WASM_PAGES_PER_MB}`,
     path.join(GUEST_DIR, "main.ts"),
-    JSON.stringify(options),
   ];
   return { command: denoBinary(), args, readable };
 }

@@ -73,7 +73,7 @@ export type Verdict =
 
 export type HostMessage =
   /** The first frame; its nonce is the one for frames that belong to no job. */
-  | { readonly type: "start" }
+  | { readonly type: "start"; readonly options: GuestOptions }
   /** The frame's nonce is the job's: every frame about it carries it, up to and including `idle`. */
   | {
       readonly type: "execute";
@@ -91,6 +91,19 @@ export type HostMessage =
   | { readonly type: "interrupt" }
   /** Answers a guest's `call`; the body belongs to it. */
   | { readonly type: "answer"; readonly call: number; readonly value: unknown; readonly error?: string };
+
+/** How a process is to boot. */
+export interface GuestOptions {
+  /** Folder of the `pyodide` package. */
+  readonly pyodideDir: string;
+  /** The memory image to boot; null: build one. */
+  readonly imagePath: string | null;
+  /** Standard library modules to have in an image that is built. */
+  readonly preload: readonly string[];
+  /** Discard instead of rewind above this. */
+  readonly maxHeapBytes: number;
+  readonly hashCheckpoint: boolean;
+}
 
 /** Most that the folders user code can write to may hold. */
 export interface FileQuota {

@@ -1,7 +1,7 @@
 import type { ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { SandboxDiedError } from "../errors.ts";
-import { type LaunchOptions, launch } from "./launch.ts";
+import { type LaunchOptions, launch, PYODIDE_DIR } from "./launch.ts";
 import {
   encodeFrame,
   type FileChanges,
@@ -248,8 +248,12 @@ export class Sandbox {
       return body.subarray(position - bytes, position);
     };
     const outcome = parseOutcome(take(message.outcomeBytes));
-    running.stdout.push(take(message.stdoutBytes));
-    running.stderr.push(take(message.stderrBytes));
+    for (const stream of ["stdout", "stderr"] as const) {
+      const rest = take(message[`${stream}Bytes`]);
+      if (rest.length === 0) continue;
+      running[stream].push(rest);
+      running.job.onOutput?.(stream, rest);
+    }
     const { files } = message;
     const contents = files?.written.map((entry) => take(entry.kind === "file" ? entry.size : 0)) ?? [];
     if (position !== body.length) throw new ProtocolError("a result's body is longer than its parts");
@@ -371,8 +375,10 @@ async function connect(options: SandboxOptions): Promise<{ connection: Connectio
     () => connection.kill(`it was not ready within ${options.startTimeoutMs} ms`),
     options.startTimeoutMs,
   );
-  connection.ended.then((reason) => first.reject(new SandboxDiedError(`The sandbox process failed to start: ${reason}`)));
-  connection.send(nonce, { type: "start" });
+  connection.ended.then((reason) =>
+    first.reject(new SandboxDiedError(`The sandbox process failed to start: ${reason}`)),
+  );
+  connection.send(nonce, { type: "start", options: { ...options.guest, pyodideDir: PYODIDE_DIR } });
   try {
     const frame = await first.promise;
     if (frame.nonce !== nonce) connection.kill("its first frame has a wrong nonce");

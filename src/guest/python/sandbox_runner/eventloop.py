@@ -56,6 +56,9 @@ def install():
     """Make `asyncio` use this loop everywhere, and give the main thread one."""
     events._set_event_loop_policy(_Policy())
     asyncio.DefaultEventLoopPolicy = _Policy
+    # Pyodide has its own loop running at all times, and an `asyncio.run` that hands over to it.
+    events._set_running_loop(None)
+    asyncio.run = asyncio.runners.run
     asyncio.SelectorEventLoop = BlockingEventLoop
     asyncio.EventLoop = BlockingEventLoop
     loop = BlockingEventLoop()

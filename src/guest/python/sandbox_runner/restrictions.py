@@ -16,6 +16,8 @@ from . import device
 class ProcessExit(BaseException):
     """`os._exit` and `os.abort` end the execution, not the interpreter."""
 
+    __module__ = "builtins"
+
     def __init__(self, code):
         super().__init__(code)
         self.code = code
@@ -63,7 +65,7 @@ def _forbid_timers():
         call.__name__ = call.__qualname__ = name
         return call
 
-    for name in ("alarm", "setitimer", "pause", "raise_signal_later"):
+    for name in ("alarm", "setitimer", "pause", "sigwait", "sigtimedwait"):
         for module in (signal, _signal):
             if hasattr(module, name):
                 setattr(module, name, unsupported(name))
