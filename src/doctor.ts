@@ -32,7 +32,13 @@ export async function doctor(config: Config): Promise<number> {
     const sizeMb = (image.bytes / 2 ** 20).toFixed(1);
     rows.push(["cache", config.CACHE_DIR]);
     const sandbox = await Sandbox.start({
-      guest: { imagePath: image.path, preload: [], maxHeapBytes: Number.MAX_SAFE_INTEGER, hashCheckpoint: false },
+      guest: {
+        snapshotPath: image.path,
+        environment: null,
+        preload: [],
+        maxHeapBytes: Number.MAX_SAFE_INTEGER,
+        hashCheckpoint: false,
+      },
       memoryMb: config.SANDBOX_MEMORY_MB,
       startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS,
     });

@@ -34,7 +34,8 @@ export async function startEngine(config: Config, logger: Logger): Promise<{ eng
     start: () =>
       Sandbox.start({
         guest: {
-          imagePath: image.path,
+          snapshotPath: image.path,
+          environment: null,
           preload: [],
           maxHeapBytes: config.SANDBOX_MAX_HEAP_MB * 1024 * 1024,
           hashCheckpoint: false,

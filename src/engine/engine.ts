@@ -37,8 +37,10 @@ export class Engine {
         context: request.context ?? null,
         stdin: request.stdin ?? "",
         timeoutMs: request.timeoutMs,
-        files,
-        quota: this.#options.quota,
+        mode: "stateless",
+        reseed: true,
+        files: files && { entries: files, maxBytes: this.#options.quota.bytes, maxFiles: this.#options.quota.files },
+        packages: null,
         signal,
         onOutput:
           onOutput &&

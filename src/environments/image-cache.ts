@@ -5,7 +5,7 @@ import path from "node:path";
 import { pipeline } from "node:stream/promises";
 import { StartupError } from "../errors.ts";
 import { denoBinary } from "../sandbox/deno-binary.ts";
-import { GUEST_DIR, PROTOCOL_FILE, PYODIDE_DIR } from "../sandbox/launch.ts";
+import { GUEST_DIR, PYODIDE_DIR, SHARED_FILES } from "../sandbox/launch.ts";
 import { PROTOCOL_VERSION } from "../sandbox/protocol.ts";
 import { buildImage } from "../sandbox/sandbox.ts";
 
@@ -60,7 +60,8 @@ async function build(imagePath: string, key: string, options: ImageCacheOptions)
   const startedAt = performance.now();
   const { image, pythonVersion } = await buildImage({
     guest: {
-      imagePath: null,
+      snapshotPath: null,
+      environment: null,
       preload: PRELOADED_MODULES,
       maxHeapBytes: Number.MAX_SAFE_INTEGER,
       hashCheckpoint: false,
@@ -118,7 +119,7 @@ async function cacheKey(): Promise<string> {
   }
   const guestFiles = (await readdir(GUEST_DIR, { recursive: true })).filter((name) => /\.(ts|py)$/.test(name)).sort();
   for (const name of guestFiles) add(name, await readFile(path.join(GUEST_DIR, name)));
-  add("protocol.ts", await readFile(PROTOCOL_FILE));
+  for (const file of SHARED_FILES) add(path.basename(file), await readFile(file));
   add("deno", denoBinary());
   add("settings", JSON.stringify([PROTOCOL_VERSION, PRELOADED_MODULES]));
   return hash.digest("hex").slice(0, 32);

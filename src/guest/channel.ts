@@ -1,4 +1,4 @@
-import type { FileChanges, FileEntry, FileQuota, MimeBundle, Verdict } from "../sandbox/protocol.ts";
+import type { FileChanges, GuestMessage, GuestOptions, HostMessage } from "../sandbox/protocol.ts";
 
 /**
  * What the process's main thread and the interpreter's worker share.
@@ -29,38 +29,19 @@ export const CONTROL = {
   LENGTH: 5,
 } as const;
 
-export interface Job {
-  readonly type: "job";
-  readonly code: string;
-  readonly context: string | null;
-  readonly stdin: string;
-  readonly stream: boolean;
-  readonly files: readonly FileEntry[] | null;
-  readonly quota: FileQuota;
-}
+/** What the worker is asked to do, one at a time; each ends with `idle`. */
+export type Task =
+  | Extract<HostMessage, { type: "execute" | "rewind" }>
+  | (Extract<HostMessage, { type: "load" }> & { readonly body: Uint8Array });
 
-export interface Answer {
-  readonly type: "answer";
-  readonly call: number;
-  readonly value: unknown;
-  readonly error?: string;
-  readonly body: Uint8Array;
-}
+export type Answer = Extract<HostMessage, { type: "answer" }> & { readonly body: Uint8Array };
 
-export type ToWorker = Job | Answer;
+export type ToWorker = Task | Answer;
 
 export type FromWorker =
-  | {
-      readonly type: "ready";
-      readonly pythonVersion: string;
-      readonly pyodideVersion: string;
-      readonly heapBytes: number;
-      readonly checkpoint: string | null;
-    }
-  | { readonly type: "image"; readonly pythonVersion: string; readonly image: Uint8Array }
+  | Extract<GuestMessage, { type: "ready" | "display" | "call" }>
+  | (Extract<GuestMessage, { type: "image" }> & { readonly image: Uint8Array })
   | { readonly type: "output" }
-  | { readonly type: "display"; readonly bundle: MimeBundle }
-  | { readonly type: "call"; readonly call: number; readonly operation: string; readonly argument: unknown }
   | {
       readonly type: "result";
       readonly executionTimeMs: number;
@@ -69,8 +50,8 @@ export type FromWorker =
       readonly files: FileChanges | null;
       readonly contents: readonly Uint8Array[];
     }
-  | { readonly type: "idle"; readonly verdict: Verdict; readonly heapBytes: number }
-  | { readonly type: "fatal"; readonly reason: string };
+  | (Extract<GuestMessage, { type: "state" }> & { readonly blocks: Uint32Array; readonly data: Uint8Array })
+  | Extract<GuestMessage, { type: "idle" | "fatal" }>;
 
 /** What the main thread hands the worker once, before anything is loaded. */
 export interface Boot {
@@ -82,12 +63,11 @@ export interface Boot {
   readonly stdlib: Uint8Array;
   /** Pyodide's lock file with no packages in it. */
   readonly lockFile: object;
-  /** The memory image to start from; null: start from nothing and build one. */
+  /** Pyodide's memory snapshot to start from; null: build it. */
+  readonly snapshot: Uint8Array | null;
+  /** The environment's memory image; null: there is none, or it is to be built. */
   readonly image: Uint8Array | null;
   /** Our own Python modules: path below `/lib` → source. */
   readonly sources: Readonly<Record<string, string>>;
-  /** Standard library modules to have imported in the image. */
-  readonly preload: readonly string[];
-  readonly maxHeapBytes: number;
-  readonly hashCheckpoint: boolean;
+  readonly options: GuestOptions;
 }

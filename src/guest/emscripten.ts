@@ -35,6 +35,7 @@ export interface Stream {
   seekable: boolean;
   stream_ops: StreamOperations;
   shared: { flags: number; position: number };
+  getdents?: unknown;
 }
 
 export interface Attributes {
@@ -89,6 +90,7 @@ export interface StreamOperations {
 export interface FileSystem {
   root: Node;
   streams: (Stream | null | undefined)[];
+  devices: Record<number, { stream_ops: StreamOperations }>;
   nextInode: number;
   currentPath: string;
   ignorePermissions: boolean;
@@ -146,6 +148,10 @@ export interface Exports {
   malloc(size: number): number;
   free(pointer: number): void;
   hiwire_num_refs(): number;
+  dlopen(path: number, flags: number): number;
+  dlsym(handle: number, name: number): number;
+  dlerror(): number;
+  __dl_seterr(message: number, unused: number): void;
 }
 
 /** Numbers of the errors a file operation answers, as Emscripten's C library counts them. */

@@ -1,4 +1,4 @@
-import type { FileChanges, FileEntry, FileQuota } from "../sandbox/protocol.ts";
+import type { FileChanges, FileEntry, FileListing } from "../sandbox/protocol.ts";
 import { ERRNO, type FileSystem, type Node, type NodeOperations, type StreamOperations } from "./emscripten.ts";
 
 /** The only folders user code can write to. */
@@ -71,7 +71,8 @@ export class TenantFiles {
   #roots: TenantNode[] = [];
   #renamed: Node[] = [];
   #before: ReadonlyMap<string, FileEntry> = new Map();
-  #quota: FileQuota = { bytes: 0, files: 0 };
+  #maxBytes = 0;
+  #maxFiles = 0;
   #bytes = 0;
   #count = 0;
 
@@ -147,13 +148,15 @@ export class TenantFiles {
     this.reset();
   }
 
-  /** Fills the folders for one execution; `entries` has parents before children. */
-  begin(entries: readonly FileEntry[] | null, quota: FileQuota): void {
-    this.#quota = quota;
+  /** Fills the folders for an execution or a session; null: there is nothing to keep, and little room. */
+  begin(listing: FileListing | null): void {
+    const { entries, maxBytes, maxFiles } = listing ?? NO_FILES;
+    this.#maxBytes = maxBytes;
+    this.#maxFiles = maxFiles;
     this.#bytes = 0;
     const now = Date.now();
     for (const root of this.#roots) root.mtime = root.ctime = root.atime = now;
-    for (const entry of entries ?? []) {
+    for (const entry of entries) {
       const node = this.#at(entry.path, entry.kind === "folder" ? FOLDER_MODE : FILE_MODE);
       if (!node) continue;
       node.mtime = node.ctime = node.atime = entry.mtimeMs;
@@ -164,7 +167,7 @@ export class TenantFiles {
       }
     }
     for (const path of ALWAYS_PRESENT) this.#at(path, FOLDER_MODE);
-    this.#before = new Map((entries ?? []).map((entry) => [entry.path, entry]));
+    this.#before = new Map(entries.map((entry) => [entry.path, entry]));
   }
 
   /** What differs from what `begin` was given. Symbolic links are not kept: the workspace outside has none. */
@@ -172,27 +175,57 @@ export class TenantFiles {
     const written: FileEntry[] = [];
     const contents: Uint8Array[] = [];
     const present = new Set<string>();
-    const visit = (node: TenantNode, path: string) => {
+    this.#visit((node, path) => {
       if (this.#fs.isLink(node.mode)) return;
       present.add(path);
       const before = this.#before.get(path);
       if (node.children) {
-        if (before?.kind !== "folder" && !isRoot(path) && !ALWAYS_PRESENT.includes(path)) {
-          written.push({ path, size: 0, mtimeMs: node.mtime, kind: "folder" });
-          contents.push(new Uint8Array(0));
-        }
-        for (const [name, child] of node.children) visit(child, `${path}/${name}`);
+        if (before?.kind === "folder" || isRoot(path) || ALWAYS_PRESENT.includes(path)) return;
+        written.push({ path, size: 0, mtimeMs: node.mtime, kind: "folder" });
+        contents.push(EMPTY);
       } else if (node.origin !== path || before?.mtimeMs !== node.mtime) {
         this.#loaded(node);
         written.push({ path, size: node.usedBytes, mtimeMs: node.mtime, kind: "file" });
         contents.push(node.contents.subarray(0, node.usedBytes));
       }
-    };
-    this.#roots.forEach((root, index) => {
-      visit(root, WRITABLE_ROOTS[index] as string);
     });
     const deleted = [...this.#before.keys()].filter((path) => !present.has(path));
     return { changes: { written, deleted }, contents };
+  }
+
+  /** Takes what the folders hold now as what the host has: the next `changes` are relative to it. */
+  commit(): void {
+    const entries = new Map<string, FileEntry>();
+    this.#visit((node, path) => {
+      if (this.#fs.isLink(node.mode)) return;
+      entries.set(path, {
+        path,
+        size: node.children ? 0 : node.usedBytes,
+        mtimeMs: node.mtime,
+        kind: node.children ? "folder" : "file",
+      });
+      if (!node.children) node.origin = path;
+    });
+    for (const root of WRITABLE_ROOTS) entries.delete(root);
+    this.#before = entries;
+  }
+
+  /** Symbolic links, which a session keeps though a workspace does not. */
+  links(): { path: string; target: string }[] {
+    const links: { path: string; target: string }[] = [];
+    this.#visit((node, path) => {
+      if (this.#fs.isLink(node.mode)) links.push({ path, target: node.link as string });
+    });
+    return links;
+  }
+
+  addLinks(links: readonly { path: string; target: string }[]): void {
+    for (const { path, target } of links) {
+      const node = this.#at(path, LINK_MODE);
+      if (!node) continue;
+      node.link = target;
+      node.node_ops = this.#linkOperations;
+    }
   }
 
   /** Empties the folders; nothing of what they held stays reachable. */
@@ -200,7 +233,7 @@ export class TenantFiles {
     for (const node of this.#renamed) this.#fs.hashRemoveNode(node);
     this.#renamed = [];
     this.#before = new Map();
-    this.#quota = { bytes: 0, files: 0 };
+    this.#maxBytes = this.#maxFiles = 0;
     this.#bytes = 0;
     this.#count = 0;
     this.#roots = WRITABLE_ROOTS.map((path, index) => {
@@ -220,6 +253,17 @@ export class TenantFiles {
     });
   }
 
+  /** Parents before children. */
+  #visit(see: (node: TenantNode, path: string) => void): void {
+    const visit = (node: TenantNode, path: string) => {
+      see(node, path);
+      for (const [name, child] of node.children ?? []) visit(child, `${path}/${name}`);
+    };
+    this.#roots.forEach((root, index) => {
+      visit(root, WRITABLE_ROOTS[index] as string);
+    });
+  }
+
   #at(path: string, mode: number): TenantNode | null {
     const index = WRITABLE_ROOTS.findIndex((root) => path === root || path.startsWith(`${root}/`));
     if (index < 0) return null;
@@ -234,7 +278,7 @@ export class TenantFiles {
   }
 
   #create(parent: TenantNode, name: string, mode: number, counted = true): TenantNode {
-    if (counted && this.#count >= this.#quota.files) throw new this.#fs.ErrnoError(ERRNO.ENOSPC);
+    if (counted && this.#count >= this.#maxFiles) throw new this.#fs.ErrnoError(ERRNO.ENOSPC);
     // Not FS.createNode: its global table of names would have to be searched to forget these nodes again.
     const node = new this.#fs.FSNode(parent, name, mode, 0) as TenantNode;
     this.#prepare(node, mode);
@@ -296,7 +340,7 @@ export class TenantFiles {
 
   #resize(node: TenantNode, size: number): void {
     const growth = size - node.usedBytes;
-    if (growth > 0 && this.#bytes + growth > this.#quota.bytes) throw new this.#fs.ErrnoError(ERRNO.ENOSPC);
+    if (growth > 0 && this.#bytes + growth > this.#maxBytes) throw new this.#fs.ErrnoError(ERRNO.ENOSPC);
     if (size > node.contents.length) {
       const capacity = Math.max(size, Math.min(node.contents.length * 2, node.contents.length + (1 << 20)));
       const grown = new Uint8Array(capacity);
@@ -346,6 +390,8 @@ export class TenantFiles {
 }
 
 const EMPTY = new Uint8Array(0);
+/** Without a workspace, files live for one execution. */
+const NO_FILES: FileListing = { entries: [], maxBytes: 64 * 1024 * 1024, maxFiles: 10_000 };
 
 function isRoot(path: string): boolean {
   return (WRITABLE_ROOTS as readonly string[]).includes(path);

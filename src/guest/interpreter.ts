@@ -1,78 +1,87 @@
 /**
- * The worker that holds the interpreter. It boots, says `ready`, and from then on runs one job after another in a loop that
+ * The worker that holds the interpreter. It boots, says `ready`, and from then on does one task after another in a loop that
  * never returns to JavaScript's event loop.
  */
-import { receiveMessageOnPort } from "node:worker_threads";
-import type { MimeBundle, Verdict } from "../sandbox/protocol.ts";
-import { type Answer, type Boot, CONTROL, type FromWorker, type Job, type ToWorker } from "./channel.ts";
-import { Devices } from "./device.ts";
-import type { Exports } from "./emscripten.ts";
-import { freeze, TenantFiles, WRITABLE_ROOTS } from "./filesystem.ts";
-import { Checkpoint } from "./image.ts";
-import { JavaScriptState } from "./javascript-state.ts";
-import { loadInterpreter, type Pyodide } from "./load.ts";
-import { closeRealm, revokePermissions, sealImports, severReferences } from "./realm.ts";
+import { type Archive, openListing } from "../sandbox/archive-format.ts";
+import type { PackageListing, Verdict } from "../sandbox/protocol.ts";
+import { ArchiveFiles } from "./archive-filesystem.ts";
+import { ARCHIVE_MTIME_MS, type BootedInterpreter, boot, PACKAGES_PATH } from "./boot.ts";
+import type { Boot, Task } from "./channel.ts";
+import type { TenantFiles } from "./filesystem.ts";
+import { Checkpoint, STATE_BLOCK_BYTES } from "./image.ts";
+import { JavaScriptState, NotCapturable } from "./javascript-state.ts";
+import { Mailbox, post } from "./mailbox.ts";
+import { failure, type Runner } from "./runner.ts";
 
-const encoder = new TextEncoder();
-const post = self.postMessage.bind(self) as (message: FromWorker, transfer?: Transferable[]) => void;
+/** Package archives whose listings are kept between executions. They are read-only and named by their hash. */
+const MAX_KNOWN_ARCHIVES = 16;
 
 self.onmessage = (event: MessageEvent<Boot>) => {
   self.onmessage = null;
-  start(event.data).catch((error) => {
+  serve(event.data).catch((error) => {
     post({ type: "fatal", reason: `boot failed: ${error?.stack ?? error}` });
   });
 };
 
-async function start(boot: Boot): Promise<void> {
-  const revoke = revokePermissions;
-  const mailbox = new Mailbox(boot);
-  const seal = sealImports();
-  const { pyodide, module, exports } = await loadInterpreter(boot, seal.wrap);
-  const devices = new Devices(module.FS, boot.shared, mailbox);
-  devices.install();
-  for (const [path, source] of Object.entries(boot.sources)) {
-    const target = `/lib/${path}`;
-    module.FS.mkdirTree(target.slice(0, target.lastIndexOf("/")));
-    module.FS.writeFile(target, encoder.encode(source));
-  }
-  if (boot.image === null) {
-    post({ type: "image", pythonVersion: buildImage(pyodide, boot.preload), image: pyodide.makeMemorySnapshot() });
-    return;
-  }
-  const pythonVersion = pyodide.runPython("import sys; sys.version.split()[0]") as string;
-  const runner = new Runner(exports);
-  for (const root of WRITABLE_ROOTS) module.FS.mkdirTree(root);
-  module.FS.ignorePermissions = false;
-  freeze(module.FS);
-  const files = new TenantFiles(module.FS, (path) => mailbox.readFile(path));
-  pyodide.setInterruptBuffer(new Uint8Array(boot.shared.interrupt));
-  severReferences(module, exports);
-  await revoke();
-  closeRealm();
-  const checkpoint = await Checkpoint.take(exports.memory);
-  const state = new JavaScriptState(module, exports);
-  seal.close();
-  post({
-    type: "ready",
-    pythonVersion,
-    pyodideVersion: pyodide.version,
-    heapBytes: checkpoint.heapBytes,
-    checkpoint: boot.hashCheckpoint ? await sha256(new Uint8Array(exports.memory.buffer)) : null,
-  });
+async function serve(options: Boot): Promise<void> {
+  const mailbox = new Mailbox(options);
+  const booted = await boot(options, mailbox);
+  if (booted === null) return;
+  const interpreter = new Interpreter(booted, await Checkpoint.take(booted.exports.memory), mailbox, options);
+  booted.seal();
+  const { exports, pythonVersion, pyodideVersion, hash } = booted;
+  const heapBytes = exports.memory.buffer.byteLength;
+  post({ type: "ready", pythonVersion, pyodideVersion, heapBytes, checkpoint: await hash() });
   for (;;) {
-    const job = mailbox.nextJob();
-    const verdict = execute(job);
+    const verdict = interpreter.perform(mailbox.nextTask());
     post({ type: "idle", verdict, heapBytes: exports.memory.buffer.byteLength });
     if (verdict.state === "discard") return;
   }
+}
 
-  function execute(job: Job): Verdict {
-    devices.begin(job.stdin, job.stream);
-    files.begin(job.files, job.quota);
+/** An interpreter at its checkpoint, or holding one session. */
+class Interpreter {
+  readonly #booted: BootedInterpreter;
+  readonly #checkpoint: Checkpoint;
+  readonly #mailbox: Mailbox;
+  readonly #maxHeapBytes: number;
+  readonly #state: JavaScriptState;
+  readonly #runner: Runner;
+  readonly #files: TenantFiles;
+  readonly #archives = new Map<string, Archive>();
+  #unmountPackages: () => void = () => {};
+
+  constructor(booted: BootedInterpreter, checkpoint: Checkpoint, mailbox: Mailbox, options: Boot) {
+    this.#booted = booted;
+    this.#checkpoint = checkpoint;
+    this.#mailbox = mailbox;
+    this.#maxHeapBytes = options.options.maxHeapBytes;
+    this.#runner = booted.runner;
+    this.#files = booted.files;
+    this.#state = new JavaScriptState(booted.module, booted.exports);
+  }
+
+  perform(task: Task): Verdict {
+    switch (task.type) {
+      case "execute":
+        return this.#execute(task);
+      case "load":
+        return this.#load(task);
+      case "rewind":
+        return this.#rewind();
+    }
+  }
+
+  #execute(task: Extract<Task, { type: "execute" }>): Verdict {
+    const { code, context, mode, reseed } = task;
+    const stateless = mode === "stateless";
+    this.#booted.devices.begin(task.stdin, task.stream);
+    if (stateless) this.#files.begin(task.files);
+    if (task.packages) this.#mountPackages(task.packages);
     const startedAt = performance.now();
     let outcome: Uint8Array<ArrayBuffer>;
     try {
-      outcome = runner.run(JSON.stringify({ code: job.code, context: job.context, fresh: true }));
+      outcome = this.#runner.run({ code, context, reseed, packages: task.packages !== null });
     } catch (error) {
       // Out of WebAssembly by an exception of JavaScript's: a trap, or a stack that overflowed. Nothing can be believed.
       const executionTimeMs = performance.now() - startedAt;
@@ -80,168 +89,96 @@ async function start(boot: Boot): Promise<void> {
       return { state: "discard", reason: "the interpreter crashed" };
     }
     const executionTimeMs = performance.now() - startedAt;
-    const { changes, contents } = job.files === null ? { changes: null, contents: [] } : files.changes();
+    const wanted = !stateless || task.files !== null;
+    const { changes, contents } = wanted ? this.#files.changes() : { changes: null, contents: [] };
     post({ type: "result", executionTimeMs, outcome, files: changes, contents }, [outcome.buffer]);
-
-    const reason =
-      state.difference() ?? (exports.memory.buffer.byteLength > boot.maxHeapBytes ? "heap over its limit" : null);
-    if (reason !== null) return { state: "discard", reason };
-    const restoredPages = checkpoint.restore();
-    state.restore();
-    files.reset();
-    devices.reset();
-    return { state: "pristine", restoredPages };
-  }
-}
-
-/** Imports all that every execution needs, so that the image holds it. Returns Python's version. */
-function buildImage(pyodide: Pyodide, preload: readonly string[]): string {
-  return pyodide.runPython(`
-import sys
-sys.path.insert(0, "/lib")
-import sandbox_runner.execution
-sys.path.remove("/lib")
-sandbox_runner.execution.prepare()
-for name in ${JSON.stringify(preload)}:
-    __import__(name)
-while "" in sys.path:
-    sys.path.remove("")  # Pyodide puts it back at each start
-import __main__
-for name in [name for name in vars(__main__) if not name.startswith("__")]:
-    if name != "sys": del vars(__main__)[name]
-import gc
-gc.collect()
-sys.version.split()[0]
-`) as string;
-}
-
-/** Calls `sandbox_runner.execution.run` with bytes and gets bytes, through the C API: no proxy is ever made. */
-class Runner {
-  readonly #exports: Exports;
-  readonly #run: number;
-
-  constructor(exports: Exports) {
-    this.#exports = exports;
-    const module = this.#withCString("sandbox_runner.execution", (name) => exports.PyImport_ImportModule(name));
-    this.#run = module && this.#withCString("run", (name) => exports.PyObject_GetAttrString(module, name));
-    if (!this.#run) throw new Error("sandbox_runner.execution.run is missing in the image");
+    if (stateless) return this.#rewind();
+    this.#files.commit();
+    this.#booted.devices.reset();
+    this.#capture();
+    return { state: "resident" };
   }
 
-  /** @throws whatever came out of WebAssembly; the interpreter is then lost. */
-  run(request: string): Uint8Array<ArrayBuffer> {
-    const exports = this.#exports;
-    const bytes = encoder.encode(request);
-    const argument = exports.PyBytes_FromStringAndSize(0, bytes.length);
-    if (!argument) return this.#failed();
-    new Uint8Array(exports.memory.buffer).set(bytes, exports.PyBytes_AsString(argument));
-    const answer = exports.PyObject_CallOneArg(this.#run, argument);
-    exports.Py_DecRef(argument);
-    if (!answer) return this.#failed();
-    const start = exports.PyBytes_AsString(answer);
-    const outcome = new Uint8Array(exports.memory.buffer).slice(start, start + exports.PyBytes_Size(answer));
-    exports.Py_DecRef(answer);
-    return outcome;
-  }
-
-  /** The runner itself raised: an interrupt hit it outside its own `try`, or memory ran out there. */
-  #failed(): Uint8Array<ArrayBuffer> {
-    this.#exports.PyErr_Clear();
-    const message = "the execution was interrupted, or ran out of memory, while its result was prepared";
-    return outcomeOf("ExecutionError", message);
-  }
-
-  #withCString<T>(text: string, use: (pointer: number) => T): T {
-    const bytes = encoder.encode(`${text}\0`);
-    const pointer = this.#exports.malloc(bytes.length);
-    new Uint8Array(this.#exports.memory.buffer).set(bytes, pointer);
+  /** Reports what the session is now. The memory stays as it is. */
+  #capture(): void {
     try {
-      return use(pointer);
-    } finally {
-      this.#exports.free(pointer);
+      const difference = this.#state.difference();
+      if (difference !== null) throw new NotCapturable(difference);
+      const streams = this.#state.captureStreams();
+      const { heapBytes, blocks, data } = this.#checkpoint.difference();
+      const { currentPath, nextInode } = this.#booted.module.FS;
+      const links = this.#files.links();
+      const state = { heapBytes, blockCount: blocks.length, currentPath, nextInode, streams, links };
+      post({ type: "state", state, blocks, data });
+    } catch (error) {
+      if (!(error instanceof NotCapturable)) throw error;
+      const nothing = { blocks: new Uint32Array(0), data: new Uint8Array(0) };
+      post({ type: "state", state: null, reason: error.message, ...nothing });
     }
   }
+
+  /** From the checkpoint to a session's state. What does not fit is refused: the process is then no longer usable. */
+  #load({ state, files, body }: Extract<Task, { type: "load" }>): Verdict {
+    this.#files.begin(files);
+    if (state === null) return { state: "resident" };
+    const { blockCount, heapBytes } = state;
+    if (body.length !== blockCount * (4 + STATE_BLOCK_BYTES)) return refuse("the session's memory is incomplete");
+    const blocks = new Uint32Array(body.slice(0, blockCount * 4).buffer);
+    const last = blocks.at(-1) ?? -1;
+    if (blocks.some((block, index) => index > 0 && block <= (blocks[index - 1] as number))) {
+      return refuse("the session's blocks are out of order");
+    }
+    if ((last + 1) * STATE_BLOCK_BYTES > heapBytes) return refuse("the session's blocks lie outside its heap");
+    if (!this.#booted.growHeap(heapBytes)) return refuse("the session needs more memory than a sandbox may have");
+    this.#checkpoint.apply({ heapBytes, blocks, data: body.subarray(blockCount * 4) });
+    const fs = this.#booted.module.FS;
+    try {
+      this.#files.addLinks(state.links);
+      this.#state.restoreStreams(state.streams);
+    } catch {
+      return refuse("a file that the session had open is missing");
+    }
+    fs.currentPath = state.currentPath;
+    fs.nextInode = state.nextInode;
+    return { state: "resident" };
+  }
+
+  #rewind(): Verdict {
+    const heapBytes = this.#booted.exports.memory.buffer.byteLength;
+    const reason = this.#state.difference() ?? (heapBytes > this.#maxHeapBytes ? "heap over its limit" : null);
+    if (reason !== null) return refuse(reason);
+    const restoredPages = this.#checkpoint.restore();
+    this.#state.restore();
+    this.#files.reset();
+    this.#booted.devices.reset();
+    this.#unmountPackages();
+    this.#unmountPackages = () => {};
+    return { state: "pristine", restoredPages };
+  }
+
+  #mountPackages({ sha256, entries }: PackageListing): void {
+    this.#unmountPackages();
+    let archive = this.#archives.get(sha256);
+    if (!archive) {
+      archive = openListing(entries, (offset, length) =>
+        this.#mailbox.fetch("read-package", { sha256, offset, length }),
+      );
+      const [oldest] = this.#archives.keys();
+      if (this.#archives.size >= MAX_KNOWN_ARCHIVES && oldest !== undefined) this.#archives.delete(oldest);
+      this.#archives.set(sha256, archive);
+    }
+    this.#unmountPackages = new ArchiveFiles(this.#booted.module.FS, archive, ARCHIVE_MTIME_MS).mount(PACKAGES_PATH);
+  }
+}
+
+function refuse(reason: string): Verdict {
+  return { state: "discard", reason };
 }
 
 function crashed(error: unknown): Uint8Array<ArrayBuffer> {
   const overflow = error instanceof RangeError;
-  return outcomeOf(
+  return failure(
     "FatalError",
     overflow ? "the interpreter's stack overflowed" : "the interpreter crashed and was replaced",
   );
-}
-
-function outcomeOf(type: string, message: string): Uint8Array<ArrayBuffer> {
-  const errorInfo = { type, message, traceback: `${type}: ${message}\n`, line: null, column: null };
-  return encoder.encode(JSON.stringify({ success: false, result: null, error: message, errorInfo, outputs: [] }));
-}
-
-async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
-  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-/** Messages from the main thread, taken synchronously. */
-class Mailbox {
-  readonly #control: Int32Array<SharedArrayBuffer>;
-  readonly #interrupt: Uint8Array;
-  readonly #port: MessagePort;
-  #nextCall = 1;
-
-  constructor({ shared, port }: Boot) {
-    this.#control = new Int32Array(shared.control);
-    this.#interrupt = new Uint8Array(shared.interrupt);
-    this.#port = port;
-  }
-
-  nextJob(): Job {
-    for (;;) {
-      const message = this.#next();
-      if (message.type === "job") return message;
-    }
-  }
-
-  sleep(durationMs: number): void {
-    const deadline = performance.now() + durationMs;
-    for (let left = durationMs; left > 0 && this.#interrupt[0] === 0; left = deadline - performance.now()) {
-      Atomics.wait(this.#control, CONTROL.WAKE, Atomics.load(this.#control, CONTROL.WAKE), left);
-    }
-  }
-
-  display(bundle: MimeBundle): void {
-    post({ type: "display", bundle });
-  }
-
-  announceOutput(): void {
-    post({ type: "output" });
-  }
-
-  call(operation: string, argument: unknown): { value: unknown; error?: string } {
-    const { value, error } = this.#ask(operation, argument);
-    return error === undefined ? { value } : { value, error };
-  }
-
-  /** @throws if the host refuses. */
-  readFile(path: string): Uint8Array {
-    const answer = this.#ask("read-file", path);
-    if (answer.error !== undefined) throw new Error(answer.error);
-    return answer.body;
-  }
-
-  #ask(operation: string, argument: unknown): Answer {
-    const call = this.#nextCall++;
-    post({ type: "call", call, operation, argument });
-    for (;;) {
-      const message = this.#next();
-      if (message.type === "answer" && message.call === call) return message;
-    }
-  }
-
-  #next(): ToWorker {
-    for (;;) {
-      const seen = Atomics.load(this.#control, CONTROL.WAKE);
-      const received = receiveMessageOnPort(this.#port as never);
-      if (received) return received.message as ToWorker;
-      Atomics.wait(this.#control, CONTROL.WAKE, seen);
-    }
-  }
 }

@@ -30,9 +30,15 @@ export async function loadInterpreter(
     lockFileContents: boot.lockFile,
     // Nothing of the realm: not even an empty object's prototype.
     jsglobals: Object.create(null),
-    env: { HOME: "/home/pyodide", LANG: "en_US.UTF-8", PYTHONUTF8: "1" },
-    _makeSnapshot: boot.image === null,
-    _loadSnapshot: boot.image ?? undefined,
+    env: {
+      HOME: "/home/pyodide",
+      LANG: "en_US.UTF-8",
+      PYTHONUTF8: "1",
+      MPLBACKEND: "agg",
+      LD_LIBRARY_PATH: "/lib/environment/dynlib",
+    },
+    _makeSnapshot: boot.snapshot === null,
+    _loadSnapshot: boot.snapshot ?? undefined,
     createPyodideModule: (settings: Module) => {
       module = settings;
       settings.instantiateWasm = (imports, done) => {

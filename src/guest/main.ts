@@ -53,9 +53,14 @@ Deno.exit(0);
 function handle(nonce: string, message: HostMessage, body: Uint8Array): void {
   switch (message.type) {
     case "execute":
+    case "rewind":
       jobNonce = nonce;
       interrupt[0] = 0;
-      toWorker({ ...message, type: "job" });
+      toWorker(message);
+      break;
+    case "load":
+      jobNonce = nonce;
+      toWorker({ ...message, body });
       break;
     case "interrupt":
       // A late one must not hit the next job.
@@ -106,9 +111,16 @@ function relay(message: FromWorker): void {
     case "call":
       send(jobNonce, message);
       break;
-    case "image":
-      send(processNonce, { type: "image", pythonVersion: message.pythonVersion }, message.image);
+    case "state": {
+      const { blocks, data, ...header } = message;
+      send(jobNonce, header, new Uint8Array(blocks.buffer, blocks.byteOffset, blocks.byteLength), data);
       break;
+    }
+    case "image": {
+      const { image, ...header } = message;
+      send(processNonce, header, image);
+      break;
+    }
     case "ready":
     case "fatal":
       send(processNonce, message);
@@ -173,11 +185,13 @@ async function* readFrames(): AsyncGenerator<Frame<HostMessage>> {
 
 async function readBoot(options: GuestOptions): Promise<Boot> {
   const dir = options.pyodideDir;
-  const [module, stdlib, lock, image, sources] = await Promise.all([
+  const readIfAny = (path: string | null | undefined) => (path == null ? null : Deno.readFile(path));
+  const [module, stdlib, lock, snapshot, image, sources] = await Promise.all([
     Deno.readFile(`${dir}/pyodide.asm.wasm`).then((bytes) => WebAssembly.compile(bytes)),
     Deno.readFile(`${dir}/python_stdlib.zip`),
     Deno.readTextFile(`${dir}/pyodide-lock.json`),
-    options.imagePath === null ? null : Deno.readFile(options.imagePath),
+    readIfAny(options.snapshotPath),
+    readIfAny(options.environment?.imagePath),
     readSources(),
   ]);
   return {
@@ -187,11 +201,10 @@ async function readBoot(options: GuestOptions): Promise<Boot> {
     module,
     stdlib,
     lockFile: { ...JSON.parse(lock), packages: {} },
+    snapshot,
     image,
     sources,
-    preload: options.preload,
-    maxHeapBytes: options.maxHeapBytes,
-    hashCheckpoint: options.hashCheckpoint,
+    options,
   };
 }
 

@@ -75,15 +75,27 @@ const NETWORK_IMPORT = /^(__syscall_(socket|connect|bind|listen|accept4|sendto|s
 const EACCES = 2;
 const EAI_FAIL = -4;
 
-/**
- * Stands between WebAssembly and the imports that reach JavaScript. They are needed to boot; after `close` a call to one of
- * them ends the sandbox, because nothing that user code may do needs it.
- */
-export function sealImports(): { wrap(imports: WebAssembly.Imports): void; close(): void } {
+/** Stands between WebAssembly and its imports. */
+export interface ImportSeal {
+  wrap(imports: WebAssembly.Imports): void;
+  /**
+   * From now on a call to an import that reaches JavaScript ends the sandbox: booting needed it, nothing that user code may
+   * do does. Shared libraries cannot be loaded any more: their code would be part of a state that no rewind undoes.
+   */
+  close(): void;
+  /** What Emscripten does when `malloc` needs room; false if there is none. */
+  resizeHeap(bytes: number): boolean;
+}
+
+export function sealImports(): ImportSeal {
   let closed = false;
+  let resizeHeap: (bytes: number) => boolean | number = () => false;
   return {
     wrap(imports) {
       const env = imports.env as Record<string, unknown>;
+      resizeHeap = env.emscripten_resize_heap as typeof resizeHeap;
+      const dlopen = env._dlopen_js as (handle: number) => number;
+      env._dlopen_js = Object.assign((handle: number) => (closed ? 0 : dlopen(handle)), { sig: "pp" });
       for (const [name, original] of Object.entries(env)) {
         if (typeof original !== "function") continue;
         if (NETWORK_IMPORT.test(name)) env[name] = name === "getaddrinfo" ? () => EAI_FAIL : () => -EACCES;
@@ -101,5 +113,6 @@ export function sealImports(): { wrap(imports: WebAssembly.Imports): void; close
     close() {
       closed = true;
     },
+    resizeHeap: (bytes) => Boolean(resizeHeap(bytes)),
   };
 }

@@ -6,7 +6,10 @@ import { denoBinary } from "./deno-binary.ts";
 import type { GuestOptions } from "./protocol.ts";
 
 export const GUEST_DIR = fileURLToPath(new URL("../guest/", import.meta.url));
-export const PROTOCOL_FILE = fileURLToPath(new URL("./protocol.ts", import.meta.url));
+/** The modules that the guest imports from this folder. */
+export const SHARED_FILES = ["protocol.ts", "archive-format.ts", "image-format.ts"].map((name) =>
+  fileURLToPath(new URL(name, import.meta.url)),
+);
 export const PYODIDE_DIR = path.dirname(createRequire(import.meta.url).resolve("pyodide/package.json"));
 
 const WASM_PAGES_PER_MB = 16;
@@ -23,7 +26,9 @@ export function sandboxCommand({ guest, memoryMb }: LaunchOptions): {
   args: string[];
   readable: string[];
 } {
-  const readable = [GUEST_DIR, PROTOCOL_FILE, PYODIDE_DIR, ...(guest.imagePath === null ? [] : [guest.imagePath])];
+  const { snapshotPath, environment } = guest;
+  const files = [snapshotPath, environment?.archivePath, environment?.imagePath].filter((file) => file != null);
+  const readable = [GUEST_DIR, ...SHARED_FILES, PYODIDE_DIR, ...files];
   const args = [
     "run",
     "--quiet",

@@ -1,5 +1,5 @@
 /**
- * What the host and a sandbox process say to each other. The only module that both sides import.
+ * What the host and a sandbox process say to each other. With the two file formats beside it, all that both sides import.
  *
  * A frame on the pipe:
  *
@@ -16,6 +16,8 @@
  * host sees a wrong nonce and ends the process. A frame that breaks any rule here is a {@link ProtocolError}, and the
  * reader must give the connection up, since there is no way to find the next frame's beginning.
  */
+
+import type { ArchiveEntry } from "./archive-format.ts";
 
 export const PROTOCOL_VERSION = 1;
 
@@ -69,6 +71,8 @@ export interface RunnerOutcome {
 /** Whether a sandbox may go on after an execution. */
 export type Verdict =
   | { readonly state: "pristine"; readonly restoredPages: number }
+  /** It holds a session. */
+  | { readonly state: "resident" }
   | { readonly state: "discard"; readonly reason: string };
 
 export type HostMessage =
@@ -84,31 +88,88 @@ export type HostMessage =
       readonly stdin: string;
       /** Send output frames while the code runs. */
       readonly stream: boolean;
-      /** The workspace's listing; null: run without one. */
-      readonly files: readonly FileEntry[] | null;
-      readonly quota: FileQuota;
+      /**
+       * `stateless`: on the checkpoint, which is restored afterwards. `session`: on what the session left, which is kept,
+       * and reported in a `state` frame.
+       */
+      readonly mode: "stateless" | "session";
+      /** Draw new random seeds first. Not for a session that only woke up. */
+      readonly reseed: boolean;
+      /** Files of a stateless execution; null: run without. A session's come with `load`. */
+      readonly files: FileListing | null;
+      /** Read-only packages of the caller's, besides the environment's. Contents are asked for with `read-package`. */
+      readonly packages: PackageListing | null;
     }
+  /** Make the sandbox a session's. Body: the session's memory; none: a new session. */
+  | { readonly type: "load"; readonly state: SessionState | null; readonly files: FileListing }
+  /** Forget the session; back to the checkpoint. */
+  | { readonly type: "rewind" }
   | { readonly type: "interrupt" }
   /** Answers a guest's `call`; the body belongs to it. */
   | { readonly type: "answer"; readonly call: number; readonly value: unknown; readonly error?: string };
+
+/** What the folders user code can write to hold, and the most that they may. */
+export interface FileListing {
+  /** Parents before children. */
+  readonly entries: readonly FileEntry[];
+  readonly maxBytes: number;
+  readonly maxFiles: number;
+}
+
+/** A package archive without its data (`archive-format.ts`). */
+export interface PackageListing {
+  readonly sha256: string;
+  readonly entries: readonly ArchiveEntry[];
+}
+
+/**
+ * What a session is besides its files: JSON here, and in the frame's body the memory that differs from the checkpoint as
+ * `blockCount` block numbers (u32 le, ascending) followed by as many blocks of 256 bytes.
+ */
+export interface SessionState {
+  readonly heapBytes: number;
+  readonly blockCount: number;
+  readonly currentPath: string;
+  readonly nextInode: number;
+  readonly streams: readonly OpenFile[];
+  readonly links: readonly { readonly path: string; readonly target: string }[];
+}
+
+/** An open file. Descriptors that were made by `dup` share a position. */
+export interface OpenFile {
+  readonly fd: number;
+  readonly path: string;
+  readonly flags: number;
+  readonly position: number;
+  /** Equal for descriptors that share one. */
+  readonly group: number;
+}
 
 /** How a process is to boot. */
 export interface GuestOptions {
   /** Folder of the `pyodide` package. */
   readonly pyodideDir: string;
-  /** The memory image to boot; null: build one. */
-  readonly imagePath: string | null;
-  /** Standard library modules to have in an image that is built. */
+  /** Pyodide's own memory snapshot with the standard library imported; null: build it and end. */
+  readonly snapshotPath: string | null;
+  /** The environment's packages; null: the standard library alone. */
+  readonly environment: GuestEnvironment | null;
+  /** Standard library modules to have in a snapshot that is built. */
   readonly preload: readonly string[];
   /** Discard instead of rewind above this. */
   readonly maxHeapBytes: number;
   readonly hashCheckpoint: boolean;
 }
 
-/** Most that the folders user code can write to may hold. */
-export interface FileQuota {
-  readonly bytes: number;
-  readonly files: number;
+export interface GuestEnvironment {
+  readonly archivePath: string;
+  /** Shared libraries in the order in which they are loaded, paths inside the archive. */
+  readonly libraries: readonly string[];
+  /** Modules to import. One that fails is reported, and left out. */
+  readonly imports: readonly string[];
+  /** Global variables: name → module. */
+  readonly aliases: Readonly<Record<string, string>>;
+  /** The environment's memory image; null: build it and end. */
+  readonly imagePath: string | null;
 }
 
 export type GuestMessage =
@@ -120,8 +181,13 @@ export type GuestMessage =
       /** SHA-256 of the checkpoint where it was asked for; equal in every process that boots the same image. */
       readonly checkpoint: string | null;
     }
-  /** A memory image was built; it is the body. */
-  | { readonly type: "image"; readonly pythonVersion: string }
+  /** A snapshot or an image was built; it is the body. */
+  | {
+      readonly type: "image";
+      readonly pythonVersion: string;
+      /** Modules that could not be imported: name → why. */
+      readonly failedImports: Readonly<Record<string, string>>;
+    }
   /** What was printed since the last such frame; the body is the bytes. */
   | { readonly type: "output"; readonly stream: "stdout" | "stderr" }
   | { readonly type: "display"; readonly bundle: MimeBundle }
@@ -139,7 +205,10 @@ export type GuestMessage =
       readonly truncated: boolean;
       readonly files: FileChanges | null;
     }
-  /** After `result`: the sandbox is ready for another tenant, or must not be used again. */
+  /** After a session's `result`: what it is now, body as in `load`; or why it cannot be captured. */
+  | { readonly type: "state"; readonly state: SessionState }
+  | { readonly type: "state"; readonly state: null; readonly reason: string }
+  /** The sandbox is ready for the next message, or must not be used again. */
   | { readonly type: "idle"; readonly verdict: Verdict; readonly heapBytes: number }
   /** The process cannot go on. */
   | { readonly type: "fatal"; readonly reason: string };
@@ -251,7 +320,14 @@ export class FrameReader<M extends { type: string }> {
   }
 }
 
-export const HOST_MESSAGE_TYPES: readonly HostMessage["type"][] = ["start", "execute", "interrupt", "answer"];
+export const HOST_MESSAGE_TYPES: readonly HostMessage["type"][] = [
+  "start",
+  "execute",
+  "load",
+  "rewind",
+  "interrupt",
+  "answer",
+];
 export const GUEST_MESSAGE_TYPES: readonly GuestMessage["type"][] = [
   "ready",
   "image",
@@ -259,6 +335,7 @@ export const GUEST_MESSAGE_TYPES: readonly GuestMessage["type"][] = [
   "display",
   "call",
   "result",
+  "state",
   "idle",
   "fatal",
 ];

@@ -5,8 +5,7 @@ import { type LaunchOptions, launch, PYODIDE_DIR } from "./launch.ts";
 import {
   encodeFrame,
   type FileChanges,
-  type FileEntry,
-  type FileQuota,
+  type FileListing,
   type Frame,
   FrameReader,
   GUEST_MESSAGE_TYPES,
@@ -15,8 +14,10 @@ import {
   MAX_OUTPUT_BYTES,
   type MimeBundle,
   NONCE_BYTES,
+  type PackageListing,
   ProtocolError,
   type RunnerOutcome,
+  type SessionState,
   type Verdict,
 } from "./protocol.ts";
 
@@ -35,14 +36,23 @@ export interface Job {
   readonly context: Readonly<Record<string, unknown>> | null;
   readonly stdin: string;
   readonly timeoutMs: number;
-  readonly files: readonly FileEntry[] | null;
-  readonly quota: FileQuota;
+  /** `session`: on the session that was loaded, which stays. */
+  readonly mode: "stateless" | "session";
+  readonly reseed: boolean;
+  /** Files of a stateless execution; a session's come with `load`. */
+  readonly files: FileListing | null;
+  readonly packages: PackageListing | null;
   readonly signal: AbortSignal | undefined;
   readonly onOutput: ((stream: "stdout" | "stderr", bytes: Uint8Array) => void) | undefined;
   readonly onDisplay: ((bundle: MimeBundle) => void) | undefined;
   /** Answers what user code asks of the host. A rejection's message is shown to user code. */
   readonly onCall: (operation: string, argument: unknown) => Promise<{ value: unknown; body?: Uint8Array }>;
 }
+
+/** A session as it was after an execution: what `load` takes. Or why it cannot leave its process. */
+export type Capture =
+  | { readonly state: SessionState; readonly memory: Uint8Array }
+  | { readonly state: null; readonly reason: string };
 
 export type JobEnd = "finished" | "timeout" | "cancelled";
 
@@ -73,7 +83,11 @@ interface Running {
   timer: NodeJS.Timeout | undefined;
   stopListening: () => void;
   answered: boolean;
+  readonly resolveCapture: (capture: Capture) => void;
 }
+
+/** How long a sandbox may take to load a session, or to forget it, ms. */
+const LOAD_TIMEOUT_MS = 30_000;
 
 /**
  * The host's end of one sandbox process.
@@ -94,10 +108,14 @@ export class Sandbox {
   readonly ended: Promise<string>;
   heapBytes: number;
   executions = 0;
-  /** Resolves once the sandbox may take another job (`pristine`) or must not (`discard`). */
+  /** Resolves once the sandbox may take another job (`pristine`, or `resident` with a session) or must not (`discard`). */
   idle: Promise<Verdict> = Promise.resolve({ state: "pristine", restoredPages: 0 });
+  /** After an execution in a session has its result: what the session is now. */
+  captured: Promise<Capture> = Promise.resolve({ state: null, reason: "nothing ran" });
   readonly #connection: Connection;
   #running: Running | null = null;
+  /** Nonce of a `load` or `rewind` that is under way. */
+  #changing: string | null = null;
   #settleIdle: (verdict: Verdict) => void = () => {};
 
   private constructor(connection: Connection, ready: Extract<GuestMessage, { type: "ready" }>, startedAt: number) {
@@ -127,12 +145,10 @@ export class Sandbox {
 
   /** Runs a job. Python errors, timeouts, and a process that dies under it are results; this never rejects. */
   execute(job: Job): Promise<JobResult> {
-    if (this.#running) throw new Error("a sandbox runs one job at a time");
     const { promise, resolve } = Promise.withResolvers<JobResult>();
-    const nonce = newNonce();
-    const idle = Promise.withResolvers<Verdict>();
-    this.idle = idle.promise;
-    this.#settleIdle = idle.resolve;
+    const capture = Promise.withResolvers<Capture>();
+    this.captured = capture.promise;
+    const nonce = this.#begin();
     const running: Running = {
       job,
       nonce,
@@ -146,6 +162,7 @@ export class Sandbox {
       timer: undefined,
       stopListening: () => {},
       answered: false,
+      resolveCapture: capture.resolve,
     };
     this.#running = running;
     this.executions++;
@@ -159,8 +176,10 @@ export class Sandbox {
       context: job.context && JSON.stringify(job.context),
       stdin: job.stdin,
       stream: job.onOutput !== undefined,
+      mode: job.mode,
+      reseed: job.reseed,
       files: job.files,
-      quota: job.quota,
+      packages: job.packages,
     });
     running.timer = setTimeout(() => this.#stop(running, "timeout"), job.timeoutMs);
     const onAbort = () => this.#stop(running, "cancelled");
@@ -168,6 +187,41 @@ export class Sandbox {
     running.stopListening = () => job.signal?.removeEventListener("abort", onAbort);
     if (job.signal?.aborted) onAbort();
     return promise;
+  }
+
+  /**
+   * Makes a pristine sandbox a session's.
+   *
+   * @param capture the session as it was captured; null: a new one.
+   * @returns `resident`, or `discard` if it does not fit.
+   */
+  load(capture: { state: SessionState; memory: Uint8Array } | null, files: FileListing): Promise<Verdict> {
+    return this.#change({ type: "load", state: capture?.state ?? null, files }, capture?.memory);
+  }
+
+  /** Forgets the session. @returns `pristine`, or `discard` where the way back is not certain. */
+  rewind(): Promise<Verdict> {
+    return this.#change({ type: "rewind" });
+  }
+
+  #change(message: HostMessage, body?: Uint8Array): Promise<Verdict> {
+    this.#changing = this.#begin();
+    if (this.#connection.endReason !== null) {
+      this.#lost(this.#connection.endReason);
+    } else {
+      this.#connection.send(this.#changing, message, ...(body ? [body] : []));
+      const timer = setTimeout(() => this.kill(`"${message.type}" took too long`), LOAD_TIMEOUT_MS);
+      this.idle.then(() => clearTimeout(timer));
+    }
+    return this.idle;
+  }
+
+  #begin(): string {
+    if (this.#running || this.#changing !== null) throw new Error("a sandbox does one thing at a time");
+    const { promise, resolve } = Promise.withResolvers<Verdict>();
+    this.idle = promise;
+    this.#settleIdle = resolve;
+    return newNonce();
   }
 
   /** Ends the process now. A job on it ends as killed. */
@@ -189,8 +243,15 @@ export class Sandbox {
       this.kill(message.reason);
       return;
     }
+    if (message.type === "idle" && this.#changing !== null && nonce === this.#changing) {
+      this.heapBytes = message.heapBytes;
+      this.#changing = null;
+      this.#settleIdle(message.verdict);
+      return;
+    }
     if (!running || nonce !== running.nonce) throw new ProtocolError(`"${message.type}" with a wrong nonce`);
-    if (running.answered && message.type !== "idle") throw new ProtocolError(`"${message.type}" after the result`);
+    if (running.answered && message.type !== "idle" && message.type !== "state")
+      throw new ProtocolError(`"${message.type}" after the result`);
     switch (message.type) {
       case "output":
         running.outputBytes += body.length;
@@ -208,10 +269,17 @@ export class Sandbox {
       case "result":
         this.#finish(running, message, body);
         break;
+      case "state":
+        if (!running.answered || running.job.mode !== "session") throw new ProtocolError('"state" at a wrong time');
+        running.resolveCapture(
+          message.state === null ? { state: null, reason: message.reason } : { state: message.state, memory: body },
+        );
+        break;
       case "idle":
         if (!running.answered) throw new ProtocolError('"idle" before the result');
         this.heapBytes = message.heapBytes;
         this.#running = null;
+        running.resolveCapture({ state: null, reason: "it was not reported" });
         this.#settleIdle(message.verdict);
         break;
       default:
@@ -273,11 +341,13 @@ export class Sandbox {
   /** The process has ended; whatever was on it ends too. */
   #lost(reason: string): void {
     const running = this.#running;
-    if (!running) return;
     this.#running = null;
+    this.#changing = null;
+    this.#settleIdle({ state: "discard", reason });
+    if (!running) return;
     clearTimeout(running.timer);
     running.stopListening();
-    this.#settleIdle({ state: "discard", reason });
+    running.resolveCapture({ state: null, reason });
     if (running.answered) return;
     const message = "The sandbox process ended before the execution did.";
     running.resolve({
@@ -305,11 +375,14 @@ export class Sandbox {
  *
  * @throws {SandboxDiedError} with what the process said, if it fails.
  */
-export async function buildImage(options: SandboxOptions): Promise<{ image: Uint8Array; pythonVersion: string }> {
+export async function buildImage(
+  options: SandboxOptions,
+): Promise<{ image: Uint8Array; pythonVersion: string; failedImports: Readonly<Record<string, string>> }> {
   const { connection, frame } = await connect(options);
   connection.kill("the image is built");
   if (frame.message.type !== "image") throw new SandboxDiedError(`Building the image failed: "${frame.message.type}".`);
-  return { image: frame.body, pythonVersion: frame.message.pythonVersion };
+  const { pythonVersion, failedImports } = frame.message;
+  return { image: frame.body, pythonVersion, failedImports };
 }
 
 /** The pipes of one process: frames in, frames out. */

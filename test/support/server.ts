@@ -30,7 +30,10 @@ export async function startTestServer(settings: Record<string, string> = {}): Pr
       send(path, {
         method: "POST",
         headers: { "content-type": "application/json", ...headers },
-        body: typeof body === "string" || body instanceof Uint8Array ? (body as NonNullable<RequestInit["body"]>) : JSON.stringify(body),
+        body:
+          typeof body === "string" || body instanceof Uint8Array
+            ? (body as NonNullable<RequestInit["body"]>)
+            : JSON.stringify(body),
       }),
     get: (path, headers = {}) => send(path, { headers }),
   };

@@ -25,6 +25,12 @@ def display(*values):
         send(mime_bundle(value))
 
 
+def reset():
+    """Called when an execution begins."""
+    global _sent_bytes
+    _sent_bytes = 0
+
+
 def mime_bundle(value):
     bundle = {}
     custom = _call(value, "_repr_mimebundle_")
@@ -43,7 +49,7 @@ def mime_bundle(value):
         except Exception:
             bundle["text/plain"] = convert.describe(value)
     if "matplotlib.figure" in sys.modules and isinstance(value, sys.modules["matplotlib.figure"].Figure):
-        bundle["image/png"] = _figure_png(value)
+        bundle["image/png"] = figure_png(value)
     return {str(mime): _as_text(data) for mime, data in bundle.items()}
 
 
@@ -65,11 +71,11 @@ def flush_figures():
         return
     for number in pyplot.get_fignums():
         figure = pyplot.figure(number)
-        send({"image/png": _as_text(_figure_png(figure)), "text/plain": repr(figure)})
+        send({"image/png": _as_text(figure_png(figure)), "text/plain": repr(figure)})
     pyplot.close("all")
 
 
-def _figure_png(figure):
+def figure_png(figure):
     png = io.BytesIO()
     figure.savefig(png, format="png", bbox_inches="tight")
     return png.getvalue()

@@ -8,6 +8,7 @@ import random
 import sys
 import tokenize
 from asyncio import events
+from importlib.machinery import FileFinder
 from inspect import CO_COROUTINE
 from io import StringIO
 
@@ -37,10 +38,12 @@ def reseed():
 
 
 def run(request):
-    """Run `request`, JSON in UTF-8: `{code, context, fresh}`; returns the `RunnerOutcome` of protocol.ts as JSON bytes."""
+    """Run `request`, JSON in UTF-8: `{code, context, reseed, packages}`; returns the `RunnerOutcome` of protocol.ts as JSON bytes."""
     request = json.loads(request)
-    if request["fresh"]:
+    if request["reseed"]:
         reseed()
+    _forget_folders()
+    display.reset()
     main = sys.modules["__main__"].__dict__
     if request["context"] is not None:
         main.update(json.loads(request["context"]))
@@ -63,6 +66,19 @@ def run(request):
     if truncated:
         outcome["truncated"] = True
     return json.dumps(outcome, allow_nan=False).encode()
+
+
+def _forget_folders():
+    """Folders were filled, and packages mounted, behind the back of the import system's caches.
+
+    Not `importlib.invalidate_caches()`: that reads the directory of the standard library's archive anew, 20 ms.
+    """
+    cache = sys.path_importer_cache
+    for path, finder in list(cache.items()):
+        if finder is None:
+            del cache[path]
+        elif type(finder) is FileFinder:
+            finder.invalidate_caches()
 
 
 def _evaluate(code, main):
