@@ -378,6 +378,16 @@ describe("the store", () => {
     execution[Symbol.dispose]();
   });
 
+  test("keeps the index that a running execution holds, even with room for none", async () => {
+    await reopenStore({ maxCachedEntries: 0 });
+    await alice.put("/tmp/a", bytes("of its start"));
+    const execution = await started();
+    await store.of("bob").list();
+    await alice.remove("/tmp/a");
+    expect(await text(execution, "/tmp/a")).toBe("of its start");
+    execution[Symbol.dispose]();
+  });
+
   test("lets only one server use the folder", async () => {
     expect(() => new WorkspaceStore({ directory, maxBytes: 1, maxFiles: 1 })).toThrow(/in use by another server/);
     await reopenStore();
