@@ -48,7 +48,10 @@ export class BlobFolder {
 
   /** @throws {Error} if the blob is gone or has another size: the disk was changed from outside. */
   async read({ sha256, size }: Blob): Promise<Uint8Array> {
-    const bytes = await fs.readFile(this.#file(sha256));
+    // The file system's message has the host's path in it, and this one may reach a sandbox.
+    const bytes = await fs.readFile(this.#file(sha256)).catch((cause: unknown) => {
+      throw new Error(`blob ${sha256} cannot be read`, { cause });
+    });
     if (bytes.length !== size) throw new Error(`blob ${sha256} has ${bytes.length} bytes, not ${size}`);
     return bytes;
   }

@@ -44,4 +44,8 @@ describe("workspacePath", () => {
   ])("refuses %j", (path) => {
     expect(() => workspacePath(path)).toThrow(expect.objectContaining({ status: 400, code: "invalid_path" }));
   });
+
+  test.each([null, undefined, 7, ["/tmp/a"], { toString: () => "/tmp/a" }])("refuses %j, which is no text", (path) => {
+    expect(() => workspacePath(path as never)).toThrow(expect.objectContaining({ code: "invalid_path" }));
+  });
 });

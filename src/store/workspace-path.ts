@@ -22,6 +22,8 @@ const MAX_PATH_BYTES = 4096;
  * @throws {ClientError} 400 `invalid_path` for anything else.
  */
 export function workspacePath(path: string): string {
+  // The sandbox's word: where it has fallen, the types are what it likes.
+  if (typeof path !== "string") throw new ClientError(400, "invalid_path", "Not a path of a workspace");
   const root = ROOTS.find((candidate) => path === candidate || path.startsWith(`${candidate}/`));
   const allowed =
     root !== undefined &&

@@ -134,6 +134,13 @@ describe("an execution's changes", () => {
     await expect(lie).rejects.toMatchObject({ status: 400, code: "invalid_changes" });
   });
 
+  test.each(["link", "symlink", "device", undefined])("are refused for a %s", async (kind) => {
+    const written = [{ path: "/tmp/a", kind: kind as "file", size: 0, mtimeMs: 1 }];
+    const refused = alice.forExecution().apply({ written, deleted: [] }, [bytes("")]);
+    await expect(refused).rejects.toMatchObject({ status: 400, code: "invalid_changes" });
+    expect(await files()).toEqual([]);
+  });
+
   test("say in plain words what is full", async () => {
     const error = await apply(alice.forExecution(), { "/tmp/big": "x".repeat(MIB + 1) }).catch((e: Error) => e);
     expect(error).toMatchObject({
@@ -238,6 +245,16 @@ describe("blobs", () => {
     execution[Symbol.dispose]();
     await alice.put("/tmp/c", bytes("c"));
     expect(await text(alice, "/tmp/b")).toBe("again");
+  });
+
+  test("that are missing or cut short are an error that shows no host path", async () => {
+    await alice.put("/tmp/a", bytes("content"));
+    const [folder = ""] = await workspaceFolders();
+    const blob = path.join(folder, "blobs", createHash("sha256").update("content").digest("hex"));
+    await fs.truncate(blob, 3);
+    await expect(alice.read("/tmp/a")).rejects.toThrow(/3 bytes, not 7/);
+    await fs.rm(blob);
+    await expect(alice.read("/tmp/a")).rejects.toThrow(/^blob [0-9a-f]{64} cannot be read$/);
   });
 
   test("left by a crash are removed at the next start", async () => {

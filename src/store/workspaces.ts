@@ -356,7 +356,8 @@ export class ExecutionWorkspace implements Workspace, Disposable {
     const addressed: Written[] = [];
     for (const [i, { path, kind, mtimeMs, size }] of written.entries()) {
       const content = contents[i] as Uint8Array;
-      if (content.length !== size) throw invalidChanges(path);
+      workspacePath(path);
+      if (content.length !== size || (kind !== "file" && kind !== "folder")) throw invalidChanges(path);
       if (kind === "folder") {
         addressed.push({ path, kind, mtimeMs });
       } else {
