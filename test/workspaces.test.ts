@@ -1,4 +1,5 @@
 import { existsSync } from "node:fs";
+import { rm } from "node:fs/promises";
 import path from "node:path";
 import { pino } from "pino";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -23,6 +24,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await engine.pool.stop(0);
   await store.close();
+  await rm(config.DATA_DIR, { recursive: true });
 });
 
 async function run(principal: string, code: string) {
