@@ -74,7 +74,8 @@ export class FolderSource implements PackageSource {
 
   async #list(): Promise<string[]> {
     try {
-      return (await readdir(this.#folder)).toSorted();
+      const entries = await readdir(this.#folder, { withFileTypes: true });
+      return entries.flatMap((entry) => (entry.isDirectory() ? [] : [entry.name])).toSorted();
     } catch (cause) {
       throw new PackageError("package_source_unavailable", `${this.description} cannot be read.`, { cause });
     }

@@ -45,6 +45,7 @@ const STORAGE_PROBLEMS: Readonly<Record<string, string>> = {
   ENOSPC: "its disk is full",
   EDQUOT: "its disk quota is used up",
   EROFS: "its package folder is read-only",
+  ENOTDIR: "its package folder is not a folder",
   EACCES: "it may not write to its package folder",
   EPERM: "it may not write to its package folder",
 };

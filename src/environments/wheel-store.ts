@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
-import { constants, createReadStream, createWriteStream } from "node:fs";
-import { copyFile, mkdir, rename, rm, stat } from "node:fs/promises";
+import { constants, createReadStream } from "node:fs";
+import { copyFile, mkdir, open, rename, rm, stat } from "node:fs/promises";
 import path from "node:path";
 import { Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -174,16 +174,18 @@ export class WheelStore {
       const totalBytes = announced > 0 ? announced + (append ? start : 0) : null;
       if ((totalBytes ?? 0) > this.#maxBytes) throw tooLarge(filename, this.#maxBytes);
       let receivedBytes = append ? start : 0;
-      const file = createWriteStream(partial, { flags: append ? "a" : "w" });
-      const capped = async function* (this: void, chunks: AsyncIterable<Buffer>, maxBytes: number) {
-        for await (const chunk of chunks) {
+      // Each piece is on disk before the next is taken, so that a broken connection costs none of what arrived.
+      const file = await open(partial, append ? "a" : "w");
+      try {
+        for await (const chunk of answer.body as AsyncIterable<Buffer>) {
           receivedBytes += chunk.length;
-          if (receivedBytes > maxBytes) throw tooLarge(filename, maxBytes);
-          yield chunk;
+          if (receivedBytes > this.#maxBytes) throw tooLarge(filename, this.#maxBytes);
+          await file.writeFile(chunk);
           onProgress?.({ filename, receivedBytes, totalBytes });
         }
-      };
-      await pipeline(answer.body, (chunks: AsyncIterable<Buffer>) => capped(chunks, this.#maxBytes), file);
+      } finally {
+        await file.close();
+      }
     };
     try {
       await this.#remote.get(url, { headers, accepted: [404, 410, 416] }, receive);
@@ -207,7 +209,7 @@ async function sizeOf(file: string): Promise<number | null> {
     (found) => found.size,
     (error: NodeJS.ErrnoException) => {
       if (error.code === "ENOENT") return null;
-      throw error;
+      throw storageError(error) ?? error;
     },
   );
 }
