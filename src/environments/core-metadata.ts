@@ -12,7 +12,7 @@ export interface CoreMetadata {
   readonly requires: readonly Requirement[];
   /** Normalised. */
   readonly extras: readonly string[];
-  /** SPDX expression, or the first line of what stands under License, or the classifiers'; null: nothing said. */
+  /** SPDX expression, or what stands under License if that is one line, or the classifiers; null: nothing said. */
   readonly licence: string | null;
 }
 
@@ -73,7 +73,9 @@ function licenceOf(fields: ReadonlyMap<string, readonly string[]>): string | nul
   const classifiers = (fields.get("classifier") ?? [])
     .filter((classifier) => classifier.startsWith("License ::"))
     .map((classifier) => classifier.split("::").at(-1)?.trim() ?? "");
-  const written = fields.get("license-expression")?.[0] ?? fields.get("license")?.[0]?.split("\n")[0];
-  const licence = written !== undefined && written !== "" ? written : classifiers.join(", ");
+  const text = (fields.get("license")?.[0] ?? "").split("\n").filter((line) => /\p{L}/u.test(line));
+  // Many put the whole text there, whose first line says little; then the classifiers are better.
+  const name = text.length === 1 ? text[0] : classifiers.join(", ") || text[0];
+  const licence = fields.get("license-expression")?.[0] ?? name ?? "";
   return licence === "" || licence === "UNKNOWN" ? null : licence.slice(0, MAX_LICENCE_LENGTH);
 }

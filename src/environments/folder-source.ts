@@ -1,5 +1,6 @@
 import { readdir, readFile, stat } from "node:fs/promises";
 import path from "node:path";
+import type { CoreMetadata } from "./core-metadata.ts";
 import { PackageError } from "./package-error.ts";
 import { type Candidate, type ListedFile, type Offers, type PackageSource, selectFiles } from "./package-source.ts";
 import { checkSamePlatform, type LockedPackage, type PyodideLock, parsePyodideLock } from "./pyodide-lock.ts";
@@ -18,8 +19,9 @@ export class FolderSource implements PackageSource {
   readonly description: string;
   readonly #folder: string;
   readonly #pyodide: PyodideLock;
-  /** By path, size and time of change. */
-  readonly #hashes = new Map<string, Promise<string>>();
+  /** By file, and valid for one size and time of change. */
+  readonly #hashes = new Map<string, { readonly stamp: string; readonly value: Promise<string> }>();
+  readonly #metadata = new Map<string, { readonly stamp: string; readonly value: Promise<CoreMetadata> }>();
 
   constructor(folder: string, description: string, pyodide: PyodideLock) {
     this.#folder = folder;
@@ -68,7 +70,7 @@ export class FolderSource implements PackageSource {
       requirements: async () =>
         locked !== null && (isBinding || (await this.#hash(file)) === locked.sha256)
           ? { requires: locked.requires, requiresPython: "" }
-          : await readWheelMetadata(file, filename),
+          : await remembered(this.#metadata, file, async () => await readWheelMetadata(file, filename)),
     };
   }
 
@@ -88,10 +90,19 @@ export class FolderSource implements PackageSource {
   }
 
   async #hash(file: string): Promise<string> {
-    const { size, mtimeMs } = await stat(file);
-    const key = JSON.stringify([file, size, mtimeMs]);
-    const hash = this.#hashes.get(key) ?? hashFile(file);
-    this.#hashes.set(key, hash);
-    return await hash;
+    return await remembered(this.#hashes, file, async () => await hashFile(file));
   }
+}
+
+async function remembered<T>(
+  known: Map<string, { readonly stamp: string; readonly value: Promise<T> }>,
+  file: string,
+  read: () => Promise<T>,
+): Promise<T> {
+  const { size, mtimeMs } = await stat(file);
+  const stamp = `${size} ${mtimeMs}`;
+  const found = known.get(file);
+  const value = found?.stamp === stamp ? found.value : read();
+  known.set(file, { stamp, value });
+  return await value;
 }

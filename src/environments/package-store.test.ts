@@ -234,7 +234,7 @@ describe("an install that fails leaves everything as it was", () => {
     "only wheels for other platforms": {
       arrange: async () => await offer({ name: "bad", version: "1", tag: "cp314-cp314-manylinux_2_28_x86_64" }),
       code: "package_not_found",
-      message: /only wheels for other platforms \(manylinux\)/,
+      message: /all there is are wheels for other platforms \(manylinux\)/,
     },
   };
 

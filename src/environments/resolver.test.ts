@@ -163,7 +163,7 @@ describe("what cannot be had is said", () => {
     await expect(chosen(catalogue, ["torch"])).rejects.toThrow(
       failing(
         "package_not_found",
-        /^"torch" cannot be installed: it needs a wheel for Pyodide or for pure Python, and there is only wheels for other platforms \(manylinux, win\) and a source distribution\.$/,
+        /^"torch" cannot be installed: it needs a wheel for Pyodide or for pure Python, and all there is are wheels for other platforms \(manylinux, win\) and source distributions\.$/,
       ),
     );
   });

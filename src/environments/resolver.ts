@@ -298,12 +298,12 @@ function describeUnusable(files: readonly UnusableFile[]): string {
   const parts: string[] = [];
   const platforms = details("other-platform");
   if (platforms.length > 0) parts.push(`wheels for other platforms (${platforms.slice(0, 6).join(", ")})`);
-  if (details("source-distribution").length > 0) parts.push("a source distribution");
+  if (details("source-distribution").length > 0) parts.push("source distributions");
   const pythons = details("other-python");
   if (pythons.length > 0) parts.push(`wheels for other versions of Python (${pythons.slice(0, 6).join(", ")})`);
   if (details("yanked").length > 0) parts.push("versions that their authors have withdrawn");
   if (details("unverifiable").length > 0) parts.push("files without a SHA-256");
-  return `it needs a wheel for Pyodide or for pure Python, and there is only ${parts.join(" and ")}`;
+  return `it needs a wheel for Pyodide or for pure Python, and all there is are ${parts.join(" and ")}`;
 }
 
 function failure(
