@@ -1,3 +1,4 @@
+import { readdir } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import path from "node:path";
@@ -58,6 +59,8 @@ export async function openEnvironments(config: Config, logger: Logger) {
       startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS,
       onProgress: (message) => logger.info(message),
     }),
+    cacheDir: config.CACHE_DIR,
+    sourcesFingerprint: await fingerprintSources(config),
     strict: config.ENVIRONMENT_STRICT,
     onProgress: (message) => logger.info(message),
     onWarning: (message) => logger.warn(message),
@@ -197,6 +200,14 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
       await closed;
     },
   };
+}
+
+/** What the package sources are, and which files folders among them hold. */
+async function fingerprintSources(config: Config): Promise<string> {
+  const { PACKAGE_DIR, PYODIDE_INDEX_URL, PACKAGE_INDEX_URL } = config;
+  const list = async (folder: string) => (await readdir(folder).catch(() => [])).sort();
+  const folders = [PACKAGE_DIR, PYODIDE_INDEX_URL].filter((place) => place !== "" && !/^https?:/i.test(place));
+  return JSON.stringify([PACKAGE_DIR, PYODIDE_INDEX_URL, PACKAGE_INDEX_URL, await Promise.all(folders.map(list))]);
 }
 
 function openSecurityLog(config: Config, logger: Logger): SecurityLog {
