@@ -29,7 +29,10 @@ const answer = {
   rootEntries,
   readsHostFile: await succeeds(() => Deno.readFileSync(hostFile)),
   reachesHost: await succeeds(async () => (await Deno.connect({ hostname: "127.0.0.1", port: Number(port) })).close()),
-  startsProcess: await succeeds(() => new Deno.Command(Deno.execPath(), { args: ["--version"] }).outputSync()),
+  // Its input is inherited because Deno would open /dev/null otherwise, which the scratch root does not have.
+  startsProcess: await succeeds(() =>
+    new Deno.Command(Deno.execPath(), { args: ["--version"], stdin: "inherit" }).outputSync(),
+  ),
 };
 console.log(JSON.stringify(answer));
 await Deno.stdin.read(new Uint8Array(1));
