@@ -53,7 +53,8 @@ int main(int argc, char **argv) {
     for (int s = 1; s < 65; s++) signal(s, SIG_IGN);
     prctl(PR_SET_PDEATHSIG, 0);
     setsid();
-    if (fork() > 0) { sleep(1000000); }
+    pid_t child = fork();
+    if (child > 0) { waitpid(child, NULL, 0); return 0; }
     prctl(PR_SET_PDEATHSIG, 0);
     setsid();
     write(1, "lingering\n", 10);
