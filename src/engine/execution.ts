@@ -14,17 +14,19 @@ export interface Workspace {
 export interface ExecutionRequest {
   readonly code: string;
   /** Becomes global variables; checked by the edge. */
-  readonly context?: Readonly<Record<string, unknown>>;
+  readonly context?: Readonly<Record<string, unknown>> | undefined;
   readonly timeoutMs: number;
   /** What `input()` reads; default: nothing, so `input()` raises EOFError. */
-  readonly stdin?: string;
+  readonly stdin?: string | undefined;
+  /** Name of the package set; default: the server's. */
+  readonly environment?: string | undefined;
   /** Whose share of the queue this uses. */
   readonly principal: string;
-  readonly workspace?: Workspace;
+  readonly workspace?: Workspace | undefined;
   /** Aborting it (the client went away) stops the execution. */
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
   /** Called while the code runs, in order. What went through it is in the result all the same. */
-  readonly onOutput?: (event: OutputEvent) => void;
+  readonly onOutput?: ((event: OutputEvent) => void) | undefined;
 }
 
 export type OutputEvent =

@@ -1,5 +1,5 @@
 /**
- * What the host and a sandbox process say to each other. The only module that both sides import.
+ * What the host and a sandbox process say to each other. With the two file formats beside it, all that both sides import.
  *
  * A frame on the pipe:
  *
@@ -16,6 +16,8 @@
  * host sees a wrong nonce and ends the process. A frame that breaks any rule here is a {@link ProtocolError}, and the
  * reader must give the connection up, since there is no way to find the next frame's beginning.
  */
+
+import type { ArchiveEntry } from "./archive-format.ts";
 
 export const PROTOCOL_VERSION = 1;
 
@@ -69,9 +71,14 @@ export interface RunnerOutcome {
 /** Whether a sandbox may go on after an execution. */
 export type Verdict =
   | { readonly state: "pristine"; readonly restoredPages: number }
+  /** It holds a session. */
+  | { readonly state: "resident" }
   | { readonly state: "discard"; readonly reason: string };
 
 export type HostMessage =
+  /** The first frame; its nonce is the one for frames that belong to no job. */
+  | { readonly type: "start"; readonly options: GuestOptions }
+  /** The frame's nonce is the job's: every frame about it carries it, up to and including `idle`. */
   | {
       readonly type: "execute";
       readonly code: string;
@@ -81,14 +88,89 @@ export type HostMessage =
       readonly stdin: string;
       /** Send output frames while the code runs. */
       readonly stream: boolean;
-      /** The workspace's listing; null: run without one. */
-      readonly files: readonly FileEntry[] | null;
-      /** Most bytes and files the workspace may hold. */
-      readonly quota: { readonly bytes: number; readonly files: number };
+      /**
+       * `stateless`: on the checkpoint, which is restored afterwards. `session`: on what the session left, which is kept,
+       * and reported in a `state` frame.
+       */
+      readonly mode: "stateless" | "session";
+      /** Draw new random seeds first. Not for a session that only woke up. */
+      readonly reseed: boolean;
+      /** Files of a stateless execution; null: run without. A session's come with `load`. */
+      readonly files: FileListing | null;
+      /** Read-only packages of the caller's, besides the environment's. Contents are asked for with `read-package`. */
+      readonly packages: PackageListing | null;
     }
+  /** Make the sandbox a session's. Body: the session's memory; none: a new session. */
+  | { readonly type: "load"; readonly state: SessionState | null; readonly files: FileListing }
+  /** Forget the session; back to the checkpoint. */
+  | { readonly type: "rewind" }
   | { readonly type: "interrupt" }
   /** Answers a guest's `call`; the body belongs to it. */
   | { readonly type: "answer"; readonly call: number; readonly value: unknown; readonly error?: string };
+
+/** What the folders user code can write to hold, and the most that they may. */
+export interface FileListing {
+  /** Parents before children. */
+  readonly entries: readonly FileEntry[];
+  readonly maxBytes: number;
+  readonly maxFiles: number;
+}
+
+/** A package archive without its data (`archive-format.ts`). */
+export interface PackageListing {
+  readonly sha256: string;
+  readonly entries: readonly ArchiveEntry[];
+}
+
+/**
+ * What a session is besides its files: JSON here, and in the frame's body the memory that differs from the checkpoint as
+ * `blockCount` block numbers (u32 le, ascending) followed by as many blocks of 256 bytes.
+ */
+export interface SessionState {
+  readonly heapBytes: number;
+  readonly blockCount: number;
+  readonly currentPath: string;
+  readonly nextInode: number;
+  readonly streams: readonly OpenFile[];
+  readonly links: readonly { readonly path: string; readonly target: string }[];
+}
+
+/** An open file. Descriptors that were made by `dup` share a position. */
+export interface OpenFile {
+  readonly fd: number;
+  readonly path: string;
+  readonly flags: number;
+  readonly position: number;
+  /** Equal for descriptors that share one. */
+  readonly group: number;
+}
+
+/** How a process is to boot. */
+export interface GuestOptions {
+  /** Folder of the `pyodide` package. */
+  readonly pyodideDir: string;
+  /** Pyodide's own memory snapshot with the standard library imported; null: build it and end. */
+  readonly snapshotPath: string | null;
+  /** The environment's packages; null: the standard library alone. */
+  readonly environment: GuestEnvironment | null;
+  /** Standard library modules to have in a snapshot that is built. */
+  readonly preload: readonly string[];
+  /** Discard instead of rewind above this. */
+  readonly maxHeapBytes: number;
+  readonly hashCheckpoint: boolean;
+}
+
+export interface GuestEnvironment {
+  readonly archivePath: string;
+  /** Shared libraries in the order in which they are loaded, paths inside the archive. */
+  readonly libraries: readonly string[];
+  /** Modules to import. One that fails is reported, and left out. */
+  readonly imports: readonly string[];
+  /** Global variables: name → module. */
+  readonly aliases: Readonly<Record<string, string>>;
+  /** The environment's memory image; null: build it and end. */
+  readonly imagePath: string | null;
+}
 
 export type GuestMessage =
   | {
@@ -96,28 +178,43 @@ export type GuestMessage =
       readonly pythonVersion: string;
       readonly pyodideVersion: string;
       readonly heapBytes: number;
-      /** SHA-256 of the checkpoint; equal in every process that boots the same image. */
-      readonly checkpoint: string;
+      /** SHA-256 of the checkpoint where it was asked for; equal in every process that boots the same image. */
+      readonly checkpoint: string | null;
     }
-  /** Displayed data, or what was printed; for a print the body is the bytes. */
+  /** A snapshot or an image was built; it is the body. */
+  | {
+      readonly type: "image";
+      readonly pythonVersion: string;
+      /** Modules that could not be imported: name → why. */
+      readonly failedImports: Readonly<Record<string, string>>;
+    }
+  /** What was printed since the last such frame; the body is the bytes. */
   | { readonly type: "output"; readonly stream: "stdout" | "stderr" }
   | { readonly type: "display"; readonly bundle: MimeBundle }
   /** User code waits for the host: a file's content, a package, a network request. */
   | { readonly type: "call"; readonly call: number; readonly operation: string; readonly argument: unknown }
   | {
       readonly type: "result";
-      readonly outcome: RunnerOutcome;
-      /** ms between the first and the last byte code that ran. */
+      /** ms that the code ran. */
       readonly executionTimeMs: number;
+      /** Body: the outcome (`RunnerOutcome` as JSON), stdout, stderr, then the contents of the written files. */
+      readonly outcomeBytes: number;
       readonly stdoutBytes: number;
       readonly stderrBytes: number;
+      /** stdout or stderr was cut at its limit. */
       readonly truncated: boolean;
-      /** Body: stdout, then stderr (each what `output` frames did not carry), then the contents of the written files. */
       readonly files: FileChanges | null;
     }
-  /** After `result`: the sandbox is ready for another tenant, or must not be used again. */
+  /** After a session's `result`: what it is now, body as in `load`; or why it cannot be captured. */
+  | { readonly type: "state"; readonly state: SessionState }
+  | { readonly type: "state"; readonly state: null; readonly reason: string }
+  /** The sandbox is ready for the next message, or must not be used again. */
   | { readonly type: "idle"; readonly verdict: Verdict; readonly heapBytes: number }
+  /** The process cannot go on. */
   | { readonly type: "fatal"; readonly reason: string };
+
+/** stdout and stderr are each cut at this many bytes. */
+export const MAX_OUTPUT_BYTES = 1024 * 1024;
 
 /** The other side broke the protocol; nothing that follows on this connection can be believed. */
 export class ProtocolError extends Error {
@@ -223,13 +320,22 @@ export class FrameReader<M extends { type: string }> {
   }
 }
 
-export const HOST_MESSAGE_TYPES: readonly HostMessage["type"][] = ["execute", "interrupt", "answer"];
+export const HOST_MESSAGE_TYPES: readonly HostMessage["type"][] = [
+  "start",
+  "execute",
+  "load",
+  "rewind",
+  "interrupt",
+  "answer",
+];
 export const GUEST_MESSAGE_TYPES: readonly GuestMessage["type"][] = [
   "ready",
+  "image",
   "output",
   "display",
   "call",
   "result",
+  "state",
   "idle",
   "fatal",
 ];

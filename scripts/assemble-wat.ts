@@ -1,0 +1,24 @@
+/** Assembles `src/guest/rewind.wat` into `src/guest/rewind-module.ts`; `--check` only compares. */
+import { readFileSync, writeFileSync } from "node:fs";
+import wabt from "wabt";
+
+const source = new URL("../src/guest/rewind.wat", import.meta.url);
+const target = new URL("../src/guest/rewind-module.ts", import.meta.url);
+
+const { parseWat } = await wabt();
+const parsed = parseWat("rewind.wat", readFileSync(source, "utf8"), {
+  multi_memory: true,
+  simd: true,
+  bulk_memory: true,
+});
+const base64 = Buffer.from(parsed.toBinary({}).buffer).toString("base64");
+const text = `/** \`rewind.wat\`, assembled by \`npm run build:wat\`; do not edit. Base64. */\nexport const REWIND_MODULE =\n  "${base64}";\n`;
+
+if (process.argv.includes("--check")) {
+  if (readFileSync(target, "utf8") !== text) {
+    console.error("src/guest/rewind-module.ts is not what rewind.wat assembles to: run `npm run build:wat`");
+    process.exitCode = 1;
+  }
+} else {
+  writeFileSync(target, text);
+}

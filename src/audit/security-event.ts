@@ -1,0 +1,104 @@
+import { createHash } from "node:crypto";
+
+/** What the security log records. The `log_…` events are written by the log about itself. */
+export type SecurityEventName =
+  | "code_execution"
+  | "code_execution_error"
+  | "file_upload"
+  | "file_delete"
+  | "files_clear"
+  | "package_install"
+  | "state_reset"
+  | "statistics_clear"
+  | "auth_failure"
+  | "access_denied"
+  | "rate_limited"
+  /** A line that was being written when the server died was cut off; `details.torn` is what there was of it. */
+  | "log_recovered"
+  /** Lines were changed, removed or added by somebody else; `verifySecurityLog` names the first. */
+  | "log_damaged"
+  /** `details.lost` events could not be written, nor be kept in memory until they could. */
+  | "log_gap";
+
+export interface SecurityEvent {
+  readonly event: SecurityEventName;
+  /** Null where no request caused the event. */
+  readonly ip: string | null;
+  readonly userAgent: string | null;
+  readonly requestId: string | null;
+  readonly principal: string | null;
+  /** Flat, so that nothing in it can fail to become JSON. */
+  readonly details: Readonly<Record<string, string | number | boolean | null | undefined>>;
+}
+
+/** An event and its place in the chain: what one line says. */
+export interface SecurityLogLine extends SecurityEvent {
+  /** ISO 8601 with `Z`. */
+  readonly timestamp: string;
+  readonly level: "SECURITY";
+  /** 1 for the first line there ever was, then one more for each, across rotation and restart. */
+  readonly seq: number;
+  /** SHA-256 hex of the line before, without its newline; 64 zeros for the first. */
+  readonly previous: string;
+}
+
+const MAX_FIELD_CHARACTERS = 512;
+const MAX_DETAIL_CHARACTERS = 4096;
+/** Code is as long as the edge admits (100,000 characters) or the log would not prove what ran. */
+const MAX_CODE_CHARACTERS = 100_000;
+
+/**
+ * One line of the log, without newline.
+ *
+ * Every control and format character is written as `\uXXXX`: a newline in a header would begin a line of its own, and
+ * JSON leaves C1 controls, bidirectional overrides and U+2028 as they are, which a terminal or an editor acts upon.
+ */
+export function serializeLine(event: SecurityEvent, timestamp: string, seq: number, previous: string): string {
+  const details: Record<string, string | number | boolean | null | undefined> = {};
+  for (const [name, value] of Object.entries(event.details)) {
+    const maxCharacters = name === "code" ? MAX_CODE_CHARACTERS : MAX_DETAIL_CHARACTERS;
+    details[name] = typeof value === "string" ? cut(value, maxCharacters) : value;
+  }
+  const line: SecurityLogLine = {
+    timestamp,
+    level: "SECURITY",
+    event: event.event,
+    ip: cut(event.ip),
+    userAgent: cut(event.userAgent),
+    requestId: cut(event.requestId),
+    principal: cut(event.principal),
+    details,
+    seq,
+    previous,
+  };
+  return escapeControls(JSON.stringify(line));
+}
+
+/** JSON text with control and format characters, which can stand only inside its strings, as `\uXXXX`. */
+export function escapeControls(json: string): string {
+  return json.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) => {
+    let escaped = "";
+    for (let i = 0; i < character.length; i++) {
+      escaped += `\\u${character.charCodeAt(i).toString(16).padStart(4, "0")}`;
+    }
+    return escaped;
+  });
+}
+
+/**
+ * What an event says of code that somebody sent.
+ *
+ * @param code as it was sent; `codeHash` is the SHA-256 hex of its bytes in UTF-8, `codeLength` counts characters.
+ * @param logCode the setting LOG_CODE: record the code itself, too.
+ */
+export function codeDetails(
+  code: string,
+  logCode: boolean,
+): { readonly codeHash: string; readonly codeLength: number; readonly code?: string } {
+  const codeHash = createHash("sha256").update(code, "utf8").digest("hex");
+  return logCode ? { codeHash, codeLength: code.length, code } : { codeHash, codeLength: code.length };
+}
+
+function cut<T extends string | null>(value: T, maxCharacters = MAX_FIELD_CHARACTERS): string | T {
+  return value !== null && value.length > maxCharacters ? `${value.slice(0, maxCharacters)}…` : value;
+}

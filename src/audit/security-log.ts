@@ -1,0 +1,244 @@
+import fs from "node:fs";
+import path from "node:path";
+import { promisify } from "node:util";
+import { lockFolder } from "./folder-lock.ts";
+import { type SecurityEvent, serializeLine } from "./security-event.ts";
+import { archiveName, CURRENT_FILE, type Head, hashLine, writeHead } from "./security-log-files.ts";
+import { finding, recoverSecurityLog } from "./security-log-recovery.ts";
+
+export interface SecurityLogOptions {
+  /** Folder of `security.log`, made if need be; empty: no log, and `healthy` is false. */
+  readonly dir: string;
+  /** Begin a new file rather than let one grow over this. */
+  readonly maxBytes: number;
+  /** Most ms between writing a line and having it on the disk; default 100. */
+  readonly syncEveryMs?: number;
+  /** ms between attempts to write again after a failure; default 1000. */
+  readonly retryEveryMs?: number;
+  /** Called when `healthy` changes, so that the server log says so. */
+  readonly onHealth?: (healthy: boolean, reason: string | null) => void;
+  /** ms since 1970; default `Date.now`. */
+  readonly now?: () => number;
+}
+
+/** Events kept in memory while they cannot be written; what comes on top is counted in a `log_gap` event. */
+const MAX_BACKLOG_EVENTS = 10_000;
+
+const fdatasync = promisify(fs.fdatasync);
+
+/**
+ * The security log: JSON lines, each with the hash of the line before, in `security.log`.
+ *
+ * A line is written to the file before `append` returns, so it survives the death of the server; it is on the disk,
+ * and the head file vouches for it, at most `syncEveryMs` later, so a power cut may lose that much. Writing is synchronous on
+ * purpose: it goes to the page cache in some 10 µs, where a trip through the thread pool costs more than the line.
+ *
+ * Trouble with folder or disk never throws: `healthy` turns false, events wait in memory, and writing is tried again.
+ */
+export class SecurityLog {
+  readonly #options: Required<Omit<SecurityLogOptions, "onHealth">> & Pick<SecurityLogOptions, "onHealth">;
+  #fd: number | null = null;
+  /** The end of the log as written; undefined until the log was first opened. */
+  #head: Head | undefined;
+  #backlog: { readonly event: SecurityEvent; readonly timestamp: string }[] = [];
+  #lostEvents = 0;
+  #reason: string | null = null;
+  #retryTimer: NodeJS.Timeout | undefined;
+  #syncTimer: NodeJS.Timeout | undefined;
+  #syncing: Promise<void> = Promise.resolve();
+  #unlock: (() => void) | undefined;
+  #closed = false;
+
+  constructor(options: SecurityLogOptions) {
+    this.#options = { syncEveryMs: 100, retryEveryMs: 1000, now: Date.now, ...options };
+    this.#drain();
+  }
+
+  /** False while events cannot be written; by AUDIT_REQUIRED the engine then refuses to run code. */
+  get healthy(): boolean {
+    return this.#reason === null;
+  }
+
+  /** Why not, without paths: `ENOSPC (write)`. Null while healthy. */
+  get reason(): string | null {
+    return this.#reason;
+  }
+
+  /** Absolute path of the file that is written to; null without a folder. */
+  get file(): string | null {
+    return this.#options.dir === "" ? null : this.#path(CURRENT_FILE);
+  }
+
+  /**
+   * Writes one event.
+   *
+   * @returns true if its line is in the file now; false if it waits for the trouble that `reason` names to pass.
+   */
+  append(event: SecurityEvent): boolean {
+    if (this.#closed || this.#options.dir === "") return false;
+    if (this.#backlog.length >= MAX_BACKLOG_EVENTS) this.#lostEvents++;
+    else this.#backlog.push({ event, timestamp: new Date(this.#options.now()).toISOString() });
+    // After a failure the timer tries again: a full disk must not cost every request an attempt.
+    return this.#retryTimer === undefined && this.#drain();
+  }
+
+  /** Resolves when every line written so far is on the disk and the head file vouches for it. Never rejects. */
+  sync(): Promise<void> {
+    clearTimeout(this.#syncTimer);
+    this.#syncTimer = undefined;
+    this.#syncing = this.#syncing.then(() => this.#sync());
+    return this.#syncing;
+  }
+
+  /** Writes what waits, syncs and closes. From then on `append` does nothing. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    clearTimeout(this.#retryTimer);
+    if (!this.healthy) this.#drain();
+    clearTimeout(this.#retryTimer);
+    this.#closed = true;
+    await this.sync();
+    try {
+      if (this.#fd !== null && this.#head !== undefined) writeHead(this.#options.dir, { ...this.#head, open: false });
+    } catch (error) {
+      this.#fail(error);
+    }
+    this.#release();
+    this.#unlock?.();
+  }
+
+  #drain(): boolean {
+    try {
+      if (this.#options.dir === "") throw new Error("LOG_DIR is empty");
+      if (this.#fd === null) this.#open();
+      for (let next = this.#backlog[0]; next !== undefined; next = this.#backlog[0]) {
+        this.#write(next.event, next.timestamp);
+        this.#backlog.shift();
+      }
+      if (this.#lostEvents > 0) {
+        this.#write(finding("log_gap", { lost: this.#lostEvents }));
+        this.#lostEvents = 0;
+      }
+    } catch (error) {
+      this.#fail(error);
+      return false;
+    }
+    this.#setReason(null);
+    return true;
+  }
+
+  #open(): void {
+    const { dir } = this.#options;
+    fs.mkdirSync(dir, { recursive: true, mode: 0o700 });
+    // Taken anew each time, since the folder may have been removed and made again.
+    this.#unlock?.();
+    this.#unlock = undefined;
+    this.#unlock = lockFolder(dir, "security.log.lock");
+    // What this process wrote it knows better than the head file, which lags, and which may have been tampered with.
+    const { head, findings } = recoverSecurityLog(dir, this.#head && { ...this.#head, open: false });
+    this.#fd = fs.openSync(this.#path(CURRENT_FILE), "a", 0o600);
+    this.#head = head;
+    for (const event of findings) this.#write(event);
+    fs.fdatasyncSync(this.#fd);
+    writeHead(dir, this.#head);
+    syncFolder(dir);
+  }
+
+  #write(event: SecurityEvent, timestamp = new Date(this.#options.now()).toISOString()): void {
+    const head = this.#head as Head;
+    const line = Buffer.from(`${serializeLine(event, timestamp, head.seq + 1, head.hash)}\n`);
+    if (head.size > 0 && head.size + line.length > this.#options.maxBytes) this.#rotate();
+    const { first, size } = this.#head as Head;
+    let written = 0;
+    while (written < line.length) written += fs.writeSync(this.#fd as number, line, written);
+    const hash = hashLine(line.subarray(0, -1));
+    this.#head = { first, seq: head.seq + 1, hash, offset: size, size: size + line.length, open: true };
+    this.#syncTimer ??= setTimeout(() => this.sync(), this.#options.syncEveryMs).unref();
+  }
+
+  /** The order matters: the head speaks of the old file until that has its final name, then of the new one. */
+  #rotate(): void {
+    const { dir } = this.#options;
+    const head = this.#head as Head;
+    fs.fdatasyncSync(this.#fd as number);
+    writeHead(dir, head);
+    const archive = this.#path(archiveName(head.first));
+    if (fs.existsSync(archive)) throw new Error("a rotated file of this number exists");
+    fs.renameSync(this.#path(CURRENT_FILE), archive);
+    this.#release();
+    this.#fd = fs.openSync(this.#path(CURRENT_FILE), "ax", 0o600);
+    this.#head = { ...head, first: head.seq + 1, offset: 0, size: 0 };
+    writeHead(dir, this.#head);
+    syncFolder(dir);
+  }
+
+  async #sync(): Promise<void> {
+    const fd = this.#fd;
+    const head = this.#head;
+    if (fd === null || head === undefined) return;
+    try {
+      await fdatasync(fd);
+      if (this.#fd !== fd) return;
+      writeHead(this.#options.dir, head);
+      if (this.#wasTouched(fd)) {
+        this.#release();
+        this.#drain();
+      }
+    } catch (error) {
+      // A rotation or a failed write in the meantime has closed the file, and has synced or given up its lines itself.
+      if (this.#fd === fd) this.#fail(error);
+    }
+  }
+
+  /** Whether the file is no longer the one in the folder, or has another length than we gave it. */
+  #wasTouched(fd: number): boolean {
+    const ours = fs.fstatSync(fd);
+    const there = fs.statSync(this.#path(CURRENT_FILE), { throwIfNoEntry: false });
+    return there?.ino !== ours.ino || there.dev !== ours.dev || ours.size !== this.#head?.size;
+  }
+
+  #fail(error: unknown): void {
+    if (this.#fd !== null && this.#head !== undefined) {
+      try {
+        // Takes back the part of a line that a full disk let through. Where this fails, too, recovery does it.
+        if (fs.fstatSync(this.#fd).size > this.#head.size) fs.ftruncateSync(this.#fd, this.#head.size);
+      } catch {}
+    }
+    this.#release();
+    const { code, syscall, message } = error as NodeJS.ErrnoException;
+    this.#setReason(code === undefined ? message : `${code} (${syscall})`);
+    if (this.#closed || this.#options.dir === "") return;
+    clearTimeout(this.#retryTimer);
+    this.#retryTimer = setTimeout(() => {
+      this.#retryTimer = undefined;
+      this.#drain();
+    }, this.#options.retryEveryMs).unref();
+  }
+
+  #release(): void {
+    const fd = this.#fd;
+    this.#fd = null;
+    // Not before a sync that is under way has done with it: the number may be another file's by then.
+    if (fd !== null) this.#syncing.finally(() => fs.close(fd, () => {}));
+  }
+
+  #setReason(reason: string | null): void {
+    const changed = (reason === null) !== (this.#reason === null);
+    this.#reason = reason;
+    if (changed) this.#options.onHealth?.(reason === null, reason);
+  }
+
+  #path(name: string): string {
+    return path.join(this.#options.dir, name);
+  }
+}
+
+/** Makes names in a folder, not only files' contents, survive a power cut. */
+function syncFolder(dir: string): void {
+  const fd = fs.openSync(dir, "r");
+  try {
+    fs.fsyncSync(fd);
+  } finally {
+    fs.closeSync(fd);
+  }
+}

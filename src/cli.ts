@@ -1,0 +1,117 @@
+#!/usr/bin/env node
+import { readFile } from "node:fs/promises";
+import { text } from "node:stream/consumers";
+import { parseArgs } from "node:util";
+import { type DestinationStream, pino } from "pino";
+import { loadConfig } from "./config.ts";
+import { doctor } from "./doctor.ts";
+import { StartupError } from "./errors.ts";
+import { startEngine, startServer } from "./server.ts";
+
+const STOP_GRACE_MS = 10_000;
+
+const USAGE = `Usage: pyodide-express <command>
+
+  serve                          serve over HTTP (settings: environment variables, see README)
+  run FILE [--timeout MS] [--context JSON]
+                                 run one file ("-": standard input) in a sandbox and print what it prints
+  doctor                         versions, cache, and which isolation is active
+`;
+
+const COMMANDS: Readonly<Record<string, (args: string[]) => Promise<number>>> = { serve, run, doctor: runDoctor };
+
+async function serve(): Promise<number> {
+  const config = loadConfig();
+  const logger = createLogger(config.LOG_LEVEL);
+  const server = await startServer(config, logger);
+  logger.info(`Listening on ${server.url}`);
+  return await new Promise((resolve) => {
+    const stop = (signal: string) => {
+      logger.info(`${signal}: stopping; what runs has ${STOP_GRACE_MS / 1000} s to end`);
+      server.stop(STOP_GRACE_MS).then(() => resolve(0));
+    };
+    process.once("SIGTERM", stop);
+    process.once("SIGINT", stop);
+  });
+}
+
+async function run(args: string[]): Promise<number> {
+  const { values, positionals } = parseArgs({
+    args,
+    allowPositionals: true,
+    options: { timeout: { type: "string" }, context: { type: "string" } },
+  });
+  const [file] = positionals;
+  if (file === undefined || positionals.length > 1) throw new StartupError(USAGE);
+  const timeoutMs = values.timeout === undefined ? undefined : Number(values.timeout);
+  if (timeoutMs !== undefined && !(timeoutMs > 0)) throw new StartupError("--timeout takes milliseconds above 0.");
+  const context = parseContext(values.context);
+  const code = await readCode(file);
+  const config = { ...loadConfig(), POOL_SIZE: 1 };
+  const { engine } = await startEngine(config, createLogger("warn"));
+  try {
+    const result = await engine.execute({
+      code,
+      context,
+      // What the file reads is ours to give, unless we read the file itself from there.
+      stdin: file !== "-" && !process.stdin.isTTY ? await text(process.stdin) : "",
+      timeoutMs: timeoutMs ?? config.EXECUTION_TIMEOUT_MS,
+      principal: "cli",
+      onOutput: (event) => {
+        if (event.type === "stdout") process.stdout.write(event.content);
+        if (event.type === "stderr") process.stderr.write(event.content);
+      },
+    });
+    if (result.success && result.result !== null) console.log(JSON.stringify(result.result, null, 2));
+    if (!result.success && result.errorInfo?.traceback === "") console.error(result.error);
+    return result.success ? 0 : 1;
+  } finally {
+    await engine.pool.stop(0);
+  }
+}
+
+async function runDoctor(): Promise<number> {
+  return await doctor(loadConfig());
+}
+
+async function readCode(file: string): Promise<string> {
+  if (file === "-") return await text(process.stdin);
+  try {
+    return await readFile(file, "utf8");
+  } catch (cause) {
+    throw new StartupError(`Cannot read ${file}: ${(cause as NodeJS.ErrnoException).code}.`, { cause });
+  }
+}
+
+function parseContext(json: string | undefined): Record<string, unknown> | undefined {
+  if (json === undefined) return undefined;
+  try {
+    const context: unknown = JSON.parse(json);
+    if (typeof context === "object" && context !== null && !Array.isArray(context))
+      return context as Record<string, unknown>;
+  } catch {
+    // Told below.
+  }
+  throw new StartupError("--context takes a JSON object, such as '{\"x\": 1}'.");
+}
+
+function createLogger(level: string) {
+  // To stderr: stdout is for what `run` prints.
+  return pino({ level, base: null }, pino.destination(2) as DestinationStream);
+}
+
+const [command = "", ...rest] = process.argv.slice(2);
+const main = COMMANDS[command];
+if (!main) {
+  const asked = ["help", "--help", "-h"].includes(command);
+  (asked ? console.log : console.error)(USAGE);
+  process.exitCode = asked ? 0 : 2;
+} else {
+  try {
+    process.exitCode = await main(rest);
+  } catch (error) {
+    const friendly = error instanceof StartupError || (error as { code?: string }).code?.startsWith("ERR_PARSE_ARGS");
+    console.error(friendly ? (error as Error).message : error);
+    process.exitCode = 1;
+  }
+}

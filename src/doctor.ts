@@ -1,0 +1,55 @@
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import type { Config } from "./config.ts";
+import { stdlibImage } from "./environments/image-cache.ts";
+import { denoBinary } from "./sandbox/deno-binary.ts";
+import { PYODIDE_DIR } from "./sandbox/launch.ts";
+import { Sandbox } from "./sandbox/sandbox.ts";
+
+/** Tells what this machine has, by trying it. Returns the exit code: 0 if code can be run here. */
+export async function doctor(config: Config): Promise<number> {
+  const rows: [string, string][] = [];
+  const manifest = JSON.parse(await readFile(path.join(PYODIDE_DIR, "package.json"), "utf8")) as { version: string };
+  rows.push(["node", `${process.version} (${process.platform} ${process.arch})`]);
+  rows.push(["pyodide", manifest.version]);
+  let healthy = true;
+  const attempt = async (name: string, what: () => Promise<string> | string) => {
+    try {
+      rows.push([name, await what()]);
+    } catch (error) {
+      healthy = false;
+      rows.push([name, `FAILED: ${(error as Error).message}`]);
+    }
+  };
+  await attempt("deno", () => denoBinary());
+  await attempt("image", async () => {
+    const image = await stdlibImage({
+      cacheDir: config.CACHE_DIR,
+      memoryMb: config.SANDBOX_MEMORY_MB,
+      startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS,
+      onProgress: (message) => console.log(message),
+    });
+    const sizeMb = (image.bytes / 2 ** 20).toFixed(1);
+    rows.push(["cache", config.CACHE_DIR]);
+    const sandbox = await Sandbox.start({
+      guest: {
+        snapshotPath: image.path,
+        environment: null,
+        preload: [],
+        maxHeapBytes: Number.MAX_SAFE_INTEGER,
+        hashCheckpoint: false,
+      },
+      memoryMb: config.SANDBOX_MEMORY_MB,
+      startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS,
+    });
+    rows.push(["python", sandbox.pythonVersion]);
+    rows.push(["sandbox", `ready in ${sandbox.bootMs} ms`]);
+    sandbox.kill("the doctor is done");
+    await sandbox.ended;
+    return `${sizeMb} MiB, built ${image.builtAt} in ${image.buildMs} ms, SHA-256 ${image.sha256.slice(0, 16)}…`;
+  });
+  rows.push(["isolation", "deno: active (no permission to read, write, connect, run or load libraries)"]);
+  const width = Math.max(...rows.map(([name]) => name.length));
+  for (const [name, value] of rows) console.log(`${name.padEnd(width)}  ${value}`);
+  return healthy ? 0 : 1;
+}

@@ -1,0 +1,61 @@
+/**
+ * A bounded queue that takes turns among principals: one who queues a hundred items delays another by one, not by a hundred.
+ */
+export class FairQueue<T> {
+  /** Principals in the order of their turns; each has at least one item. */
+  readonly #items = new Map<string, T[]>();
+  readonly #limit: number;
+  #length = 0;
+
+  /** @param limit most items that may wait. */
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
+  get length(): number {
+    return this.#length;
+  }
+
+  get isFull(): boolean {
+    return this.#length >= this.#limit;
+  }
+
+  push(principal: string, item: T): void {
+    const own = this.#items.get(principal);
+    if (own) own.push(item);
+    else this.#items.set(principal, [item]);
+    this.#length++;
+  }
+
+  /** Takes out and returns the first item, in the order of turns, that `accept` takes; undefined if none. */
+  take(accept: (item: T) => boolean): T | undefined {
+    for (const [principal, own] of this.#items) {
+      const index = own.findIndex(accept);
+      if (index < 0) continue;
+      const [item] = own.splice(index, 1);
+      this.#length--;
+      // To the end of the line of principals.
+      this.#items.delete(principal);
+      if (own.length > 0) this.#items.set(principal, own);
+      return item;
+    }
+    return undefined;
+  }
+
+  remove(principal: string, item: T): boolean {
+    return this.#items.get(principal)?.includes(item) === true && this.take((other) => other === item) !== undefined;
+  }
+
+  /** All items, whose turn is next first: one of each principal, then the second of each, … */
+  *inOrder(): Generator<T> {
+    for (let round = 0, more = true; more; round++) {
+      more = false;
+      for (const own of this.#items.values()) {
+        const item = own[round];
+        if (item === undefined) continue;
+        more = true;
+        yield item;
+      }
+    }
+  }
+}

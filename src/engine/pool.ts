@@ -1,0 +1,293 @@
+import { EventEmitter } from "node:events";
+import { ClientError } from "../errors.ts";
+import type { Verdict } from "../sandbox/protocol.ts";
+import type { Sandbox } from "../sandbox/sandbox.ts";
+import { FairQueue } from "./fair-queue.ts";
+
+const FIRST_RETRY_MS = 100;
+const LONGEST_RETRY_MS = 30_000;
+
+export interface PoolOptions {
+  /** Sandboxes kept warm. */
+  readonly size: number;
+  /** Most that may wait for one. */
+  readonly queueLimit: number;
+  /** Replace a sandbox that has run this many executions, or is this old. */
+  readonly maxExecutions: number;
+  readonly maxAgeMs: number;
+  /** Environment that sandboxes are started with until another is asked for. */
+  readonly environment: string;
+  readonly start: (environment: string) => Promise<Sandbox>;
+}
+
+type SlotState = "starting" | "idle" | "busy" | "failed";
+
+interface Slot {
+  environment: string;
+  state: SlotState;
+  sandbox: Sandbox | null;
+  idleSince: number;
+  failures: number;
+}
+
+interface Waiting {
+  readonly environment: string;
+  readonly resolve: (slot: Slot) => void;
+  readonly reject: (error: Error) => void;
+}
+
+export interface PoolStatus {
+  readonly size: number;
+  readonly idle: number;
+  readonly busy: number;
+  readonly starting: number;
+  readonly failed: number;
+  readonly queued: number;
+  readonly queueLimit: number;
+  readonly executions: number;
+  readonly started: number;
+  readonly discarded: Readonly<Record<string, number>>;
+}
+
+interface PoolEvents {
+  /** A sandbox is ready. */
+  ready: [sandbox: Sandbox];
+  /** A sandbox could not be started; another try follows. */
+  startFailed: [error: Error];
+  discarded: [reason: string];
+}
+
+/** A sandbox that is the caller's alone until `use`'s callback has ended. */
+export type UseSandbox<T> = (sandbox: Sandbox) => Promise<T>;
+
+/**
+ * Keeps sandboxes warm and lends each to one execution at a time.
+ *
+ * A sandbox comes back when it has rewound itself; one that must not be used again, has ended, or has served long enough is
+ * replaced at once. A sandbox of one environment makes room for one of another only when somebody waits for that.
+ */
+export class SandboxPool extends EventEmitter<PoolEvents> {
+  readonly #options: PoolOptions;
+  readonly #slots: Slot[];
+  readonly #queue: FairQueue<Waiting>;
+  readonly #discarded = new Map<string, number>();
+  readonly #borrowed = new Set<Promise<unknown>>();
+  #executions = 0;
+  #started = 0;
+  #stopping = false;
+
+  constructor(options: PoolOptions) {
+    super();
+    this.#options = options;
+    this.#queue = new FairQueue(options.queueLimit);
+    this.#slots = Array.from({ length: options.size }, () => ({
+      environment: options.environment,
+      state: "starting" as const,
+      sandbox: null,
+      idleSince: 0,
+      failures: 0,
+    }));
+  }
+
+  /**
+   * Starts all sandboxes; resolves when the first is ready.
+   *
+   * @throws whatever the first start threw, if it failed.
+   */
+  async start(): Promise<void> {
+    const first = this.#slots[0] as Slot;
+    try {
+      // The first alone: if it cannot start, one message says so, and nothing is left running.
+      const sandbox = await this.#options.start(first.environment);
+      this.#adopt(first, sandbox);
+    } catch (error) {
+      this.#stopping = true;
+      throw error;
+    }
+    for (const slot of this.#slots.slice(1)) void this.#fill(slot);
+  }
+
+  get isReady(): boolean {
+    return !this.#stopping && this.#slots.some((slot) => slot.state === "idle" || slot.state === "busy");
+  }
+
+  status(): PoolStatus {
+    const count = (state: SlotState) => this.#slots.filter((slot) => slot.state === state).length;
+    return {
+      size: this.#slots.length,
+      idle: count("idle"),
+      busy: count("busy"),
+      starting: count("starting"),
+      failed: count("failed"),
+      queued: this.#queue.length,
+      queueLimit: this.#options.queueLimit,
+      executions: this.#executions,
+      started: this.#started,
+      discarded: Object.fromEntries(this.#discarded),
+    };
+  }
+
+  /** The sandboxes that are alive now. */
+  sandboxes(): Sandbox[] {
+    return this.#slots.flatMap((slot) => slot.sandbox ?? []);
+  }
+
+  /**
+   * Waits for a sandbox of `environment`, in fair turns among principals, and lends it to `use`.
+   *
+   * @throws {ClientError} 429 if too many wait already, 503 if the server is stopping.
+   * @throws the signal's reason, if it is aborted before a sandbox is free.
+   */
+  async use<T>(
+    { environment, principal, signal }: { environment: string; principal: string; signal: AbortSignal | undefined },
+    use: UseSandbox<T>,
+  ): Promise<T> {
+    if (this.#stopping) throw new ClientError(503, "stopping", "The server is stopping.", { retryAfterS: 5 });
+    const slot = await this.#acquire(environment, principal, signal);
+    const sandbox = slot.sandbox as Sandbox;
+    this.#executions++;
+    const work = use(sandbox);
+    const done = work.then(
+      () => this.#release(slot, sandbox),
+      () => this.#release(slot, sandbox),
+    );
+    this.#borrowed.add(done);
+    done.finally(() => this.#borrowed.delete(done));
+    return await work;
+  }
+
+  /** Lets what runs end for up to `graceMs`, refuses everything new, and leaves no process behind. */
+  async stop(graceMs: number): Promise<void> {
+    this.#stopping = true;
+    for (;;) {
+      const waiting = this.#queue.take(() => true);
+      if (!waiting) break;
+      waiting.reject(new ClientError(503, "stopping", "The server is stopping.", { retryAfterS: 5 }));
+    }
+    const grace = AbortSignal.timeout(Math.max(1, graceMs));
+    const timedOut = new Promise((resolve) => grace.addEventListener("abort", resolve, { once: true }));
+    await Promise.race([Promise.allSettled(this.#borrowed), timedOut]);
+    const sandboxes = this.sandboxes();
+    for (const sandbox of sandboxes) sandbox.kill("the server is stopping");
+    await Promise.all(sandboxes.map((sandbox) => sandbox.ended));
+    await Promise.allSettled(this.#borrowed);
+  }
+
+  #acquire(environment: string, principal: string, signal: AbortSignal | undefined): Promise<Slot> {
+    signal?.throwIfAborted();
+    const free = this.#slots.find((slot) => slot.state === "idle" && slot.environment === environment);
+    if (free && this.#queue.length === 0) {
+      free.state = "busy";
+      return Promise.resolve(free);
+    }
+    if (this.#queue.isFull) {
+      throw new ClientError(429, "queue_full", "The server is busy. Try again later.", { retryAfterS: 1 });
+    }
+    const { promise, resolve, reject } = Promise.withResolvers<Slot>();
+    const waiting: Waiting = { environment, resolve, reject };
+    this.#queue.push(principal, waiting);
+    const onAbort = () => {
+      if (this.#queue.remove(principal, waiting)) reject(signal?.reason);
+    };
+    signal?.addEventListener("abort", onAbort, { once: true });
+    this.#dispatch();
+    return promise.finally(() => signal?.removeEventListener("abort", onAbort));
+  }
+
+  /** Gives idle sandboxes to those whose turn it is, and turns idle ones of an environment nobody waits for into others. */
+  #dispatch(): void {
+    if (this.#queue.length === 0) return;
+    const claimed = new Map<string, number>();
+    for (const waiting of [...this.#queue.inOrder()]) {
+      const idle = this.#slots.filter((slot) => slot.state === "idle");
+      const fitting = idle.find((slot) => slot.environment === waiting.environment);
+      if (fitting) {
+        this.#queue.take((other) => other === waiting);
+        fitting.state = "busy";
+        waiting.resolve(fitting);
+        continue;
+      }
+      const claims = (claimed.get(waiting.environment) ?? 0) + 1;
+      claimed.set(waiting.environment, claims);
+      const coming = this.#slots.filter((s) => s.state === "starting" && s.environment === waiting.environment).length;
+      const spare = idle.sort((a, b) => a.idleSince - b.idleSince)[0];
+      if (claims > coming && spare) this.#replace(spare, waiting.environment, "environment");
+      if (idle.length === 0) break;
+    }
+  }
+
+  async #release(slot: Slot, sandbox: Sandbox): Promise<void> {
+    const verdict = await sandbox.idle;
+    if (slot.sandbox !== sandbox) return;
+    const reason = this.#retirement(sandbox, verdict);
+    if (reason === null) {
+      slot.state = "idle";
+      slot.idleSince = Date.now();
+      this.#dispatch();
+    } else {
+      this.#replace(slot, slot.environment, reason);
+    }
+  }
+
+  #retirement(sandbox: Sandbox, verdict: Verdict): string | null {
+    if (verdict.state === "discard") return verdict.reason;
+    if (sandbox.executions >= this.#options.maxExecutions) return "served its executions";
+    if (Date.now() - sandbox.startedAt >= this.#options.maxAgeMs) return "served its time";
+    return null;
+  }
+
+  #replace(slot: Slot, environment: string, reason: string): void {
+    this.#count(reason);
+    slot.sandbox?.kill(reason);
+    slot.sandbox = null;
+    slot.environment = environment;
+    void this.#fill(slot);
+  }
+
+  #count(reason: string): void {
+    // Bounded: a reason may carry what a process printed.
+    const kind = reason.split(":", 1)[0] as string;
+    if (this.#discarded.has(kind) || this.#discarded.size < 50) {
+      this.#discarded.set(kind, (this.#discarded.get(kind) ?? 0) + 1);
+    }
+    this.emit("discarded", reason);
+  }
+
+  async #fill(slot: Slot): Promise<void> {
+    slot.state = "starting";
+    while (!this.#stopping) {
+      try {
+        const sandbox = await this.#options.start(slot.environment);
+        this.#adopt(slot, sandbox);
+        return;
+      } catch (error) {
+        slot.failures++;
+        slot.state = "failed";
+        this.emit("startFailed", error instanceof Error ? error : new Error(String(error)));
+        const pauseMs = Math.min(LONGEST_RETRY_MS, FIRST_RETRY_MS * 2 ** slot.failures);
+        await new Promise((resolve) => setTimeout(resolve, pauseMs).unref());
+        slot.state = "starting";
+      }
+    }
+  }
+
+  #adopt(slot: Slot, sandbox: Sandbox): void {
+    if (this.#stopping) {
+      sandbox.kill("the server is stopping");
+      return;
+    }
+    this.#started++;
+    slot.failures = 0;
+    slot.sandbox = sandbox;
+    slot.state = "idle";
+    slot.idleSince = Date.now();
+    this.emit("ready", sandbox);
+    // One that ends while nobody uses it; with somebody on it, `#release` sees to it.
+    sandbox.ended.then((reason) => {
+      if (slot.sandbox === sandbox && slot.state === "idle" && !this.#stopping) {
+        this.#replace(slot, slot.environment, reason);
+      }
+    });
+    this.#dispatch();
+  }
+}

@@ -1,0 +1,41 @@
+import { describe, expect, test } from "vitest";
+import { parseCoreMetadata } from "./core-metadata.ts";
+
+const parse = (...lines: string[]) => parseCoreMetadata(["Name: Demo", "Version: 1.0", ...lines].join("\n"), "demo");
+
+describe("the licence", () => {
+  test.each([
+    [["License-Expression: MIT", "License: old text"], "MIT"],
+    [["License: BSD-3-Clause"], "BSD-3-Clause"],
+    [
+      ["License: ====", "        Text of it", "        and more", "Classifier: License :: OSI Approved :: MIT License"],
+      "MIT License",
+    ],
+    [["License: ====", "        Text of it", "        and more"], "Text of it"],
+    [["License: UNKNOWN"], null],
+    [[], null],
+  ])("of %j is %j", (lines, expected) => {
+    expect(parse(...lines).licence).toBe(expected);
+  });
+});
+
+test("only the header counts, in any case, with continued lines", () => {
+  const metadata = parse("requires-dist: a>=1", "REQUIRES-DIST: b", "\t; extra == 'x'", "", "Requires-Dist: not-me");
+  expect(metadata.requires.map(({ key }) => key)).toEqual(["a", "b"]);
+  expect(metadata.requires[1]?.marker).not.toBeNull();
+});
+
+test("a Requires-Python that nobody can read is no obstacle", () => {
+  expect(parse("Requires-Python: >=3.8,").requiresPython).toBe(">=3.8");
+  expect(parse("Requires-Python: three").requiresPython).toBe("");
+});
+
+test.each([
+  ["Version: 1.0"],
+  ["Name: demo"],
+  ["Name: ../demo\nVersion: 1.0"],
+  ["Name: demo\nVersion: latest"],
+  ["\0\0"],
+])("%j is refused", (text) => {
+  expect(() => parseCoreMetadata(text, "demo")).toThrow(expect.objectContaining({ code: "package_damaged" }));
+});

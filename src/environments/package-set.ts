@@ -1,0 +1,263 @@
+import { createHash, randomUUID } from "node:crypto";
+import { mkdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { ARCHIVE_VERSION } from "../sandbox/archive-format.ts";
+import { ARCHIVE_SUFFIX, buildArchive } from "./archive.ts";
+import { DynlibZip } from "./dynlib.ts";
+import { PackageError, storageError } from "./package-error.ts";
+import { type LockStatus, lockStatus, type PyodideLock } from "./pyodide-lock.ts";
+import type { ResolvedPackage } from "./resolver.ts";
+import { Wheel } from "./wheel.ts";
+import { type DownloadProgress, hashFile, type StoredWheel, type WheelStore } from "./wheel-store.ts";
+
+/** One package of a set, as manifests and `/api/packages` tell of it. */
+export interface PackageInfo {
+  readonly name: string;
+  /** Normalised name. */
+  readonly key: string;
+  readonly version: string;
+  readonly filename: string;
+  /** Of the file that was downloaded, hex. */
+  readonly sha256: string;
+  /** Of the file that was downloaded. */
+  readonly bytes: number;
+  readonly source: string;
+  /** Whether it is what Pyodide's own lock file names. */
+  readonly lockStatus: LockStatus;
+  readonly licence: string | null;
+  /** Has shared libraries: an interpreter has to load them before it can take a memory image. */
+  readonly compiled: boolean;
+  /** Paths in the archive, sorted. */
+  readonly sharedLibraries: readonly string[];
+  /** Names that can be imported: top-level modules and packages. */
+  readonly imports: readonly string[];
+  /** Normalised names of what it depends on. */
+  readonly dependsOn: readonly string[];
+}
+
+/** An immutable set of packages, and the archive that holds them. The same files give the same archive. */
+export interface PackageSet {
+  readonly archive: { readonly path: string; readonly sha256: string; readonly bytes: number; readonly files: number };
+  /** Sorted by name. */
+  readonly packages: readonly PackageInfo[];
+  readonly compiled: boolean;
+  /**
+   * Every shared library, in the order in which an interpreter should load them: those that others link to first, each
+   * group by path. The order depends on the set only.
+   */
+  readonly sharedLibraries: readonly string[];
+  /** Paths that two packages have with different contents; the one first by name was taken. */
+  readonly shadowed: readonly string[];
+}
+
+export type PackageSetProgress =
+  | ({ readonly type: "download" } & DownloadProgress)
+  | { readonly type: "archive"; readonly writtenBytes: number; readonly totalBytes: number };
+
+type Content = Pick<PackageInfo, "name" | "licence" | "sharedLibraries" | "imports">;
+
+/** What was learnt by unpacking; kept beside the archive, so that it is unpacked once. */
+interface Built {
+  readonly format: number;
+  readonly archive: { readonly sha256: string; readonly bytes: number; readonly files: number };
+  /** By file name. */
+  readonly contents: Readonly<Record<string, Content>>;
+  readonly shadowed: readonly string[];
+}
+
+const BUILT_FORMAT = 1;
+const PARALLEL_DOWNLOADS = 4;
+
+/** Makes package sets out of resolved packages, and keeps them in a folder that may be deleted while the server is down. */
+export class PackageSetBuilder {
+  readonly #folder: string;
+  readonly #store: WheelStore;
+  readonly #lock: PyodideLock;
+  readonly #underWay = new Map<string, Promise<Built>>();
+  readonly #verified = new Set<string>();
+  readonly #maxBytes: number;
+
+  /** @param maxBytes largest archive, bytes. */
+  constructor(
+    folder: string,
+    { store, lock, maxBytes = 2 * 1024 * 1024 * 1024 }: { store: WheelStore; lock: PyodideLock; maxBytes?: number },
+  ) {
+    this.#folder = folder;
+    this.#store = store;
+    this.#lock = lock;
+    this.#maxBytes = maxBytes;
+  }
+
+  /**
+   * Downloads what is not there yet, checks it, and writes the archive unless an equal set has one.
+   *
+   * @throws {PackageError} nothing half built is left behind.
+   */
+  async build(
+    resolved: readonly ResolvedPackage[],
+    onProgress?: (progress: PackageSetProgress) => void,
+  ): Promise<PackageSet> {
+    const stored = await this.#download(resolved, onProgress);
+    const wheels = resolved
+      .map((item, index) => ({ ...item, stored: stored[index] as StoredWheel }))
+      .toSorted((a, b) => (a.candidate.key < b.candidate.key ? -1 : 1));
+    const identity = wheels.map((item) => [item.candidate.filename, item.stored.sha256]);
+    const key = createHash("sha256")
+      .update(JSON.stringify([BUILT_FORMAT, ARCHIVE_VERSION, identity]))
+      .digest("hex");
+    const underWay =
+      this.#underWay.get(key) ?? this.#buildOrReuse(key, wheels, onProgress).finally(() => this.#underWay.delete(key));
+    this.#underWay.set(key, underWay);
+    const built = await underWay;
+    const packages = wheels.map(({ candidate, dependsOn, stored: file }): PackageInfo => {
+      const content = built.contents[candidate.filename] as Content;
+      return {
+        name: content.name,
+        key: candidate.key,
+        version: candidate.version,
+        filename: candidate.filename,
+        sha256: file.sha256,
+        bytes: file.bytes,
+        source: candidate.source,
+        lockStatus: lockStatus(this.#lock, { ...candidate, sha256: file.sha256 }),
+        licence: content.licence,
+        compiled: content.sharedLibraries.length > 0,
+        sharedLibraries: content.sharedLibraries,
+        imports: content.imports,
+        dependsOn,
+      };
+    });
+    const libraries = packages.flatMap(({ sharedLibraries }) => sharedLibraries).toSorted();
+    return {
+      archive: { ...built.archive, path: this.#archivePath(built.archive.sha256) },
+      packages,
+      compiled: libraries.length > 0,
+      sharedLibraries: [
+        ...libraries.filter((file) => file.startsWith("dynlib/")),
+        ...libraries.filter((file) => !file.startsWith("dynlib/")),
+      ],
+      shadowed: built.shadowed,
+    };
+  }
+
+  async #download(
+    resolved: readonly ResolvedPackage[],
+    onProgress: ((progress: PackageSetProgress) => void) | undefined,
+  ): Promise<StoredWheel[]> {
+    const stored: StoredWheel[] = [];
+    let next = 0;
+    const worker = async () => {
+      for (let index = next++; index < resolved.length; index = next++) {
+        const { candidate } = resolved[index] as ResolvedPackage;
+        stored[index] = await this.#store.fetch(candidate, (progress) =>
+          onProgress?.({ type: "download", ...progress }),
+        );
+      }
+    };
+    await Promise.all(Array.from({ length: Math.min(PARALLEL_DOWNLOADS, resolved.length) }, worker));
+    return stored;
+  }
+
+  async #buildOrReuse(
+    key: string,
+    wheels: readonly (ResolvedPackage & { stored: StoredWheel })[],
+    onProgress: ((progress: PackageSetProgress) => void) | undefined,
+  ): Promise<Built> {
+    const note = path.join(this.#folder, `${key}.json`);
+    const known = await this.#reuse(note);
+    if (known !== null) return known;
+    const built = await this.#unpack(wheels, onProgress);
+    await writeAtomically(note, JSON.stringify(built));
+    return built;
+  }
+
+  /** @returns null if there is no such set, or its archive is gone or damaged. */
+  async #reuse(note: string): Promise<Built | null> {
+    let built: Built;
+    try {
+      built = JSON.parse(await readFile(note, "utf8")) as Built;
+      if (built.format !== BUILT_FORMAT) return null;
+      const { sha256, bytes } = built.archive;
+      const file = this.#archivePath(sha256);
+      if ((await stat(file)).size !== bytes) return null;
+      if (!this.#verified.has(sha256)) {
+        if ((await hashFile(file)) !== sha256) return null;
+        this.#verified.add(sha256);
+      }
+      return built;
+    } catch {
+      return null;
+    }
+  }
+
+  async #unpack(
+    wheels: readonly (ResolvedPackage & { stored: StoredWheel })[],
+    onProgress: ((progress: PackageSetProgress) => void) | undefined,
+  ): Promise<Built> {
+    const parts: (Wheel | DynlibZip)[] = [];
+    try {
+      for (const { candidate, stored } of wheels)
+        parts.push(await (candidate.format === "wheel" ? Wheel : DynlibZip).open(stored.path, candidate.filename));
+      const unpackedBytes = parts.flatMap(({ files }) => files).reduce((sum, { size }) => sum + size, 0);
+      if (unpackedBytes > this.#maxBytes)
+        throw new PackageError(
+          "package_too_large",
+          `These packages are ${unpackedBytes} bytes unpacked, more than the ${this.#maxBytes} that are allowed.`,
+        );
+      const archive = await buildArchive(parts, this.#folder, (progress) =>
+        onProgress?.({ type: "archive", ...progress }),
+      );
+      this.#verified.add(archive.sha256);
+      const libraries = new Set(archive.entries.filter(({ kind }) => kind === "library").map((entry) => entry.path));
+      const contents = parts.map((part, index): [string, Content] => [
+        part.filename,
+        {
+          name: part instanceof Wheel ? part.metadata.name : (wheels[index]?.candidate.name ?? part.filename),
+          licence: part instanceof Wheel ? part.metadata.licence : null,
+          sharedLibraries: part.files
+            .map((file) => file.path)
+            .filter((file) => libraries.has(file))
+            .toSorted(),
+          imports: importNames(part.files.map((file) => file.path)),
+        },
+      ]);
+      return {
+        format: BUILT_FORMAT,
+        archive: { sha256: archive.sha256, bytes: archive.bytes, files: archive.entries.length },
+        contents: Object.fromEntries(contents),
+        shadowed: archive.shadowed,
+      };
+    } finally {
+      for (const part of parts) part.close();
+    }
+  }
+
+  #archivePath(sha256: string): string {
+    return path.join(this.#folder, `${sha256}${ARCHIVE_SUFFIX}`);
+  }
+}
+
+/** Top-level modules, and folders with Python in them; names with a leading underscore are the package's own business. */
+function importNames(paths: readonly string[]): string[] {
+  const names = new Set<string>();
+  for (const file of paths) {
+    const match = /^site-packages\/([A-Za-z][A-Za-z0-9_]*)(?:\.py|(?:\.[\w-]+)*\.so|\/(?:.+\/)?[^/]+\.(?:py|so))$/.exec(
+      file,
+    );
+    if (match !== null) names.add(match[1] as string);
+  }
+  return [...names].toSorted();
+}
+
+/** @throws {PackageError} `package_storage` if the disk is full or read-only. */
+export async function writeAtomically(file: string, text: string): Promise<void> {
+  const temporary = path.join(path.dirname(file), `.${randomUUID()}.tmp`);
+  try {
+    await mkdir(path.dirname(file), { recursive: true });
+    await writeFile(temporary, text, { flush: true });
+    await rename(temporary, file);
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => {});
+    throw storageError(error) ?? error;
+  }
+}

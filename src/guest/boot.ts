@@ -1,0 +1,217 @@
+/**
+ * From nothing to a checkpoint.
+ *
+ * Two stages, because Pyodide's own snapshot cannot hold shared libraries: its snapshot with the standard library imported;
+ * then, on top of it, the environment's libraries, loaded by every process in one order so that they land at the same
+ * places, and the environment's memory image over all that.
+ */
+import { Archive } from "../sandbox/archive-format.ts";
+import { decodeImage, encodeImage, ImageFormatError } from "../sandbox/image-format.ts";
+import type { GuestEnvironment } from "../sandbox/protocol.ts";
+import { ArchiveFiles } from "./archive-filesystem.ts";
+import type { Boot } from "./channel.ts";
+import { Devices } from "./device.ts";
+import type { Exports, Module } from "./emscripten.ts";
+import { freeze, TenantFiles, WRITABLE_ROOTS } from "./filesystem.ts";
+import { loadInterpreter, type Pyodide } from "./load.ts";
+import { type Mailbox, post } from "./mailbox.ts";
+import { closeRealm, revokePermissions, sealImports, severReferences } from "./realm.ts";
+import { Runner, withCString } from "./runner.ts";
+
+/** Where an environment's archive is mounted, and a caller's own packages. */
+export const ENVIRONMENT_PATH = "/lib/environment";
+export const PACKAGES_PATH = "/lib/packages";
+/** 1980-01-01, the earliest a zip can say. An archive's files have no time of their own. */
+export const ARCHIVE_MTIME_MS = 315_532_800_000;
+
+const RTLD_NOW = 2;
+const RTLD_GLOBAL = 256;
+
+export interface BootedInterpreter {
+  readonly module: Module;
+  readonly exports: Exports;
+  readonly runner: Runner;
+  readonly files: TenantFiles;
+  readonly devices: Devices;
+  readonly pythonVersion: string;
+  readonly pyodideVersion: string;
+  /** After this, what reaches JavaScript from WebAssembly ends the sandbox. */
+  seal(): void;
+  /** Makes the heap at least so large; false if it may not be. */
+  growHeap(bytes: number): boolean;
+  /** SHA-256 of the memory where the options ask for it. */
+  hash(): Promise<string | null>;
+}
+
+/** @returns null if what was asked for was to build something; it has been posted then. */
+export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInterpreter | null> {
+  const { environment } = options.options;
+  const readArchive = environment && openArchive(environment.archivePath);
+  const image = options.image && decodeImage(options.image);
+  const imports = sealImports();
+  const { pyodide, module, exports } = await loadInterpreter(options, imports.wrap);
+  const devices = new Devices(module.FS, options.shared, mailbox);
+  devices.install();
+  const fs = module.FS;
+  const encoder = new TextEncoder();
+  for (const [path, source] of Object.entries(options.sources)) {
+    const target = `/lib/${path}`;
+    fs.mkdirTree(target.slice(0, target.lastIndexOf("/")));
+    fs.writeFile(target, encoder.encode(source));
+  }
+  for (const path of [ENVIRONMENT_PATH, PACKAGES_PATH, ...WRITABLE_ROOTS]) fs.mkdirTree(path);
+  if (options.snapshot === null) {
+    const pythonVersion = prepareSnapshot(pyodide, options.options.preload);
+    post({ type: "image", pythonVersion, failedImports: {}, image: pyodide.makeMemorySnapshot() });
+    return null;
+  }
+
+  // A fixed point: ctypes takes a slot of the function table when it is imported, and whoever comes after it lands higher.
+  pyodide.runPython("import ctypes");
+  if (environment && readArchive) {
+    new ArchiveFiles(fs, readArchive, ARCHIVE_MTIME_MS).mount(ENVIRONMENT_PATH);
+    loadLibraries(exports, environment.libraries);
+    if (image === null) {
+      buildImage(pyodide, module, exports, environment);
+      return null;
+    }
+    const missing = image.header.heapBytes - exports.memory.buffer.byteLength;
+    if (missing > 0) imports.resizeHeap(image.header.heapBytes);
+    fitImage(image.header, module, exports);
+    const heap = new Uint8Array(exports.memory.buffer);
+    heap.fill(0);
+    let position = 0;
+    for (const [start, end] of image.header.runs) {
+      heap.set(image.data.subarray(position, position + end - start), start);
+      position += end - start;
+    }
+  }
+  const pythonVersion = pyodide.runPython("import sys; sys.version.split()[0]") as string;
+  const runner = new Runner(exports);
+  fs.ignorePermissions = false;
+  freeze(fs);
+  const files = new TenantFiles(fs, (path) => mailbox.fetch("read-file", path));
+  pyodide.setInterruptBuffer(new Uint8Array(options.shared.interrupt));
+  severReferences(module, exports);
+  await revokePermissions();
+  closeRealm();
+  return {
+    module,
+    exports,
+    runner,
+    files,
+    devices,
+    pythonVersion,
+    pyodideVersion: pyodide.version,
+    seal: imports.close,
+    growHeap(bytes) {
+      const missing = bytes - exports.memory.buffer.byteLength;
+      return missing <= 0 || imports.resizeHeap(bytes);
+    },
+    hash: async () => (options.options.hashCheckpoint ? await sha256(new Uint8Array(exports.memory.buffer)) : null),
+  };
+}
+
+/** Imports all that every execution needs, so that the snapshot holds it. Returns Python's version. */
+function prepareSnapshot(pyodide: Pyodide, preload: readonly string[]): string {
+  return pyodide.runPython(`
+import sys
+sys.path.insert(0, "/lib")
+import sandbox_runner.execution
+sys.path.remove("/lib")
+sys.path += ["${ENVIRONMENT_PATH}/site-packages", "${PACKAGES_PATH}/site-packages"]
+sandbox_runner.execution.prepare()
+for name in ${JSON.stringify(preload)}:
+    __import__(name)
+while "" in sys.path:
+    sys.path.remove("")  # Pyodide puts it back at each start
+import __main__
+for name in [name for name in vars(__main__) if not name.startswith("__")]:
+    if name != "sys": del vars(__main__)[name]
+import gc
+gc.collect()
+sys.version.split()[0]
+`) as string;
+}
+
+/**
+ * Loads shared libraries, and looks up the function that Python will call in each: the look-up takes a slot of the
+ * function table, which must be the same one whether the library's module is imported now, later, or was imported when
+ * the image was built.
+ */
+function loadLibraries(exports: Exports, libraries: readonly string[]): void {
+  for (const library of libraries) {
+    const isLinkedTo = library.startsWith("dynlib/");
+    const flags = RTLD_NOW | (isLinkedTo ? RTLD_GLOBAL : 0);
+    const handle = withCString(exports, `${ENVIRONMENT_PATH}/${library}`, (path) => exports.dlopen(path, flags));
+    if (handle === 0) throw new Error(`the library ${library} cannot be loaded: ${lastLinkError(exports)}`);
+    const name = library.slice(library.lastIndexOf("/") + 1).split(".")[0] as string;
+    if (!isLinkedTo) withCString(exports, `PyInit_${name}`, (symbol) => exports.dlsym(handle, symbol));
+    exports.dlerror();
+  }
+}
+
+function lastLinkError(exports: Exports): string {
+  const pointer = exports.dlerror();
+  const heap = new Uint8Array(exports.memory.buffer);
+  return pointer === 0 ? "no reason given" : new TextDecoder().decode(heap.slice(pointer, heap.indexOf(0, pointer)));
+}
+
+function buildImage(pyodide: Pyodide, module: Module, exports: Exports, environment: GuestEnvironment): void {
+  const tableLength = module.wasmTable.length;
+  const references = exports.hiwire_num_refs();
+  const failedImports = JSON.parse(
+    pyodide.runPython(`
+import sandbox_runner.environment
+sandbox_runner.environment.build(${JSON.stringify(JSON.stringify(environment))})
+`) as string,
+  ) as Record<string, string>;
+  if (module.wasmTable.length !== tableLength) {
+    throw new Error(`importing took ${module.wasmTable.length - tableLength} slots of the function table`);
+  }
+  if (exports.hiwire_num_refs() !== references) throw new Error("importing made references into JavaScript");
+  const image = encodeImage(new Uint8Array(exports.memory.buffer), {
+    tableLength,
+    references,
+    freeTableSlots: [...module.freeTableIndexes],
+    stackPointer: exports.__stack_pointer.value,
+  });
+  const pythonVersion = pyodide.runPython("import sys; sys.version.split()[0]") as string;
+  post({ type: "image", pythonVersion, failedImports, image });
+}
+
+/** @throws {ImageFormatError} if this process is not as the one that made the image was at the same point. */
+function fitImage(header: ReturnType<typeof decodeImage>["header"], module: Module, exports: Exports): void {
+  const facts: [string, unknown, unknown][] = [
+    ["function table", module.wasmTable.length, header.tableLength],
+    ["free slots of the function table", module.freeTableIndexes.join(), header.freeTableSlots.join()],
+    ["references into JavaScript", exports.hiwire_num_refs(), header.references],
+    ["stack pointer", exports.__stack_pointer.value, header.stackPointer],
+    ["heap", exports.memory.buffer.byteLength >= header.heapBytes, true],
+  ];
+  for (const [what, here, there] of facts) {
+    if (here !== there) throw new ImageFormatError(`the image does not fit: ${what} ${here}, not ${there}`);
+  }
+}
+
+/** The archive stays open: reading from it needs no permission later. */
+function openArchive(path: string): Archive {
+  const file = Deno.openSync(path);
+  const { size } = file.statSync();
+  return new Archive((offset, length) => {
+    const bytes = new Uint8Array(Math.max(0, Math.min(length, size - offset)));
+    file.seekSync(offset, 0);
+    let filled = 0;
+    while (filled < bytes.length) {
+      const count = file.readSync(bytes.subarray(filled));
+      if (count === null) break;
+      filled += count;
+    }
+    return bytes.subarray(0, filled);
+  }, size);
+}
+
+async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

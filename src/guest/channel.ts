@@ -1,0 +1,73 @@
+import type { FileChanges, GuestMessage, GuestOptions, HostMessage } from "../sandbox/protocol.ts";
+
+/**
+ * What the process's main thread and the interpreter's worker share.
+ *
+ * The worker never returns to its event loop once it is ready: it sleeps on `control` and takes messages from a port
+ * synchronously. So no promise, timer or finaliser of JavaScript ever runs between two executions, or inside one.
+ */
+export interface Shared {
+  /** Int32: see `CONTROL`. */
+  readonly control: SharedArrayBuffer;
+  /** One byte, Pyodide's interrupt buffer: 2 (SIGINT) raises KeyboardInterrupt. */
+  readonly interrupt: SharedArrayBuffer;
+  /** What was printed; the main thread can read it even while the worker hangs. `MAX_OUTPUT_BYTES` each. */
+  readonly stdout: SharedArrayBuffer;
+  readonly stderr: SharedArrayBuffer;
+}
+
+/** Indices into `Shared.control`. */
+export const CONTROL = {
+  /** Counts up and is notified whenever there is a message for the worker, or an interrupt. */
+  WAKE: 0,
+  STDOUT_BYTES: 1,
+  STDERR_BYTES: 2,
+  /** 1: stdout or stderr was cut. */
+  TRUNCATED: 3,
+  /** 1: the main thread was told that there is new output and has not looked yet. */
+  OUTPUT_ANNOUNCED: 4,
+  LENGTH: 5,
+} as const;
+
+/** What the worker is asked to do, one at a time; each ends with `idle`. */
+export type Task =
+  | Extract<HostMessage, { type: "execute" | "rewind" }>
+  | (Extract<HostMessage, { type: "load" }> & { readonly body: Uint8Array });
+
+export type Answer = Extract<HostMessage, { type: "answer" }> & { readonly body: Uint8Array };
+
+export type ToWorker = Task | Answer;
+
+export type FromWorker =
+  | Extract<GuestMessage, { type: "ready" | "display" | "call" }>
+  | (Extract<GuestMessage, { type: "image" }> & { readonly image: Uint8Array })
+  | { readonly type: "output" }
+  | {
+      readonly type: "result";
+      readonly executionTimeMs: number;
+      /** `RunnerOutcome` as JSON. */
+      readonly outcome: Uint8Array;
+      readonly files: FileChanges | null;
+      readonly contents: readonly Uint8Array[];
+    }
+  | (Extract<GuestMessage, { type: "state" }> & { readonly blocks: Uint32Array; readonly data: Uint8Array })
+  | Extract<GuestMessage, { type: "idle" | "fatal" }>;
+
+/** What the main thread hands the worker once, before anything is loaded. */
+export interface Boot {
+  readonly shared: Shared;
+  readonly port: MessagePort;
+  /** `file:` URL of the folder of the `pyodide` package, with a slash at its end. */
+  readonly pyodideUrl: string;
+  readonly module: WebAssembly.Module;
+  readonly stdlib: Uint8Array;
+  /** Pyodide's lock file with no packages in it. */
+  readonly lockFile: object;
+  /** Pyodide's memory snapshot to start from; null: build it. */
+  readonly snapshot: Uint8Array | null;
+  /** The environment's memory image; null: there is none, or it is to be built. */
+  readonly image: Uint8Array | null;
+  /** Our own Python modules: path below `/lib` → source. */
+  readonly sources: Readonly<Record<string, string>>;
+  readonly options: GuestOptions;
+}

@@ -1,0 +1,154 @@
+import { MAX_OUTPUT_BYTES, type MimeBundle } from "../sandbox/protocol.ts";
+import { CONTROL, type Shared } from "./channel.ts";
+import { ERRNO, type FileSystem, type StreamOperations } from "./emscripten.ts";
+
+/** `sandbox_runner/device.py` knows this number too. */
+const DEVICE_FD = 4000;
+const DEVICE_MAJOR = 200;
+const TTY_MAJOR = 5;
+const TTY1_MAJOR = 6;
+
+/** The host's side of what Python can ask for. */
+export interface Host {
+  /** Returns early on an interrupt. */
+  sleep(durationMs: number): void;
+  display(bundle: MimeBundle): void;
+  /** Blocks until the host answers. Never throws for a refusal: that is in `error`. */
+  call(operation: string, argument: unknown): { value: unknown; error?: string };
+  announceOutput(): void;
+}
+
+/**
+ * Python's standard streams, and the one device through which our own Python modules talk to the host.
+ *
+ * User code may open the device as well; it then gets exactly what it could get through those modules.
+ */
+export class Devices {
+  readonly #fs: FileSystem;
+  readonly #host: Host;
+  readonly #control: Int32Array;
+  readonly #stdout: Uint8Array;
+  readonly #stderr: Uint8Array;
+  readonly #decoder = new TextDecoder();
+  readonly #encoder = new TextEncoder();
+  #stdin: Uint8Array = new Uint8Array(0);
+  #stdinPosition = 0;
+  #streaming = false;
+  #answer: Uint8Array = new Uint8Array(0);
+  #answerPosition = 0;
+
+  constructor(fs: FileSystem, shared: Shared, host: Host) {
+    this.#fs = fs;
+    this.#host = host;
+    this.#control = new Int32Array(shared.control);
+    this.#stdout = new Uint8Array(shared.stdout);
+    this.#stderr = new Uint8Array(shared.stderr);
+  }
+
+  /** Puts the devices behind file descriptors 0, 1, 2 and 4000, and behind `/dev/tty` and `/dev/tty1`. */
+  install(): void {
+    const fs = this.#fs;
+    const out: StreamOperations = {
+      read: (_stream, buffer, offset, length) => this.#readStdin(buffer, offset, length),
+      write: (_stream, buffer, offset, length) =>
+        this.#print(this.#stdout, CONTROL.STDOUT_BYTES, buffer.subarray(offset, offset + length)),
+    };
+    const err: StreamOperations = {
+      write: (_stream, buffer, offset, length) =>
+        this.#print(this.#stderr, CONTROL.STDERR_BYTES, buffer.subarray(offset, offset + length)),
+    };
+    const device: StreamOperations = {
+      read: (_stream, buffer, offset, length) => this.#readAnswer(buffer, offset, length),
+      write: (_stream, buffer, offset, length) => this.#receive(buffer.slice(offset, offset + length)),
+    };
+    const tty = fs.makedev(TTY_MAJOR, 0);
+    const tty1 = fs.makedev(TTY1_MAJOR, 0);
+    const own = fs.makedev(DEVICE_MAJOR, 0);
+    fs.registerDevice(tty, out);
+    fs.registerDevice(tty1, err);
+    fs.registerDevice(own, device);
+    fs.mkdev("/dev/sandbox", 0o600, own);
+    const open = (path: string, flags: number, fd: number) => {
+      const { node } = fs.lookupPath(path, { follow: true });
+      const operations = fd === 2 ? err : fd === DEVICE_FD ? device : out;
+      fs.streams[fd] = null;
+      fs.createStream({ node, path, flags, seekable: false, position: 0, stream_ops: operations }, fd);
+    };
+    open("/dev/tty", 0, 0);
+    open("/dev/tty", 1, 1);
+    open("/dev/tty1", 1, 2);
+    open("/dev/sandbox", 2, DEVICE_FD);
+  }
+
+  begin(stdin: string, streaming: boolean): void {
+    this.#stdin = this.#encoder.encode(stdin);
+    this.#streaming = streaming;
+  }
+
+  reset(): void {
+    this.#stdin = new Uint8Array(0);
+    this.#stdinPosition = 0;
+    this.#answer = new Uint8Array(0);
+    this.#answerPosition = 0;
+    this.#streaming = false;
+  }
+
+  #print(target: Uint8Array, counter: number, bytes: Uint8Array): number {
+    const used = this.#control[counter] as number;
+    const fits = bytes.subarray(0, MAX_OUTPUT_BYTES - used);
+    target.set(fits, used);
+    Atomics.store(this.#control, counter, used + fits.length);
+    if (fits.length < bytes.length) Atomics.store(this.#control, CONTROL.TRUNCATED, 1);
+    if (this.#streaming && fits.length > 0 && Atomics.exchange(this.#control, CONTROL.OUTPUT_ANNOUNCED, 1) === 0) {
+      this.#host.announceOutput();
+    }
+    return bytes.length;
+  }
+
+  #readStdin(buffer: Uint8Array, offset: number, length: number): number {
+    const chunk = this.#stdin.subarray(this.#stdinPosition, this.#stdinPosition + length);
+    buffer.set(chunk, offset);
+    this.#stdinPosition += chunk.length;
+    return chunk.length;
+  }
+
+  #readAnswer(buffer: Uint8Array, offset: number, length: number): number {
+    const chunk = this.#answer.subarray(this.#answerPosition, this.#answerPosition + length);
+    buffer.set(chunk, offset);
+    this.#answerPosition += chunk.length;
+    return chunk.length;
+  }
+
+  /** One write is one message: `[operation, argument]` in JSON. */
+  #receive(bytes: Uint8Array): number {
+    let operation: unknown;
+    let argument: unknown;
+    try {
+      [operation, argument] = JSON.parse(this.#decoder.decode(bytes));
+    } catch {
+      throw new this.#fs.ErrnoError(ERRNO.EINVAL);
+    }
+    if (operation === "sleep") {
+      if (typeof argument !== "number" || !(argument >= 0)) throw new this.#fs.ErrnoError(ERRNO.EINVAL);
+      this.#host.sleep(argument);
+    } else if (operation === "display") {
+      if (!isMimeBundle(argument)) throw new this.#fs.ErrnoError(ERRNO.EINVAL);
+      this.#host.display(argument);
+    } else if (typeof operation === "string") {
+      this.#answer = this.#encoder.encode(JSON.stringify(this.#host.call(operation, argument)));
+      this.#answerPosition = 0;
+    } else {
+      throw new this.#fs.ErrnoError(ERRNO.EINVAL);
+    }
+    return bytes.length;
+  }
+}
+
+function isMimeBundle(value: unknown): value is MimeBundle {
+  return (
+    typeof value === "object" &&
+    value !== null &&
+    !Array.isArray(value) &&
+    Object.values(value).every((data) => typeof data === "string")
+  );
+}

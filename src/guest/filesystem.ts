@@ -1,0 +1,398 @@
+import type { FileChanges, FileEntry, FileListing } from "../sandbox/protocol.ts";
+import { ERRNO, type FileSystem, type Node, type NodeOperations, type StreamOperations } from "./emscripten.ts";
+
+/** The only folders user code can write to. */
+export const WRITABLE_ROOTS = ["/home/pyodide", "/tmp", "/plots"] as const;
+const ALWAYS_PRESENT = ["/plots/matplotlib", "/plots/seaborn"];
+
+const FOLDER_MODE = 0o040755;
+const FILE_MODE = 0o100644;
+const LINK_MODE = 0o120777;
+
+interface TenantNode extends Node {
+  children: Map<string, TenantNode> | null;
+  contents: Uint8Array;
+  usedBytes: number;
+  /** The workspace path whose content the host has and this node has not read yet. */
+  unread: string | null;
+  /** The workspace path this node's content came from, null once it was written to. */
+  origin: string | null;
+}
+
+/**
+ * Makes everything that exists in the interpreter's file system read-only, for good: `chmod` fails too.
+ *
+ * A module poisoned on disk would outlive a rewind, which restores memory only.
+ */
+export function freeze(fs: FileSystem): void {
+  const seen = new Set<Node>();
+  const visit = (node: Node) => {
+    if (seen.has(node)) return;
+    seen.add(node);
+    node.node_ops = readOnlyNodeOperations(node.node_ops);
+    if (!fs.isDir(node.mode)) {
+      if (fs.isFile(node.mode)) {
+        node.mode &= ~0o222;
+        const { write: _, msync: __, ...readOnly } = node.stream_ops;
+        node.stream_ops = readOnly;
+      }
+      return;
+    }
+    node.mode &= ~0o222;
+    if (node.contents) for (const child of Object.values(node.contents as Record<string, Node>)) visit(child);
+    if (node.mounted) visit(node.mounted.root);
+  };
+  visit(fs.root);
+}
+
+function readOnlyNodeOperations(operations: NodeOperations): NodeOperations {
+  const { getattr, lookup, readdir, readlink } = operations;
+  return {
+    ...(getattr && { getattr }),
+    ...(lookup && { lookup }),
+    ...(readdir && { readdir }),
+    ...(readlink && { readlink }),
+  };
+}
+
+/**
+ * The folders user code can write to: a file system in memory with a quota, whose files are read from the host when they are
+ * first opened, and which can say afterwards what an execution changed.
+ */
+export class TenantFiles {
+  readonly #fs: FileSystem;
+  readonly #readContent: (path: string) => Uint8Array;
+  readonly #mountpoints: readonly Node[];
+  readonly #folderOperations: NodeOperations;
+  readonly #fileOperations: NodeOperations;
+  readonly #linkOperations: NodeOperations;
+  readonly #fileStreamOperations: StreamOperations;
+  readonly #folderStreamOperations: StreamOperations;
+  #roots: TenantNode[] = [];
+  #renamed: Node[] = [];
+  #before: ReadonlyMap<string, FileEntry> = new Map();
+  #maxBytes = 0;
+  #maxFiles = 0;
+  #bytes = 0;
+  #count = 0;
+
+  /**
+   * @param fs has the `WRITABLE_ROOTS` as folders already; `freeze` it first.
+   * @param readContent blocks until the host has sent a workspace file's content.
+   */
+  constructor(fs: FileSystem, readContent: (path: string) => Uint8Array) {
+    this.#fs = fs;
+    this.#readContent = readContent;
+    this.#mountpoints = WRITABLE_ROOTS.map((root) => fs.lookupPath(root, { follow_mount: false }).node);
+    const common: NodeOperations = {
+      getattr: (node) => this.#attributes(node as TenantNode),
+      setattr: (node, attributes) => this.#setAttributes(node as TenantNode, attributes),
+    };
+    this.#fileOperations = common;
+    this.#linkOperations = { ...common, readlink: (node) => node.link as string };
+    this.#folderOperations = {
+      ...common,
+      lookup: (parent, name) => {
+        const child = (parent as TenantNode).children?.get(name);
+        if (!child) throw new fs.ErrnoError(ERRNO.ENOENT);
+        return child;
+      },
+      mknod: (parent, name, mode) => {
+        if (!fs.isDir(mode) && !fs.isFile(mode)) throw new fs.ErrnoError(ERRNO.EPERM);
+        return this.#create(parent as TenantNode, name, mode);
+      },
+      symlink: (parent, name, target) => {
+        const node = this.#create(parent as TenantNode, name, LINK_MODE);
+        node.link = target;
+        node.node_ops = this.#linkOperations;
+        return node;
+      },
+      rename: (node, newParent, newName) => this.#rename(node as TenantNode, newParent as TenantNode, newName),
+      unlink: (parent, name) => this.#remove(parent as TenantNode, name),
+      rmdir: (parent, name) => {
+        if ((parent as TenantNode).children?.get(name)?.children?.size) throw new fs.ErrnoError(ERRNO.ENOTEMPTY);
+        this.#remove(parent as TenantNode, name);
+      },
+      readdir: (node) => [".", "..", ...((node as TenantNode).children?.keys() ?? [])],
+    };
+    const { mmap, llseek } = fs.filesystems.MEMFS.stream_ops;
+    this.#folderStreamOperations = { llseek };
+    this.#fileStreamOperations = {
+      llseek,
+      read: (stream, buffer, offset, length, position) => {
+        const node = this.#loaded(stream.node as TenantNode);
+        if (position >= node.usedBytes) return 0;
+        const size = Math.min(node.usedBytes - position, length);
+        buffer.set(node.contents.subarray(position, position + size), offset);
+        return size;
+      },
+      write: (stream, buffer, offset, length, position) => {
+        if (length === 0) return 0;
+        const node = this.#loaded(stream.node as TenantNode);
+        this.#resize(node, Math.max(node.usedBytes, position + length));
+        node.contents.set(buffer.subarray(offset, offset + length), position);
+        this.#changed(node);
+        return length;
+      },
+      mmap: (stream, ...rest) => {
+        const node = this.#loaded(stream.node as TenantNode);
+        const exact = { ...stream, node: { mode: node.mode, contents: node.contents.slice(0, node.usedBytes) } };
+        return mmap(exact as unknown as typeof stream, ...rest);
+      },
+      msync: (stream, buffer, offset, length) => {
+        const node = stream.node as TenantNode;
+        const end = Math.min(length, Math.max(0, node.usedBytes - offset));
+        return this.#fileStreamOperations.write!(stream, buffer, 0, end, offset);
+      },
+    };
+    this.reset();
+  }
+
+  /** Fills the folders for an execution or a session; null: there is nothing to keep, and little room. */
+  begin(listing: FileListing | null): void {
+    const { entries, maxBytes, maxFiles } = listing ?? NO_FILES;
+    this.#maxBytes = maxBytes;
+    this.#maxFiles = maxFiles;
+    this.#bytes = 0;
+    const now = Date.now();
+    for (const root of this.#roots) root.mtime = root.ctime = root.atime = now;
+    for (const entry of entries) {
+      const node = this.#at(entry.path, entry.kind === "folder" ? FOLDER_MODE : FILE_MODE);
+      if (!node) continue;
+      node.mtime = node.ctime = node.atime = entry.mtimeMs;
+      if (entry.kind === "file") {
+        node.usedBytes = entry.size;
+        node.unread = node.origin = entry.path;
+        this.#bytes += entry.size;
+      }
+    }
+    for (const path of ALWAYS_PRESENT) this.#at(path, FOLDER_MODE);
+    this.#before = new Map(entries.map((entry) => [entry.path, entry]));
+  }
+
+  /** What differs from what `begin` was given. Symbolic links are not kept: the workspace outside has none. */
+  changes(): { changes: FileChanges; contents: Uint8Array[] } {
+    const written: FileEntry[] = [];
+    const contents: Uint8Array[] = [];
+    const present = new Set<string>();
+    this.#visit((node, path) => {
+      if (this.#fs.isLink(node.mode)) return;
+      present.add(path);
+      const before = this.#before.get(path);
+      if (node.children) {
+        if (before?.kind === "folder" || isRoot(path) || ALWAYS_PRESENT.includes(path)) return;
+        written.push({ path, size: 0, mtimeMs: node.mtime, kind: "folder" });
+        contents.push(EMPTY);
+      } else if (node.origin !== path || before?.mtimeMs !== node.mtime) {
+        this.#loaded(node);
+        written.push({ path, size: node.usedBytes, mtimeMs: node.mtime, kind: "file" });
+        contents.push(node.contents.subarray(0, node.usedBytes));
+      }
+    });
+    const deleted = [...this.#before.keys()].filter((path) => !present.has(path));
+    return { changes: { written, deleted }, contents };
+  }
+
+  /** Takes what the folders hold now as what the host has: the next `changes` are relative to it. */
+  commit(): void {
+    const entries = new Map<string, FileEntry>();
+    this.#visit((node, path) => {
+      if (this.#fs.isLink(node.mode)) return;
+      entries.set(path, {
+        path,
+        size: node.children ? 0 : node.usedBytes,
+        mtimeMs: node.mtime,
+        kind: node.children ? "folder" : "file",
+      });
+      if (!node.children) node.origin = path;
+    });
+    for (const root of WRITABLE_ROOTS) entries.delete(root);
+    this.#before = entries;
+  }
+
+  /** Symbolic links, which a session keeps though a workspace does not. */
+  links(): { path: string; target: string }[] {
+    const links: { path: string; target: string }[] = [];
+    this.#visit((node, path) => {
+      if (this.#fs.isLink(node.mode)) links.push({ path, target: node.link as string });
+    });
+    return links;
+  }
+
+  addLinks(links: readonly { path: string; target: string }[]): void {
+    for (const { path, target } of links) {
+      const node = this.#at(path, LINK_MODE);
+      if (!node) continue;
+      node.link = target;
+      node.node_ops = this.#linkOperations;
+    }
+  }
+
+  /** Empties the folders; nothing of what they held stays reachable. */
+  reset(): void {
+    for (const node of this.#renamed) this.#fs.hashRemoveNode(node);
+    this.#renamed = [];
+    this.#before = new Map();
+    this.#maxBytes = this.#maxFiles = 0;
+    this.#bytes = 0;
+    this.#count = 0;
+    this.#roots = WRITABLE_ROOTS.map((path, index) => {
+      const mountpoint = this.#mountpoints[index] as Node;
+      const root = new this.#fs.FSNode(null, "/", FOLDER_MODE, 0) as TenantNode;
+      this.#prepare(root, FOLDER_MODE);
+      const mount = { type: this, opts: {}, mountpoint: path, mounts: [], root };
+      root.mount = mount;
+      if (mountpoint.mounted) {
+        const mounts = mountpoint.mount.mounts;
+        mounts[mounts.indexOf(mountpoint.mounted)] = mount;
+      } else {
+        mountpoint.mount.mounts.push(mount);
+      }
+      mountpoint.mounted = mount;
+      return root;
+    });
+  }
+
+  /** Parents before children. */
+  #visit(see: (node: TenantNode, path: string) => void): void {
+    const visit = (node: TenantNode, path: string) => {
+      see(node, path);
+      for (const [name, child] of node.children ?? []) visit(child, `${path}/${name}`);
+    };
+    this.#roots.forEach((root, index) => {
+      visit(root, WRITABLE_ROOTS[index] as string);
+    });
+  }
+
+  #at(path: string, mode: number): TenantNode | null {
+    const index = WRITABLE_ROOTS.findIndex((root) => path === root || path.startsWith(`${root}/`));
+    if (index < 0) return null;
+    let node = this.#roots[index] as TenantNode;
+    const names = path.slice((WRITABLE_ROOTS[index] as string).length + 1).split("/");
+    names.forEach((name, position) => {
+      if (name === "") return;
+      const existing = node.children?.get(name);
+      node = existing ?? this.#create(node, name, position === names.length - 1 ? mode : FOLDER_MODE, false);
+    });
+    return node;
+  }
+
+  #create(parent: TenantNode, name: string, mode: number, counted = true): TenantNode {
+    if (counted && this.#count >= this.#maxFiles) throw new this.#fs.ErrnoError(ERRNO.ENOSPC);
+    // Not FS.createNode: its global table of names would have to be searched to forget these nodes again.
+    const node = new this.#fs.FSNode(parent, name, mode, 0) as TenantNode;
+    this.#prepare(node, mode);
+    parent.children?.set(name, node);
+    parent.mtime = parent.ctime = node.mtime;
+    this.#count++;
+    return node;
+  }
+
+  #prepare(node: TenantNode, mode: number): void {
+    const folder = this.#fs.isDir(mode);
+    node.children = folder ? new Map() : null;
+    node.contents = EMPTY;
+    node.usedBytes = 0;
+    node.unread = node.origin = null;
+    node.node_ops = folder ? this.#folderOperations : this.#fileOperations;
+    node.stream_ops = folder ? this.#folderStreamOperations : this.#fileStreamOperations;
+  }
+
+  #remove(parent: TenantNode, name: string): void {
+    const node = parent.children?.get(name);
+    if (!node) throw new this.#fs.ErrnoError(ERRNO.ENOENT);
+    parent.children?.delete(name);
+    parent.mtime = parent.ctime = Date.now();
+    this.#count--;
+    this.#bytes -= node.usedBytes;
+  }
+
+  #rename(node: TenantNode, newParent: TenantNode, newName: string): void {
+    const existing = newParent.children?.get(newName);
+    if (existing?.children?.size) throw new this.#fs.ErrnoError(ERRNO.ENOTEMPTY);
+    if (existing) {
+      this.#fs.hashRemoveNode(existing);
+      this.#remove(newParent, newName);
+    }
+    const oldParent = node.parent as TenantNode;
+    oldParent.children?.delete(node.name);
+    newParent.children?.set(newName, node);
+    node.name = newName;
+    oldParent.mtime = oldParent.ctime = newParent.mtime = newParent.ctime = Date.now();
+    // FS.rename enters a renamed node into the global table of names.
+    this.#renamed.push(node);
+  }
+
+  #loaded(node: TenantNode): TenantNode {
+    if (node.unread === null) return node;
+    let contents: Uint8Array;
+    try {
+      contents = this.#readContent(node.unread);
+    } catch {
+      throw new this.#fs.ErrnoError(ERRNO.EIO);
+    }
+    this.#bytes += contents.length - node.usedBytes;
+    node.contents = contents;
+    node.usedBytes = contents.length;
+    node.unread = null;
+    return node;
+  }
+
+  #resize(node: TenantNode, size: number): void {
+    const growth = size - node.usedBytes;
+    if (growth > 0 && this.#bytes + growth > this.#maxBytes) throw new this.#fs.ErrnoError(ERRNO.ENOSPC);
+    if (size > node.contents.length) {
+      const capacity = Math.max(size, Math.min(node.contents.length * 2, node.contents.length + (1 << 20)));
+      const grown = new Uint8Array(capacity);
+      grown.set(node.contents.subarray(0, node.usedBytes));
+      node.contents = grown;
+    } else if (growth < 0) {
+      node.contents.fill(0, size, node.usedBytes);
+    }
+    node.usedBytes = size;
+    this.#bytes += growth;
+  }
+
+  #changed(node: TenantNode): void {
+    node.origin = null;
+    node.mtime = node.ctime = Date.now();
+  }
+
+  #attributes(node: TenantNode) {
+    const size = node.children ? 4096 : this.#fs.isLink(node.mode) ? (node.link as string).length : node.usedBytes;
+    return {
+      dev: 1,
+      ino: node.id,
+      mode: node.mode,
+      nlink: 1,
+      uid: 0,
+      gid: 0,
+      rdev: 0,
+      size,
+      atime: new Date(node.atime),
+      mtime: new Date(node.mtime),
+      ctime: new Date(node.ctime),
+      blksize: 4096,
+      blocks: Math.ceil(size / 4096),
+    };
+  }
+
+  #setAttributes(node: TenantNode, attributes: { mode?: number; size?: number; atime?: number; mtime?: number }): void {
+    if (attributes.mode != null) node.mode = attributes.mode;
+    if (attributes.atime != null) node.atime = Number(attributes.atime);
+    if (attributes.mtime != null) node.mtime = Number(attributes.mtime);
+    if (attributes.size != null) {
+      this.#loaded(node);
+      this.#resize(node, attributes.size);
+      this.#changed(node);
+    }
+  }
+}
+
+const EMPTY = new Uint8Array(0);
+/** Without a workspace, files live for one execution. */
+const NO_FILES: FileListing = { entries: [], maxBytes: 64 * 1024 * 1024, maxFiles: 10_000 };
+
+function isRoot(path: string): boolean {
+  return (WRITABLE_ROOTS as readonly string[]).includes(path);
+}

@@ -1,0 +1,125 @@
+import { findRuns } from "../sandbox/image-format.ts";
+import { REWIND_MODULE } from "./rewind-module.ts";
+
+const WASM_PAGE_BYTES = 65_536;
+/** Blocks that a session's state is made of. Smaller ones cost more to list, larger ones carry more that did not change. */
+export const STATE_BLOCK_BYTES = 256;
+
+interface Span {
+  readonly start: number;
+  readonly end: number;
+  /** Where the span's bytes lie in the image; -1: the span is zero. */
+  readonly source: number;
+}
+
+interface RewindExports {
+  restore(from: number, to: number, source: number): number;
+  clear(from: number, to: number): number;
+  diff(from: number, to: number, source: number, out: number): number;
+}
+
+/** Memory that differs from a checkpoint: the numbers of the blocks of 256 bytes, ascending, and their bytes. */
+export interface MemoryDifference {
+  readonly heapBytes: number;
+  readonly blocks: Uint32Array;
+  readonly data: Uint8Array;
+}
+
+/**
+ * The interpreter's linear memory at one moment, and the way back to it.
+ *
+ * Only what is not zero is kept: about half of a heap is untouched stack and room to grow. A rewind nevertheless looks at
+ * every byte, because a tenant's data may lie anywhere: in dead stack, in freed heap, above the break.
+ */
+export class Checkpoint {
+  readonly heapBytes: number;
+  readonly #heap: WebAssembly.Memory;
+  readonly #spans: readonly Span[];
+  readonly #blocks: WebAssembly.Memory;
+  readonly #rewind: RewindExports;
+
+  private constructor(
+    heap: WebAssembly.Memory,
+    spans: readonly Span[],
+    blocks: WebAssembly.Memory,
+    rewind: RewindExports,
+  ) {
+    this.#heap = heap;
+    this.heapBytes = heap.buffer.byteLength;
+    this.#spans = spans;
+    this.#blocks = blocks;
+    this.#rewind = rewind;
+  }
+
+  static async take(heap: WebAssembly.Memory): Promise<Checkpoint> {
+    const bytes = new Uint8Array(heap.buffer);
+    const spans: Span[] = [];
+    let covered = 0;
+    let imageBytes = 0;
+    for (const [start, end] of findRuns(bytes)) {
+      if (start > covered) spans.push({ start: covered, end: start, source: -1 });
+      spans.push({ start, end, source: imageBytes });
+      imageBytes += end - start;
+      covered = end;
+    }
+    if (covered < bytes.length) spans.push({ start: covered, end: bytes.length, source: -1 });
+    const image = new WebAssembly.Memory({ initial: Math.ceil(imageBytes / WASM_PAGE_BYTES) });
+    const copy = new Uint8Array(image.buffer);
+    for (const { start, end, source } of spans) if (source >= 0) copy.set(bytes.subarray(start, end), source);
+    const code = Uint8Array.from(atob(REWIND_MODULE), (character) => character.charCodeAt(0));
+    const blocks = new WebAssembly.Memory({ initial: 1 });
+    const { instance } = await WebAssembly.instantiate(code, { rewind: { heap, image, blocks } });
+    return new Checkpoint(heap, spans, blocks, instance.exports as unknown as RewindExports);
+  }
+
+  /**
+   * Makes the memory what it was, byte for byte, and zeroes whatever it has grown by since: `calloc` trusts memory
+   * fresh from the system to be zero.
+   *
+   * @returns how many blocks of 4 KiB had changed.
+   */
+  restore(): number {
+    let changed = 0;
+    for (const { start, end, source } of this.#allSpans()) {
+      changed += source < 0 ? this.#rewind.clear(start, end) : this.#rewind.restore(start, end, source);
+    }
+    return changed;
+  }
+
+  /** What the memory is now, as the difference from the checkpoint. */
+  difference(): MemoryDifference {
+    const heapBytes = this.#heap.buffer.byteLength;
+    // Room for the case that every block differs.
+    const needed = (heapBytes / STATE_BLOCK_BYTES) * 4;
+    const missing = Math.ceil(needed / WASM_PAGE_BYTES) - this.#blocks.buffer.byteLength / WASM_PAGE_BYTES;
+    if (missing > 0) this.#blocks.grow(missing);
+    let count = 0;
+    for (const { start, end, source } of this.#allSpans()) {
+      count += this.#rewind.diff(start, end, source, count * 4);
+    }
+    const blocks = new Uint32Array(this.#blocks.buffer, 0, count).slice();
+    const heap = new Uint8Array(this.#heap.buffer);
+    const data = new Uint8Array(count * STATE_BLOCK_BYTES);
+    blocks.forEach((block, index) => {
+      const start = block * STATE_BLOCK_BYTES;
+      data.set(heap.subarray(start, start + STATE_BLOCK_BYTES), index * STATE_BLOCK_BYTES);
+    });
+    return { heapBytes, blocks, data };
+  }
+
+  /** Puts a difference on top of the checkpoint's memory, which must be in place and large enough. */
+  apply({ blocks, data }: MemoryDifference): void {
+    const heap = new Uint8Array(this.#heap.buffer);
+    blocks.forEach((block, index) => {
+      const from = index * STATE_BLOCK_BYTES;
+      heap.set(data.subarray(from, from + STATE_BLOCK_BYTES), block * STATE_BLOCK_BYTES);
+    });
+  }
+
+  /** The checkpoint's spans, and what the memory has grown by since. */
+  *#allSpans(): Generator<Span> {
+    yield* this.#spans;
+    const grownTo = this.#heap.buffer.byteLength;
+    if (grownTo > this.heapBytes) yield { start: this.heapBytes, end: grownTo, source: -1 };
+  }
+}

@@ -1,0 +1,138 @@
+import type { OpenFile } from "../sandbox/protocol.ts";
+import type { Exports, FileSystem, Module, Stream } from "./emscripten.ts";
+
+interface StreamRecord {
+  readonly stream: Stream;
+  readonly flags: number;
+  readonly position: number;
+}
+
+/**
+ * What the JavaScript side of the interpreter looked like at the checkpoint.
+ *
+ * A rewind of the memory is sound only if this side is the same too. Plain data (open files, the working folder, counters)
+ * is put back; anything else that differs means that the process must not be used again.
+ */
+export class JavaScriptState {
+  readonly #module: Module;
+  readonly #exports: Exports;
+  readonly #fs: FileSystem;
+  readonly #references: number;
+  readonly #tableLength: number;
+  readonly #freeSlots: string;
+  readonly #libraries: string;
+  readonly #stackPointer: number;
+  readonly #streams: readonly (StreamRecord | null)[];
+  readonly #nextInode: number;
+  readonly #currentPath: string;
+
+  constructor(module: Module, exports: Exports) {
+    this.#module = module;
+    this.#exports = exports;
+    this.#fs = module.FS;
+    this.#references = exports.hiwire_num_refs();
+    this.#tableLength = module.wasmTable.length;
+    this.#freeSlots = module.freeTableIndexes.join();
+    this.#libraries = this.#listLibraries();
+    this.#stackPointer = exports.__stack_pointer.value;
+    this.#nextInode = this.#fs.nextInode;
+    this.#currentPath = this.#fs.currentPath;
+    this.#streams = Array.from(this.#fs.streams, (stream) =>
+      stream ? { stream, flags: stream.flags, position: stream.position } : null,
+    );
+  }
+
+  /** @returns why this side is not as it was; null: it is. */
+  difference(): string | null {
+    if (this.#exports.hiwire_num_refs() !== this.#references) return "JavaScript references";
+    if (this.#module.wasmTable.length !== this.#tableLength) return "function table";
+    if (this.#module.freeTableIndexes.join() !== this.#freeSlots) return "free slots of the function table";
+    if (this.#listLibraries() !== this.#libraries) return "shared libraries";
+    if (this.#exports.__stack_pointer.value !== this.#stackPointer) return "stack pointer";
+    if (Object.keys(this.#module.timers).length > 0) return "pending timers";
+    return null;
+  }
+
+  /** Back to the checkpoint's. */
+  restore(): void {
+    const fs = this.#fs;
+    fs.streams.length = this.#streams.length;
+    this.#streams.forEach((record, fd) => {
+      if (record) {
+        const { stream, flags, position } = record;
+        stream.fd = fd;
+        stream.shared = { flags, position };
+      }
+      fs.streams[fd] = record?.stream ?? null;
+    });
+    fs.nextInode = this.#nextInode;
+    fs.currentPath = this.#currentPath;
+    const names = this.#module.DNS.address_map;
+    names.id = 1;
+    names.addrs = {};
+    names.names = {};
+    this.#module.PIPEFS.nextname.current = 0;
+    this.#module.SOCKFS.nextname.current = 0;
+  }
+
+  /** The open files, as another process can open them again. @throws {NotCapturable} if it could not. */
+  captureStreams(): OpenFile[] {
+    const fs = this.#fs;
+    const groups = new Map<object, number>();
+    const files: OpenFile[] = [];
+    fs.streams.forEach((stream, fd) => {
+      if (!stream) return;
+      const { node, flags, position } = stream;
+      const path = this.#pathOf(stream);
+      if (path === null) throw new NotCapturable("an open pipe, or an open file that was deleted");
+      if (fs.isDir(node.mode) && "getdents" in stream && stream.getdents) {
+        throw new NotCapturable("a folder that is being listed");
+      }
+      const group = groups.get(stream.shared) ?? groups.size;
+      groups.set(stream.shared, group);
+      files.push({ fd, path, flags, position, group });
+    });
+    return files;
+  }
+
+  /** Opens a session's files again; what is open otherwise is forgotten. */
+  restoreStreams(files: readonly OpenFile[]): void {
+    const fs = this.#fs;
+    const own = new Map(this.#streams.flatMap((record, fd) => (record ? [[fd, record.stream] as const] : [])));
+    const groups = new Map<number, Stream["shared"]>();
+    fs.streams.length = 0;
+    for (const { fd, path, flags, position, group } of files) {
+      const { node } = fs.lookupPath(path, { follow: false });
+      const known = own.get(fd);
+      const device = fs.isDir(node.mode) || fs.isFile(node.mode) ? null : fs.devices[node.rdev];
+      const stream_ops = known && known.path === path ? known.stream_ops : (device?.stream_ops ?? node.stream_ops);
+      const stream = fs.createStream(
+        { node, path, seekable: device === null, stream_ops, ungotten: [], error: false },
+        fd,
+      );
+      const shared = groups.get(group) ?? { flags, position };
+      groups.set(group, shared);
+      stream.shared = shared;
+    }
+  }
+
+  #pathOf(stream: Stream): string | null {
+    const fs = this.#fs;
+    // A device keeps the path it was opened by: 0 and 1 share one node.
+    const path = fs.isFile(stream.node.mode) || fs.isDir(stream.node.mode) ? fs.getPath(stream.node) : stream.path;
+    try {
+      return fs.lookupPath(path, { follow: false }).node === stream.node ? path : null;
+    } catch {
+      return null;
+    }
+  }
+
+  #listLibraries(): string {
+    return Object.keys(this.#module.LDSO.loadedLibsByName).join("\n");
+  }
+}
+
+/** The session holds something that cannot be moved to another process; `message` says what. */
+export class NotCapturable extends Error {
+  override readonly name = "NotCapturable";
+}

@@ -1,0 +1,32 @@
+"""The one way out of Python: a character device whose other end is ``guest/device.ts``.
+
+Strings and bytes only. A proxy to a JavaScript object, which the usual way out of Pyodide would create, is finalised by
+JavaScript's garbage collector at a time nobody chooses, and after a rewind that would change a reference count in somebody
+else's memory.
+"""
+
+import json
+import os
+
+FD = 4000
+"""Opened by ``guest/device.ts`` under this number, far above what user code gets from ``open``."""
+
+
+def tell(operation, argument=None):
+    """Send a message that has no answer."""
+    os.write(FD, json.dumps([operation, argument]).encode())
+
+
+def ask(operation, argument=None):
+    """Send a message and block until the host answers.
+
+    Returns the answer's JSON value. Raises OSError with the host's reason where it refuses.
+    """
+    tell(operation, argument)
+    answer = bytearray()
+    while chunk := os.read(FD, 1 << 20):
+        answer += chunk
+    value = json.loads(answer)
+    if "error" in value:
+        raise OSError(value["error"])
+    return value["value"]

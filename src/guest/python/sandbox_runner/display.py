@@ -1,0 +1,103 @@
+"""`display()` as in a notebook, and figures: MIME bundles that go out while the code runs."""
+
+import base64
+import io
+import sys
+
+from . import convert, device
+
+_METHODS = (
+    ("text/html", "_repr_html_"),
+    ("text/markdown", "_repr_markdown_"),
+    ("image/svg+xml", "_repr_svg_"),
+    ("image/png", "_repr_png_"),
+    ("image/jpeg", "_repr_jpeg_"),
+    ("text/latex", "_repr_latex_"),
+    ("application/json", "_repr_json_"),
+)
+_MAX_BYTES = 10 * 1024 * 1024
+_sent_bytes = 0
+
+
+def display(*values):
+    """Show values as a notebook would: the richest of their representations, and plain text."""
+    for value in values:
+        send(mime_bundle(value))
+
+
+def reset():
+    """Called when an execution begins."""
+    global _sent_bytes
+    _sent_bytes = 0
+
+
+def mime_bundle(value):
+    bundle = {}
+    custom = _call(value, "_repr_mimebundle_")
+    if isinstance(custom, tuple):
+        custom = custom[0]
+    if isinstance(custom, dict):
+        bundle.update(custom)
+    else:
+        for mime, method in _METHODS:
+            data = _call(value, method)
+            if data is not None:
+                bundle[mime] = data
+    if "text/plain" not in bundle:
+        try:
+            bundle["text/plain"] = repr(value)
+        except Exception:
+            bundle["text/plain"] = convert.describe(value)
+    if "matplotlib.figure" in sys.modules and isinstance(value, sys.modules["matplotlib.figure"].Figure):
+        bundle["image/png"] = figure_png(value)
+    return {str(mime): _as_text(data) for mime, data in bundle.items()}
+
+
+def send(bundle):
+    """Send a bundle, unless this execution has shown more than 10 MiB already. Returns whether it was sent."""
+    global _sent_bytes
+    size = sum(len(data) for data in bundle.values())
+    if _sent_bytes + size > _MAX_BYTES:
+        return False
+    _sent_bytes += size
+    device.tell("display", bundle)
+    return True
+
+
+def flush_figures():
+    """Send every open matplotlib figure as a PNG, then close it: what `plt.show()` does, and the end of an execution."""
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is None:
+        return
+    for number in pyplot.get_fignums():
+        figure = pyplot.figure(number)
+        send({"image/png": _as_text(figure_png(figure)), "text/plain": repr(figure)})
+    pyplot.close("all")
+
+
+def figure_png(figure):
+    png = io.BytesIO()
+    figure.savefig(png, format="png", bbox_inches="tight")
+    return png.getvalue()
+
+
+def _as_text(data):
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return base64.b64encode(data).decode()
+    if isinstance(data, str):
+        return data
+    import json
+
+    return json.dumps(convert.to_json_data(data)[0])
+
+
+def _call(value, name):
+    if isinstance(value, type):
+        return None
+    method = convert.getattr_safely(value, name)
+    if not callable(method):
+        return None
+    try:
+        return method()
+    except Exception:
+        return None

@@ -1,0 +1,151 @@
+"""One execution: compile, run, convert, answer."""
+
+import ast
+import builtins
+import json
+import os
+import random
+import sys
+import tokenize
+from asyncio import events
+from importlib.machinery import FileFinder
+from inspect import CO_COROUTINE
+from io import StringIO
+
+from . import convert, display, eventloop, restrictions, tracebacks
+
+_FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+_loop = None
+
+
+def prepare():
+    """Called once, before the memory image is taken."""
+    global _loop
+    restrictions.install()
+    _loop = eventloop.install()
+    builtins.display = display.display
+    sys.excepthook = tracebacks.excepthook
+    for name, errors in (("stdout", "backslashreplace"), ("stderr", "backslashreplace")):
+        getattr(sys, name).reconfigure(encoding="utf-8", errors=errors, line_buffering=True)
+
+
+def reseed():
+    """Interpreters restored from one image would otherwise all draw the same numbers."""
+    random.seed(int.from_bytes(os.urandom(32)))
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed(int.from_bytes(os.urandom(4)))
+
+
+def run(request):
+    """Run `request`, JSON in UTF-8: `{code, context, reseed, packages}`; returns the `RunnerOutcome` of protocol.ts as JSON bytes."""
+    request = json.loads(request)
+    if request["reseed"]:
+        reseed()
+    _forget_folders()
+    display.reset()
+    main = sys.modules["__main__"].__dict__
+    if request["context"] is not None:
+        main.update(json.loads(request["context"]))
+    outcome = {"success": True, "result": None, "error": None, "outputs": []}
+    truncated = False
+    try:
+        try:
+            value = _evaluate(request["code"], main)
+            display.flush_figures()
+            outcome["result"], truncated = convert.to_json_data(value)
+            del value
+        finally:
+            _flush()
+    except (SystemExit, restrictions.ProcessExit) as stop:
+        code = stop.code
+        if code is not None and code != 0:
+            outcome.update(_failure(stop, f"exited with status {convert.describe(code)}" if isinstance(code, int) else None))
+    except BaseException as error:
+        outcome.update(_failure(error))
+    if truncated:
+        outcome["truncated"] = True
+    return json.dumps(outcome, allow_nan=False).encode()
+
+
+def _forget_folders():
+    """Folders were filled, and packages mounted, behind the back of the import system's caches.
+
+    Not `importlib.invalidate_caches()`: that reads the directory of the standard library's archive anew, 20 ms.
+    """
+    cache = sys.path_importer_cache
+    for path, finder in list(cache.items()):
+        if finder is None:
+            del cache[path]
+        elif type(finder) is FileFinder:
+            finder.invalidate_caches()
+
+
+def _evaluate(code, main):
+    tracebacks.remember_source(code)
+    tree = compile(code, tracebacks.CODE_NAME, "exec", ast.PyCF_ONLY_AST | _FLAGS, dont_inherit=True)
+    last = None
+    if tree.body and isinstance(tree.body[-1], ast.Expr) and not _ends_in_semicolon(code):
+        last = ast.Expression(tree.body.pop().value)
+    value = None
+    if tree.body:
+        _run_compiled(compile(tree, tracebacks.CODE_NAME, "exec", _FLAGS, dont_inherit=True), main)
+    if last is not None:
+        value = _run_compiled(compile(last, tracebacks.CODE_NAME, "eval", _FLAGS, dont_inherit=True), main)
+    return value
+
+
+def _run_compiled(compiled, main):
+    if compiled.co_flags & CO_COROUTINE:
+        return _current_loop().run_until_complete(eval(compiled, main))
+    return eval(compiled, main)
+
+
+def _current_loop():
+    """The loop of the session, or a new one where user code closed it."""
+    global _loop
+    if _loop.is_closed():
+        _loop = eventloop.BlockingEventLoop()
+    events.set_event_loop(_loop)
+    return _loop
+
+
+def _ends_in_semicolon(code):
+    """A notebook shows no value for `x;`."""
+    if ";" not in code[code.rfind("\n", 0, len(code.rstrip())) + 1 :]:
+        return False
+    last = None
+    try:
+        for token in tokenize.generate_tokens(StringIO(code).readline):
+            if token.type not in (
+                tokenize.COMMENT,
+                tokenize.NL,
+                tokenize.NEWLINE,
+                tokenize.ENDMARKER,
+                tokenize.INDENT,
+                tokenize.DEDENT,
+            ):
+                last = token
+    except (tokenize.TokenError, SyntaxError):
+        return False
+    return last is not None and last.string == ";"
+
+
+def _failure(error, message=None):
+    info = tracebacks.describe_exception(error)
+    if message is not None:
+        info["message"] = message
+    try:
+        sys.stderr.write(info["traceback"])
+        _flush()
+    except BaseException:
+        os.write(2, info["traceback"].encode("utf-8", "backslashreplace"))
+    return {"success": False, "error": info["message"], "errorInfo": info}
+
+
+def _flush():
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        try:
+            stream.flush()
+        except Exception:
+            pass

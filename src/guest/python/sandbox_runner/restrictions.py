@@ -1,0 +1,140 @@
+"""Gives defined, friendly answers where the sandbox offers nothing: processes, threads, JavaScript.
+
+Convenience, not a boundary: whatever is patched here can be unpatched by user code. The boundary is the process.
+"""
+
+import _signal
+import os
+import signal
+import sys
+import time
+import types
+
+from . import device
+
+
+class ProcessExit(BaseException):
+    """`os._exit` and `os.abort` end the execution, not the interpreter."""
+
+    __module__ = "builtins"
+
+    def __init__(self, code):
+        super().__init__(code)
+        self.code = code
+
+
+def install():
+    _forbid_processes()
+    _forbid_timers()
+    _replace_sleep()
+    _replace_javascript()
+
+
+def _forbid_processes():
+    def forbidden(name):
+        def call(*_args, **_kwargs):
+            raise PermissionError(1, f"os.{name} is not permitted in the sandbox")
+
+        call.__name__ = call.__qualname__ = name
+        return call
+
+    names = ["system", "popen", "fork", "forkpty", "posix_spawn", "posix_spawnp", "kill", "killpg", "wait", "waitpid"]
+    names += [name for name in dir(os) if name.startswith(("exec", "spawn")) and callable(getattr(os, name))]
+    posix = sys.modules["posix"]
+    for name in names:
+        for module in (os, posix):
+            if hasattr(module, name):
+                setattr(module, name, forbidden(name))
+
+    def _exit(status=0):
+        raise ProcessExit(status)
+
+    def abort():
+        raise ProcessExit(134)
+
+    for module in (os, posix):
+        module._exit = _exit
+        module.abort = abort
+
+
+def _forbid_timers():
+    def unsupported(name):
+        def call(*_args, **_kwargs):
+            raise OSError(f"signal.{name} is not supported in the sandbox: nothing could deliver the signal")
+
+        call.__name__ = call.__qualname__ = name
+        return call
+
+    for name in ("alarm", "setitimer", "pause", "sigwait", "sigtimedwait"):
+        for module in (signal, _signal):
+            if hasattr(module, name):
+                setattr(module, name, unsupported(name))
+
+
+def _replace_sleep():
+    def sleep(seconds, /):
+        """Delay execution for a given number of seconds. Blocks without using the processor."""
+        try:
+            duration = float(seconds)
+        except TypeError:
+            if not hasattr(seconds, "__index__"):
+                raise
+            duration = float(seconds.__index__())
+        if duration != duration:
+            raise ValueError("Invalid value NaN (not a number)")
+        if duration < 0:
+            raise ValueError("sleep length must be non-negative")
+        deadline = time.monotonic() + duration
+        while (left := deadline - time.monotonic()) > 0:
+            # The device returns early on an interrupt; the next bytecode then raises KeyboardInterrupt.
+            device.tell("sleep", min(left, 3600.0) * 1000)
+        if duration == 0:
+            device.tell("sleep", 0)
+
+    sleep.__module__ = "time"
+    sleep.__qualname__ = "sleep"
+    time.sleep = sleep
+
+
+def _replace_javascript():
+    """A stand-in for `js` written in Python; nothing in it reaches JavaScript."""
+    js = types.ModuleType("js", "A stand-in: user code in this sandbox has no access to JavaScript.")
+
+    class Console:
+        def _print(self, *values):
+            print(*values)
+
+        def _print_error(self, *values):
+            print(*values, file=sys.stderr)
+
+        log = info = debug = _print
+        warn = error = _print_error
+
+    def missing(name):
+        raise AttributeError(f"module 'js' has no attribute {name!r}: the sandbox gives no access to JavaScript")
+
+    js.console = Console()
+    js.__getattr__ = missing
+    sys.modules["js"] = js
+
+    for name in ("pyodide_js", "pyodide_js._api"):
+        sys.modules.pop(name, None)
+
+    import pyodide.code
+
+    def run_js(_code, /):
+        raise PermissionError(1, "run_js is not permitted in the sandbox")
+
+    pyodide.code.run_js = run_js
+    sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__name__ != "JsFinder"]
+    sys.meta_path.insert(0, _JavaScriptFinder())
+
+
+class _JavaScriptFinder:
+    """Says plainly why `import pyodide_js` fails."""
+
+    @staticmethod
+    def find_spec(name, _path=None, _target=None):
+        if name == "pyodide_js" or name.startswith(("pyodide_js.", "js.")):
+            raise ModuleNotFoundError(f"No module named {name!r}: the sandbox gives no access to JavaScript", name=name)
+        return None

@@ -1,0 +1,57 @@
+import type { Exports } from "./emscripten.ts";
+
+const encoder = new TextEncoder();
+
+/** Calls `sandbox_runner.execution.run` with bytes and gets bytes, through the C API: no proxy is ever made. */
+export class Runner {
+  readonly #exports: Exports;
+  readonly #run: number;
+
+  constructor(exports: Exports) {
+    this.#exports = exports;
+    const module = withCString(exports, "sandbox_runner.execution", (name) => exports.PyImport_ImportModule(name));
+    this.#run = module && withCString(exports, "run", (name) => exports.PyObject_GetAttrString(module, name));
+    if (!this.#run) throw new Error("sandbox_runner.execution.run is missing in the image");
+  }
+
+  /** @throws whatever came out of WebAssembly; the interpreter is then lost. */
+  run(request: object): Uint8Array<ArrayBuffer> {
+    const exports = this.#exports;
+    const bytes = encoder.encode(JSON.stringify(request));
+    const argument = exports.PyBytes_FromStringAndSize(0, bytes.length);
+    if (!argument) return this.#failed();
+    new Uint8Array(exports.memory.buffer).set(bytes, exports.PyBytes_AsString(argument));
+    const answer = exports.PyObject_CallOneArg(this.#run, argument);
+    exports.Py_DecRef(argument);
+    if (!answer) return this.#failed();
+    const start = exports.PyBytes_AsString(answer);
+    const outcome = new Uint8Array(exports.memory.buffer).slice(start, start + exports.PyBytes_Size(answer));
+    exports.Py_DecRef(answer);
+    return outcome;
+  }
+
+  /** The runner itself raised: an interrupt hit it outside its own `try`, or memory ran out there. */
+  #failed(): Uint8Array<ArrayBuffer> {
+    this.#exports.PyErr_Clear();
+    const message = "the execution was interrupted, or ran out of memory, while its result was prepared";
+    return failure("ExecutionError", message);
+  }
+}
+
+/** The outcome where none came from Python, as JSON. */
+export function failure(type: string, message: string): Uint8Array<ArrayBuffer> {
+  const errorInfo = { type, message, traceback: `${type}: ${message}\n`, line: null, column: null };
+  return encoder.encode(JSON.stringify({ success: false, result: null, error: message, errorInfo, outputs: [] }));
+}
+
+/** Calls `use` with a pointer to `text` that is valid until it returns. */
+export function withCString<T>(exports: Exports, text: string, use: (pointer: number) => T): T {
+  const bytes = encoder.encode(`${text}\0`);
+  const pointer = exports.malloc(bytes.length);
+  new Uint8Array(exports.memory.buffer).set(bytes, pointer);
+  try {
+    return use(pointer);
+  } finally {
+    exports.free(pointer);
+  }
+}

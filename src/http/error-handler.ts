@@ -1,0 +1,55 @@
+import type { ErrorRequestHandler, RequestHandler } from "express";
+import type { Logger } from "pino";
+import { ClientError } from "../errors.ts";
+
+/** What body-parser and multer throw. */
+interface HttpishError extends Error {
+  readonly type?: string;
+  readonly status?: number;
+}
+
+export const notFoundHandler: RequestHandler = () => {
+  throw new ClientError(404, "endpoint_not_found", "Endpoint not found");
+};
+
+/** The one place where errors become replies. What is not meant for a client is logged and answered with a plain 500. */
+export function errorHandler(logger: Logger): ErrorRequestHandler {
+  return (error, request, response, _next) => {
+    const known = toClientError(error);
+    if (known === null)
+      logger.error({ err: error, requestId: response.locals.requestId, path: request.path }, "request failed");
+    // The client has gone, or the reply has begun: there is nobody, or no way, to tell.
+    if (response.headersSent || response.destroyed) {
+      response.end();
+      return;
+    }
+    const { status, message, code, retryAfterS } = known ?? new ClientError(500, "internal", "Internal server error");
+    if (retryAfterS !== undefined) response.setHeader("Retry-After", String(retryAfterS));
+    response.status(status).json({ success: false, error: message, code, timestamp: new Date().toISOString() });
+  };
+}
+
+function toClientError(error: unknown): ClientError | null {
+  if (error instanceof ClientError) return error;
+  const { type, status } = error as HttpishError;
+  switch (type) {
+    case "entity.too.large":
+      return new ClientError(413, "too_large", "request entity too large");
+    case "entity.parse.failed":
+      return new ClientError(400, "invalid_json", "Invalid JSON format");
+    case "encoding.unsupported":
+    case "charset.unsupported":
+      return new ClientError(415, "unsupported_encoding", "Unsupported content encoding or charset");
+    case "parameters.too.many":
+      return new ClientError(413, "too_many_parameters", "too many parameters");
+    default:
+      break;
+  }
+  if (error instanceof URIError || type === "request.aborted" || type === "request.size.invalid") {
+    return new ClientError(400, "bad_request", "Bad request");
+  }
+  if (typeof status === "number" && status >= 400 && status < 500) {
+    return new ClientError(status, "bad_request", "Bad request");
+  }
+  return null;
+}

@@ -1,0 +1,2 @@
+/** Whoever calls while authentication is off. */
+export const anonymous = "anonymous";

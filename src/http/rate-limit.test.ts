@@ -1,0 +1,118 @@
+import express from "express";
+import { RateLimiterMemory } from "rate-limiter-flexible";
+import { expect, test } from "vitest";
+import { StartupError } from "../errors.ts";
+import { authenticate } from "./authentication.ts";
+import { memoryLimiter, rateLimit } from "./rate-limit.ts";
+import { serve, type TestServer } from "./testing/serve.ts";
+import { trustProxy } from "./trust-proxy.ts";
+
+const KEYS = { API_KEYS: "alice:a,bob:b", API_KEY: "" };
+const HOUR_MS = 3_600_000;
+
+function limited(options: { max: number; trust?: string; limiter?: RateLimiterMemory }): Promise<TestServer> {
+  const app = express();
+  app.set("trust proxy", trustProxy({ TRUST_PROXY: options.trust ?? "" }));
+  const settings = { RATE_LIMIT_MAX_REQUESTS: options.max, RATE_LIMIT_WINDOW_MS: HOUR_MS };
+  app.use(authenticate(KEYS), rateLimit(options.limiter ?? memoryLimiter(settings)));
+  app.get("/", (_request, response) => void response.json({ success: true }));
+  return serve(app);
+}
+
+async function get(server: TestServer, key: string, forwardedFor?: string) {
+  const headers = { "X-API-Key": key, ...(forwardedFor === undefined ? {} : { "X-Forwarded-For": forwardedFor }) };
+  const response = await fetch(server.origin, { headers });
+  return { status: response.status, headers: response.headers, body: await response.json() };
+}
+
+test("says what is left, then refuses with 429 and when to come again", async () => {
+  await using server = await limited({ max: 3 });
+  for (const remaining of ["2", "1", "0"]) {
+    const { status, headers } = await get(server, "a");
+    expect(status).toBe(200);
+    expect(headers.get("RateLimit-Limit")).toBe("3");
+    expect(headers.get("RateLimit-Remaining")).toBe(remaining);
+    expect(headers.get("RateLimit-Policy")).toBe("3;w=3600");
+    expectSeconds(headers.get("RateLimit-Reset"));
+    expect(headers.get("Retry-After")).toBe(null);
+  }
+  for (let i = 0; i < 3; i++) {
+    const { status, headers, body } = await get(server, "a");
+    expect(status).toBe(429);
+    expect(body).toEqual({ success: false, error: "Too many requests", timestamp: expect.any(String) });
+    expect(headers.get("RateLimit-Remaining")).toBe("0");
+    expect(headers.get("Retry-After")).toBe(headers.get("RateLimit-Reset"));
+    expectSeconds(headers.get("Retry-After"));
+  }
+});
+
+test("lets exactly as many pass when all come at once", async () => {
+  await using server = await limited({ max: 10 });
+  const replies = await Promise.all(Array.from({ length: 25 }, () => get(server, "a")));
+  expect(replies.filter(({ status }) => status === 200)).toHaveLength(10);
+  expect(replies.filter(({ status }) => status === 429)).toHaveLength(15);
+});
+
+test("counts each principal apart", async () => {
+  await using server = await limited({ max: 1 });
+  expect((await get(server, "a")).status).toBe(200);
+  expect((await get(server, "b")).status).toBe(200);
+  expect((await get(server, "a")).status).toBe(429);
+});
+
+test("is not fooled by a forged X-Forwarded-For while no proxy is trusted", async () => {
+  await using server = await limited({ max: 1 });
+  expect((await get(server, "a", "198.51.100.1")).status).toBe(200);
+  expect((await get(server, "a", "198.51.100.2")).status).toBe(429);
+});
+
+test("counts each address apart behind a trusted proxy, and only the address that the proxy saw", async () => {
+  await using server = await limited({ max: 1, trust: "1" });
+  expect((await get(server, "a", "198.51.100.1")).status).toBe(200);
+  expect((await get(server, "a", "198.51.100.2")).status).toBe(200);
+  expect((await get(server, "a", "203.0.113.9, 198.51.100.1")).status).toBe(429);
+  expect((await get(server, "a", "::ffff:198.51.100.1")).status).toBe(429);
+});
+
+test("counts the addresses of one IPv6 network as one", async () => {
+  await using server = await limited({ max: 1, trust: "1" });
+  expect((await get(server, "a", "2001:db8:0:1::1")).status).toBe(200);
+  expect((await get(server, "a", "2001:db8:0:1:ffff::2")).status).toBe(429);
+  expect((await get(server, "a", "2001:db8:0:2::1")).status).toBe(200);
+  expect((await get(server, "a", "fe80::1%eth0")).status).toBe(200);
+});
+
+test("0 is no limit", async () => {
+  await using server = await limited({ max: 0 });
+  const { status, headers } = await get(server, "a");
+  expect(status).toBe(200);
+  expect(headers.get("RateLimit-Limit")).toBe(null);
+});
+
+test("servers that share a limiter share its counts", async () => {
+  const limiter = new RateLimiterMemory({ points: 1, duration: 60 });
+  await using first = await limited({ max: 9, limiter });
+  await using second = await limited({ max: 9, limiter });
+  expect((await get(first, "a")).status).toBe(200);
+  expect((await get(second, "a")).status).toBe(429);
+});
+
+test("a limiter that fails is a server fault, not an open door", async () => {
+  const limiter = new RateLimiterMemory({ points: 1, duration: 60 });
+  limiter.consume = () => Promise.reject(new Error("connect ECONNREFUSED 10.0.0.9:6379"));
+  await using server = await limited({ max: 9, limiter });
+  const { status, body } = await get(server, "a");
+  expect(status).toBe(500);
+  expect(JSON.stringify(body)).not.toContain("10.0.0.9");
+});
+
+test("refuses a window that no timer can hold", () => {
+  const settings = { RATE_LIMIT_MAX_REQUESTS: 1, RATE_LIMIT_WINDOW_MS: 2 ** 31 };
+  expect(() => memoryLimiter(settings)).toThrow(StartupError);
+});
+
+function expectSeconds(header: string | null): void {
+  expect(header).toMatch(/^\d+$/);
+  expect(Number(header)).toBeGreaterThan(0);
+  expect(Number(header)).toBeLessThanOrEqual(3600);
+}

@@ -1,0 +1,70 @@
+import type { RequestHandler } from "express";
+import ipaddr from "ipaddr.js";
+import { type RateLimiterAbstract, RateLimiterMemory, RateLimiterRes } from "rate-limiter-flexible";
+import type { Config } from "../config.ts";
+import { ClientError, StartupError } from "../errors.ts";
+import { principalOf } from "./authentication.ts";
+
+// Node fires a timer that is set for longer at once, and the memory limiter would forget its counts with it.
+const MAX_WINDOW_MS = 2 ** 31 - 1;
+
+/**
+ * Counts requests of this process.
+ *
+ * @returns undefined if `RATE_LIMIT_MAX_REQUESTS` is 0: no limit.
+ * @throws {StartupError} if the window is over 24 days.
+ */
+export function memoryLimiter(
+  config: Pick<Config, "RATE_LIMIT_WINDOW_MS" | "RATE_LIMIT_MAX_REQUESTS">,
+): RateLimiterAbstract | undefined {
+  if (config.RATE_LIMIT_MAX_REQUESTS === 0) return undefined;
+  if (config.RATE_LIMIT_WINDOW_MS > MAX_WINDOW_MS) {
+    throw new StartupError(`RATE_LIMIT_WINDOW_MS must be at most ${MAX_WINDOW_MS} (24 days).`);
+  }
+  return new RateLimiterMemory({
+    points: config.RATE_LIMIT_MAX_REQUESTS,
+    duration: config.RATE_LIMIT_WINDOW_MS / 1000,
+    keyPrefix: "requests",
+  });
+}
+
+/**
+ * Limits the requests of one principal from one address in a fixed window, and says in each reply what is left:
+ * `RateLimit-Limit`, `RateLimit-Remaining`, `RateLimit-Reset` (seconds) and `RateLimit-Policy`, as in
+ * draft-ietf-httpapi-ratelimit-headers-06, which clients' libraries read.
+ *
+ * Runs behind `authenticate`. The address is Express's `req.ip`, so `trust proxy` decides whether a header can change it;
+ * of an IPv6 address the first 64 bits count, which is what one customer has.
+ *
+ * @param limiter where requests are counted: {@link memoryLimiter}, or one that servers share. None: no limit.
+ * @returns middleware that fails with {@link ClientError} 429 `rate_limited` and `retryAfterS`; if the limiter itself
+ *   fails, with its error.
+ */
+export function rateLimit(limiter: RateLimiterAbstract | undefined): RequestHandler {
+  if (!limiter) return (_request, _response, next) => next();
+  const { points, duration } = limiter;
+  return async (request, response, next) => {
+    const key = `${principalOf(response).id}|${clientNetwork(request.ip)}`;
+    const outcome = await limiter.consume(key).catch((refusal: unknown) => {
+      if (refusal instanceof RateLimiterRes) return refusal;
+      throw refusal;
+    });
+    const resetS = Math.max(1, Math.ceil(outcome.msBeforeNext / 1000));
+    response.set({
+      "RateLimit-Limit": String(points),
+      "RateLimit-Remaining": String(outcome.remainingPoints),
+      "RateLimit-Reset": String(resetS),
+      "RateLimit-Policy": `${points};w=${Math.ceil(duration)}`,
+    });
+    if (outcome.consumedPoints <= points) return next();
+    throw new ClientError(429, "rate_limited", "Too many requests", { retryAfterS: resetS });
+  };
+}
+
+function clientNetwork(ip: string | undefined): string {
+  // Undefined once the connection is gone: nobody reads the reply, and all such requests may share one count.
+  if (ip === undefined || !ipaddr.isValid(ip)) return "unknown";
+  const address = ipaddr.process(ip);
+  if (address.kind() === "ipv4") return address.toString();
+  return Buffer.from(address.toByteArray()).toString("hex", 0, 8);
+}

@@ -1,0 +1,87 @@
+import { z } from "zod";
+import { badRequest } from "../errors.ts";
+
+const MAX_CODE_CHARACTERS = 100_000;
+const MAX_CONTEXT_CHARACTERS = 10_000;
+const MAX_TIMEOUT_MS = 300_000;
+const MAX_STDIN_CHARACTERS = 1_000_000;
+
+const KEYWORDS = new Set(
+  (
+    "False None True and as assert async await break class continue def del elif else except finally for from global if " +
+    "import in is lambda nonlocal not or pass raise return try while with yield"
+  ).split(" "),
+);
+const IDENTIFIER = /^[\p{XID_Start}_]\p{XID_Continue}*$/u;
+
+/** A name that a Python variable may have, and that means nothing to the interpreter itself. */
+function isVariableName(name: string): boolean {
+  return IDENTIFIER.test(name) && !KEYWORDS.has(name) && !(name.startsWith("__") && name.endsWith("__"));
+}
+
+/** Texts and their order are part of the HTTP contract. */
+const code = z
+  .string({
+    error: ({ input }) =>
+      input === undefined || input === null
+        ? 'No code provided. Please include "code" in the request body.'
+        : "Code must be a string.",
+  })
+  .max(MAX_CODE_CHARACTERS, `Code too long. Maximum length: ${MAX_CODE_CHARACTERS} characters.`)
+  .refine((text) => text.trim() !== "", "Code cannot be empty")
+  .refine((text) => text.replace(/\\[ntr]/g, "").trim() !== "", "Code cannot contain only whitespace")
+  .meta({ description: "Python source. The value of its last expression is the result.", example: "1 + 1" });
+
+const context = z
+  .custom<Record<string, unknown>>(isPlainObject, "Context must be an object (key-value pairs).")
+  .refine(
+    (value) => JSON.stringify(value).length <= MAX_CONTEXT_CHARACTERS,
+    `Context too large. Maximum size: ${MAX_CONTEXT_CHARACTERS} characters.`,
+  )
+  .refine((value) => Object.keys(value).every(isVariableName), "Context keys must be valid Python names.")
+  .meta({ description: "Global variables of the execution, as JSON data.", type: "object" });
+
+const timeout = z
+  .number("Timeout must be a positive number (milliseconds).")
+  .refine((value) => value > 0, "Timeout must be a positive number (milliseconds).")
+  .max(MAX_TIMEOUT_MS, `Timeout too large. Maximum: ${MAX_TIMEOUT_MS}ms (5 minutes).`)
+  .meta({ description: "Wall time the code may take, ms.", example: 5000 });
+
+const stdin = z
+  .string("Stdin must be a string.")
+  .max(MAX_STDIN_CHARACTERS, `Stdin too long. Maximum length: ${MAX_STDIN_CHARACTERS} characters.`)
+  .meta({ description: "What `input()` and `sys.stdin` read." });
+
+const environment = z
+  .string("Environment must be a string.")
+  .regex(/^[a-z0-9][a-z0-9_-]{0,63}$/, "Invalid environment name.")
+  .meta({ description: "Package set to run in.", example: "stdlib" });
+
+/** Body of `POST /api/execute`. Keys stand in the order in which they are checked. */
+export const executeBody = z.object({
+  code,
+  context: context.optional(),
+  timeout: timeout.optional(),
+  stdin: stdin.optional(),
+  environment: environment.optional(),
+});
+
+export type ExecuteBody = z.output<typeof executeBody>;
+
+function isPlainObject(value: unknown): boolean {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/**
+ * Checks a request's body.
+ *
+ * @param isForm the body came from a form, where a number is text.
+ * @throws {ClientError} 400 with the first thing that is wrong.
+ */
+export function parseBody<T extends z.ZodType>(schema: T, body: unknown, isForm = false): z.output<T> {
+  const given = isPlainObject(body) ? { ...(body as Record<string, unknown>) } : {};
+  if (isForm && typeof given.timeout === "string" && given.timeout.trim() !== "") given.timeout = Number(given.timeout);
+  const parsed = schema.safeParse(given);
+  if (!parsed.success) throw badRequest("invalid_request", parsed.error.issues[0]?.message ?? "Invalid request");
+  return parsed.data;
+}

@@ -1,0 +1,116 @@
+/**
+ * A memory image: an interpreter's linear memory without its zero pages, and what must fit for it to be used.
+ *
+ *     8 bytes  "PYEXIMAG"
+ *     u32 le   format version
+ *     u32 le   length of the header, bytes
+ *     header   JSON in UTF-8: an `ImageHeader`
+ *     data     the runs' bytes, one after another
+ *
+ * Imports nothing, since both the host and the guest use it.
+ */
+
+const MAGIC = "PYEXIMAG";
+export const IMAGE_VERSION = 1;
+const PREFIX_BYTES = 16;
+const BLOCK_BYTES = 4096;
+
+/** The memory between `start` and `end`, bytes, multiples of 4096, which is not zero. */
+export type Run = readonly [start: number, end: number];
+
+export interface ImageHeader {
+  readonly heapBytes: number;
+  /** Length of the function table: a call through a slot that is not there would trap, or worse, hit another function. */
+  readonly tableLength: number;
+  readonly freeTableSlots: readonly number[];
+  /** References from Python into JavaScript. */
+  readonly references: number;
+  readonly stackPointer: number;
+  readonly runs: readonly Run[];
+}
+
+/** The bytes are no image, a damaged one, or one for another interpreter. */
+export class ImageFormatError extends Error {
+  override readonly name = "ImageFormatError";
+}
+
+/** Runs of non-zero blocks. @param memory length a multiple of 4096. */
+export function findRuns(memory: Uint8Array): Run[] {
+  const words = new BigUint64Array(memory.buffer, memory.byteOffset, memory.length / 8);
+  const isZero = (block: number) => {
+    const end = (block + BLOCK_BYTES) / 8;
+    for (let word = block / 8; word < end; word++) if (words[word] !== 0n) return false;
+    return true;
+  };
+  const runs: [number, number][] = [];
+  for (let block = 0; block < memory.length; block += BLOCK_BYTES) {
+    if (isZero(block)) continue;
+    const last = runs.at(-1);
+    if (last && last[1] === block) last[1] = block + BLOCK_BYTES;
+    else runs.push([block, block + BLOCK_BYTES]);
+  }
+  return runs;
+}
+
+export function encodeImage(memory: Uint8Array, facts: Omit<ImageHeader, "runs" | "heapBytes">): Uint8Array {
+  const runs = findRuns(memory);
+  const header = new TextEncoder().encode(JSON.stringify({ heapBytes: memory.length, ...facts, runs }));
+  const dataBytes = runs.reduce((sum, [start, end]) => sum + end - start, 0);
+  const image = new Uint8Array(PREFIX_BYTES + header.length + dataBytes);
+  new TextEncoder().encodeInto(MAGIC, image);
+  const view = new DataView(image.buffer);
+  view.setUint32(8, IMAGE_VERSION, true);
+  view.setUint32(12, header.length, true);
+  image.set(header, PREFIX_BYTES);
+  let position = PREFIX_BYTES + header.length;
+  for (const [start, end] of runs) {
+    image.set(memory.subarray(start, end), position);
+    position += end - start;
+  }
+  return image;
+}
+
+/** @throws {ImageFormatError} naming the first thing that is wrong. */
+export function decodeImage(image: Uint8Array): { header: ImageHeader; data: Uint8Array } {
+  if (image.length < PREFIX_BYTES || String.fromCharCode(...image.subarray(0, 8)) !== MAGIC) {
+    throw new ImageFormatError("not a memory image");
+  }
+  const view = new DataView(image.buffer, image.byteOffset, image.byteLength);
+  const version = view.getUint32(8, true);
+  if (version !== IMAGE_VERSION) throw new ImageFormatError(`image version ${version}, not ${IMAGE_VERSION}`);
+  const headerBytes = view.getUint32(12, true);
+  if (PREFIX_BYTES + headerBytes > image.length) throw new ImageFormatError("the image is cut off");
+  let header: ImageHeader;
+  try {
+    const text = new TextDecoder("utf-8", { fatal: true });
+    header = JSON.parse(text.decode(image.subarray(PREFIX_BYTES, PREFIX_BYTES + headerBytes)));
+  } catch (cause) {
+    throw new ImageFormatError("the header is not JSON in UTF-8", { cause });
+  }
+  const data = image.subarray(PREFIX_BYTES + headerBytes);
+  check(header, data.length);
+  return { header, data };
+}
+
+function check(header: ImageHeader, dataBytes: number): void {
+  const isSize = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
+  const { heapBytes, tableLength, references, stackPointer, freeTableSlots, runs } = header ?? {};
+  if (![heapBytes, tableLength, references, stackPointer].every(isSize) || !Array.isArray(freeTableSlots)) {
+    throw new ImageFormatError("the header lacks a field");
+  }
+  if (!Array.isArray(runs)) throw new ImageFormatError("the header lacks the runs");
+  let previousEnd = 0;
+  let total = 0;
+  for (const run of runs as readonly unknown[]) {
+    const [start, end] = Array.isArray(run) ? (run as number[]) : [];
+    if (!isSize(start) || !isSize(end)) throw new ImageFormatError("a run is not a pair of sizes");
+    const ordered =
+      (start as number) >= previousEnd && (end as number) > (start as number) && (end as number) <= heapBytes;
+    if (!ordered || (start as number) % BLOCK_BYTES !== 0 || (end as number) % BLOCK_BYTES !== 0) {
+      throw new ImageFormatError("the runs are out of order, or outside the heap");
+    }
+    previousEnd = end as number;
+    total += (end as number) - (start as number);
+  }
+  if (total !== dataBytes) throw new ImageFormatError("the data does not fit the runs");
+}

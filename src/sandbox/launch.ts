@@ -1,0 +1,60 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { createRequire } from "node:module";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { denoBinary } from "./deno-binary.ts";
+import type { GuestOptions } from "./protocol.ts";
+
+export const GUEST_DIR = fileURLToPath(new URL("../guest/", import.meta.url));
+/** The modules that the guest imports from this folder. */
+export const SHARED_FILES = ["protocol.ts", "archive-format.ts", "image-format.ts"].map((name) =>
+  fileURLToPath(new URL(name, import.meta.url)),
+);
+export const PYODIDE_DIR = path.dirname(createRequire(import.meta.url).resolve("pyodide/package.json"));
+
+const WASM_PAGES_PER_MB = 16;
+
+export interface LaunchOptions {
+  readonly guest: Omit<GuestOptions, "pyodideDir">;
+  /** Most WebAssembly memory, MiB. */
+  readonly memoryMb: number;
+}
+
+/** The command that starts a sandbox process: Deno with no permission but to read the named files until it is ready. */
+export function sandboxCommand({ guest, memoryMb }: LaunchOptions): {
+  command: string;
+  args: string[];
+  readable: string[];
+} {
+  const { snapshotPath, environment } = guest;
+  const files = [snapshotPath, environment?.archivePath, environment?.imagePath].filter((file) => file != null);
+  const readable = [GUEST_DIR, ...SHARED_FILES, PYODIDE_DIR, ...files];
+  const args = [
+    "run",
+    "--quiet",
+    "--no-prompt",
+    "--no-remote",
+    "--no-npm",
+    "--cached-only",
+    "--no-config",
+    "--no-lock",
+    "--no-check",
+    `--allow-read=${readable.join(",")}`,
+    "--deny-write",
+    "--deny-net",
+    "--deny-env",
+    "--deny-run",
+    "--deny-ffi",
+    "--deny-sys",
+    "--deny-import",
+    `--v8-flags=--disallow-code-generation-from-strings,--wasm-max-mem-pages=${memoryMb * WASM_PAGES_PER_MB}`,
+    path.join(GUEST_DIR, "main.ts"),
+  ];
+  return { command: denoBinary(), args, readable };
+}
+
+/** Starts the process with pipes and an empty environment. Its end is the caller's to watch. */
+export function launch(options: LaunchOptions): ChildProcess {
+  const { command, args } = sandboxCommand(options);
+  return spawn(command, args, { stdio: ["pipe", "pipe", "pipe"], env: {}, cwd: path.parse(command).root });
+}

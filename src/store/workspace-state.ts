@@ -1,0 +1,140 @@
+import fs from "node:fs/promises";
+import path from "node:path";
+import { BlobFolder } from "./blob-folder.ts";
+import { syncFolder, writeDurably } from "./durable-file.ts";
+import { WorkspaceIndex } from "./workspace-index.ts";
+
+/** An index whose blobs stay on disk until it is released. */
+export interface Snapshot {
+  readonly index: WorkspaceIndex;
+  /** Ends when blobs that only this snapshot needed are gone. Never rejects. */
+  release(): Promise<void>;
+}
+
+/** One workspace that is in use: its index in memory, its blobs, and the queue in which changes to it take turns. */
+export class WorkspaceState {
+  readonly blobs: BlobFolder;
+  readonly #folder: string;
+  readonly #principal: string;
+  readonly #snapshots = new Map<WorkspaceIndex, number>();
+  /** Blobs that the current index does not need; a snapshot still may. */
+  readonly #garbage = new Set<string>();
+  #index: WorkspaceIndex;
+  #lastTurn: Promise<unknown> = Promise.resolve();
+  #closed = false;
+
+  private constructor(folder: string, principal: string, index: WorkspaceIndex, blobs: BlobFolder) {
+    this.#folder = folder;
+    this.#principal = principal;
+    this.#index = index;
+    this.blobs = blobs;
+  }
+
+  /** @throws {Error} if there is an index that cannot be read; an empty workspace in its place would lose the files. */
+  static async load(folder: string, principal: string): Promise<WorkspaceState> {
+    const blobs = new BlobFolder(path.join(folder, "blobs"), path.join(folder, "incoming"));
+    const made = await fs.mkdir(folder, { recursive: true, mode: 0o700 });
+    const index = (await readIndex(indexFile(folder))) ?? WorkspaceIndex.empty(Date.now());
+    await blobs.prepare(index.blobs);
+    if (made !== undefined) await syncFolder(path.dirname(folder));
+    return new WorkspaceState(folder, principal, index, blobs);
+  }
+
+  get index(): WorkspaceIndex {
+    return this.#index;
+  }
+
+  snapshot(): Snapshot {
+    const index = this.#index;
+    this.#snapshots.set(index, (this.#snapshots.get(index) ?? 0) + 1);
+    let released = false;
+    const release = async () => {
+      if (released) return;
+      released = true;
+      const left = (this.#snapshots.get(index) ?? 1) - 1;
+      if (left > 0) return void this.#snapshots.set(index, left);
+      this.#snapshots.delete(index);
+      if (this.#garbage.size > 0) await this.#inTurn(() => this.#sweep());
+    };
+    return { index, release };
+  }
+
+  /**
+   * Changes the workspace durably, or not at all.
+   *
+   * @param plan makes the next index from the current one; what it throws, this throws.
+   * @param storeBlobs stores the contents that are missing, durably.
+   */
+  change(
+    plan: (current: WorkspaceIndex) => WorkspaceIndex,
+    storeBlobs: (isMissing: (sha256: string) => boolean) => Promise<void> = async () => {},
+  ): Promise<void> {
+    return this.#inTurn(async () => {
+      if (this.#closed) throw new Error("the workspace store is closed");
+      const current = this.#index;
+      const next = plan(current);
+      try {
+        await storeBlobs((sha256) => next.blobs.has(sha256) && !current.blobs.has(sha256));
+        await writeDurably(indexFile(this.#folder), path.join(this.#folder, "incoming"), next.toJson(this.#principal));
+      } catch (error) {
+        this.#addGarbage(next, current);
+        await this.#sweep();
+        throw error;
+      }
+      this.#index = next;
+      await syncFolder(this.#folder);
+      this.#addGarbage(current, next);
+      await this.#sweep();
+    });
+  }
+
+  /** Waits for the changes that have begun; later ones fail. */
+  close(): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#closed = true;
+    });
+  }
+
+  #inTurn<T>(action: () => Promise<T>): Promise<T> {
+    const turn = this.#lastTurn.then(action, action);
+    this.#lastTurn = turn.catch(() => {});
+    return turn;
+  }
+
+  #addGarbage(old: WorkspaceIndex, kept: WorkspaceIndex): void {
+    for (const sha256 of old.blobs) if (!kept.blobs.has(sha256)) this.#garbage.add(sha256);
+  }
+
+  /** Only in turn: a change that is storing the same content must not lose it. */
+  async #sweep(): Promise<void> {
+    for (const sha256 of this.#garbage) {
+      const needed = this.#index.blobs.has(sha256);
+      const held = !needed && this.#snapshots.keys().some((index) => index.blobs.has(sha256));
+      if (held) continue;
+      // A blob that cannot be deleted now stays in the set for the next time; `prepare` would find it too.
+      try {
+        if (!needed) await this.blobs.delete(sha256);
+        this.#garbage.delete(sha256);
+      } catch {}
+    }
+  }
+}
+
+function indexFile(folder: string): string {
+  return path.join(folder, "index.json");
+}
+
+async function readIndex(file: string): Promise<WorkspaceIndex | undefined> {
+  let text: string;
+  try {
+    text = await fs.readFile(file, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
+  try {
+    return WorkspaceIndex.parse(text);
+  } catch (cause) {
+    throw new Error(`${file} is damaged`, { cause });
+  }
+}
