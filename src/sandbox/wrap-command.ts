@@ -56,6 +56,13 @@ export const RUNTIME_MEMORY_BYTES = 2 * 1024 * 1024 * 1024;
 /** An empty folder of the package, which exists wherever the server runs: the scratch root is mounted on it. */
 const SCRATCH_ROOT = fileURLToPath(new URL("scratch/", import.meta.url)).replace(/\/$/, "");
 
+/**
+ * Stands in for /proc/self/maps, where the C library looks for the main thread's stack: without it Deno panics in its
+ * TypeScript parser. It says that any address may be stack; the C library takes the end from elsewhere. A real /proc
+ * would also give code that can only read and write files the process's memory, /proc/self/mem.
+ */
+const MAPS = fileURLToPath(new URL("proc-self-maps.txt", import.meta.url));
+
 const OPEN_FILES = 256;
 /** Threads, rather: V8 and Tokio start some for each core, and a few for themselves. */
 const PROCESSES = 64 + os.availableParallelism();
@@ -166,7 +173,10 @@ function visibleFiles(plan: IsolationPlan, facts: HostFacts, request: SandboxCom
   const tools = [facts.programs.prlimit, ...(dropsInside(plan) ? [facts.programs.setpriv] : [])];
   const all = [request.command, ...facts.libraries, ...tools, ...request.readOnlyPaths];
   const inside = [...new Set(all.filter((file) => file !== undefined).map((file) => path.resolve(file)))];
-  return inside.toSorted((a, b) => a.length - b.length).map((file) => [file, realpathSync(file)]);
+  const files = inside
+    .toSorted((a, b) => a.length - b.length)
+    .map((file): [string, string] => [file, realpathSync(file)]);
+  return [...files, ["/proc/self/maps", MAPS]];
 }
 
 /** @returns `["/a", "/a/b"]` for `/a/b/c`. */
@@ -191,10 +201,10 @@ function bubblewrap(plan: IsolationPlan, facts: HostFacts, request: SandboxComma
   args.push("--die-with-parent", "--new-session", "--hostname", "sandbox");
   const visible = visibleFiles(plan, facts, request);
   // Left to itself bubblewrap makes the folders on the way to a mount for their owner only.
-  const folders = new Set([...visible.flatMap(([inside]) => ancestors(inside)), "/proc", "/proc/self", "/dev"]);
+  const folders = new Set([...visible.flatMap(([inside]) => ancestors(inside)), "/dev"]);
   for (const folder of folders) args.push("--perms", "0755", "--dir", folder);
   for (const [inside, outside] of visible) args.push("--ro-bind", outside, inside);
-  // Deno asks /proc/self/exe for its own path; there is no other use for /proc, so nothing of it is mounted.
+  // Deno asks /proc/self/exe for its own path. No more of /proc is needed, so none is mounted.
   args.push("--symlink", request.command, "/proc/self/exe", "--dev-bind", "/dev/urandom", "/dev/urandom");
   args.push("--remount-ro", "/", "--chdir", "/");
   return args;
@@ -208,7 +218,7 @@ function unshare(plan: IsolationPlan, facts: HostFacts, request: SandboxCommand)
   const shell = program(facts, "sh");
   if (!plan.scratchRoot) return [...args, shell, "-c", HOLD, "sh"];
   const visible = [...visibleFiles(plan, facts, request), ["/dev/urandom", "/dev/urandom"] as [string, string]];
-  const folders = ["proc/self"];
+  const folders: string[] = [];
   const files: string[] = [];
   const table: string[] = [];
   for (const [inside, outside] of visible) {

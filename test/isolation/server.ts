@@ -66,7 +66,8 @@ async function main(scenario: Scenario): Promise<void> {
     connections++;
     // An attacker that ends without closing its connection resets it.
     socket.on("error", () => {});
-    socket.end("HTTP/1.1 204 No Content\r\n\r\n");
+    // Not before the request is there: closing with unread bytes resets the connection, and the answer is lost.
+    socket.once("data", () => socket.end("HTTP/1.1 204 No Content\r\n\r\n"));
   });
   await once(listener.listen(0, "127.0.0.1"), "listening");
   const { port } = listener.address() as AddressInfo;
