@@ -8,7 +8,7 @@ import { verifySecurityLog } from "./audit/verify-security-log.ts";
 import { loadConfig } from "./config.ts";
 import { doctor } from "./doctor.ts";
 import { StartupError } from "./errors.ts";
-import { openEnvironments, startRuntime, startServer } from "./server.ts";
+import { openEnvironments, openHost, startRuntime, startServer } from "./server.ts";
 
 const STOP_GRACE_MS = 10_000;
 
@@ -92,7 +92,7 @@ async function runDoctor(): Promise<number> {
 
 async function build([name]: string[]): Promise<number> {
   const config = loadConfig();
-  const { environments, close } = await openEnvironments(config, createLogger("info"));
+  const { environments, close } = await openEnvironments(config, createLogger("info"), await openHost(config));
   try {
     await environments.prepare(name);
     for (const { name, image, packages } of environments.list()) {
