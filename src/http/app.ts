@@ -42,9 +42,7 @@ export function createApp({ config, engine, logger, version, facts }: AppOptions
       strictTransportSecurity: false,
     }),
   );
-  app.use(
-    cors({ origin: config.CORS_ORIGIN === "" ? "*" : config.CORS_ORIGIN.split(","), exposedHeaders: ["X-Request-Id"] }),
-  );
+  app.use(cors({ origin: corsOrigin(config.CORS_ORIGIN), exposedHeaders: ["X-Request-Id"] }));
   app.use(express.json({ limit: MAX_JSON_BYTES }));
   app.use(express.urlencoded({ limit: MAX_JSON_BYTES, extended: true }));
   app.use(executeRoutes({ engine, defaultTimeoutMs: config.EXECUTION_TIMEOUT_MS }));
@@ -66,6 +64,12 @@ export function createApp({ config, engine, logger, version, facts }: AppOptions
   app.use(notFoundHandler);
   app.use(errorHandler(logger));
   return app;
+}
+
+/** `*` must be a text: in a list the middleware would compare it with the origin. */
+function corsOrigin(setting: string): string | string[] {
+  const origins = setting.split(",").map((origin) => origin.trim());
+  return setting.trim() === "" || origins.includes("*") ? "*" : origins;
 }
 
 /** A request's name in replies and logs: the caller's own, if it is a plain one. */

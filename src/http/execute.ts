@@ -1,7 +1,7 @@
 import express, { type Request, type Response, Router } from "express";
 import type { Engine } from "../engine/engine.ts";
 import type { ExecutionResult } from "../engine/execution.ts";
-import { badRequest } from "../errors.ts";
+import { badRequest, ClientError } from "../errors.ts";
 import { anonymous } from "./principal.ts";
 import { type ExecuteBody, executeBody, parseBody } from "./validation.ts";
 
@@ -59,7 +59,8 @@ async function run(body: ExecuteBody, options: ExecuteOptions, response: Respons
 export function clientGone(response: Response): AbortSignal {
   const controller = new AbortController();
   response.once("close", () => {
-    if (!response.writableFinished) controller.abort(new Error("the client closed the connection"));
+    // Nobody reads this reply; as an error of the client's it is not logged as a fault of the server's.
+    if (!response.writableFinished) controller.abort(new ClientError(499, "client_gone", "The client went away"));
   });
   return controller.signal;
 }
