@@ -1,7 +1,7 @@
 import { pino } from "pino";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { ExecutionRequest, ExecutionResult } from "../../src/engine/execution.ts";
-import { startEngine } from "../../src/server.ts";
+import { startRuntime } from "../../src/server.ts";
 import { testConfig } from "./config.ts";
 
 export interface TestEngine {
@@ -13,10 +13,11 @@ export interface TestEngine {
 
 /** Real sandboxes without HTTP in front of them. */
 export async function startTestEngine(settings: Record<string, string> = {}): Promise<TestEngine> {
-  const { engine } = await startEngine(testConfig(settings), pino({ level: "silent" }));
+  const { engine } = await startRuntime(testConfig(settings), pino({ level: "silent" }));
   return {
     engine,
-    run: (code, request = {}) => engine.execute({ code, timeoutMs: 10_000, principal: "test", ...request }),
+    run: (code, request = {}) =>
+      engine.execute({ code, environment: "stdlib", timeoutMs: 10_000, principal: "test", ...request }),
     stop: () => engine.pool.stop(0),
   };
 }
