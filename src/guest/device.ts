@@ -141,7 +141,8 @@ export class Devices {
       if (this.#displayBytes > MAX_DISPLAY_BYTES) throw new this.#fs.ErrnoError(ERRNO.ENOSPC);
       this.#host.display(argument);
     } else if (typeof operation === "string") {
-      this.#answer = this.#encoder.encode(JSON.stringify(this.#host.call(operation, argument)));
+      const { value, error } = this.#host.call(operation, argument);
+      this.#answer = this.#encoder.encode(JSON.stringify({ value, error }));
       this.#answerPosition = 0;
     } else {
       throw new this.#fs.ErrnoError(ERRNO.EINVAL);
