@@ -4,7 +4,7 @@
  * It holds on to everything that its thread offered when it began, before anything was revoked or closed: the strongest
  * position there is. What it finds by looking around later is the realm's own test.
  */
-const { Deno: host, fetch, WebSocket, Worker, navigator, process: node } = globalThis;
+const { Deno: host, fetch, WebSocket, Worker, process: node } = globalThis;
 
 function expect(holds) {
   if (!holds) throw new Error("nothing");
@@ -90,7 +90,7 @@ const lookingAround = {
 
 const fromStrings = {
   // biome-ignore lint/security/noGlobalEval: it is what must not work.
-  evaluates: () => expect((0, eval)("1 + 1") === 2),
+  evaluates: () => expect(eval("1 + 1") === 2),
   constructsFunctions: () => expect(new Function("return 2")() === 2),
   constructsByConstructor: () => expect("".constructor.constructor("return 2")() === 2),
   constructsAsync: () => expect(Object.getPrototypeOf(async () => {}).constructor("return 2")),

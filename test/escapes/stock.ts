@@ -58,8 +58,10 @@ export class Stock {
       stdio: ["pipe", "pipe", "ignore"],
     });
     this.#process.stdin?.on("error", () => {});
-    await this.#lines.next();
-    return this.#lines;
+    const lines = createInterface({ input: this.#process.stdout as NodeJS.ReadableStream })[Symbol.asyncIterator]();
+    await lines.next();
+    this.#lines = lines;
+    return lines;
   }
 
   async #end(): Promise<void> {
