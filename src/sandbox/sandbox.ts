@@ -424,8 +424,8 @@ class Connection {
     process.stderr?.setEncoding("utf8").on("data", (text: string) => {
       this.#diagnostics = (this.#diagnostics + text).slice(-MAX_DIAGNOSTICS_BYTES);
     });
-    // A process that was killed closes its pipe under our writes; its end is reported by "close".
-    process.stdin?.on("error", () => {});
+    // A process that was killed closes its pipes under our hands; its end is reported by "close".
+    for (const pipe of [process.stdin, process.stdout, process.stderr]) pipe?.on("error", () => {});
     this.ended = new Promise((resolve) => {
       const end = (reason: string) => {
         this.endReason ??= reason;
