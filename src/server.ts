@@ -10,7 +10,8 @@ import type { Config } from "./config.ts";
 import { Engine } from "./engine/engine.ts";
 import { SandboxPool } from "./engine/pool.ts";
 import { ArchiveReader } from "./environments/archive-reader.ts";
-import { Environments, loadDefinitions } from "./environments/environments.ts";
+import { denoCache } from "./environments/deno-cache.ts";
+import { Environments, loadDefinitions, STDLIB } from "./environments/environments.ts";
 import { ImageCache } from "./environments/image-cache.ts";
 import { PackageSetBuilder } from "./environments/package-set.ts";
 import { createPackageSources } from "./environments/package-sources.ts";
@@ -54,7 +55,12 @@ export async function openHost(config: Config): Promise<Omit<SandboxOptions, "gu
   await mkdir(config.CACHE_DIR, { recursive: true }).catch(() => {});
   const isolation = await detectIsolation(config, { readOnlyPaths: [GUEST_DIR, PYODIDE_DIR, config.CACHE_DIR] });
   assertIsolation(isolation, config);
-  return { memoryMb: config.SANDBOX_MEMORY_MB, startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS, isolation };
+  return {
+    memoryMb: config.SANDBOX_MEMORY_MB,
+    startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS,
+    isolation,
+    denoDir: null,
+  };
 }
 
 /** Package sources, and the environments that are made from them; nothing is built yet. */
@@ -64,16 +70,13 @@ export async function openEnvironments(config: Config, logger: Logger, host: Omi
   const wheels = new WheelStore(path.join(config.DATA_DIR, "packages"), remote);
   const sources = await createPackageSources(config, { lock, remote, store: wheels });
   const sets = new PackageSetBuilder(path.join(config.CACHE_DIR, "archives"), { store: wheels, lock });
+  const images = new ImageCache({ cacheDir: config.CACHE_DIR, host, onProgress: (message) => logger.info(message) });
   const environments = new Environments({
     definitions: await loadDefinitions(config),
     sources,
     python: lock.python,
     sets,
-    images: new ImageCache({
-      cacheDir: config.CACHE_DIR,
-      host,
-      onProgress: (message) => logger.info(message),
-    }),
+    images,
     cacheDir: config.CACHE_DIR,
     sourcesFingerprint: await fingerprintSources(config),
     strict: config.ENVIRONMENT_STRICT,
@@ -82,7 +85,7 @@ export async function openEnvironments(config: Config, logger: Logger, host: Omi
   });
   const folder = path.join(config.DATA_DIR, "packages", "principals");
   const store = new PackageStore({ folder, sources, python: lock.python, wheels, sets });
-  return { environments, store, close: () => remote.close() };
+  return { environments, images, store, close: () => remote.close() };
 }
 
 /**
@@ -92,8 +95,20 @@ export async function openEnvironments(config: Config, logger: Logger, host: Omi
  */
 export async function startRuntime(config: Config, logger: Logger): Promise<Runtime> {
   const host = await openHost(config);
-  const { environments, store, close } = await openEnvironments(config, logger, host);
+  const { environments, images, store, close } = await openEnvironments(config, logger, host);
   await environments.prepare();
+  const guestOf = (name: string) => ({
+    snapshotPath: environments.get(name).snapshotPath,
+    environment: environments.get(name).guest,
+    preload: [],
+    maxHeapBytes: config.SANDBOX_MAX_HEAP_MB * 1024 * 1024,
+    hashCheckpoint: false,
+  });
+  const denoDir = await denoCache({
+    cacheDir: config.CACHE_DIR,
+    key: await images.runtimeKey(),
+    sandbox: { ...host, guest: guestOf(STDLIB) },
+  });
 
   const pool = new SandboxPool({
     size: config.POOL_SIZE,
@@ -101,19 +116,7 @@ export async function startRuntime(config: Config, logger: Logger): Promise<Runt
     maxExecutions: config.SANDBOX_MAX_EXECUTIONS,
     maxAgeMs: config.SANDBOX_MAX_AGE_MS,
     environment: environments.defaultName,
-    start: (name) => {
-      const { snapshotPath, guest } = environments.get(name);
-      return Sandbox.start({
-        guest: {
-          snapshotPath,
-          environment: guest,
-          preload: [],
-          maxHeapBytes: config.SANDBOX_MAX_HEAP_MB * 1024 * 1024,
-          hashCheckpoint: false,
-        },
-        ...host,
-      });
-    },
+    start: (name) => Sandbox.start({ ...host, denoDir, guest: guestOf(name) }),
   });
   pool.on("ready", (sandbox) => logger.debug({ pid: sandbox.pid, bootMs: sandbox.bootMs }, "sandbox ready"));
   pool.on("startFailed", (error) => logger.error({ err: error }, "a sandbox could not be started; trying again"));

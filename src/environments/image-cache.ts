@@ -74,6 +74,11 @@ export class ImageCache {
     return await this.#once(name, key, `the environment "${name}"`, snapshot.path, { ...environment, imagePath: null });
   }
 
+  /** Names the program that makes images, and that runs them. */
+  async runtimeKey(): Promise<string> {
+    return await this.#key("runtime", null);
+  }
+
   /** SHA-256 over the program that makes images, and `inputs`. */
   async #key(kind: string, inputs: unknown): Promise<string> {
     this.#runtimeHash ??= hashRuntime();

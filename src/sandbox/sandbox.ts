@@ -238,6 +238,12 @@ export class Sandbox {
     return this.#connection.endReason;
   }
 
+  /** Lets an idle process end by itself. */
+  async end(): Promise<void> {
+    this.#connection.closeInput();
+    await this.ended;
+  }
+
   /** Ends the process now. A job on it ends as killed. */
   kill(reason: string): void {
     this.#connection.kill(reason);
@@ -442,6 +448,10 @@ class Connection {
     const { stdin } = this.#process;
     if (!stdin?.writable) return;
     for (const chunk of encodeFrame(nonce, message, ...body)) stdin.write(chunk);
+  }
+
+  closeInput(): void {
+    this.#process.stdin?.end();
   }
 
   kill(reason: string): void {
