@@ -11,7 +11,7 @@ import { Engine } from "./engine/engine.ts";
 import { SandboxPool } from "./engine/pool.ts";
 import { ArchiveReader } from "./environments/archive-reader.ts";
 import { Environments, loadDefinitions } from "./environments/environments.ts";
-import { ImageCache } from "./environments/image-cache.ts";
+import { ImageCache, unusableCache } from "./environments/image-cache.ts";
 import { PackageSetBuilder } from "./environments/package-set.ts";
 import { createPackageSources } from "./environments/package-sources.ts";
 import { PackageStore } from "./environments/package-store.ts";
@@ -47,11 +47,13 @@ export interface Runtime {
 /**
  * How a sandbox process is started on this host; the operating system's layers are tried out, not assumed.
  *
- * @throws {StartupError} if a layer that ISOLATION_REQUIRED names does not work here.
+ * @throws {StartupError} if the cache folder cannot be made, or a layer that ISOLATION_REQUIRED names does not work here.
  */
 export async function openHost(config: Config): Promise<Omit<SandboxOptions, "guest">> {
   // Made here, since only what exists can be made visible inside.
-  await mkdir(config.CACHE_DIR, { recursive: true }).catch(() => {});
+  await mkdir(config.CACHE_DIR, { recursive: true }).catch((cause) => {
+    throw unusableCache(config.CACHE_DIR, cause);
+  });
   const isolation = await detectIsolation(config, { readOnlyPaths: [GUEST_DIR, PYODIDE_DIR, config.CACHE_DIR] });
   assertIsolation(isolation, config);
   return { memoryMb: config.SANDBOX_MEMORY_MB, startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS, isolation };
