@@ -12,7 +12,7 @@ import { SandboxPool } from "./engine/pool.ts";
 import { ArchiveReader } from "./environments/archive-reader.ts";
 import { denoCache } from "./environments/deno-cache.ts";
 import { Environments, loadDefinitions, STDLIB } from "./environments/environments.ts";
-import { ImageCache } from "./environments/image-cache.ts";
+import { ImageCache, unusableCache } from "./environments/image-cache.ts";
 import { PackageSetBuilder } from "./environments/package-set.ts";
 import { createPackageSources } from "./environments/package-sources.ts";
 import { PackageStore } from "./environments/package-store.ts";
@@ -48,11 +48,13 @@ export interface Runtime {
 /**
  * How a sandbox process is started on this host; the operating system's layers are tried out, not assumed.
  *
- * @throws {StartupError} if a layer that ISOLATION_REQUIRED names does not work here.
+ * @throws {StartupError} if the cache folder cannot be made, or a layer that ISOLATION_REQUIRED names does not work here.
  */
 export async function openHost(config: Config): Promise<Omit<SandboxOptions, "guest">> {
   // Made here, since only what exists can be made visible inside.
-  await mkdir(config.CACHE_DIR, { recursive: true }).catch(() => {});
+  await mkdir(config.CACHE_DIR, { recursive: true }).catch((cause) => {
+    throw unusableCache(config.CACHE_DIR, cause);
+  });
   const isolation = await detectIsolation(config, { readOnlyPaths: [GUEST_DIR, PYODIDE_DIR, config.CACHE_DIR] });
   assertIsolation(isolation, config);
   return {

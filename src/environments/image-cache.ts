@@ -149,14 +149,19 @@ export class ImageCache {
       await writeAtomically(imagePath, image);
       await writeAtomically(manifestPath(imagePath), JSON.stringify(manifest, null, 2));
     } catch (cause) {
-      const reason = (cause as NodeJS.ErrnoException).code ?? String(cause);
-      throw new StartupError(
-        `The cache folder ${cacheDir} cannot be written (${reason}). Make it writable, or set CACHE_DIR to a folder that is.`,
-        { cause },
-      );
+      throw unusableCache(cacheDir, cause);
     }
     await removeLeftovers(cacheDir);
   }
+}
+
+/** What to say where the cache folder cannot be made, or cannot be written. */
+export function unusableCache(cacheDir: string, cause: unknown): StartupError {
+  const reason = (cause as NodeJS.ErrnoException).code ?? String(cause);
+  return new StartupError(
+    `The cache folder ${cacheDir} cannot be written (${reason}). Make it writable, or set CACHE_DIR to a folder that is.`,
+    { cause },
+  );
 }
 
 /** @returns null if there is no image, or it is not byte for byte what was built. */
