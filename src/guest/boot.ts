@@ -96,11 +96,11 @@ export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInter
   const pythonVersion = pyodide.runPython("import sys; sys.version.split()[0]") as string;
   const runner = new Runner(exports);
   fs.ignorePermissions = false;
-  freeze(fs);
+  freeze(fs, ARCHIVE_MTIME_MS);
   boundStreams(module);
   const files = new TenantFiles(fs, (path) => mailbox.fetch("read-file", path));
   pyodide.setInterruptBuffer(new Uint8Array(options.shared.interrupt));
-  severReferences(module, exports);
+  severReferences(module);
   await revokePermissions();
   closeRealm();
   return {
