@@ -55,6 +55,7 @@ interface PoolEvents {
   /** A sandbox could not be started; another try follows. */
   startFailed: [error: Error];
   discarded: [reason: string];
+  rewound: [];
 }
 
 /** A sandbox that is the caller's alone until `use`'s callback has ended. */
@@ -219,6 +220,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
   async #release(slot: Slot, sandbox: Sandbox): Promise<void> {
     const verdict = await sandbox.idle;
     if (slot.sandbox !== sandbox) return;
+    if (verdict.state === "pristine") this.emit("rewound");
     const reason = this.#retirement(sandbox, verdict);
     if (reason === null) {
       slot.state = "idle";
