@@ -12,9 +12,15 @@ const MAX_RETRY_MS = 15_000;
 const charts = new Charts(byId("trend-chart", HTMLCanvasElement), byId("outcome-chart", HTMLCanvasElement));
 const pauseButton = byId("pause", HTMLButtonElement);
 const count = new Intl.NumberFormat();
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-const hour = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
-const day = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium", hourCycle: "h23" });
+const hour = new Intl.DateTimeFormat(undefined, { timeStyle: "short", hourCycle: "h23" });
+const day = new Intl.DateTimeFormat(undefined, {
+  day: "numeric",
+  month: "short",
+  hour: "2-digit",
+  minute: "2-digit",
+  hourCycle: "h23",
+});
 
 /** @type {AbortController | undefined} */
 let following;

@@ -4,7 +4,7 @@ import { confirmed } from "./dialogs.js";
 import { byId, element } from "./elements.js";
 import { readEvents } from "./event-stream.js";
 import { EXAMPLES } from "./examples.js";
-import { formatBytes } from "./format.js";
+import { formatBytes, formatMs } from "./format.js";
 import { RunOutput } from "./run-output.js";
 
 const DRAFT = "draft";
@@ -29,12 +29,12 @@ async function run() {
     let ended = false;
     for await (const event of readEvents(await send("/api/execute-stream", request))) {
       if (event.type === "stdout" || event.type === "stderr") output.write(event.type, event.content);
-      else if (event.type === "output") output.display(bundleOf(event));
+      else if (event.type === "output") output.display(event.data);
       else if (event.type === "result") {
         ended = true;
         output.finish(event, (line) => selectLine(code, line));
         showOutcome(event);
-      } else if (event.type === "error") throw new ApiError(500, event.error);
+      }
     }
     if (!ended) throw new ApiError(500, "The connection ended before the execution did.");
   } catch (error) {
@@ -48,19 +48,14 @@ async function run() {
   }
 }
 
-/** @param {{ type: "output", bundle?: Record<string, string> } & Record<string, unknown>} event */
-function bundleOf({ type: _, bundle, ...rest }) {
-  return bundle ?? /** @type {Record<string, string>} */ (rest);
-}
-
 /** @param {any} result */
-function showOutcome({ success, errorInfo, executionTime }) {
-  const time = `${executionTime < 10 ? executionTime.toFixed(1) : Math.round(executionTime)} ms`;
-  if (success) showStatus("run-status", `Finished in ${time}`, "good");
-  else {
-    const where = typeof errorInfo?.line === "number" ? ` on line ${errorInfo.line}` : "";
-    showStatus("run-status", `${errorInfo?.type ?? "Error"}${where}, after ${time}`, "bad");
-  }
+function showOutcome({ success, error, errorInfo, executionTime }) {
+  // Code that never ran has neither: the server was busy, for one.
+  if (!errorInfo && !success) return showStatus("run-status", error, "bad");
+  const time = formatMs(executionTime);
+  if (success) return showStatus("run-status", `Finished in ${time}`, "good");
+  const where = typeof errorInfo.line === "number" ? ` on line ${errorInfo.line}` : "";
+  showStatus("run-status", `${errorInfo.type}${where}, after ${time}`, "bad");
 }
 
 /** @param {boolean} isRunning */
@@ -95,13 +90,33 @@ function fileItem({ name, size }) {
       return `${name} deleted`;
     }),
   );
+  const save = element("button", { type: "button", class: "button small", "aria-label": `Save ${name}` }, "Save");
+  save.addEventListener("click", () =>
+    attempt("files-status", `Fetching ${name}…`, async () => {
+      saveAs(name, await (await send(`/api/pyodide-files/${encodeURIComponent(name)}`)).blob());
+      return `${name} fetched`;
+    }),
+  );
   return element(
     "li",
     {},
     element("span", { class: "name", title: name }, name),
     element("span", { class: "size" }, formatBytes(size)),
+    save,
     button,
   );
+}
+
+/**
+ * A link would not send the API key.
+ *
+ * @param {string} name
+ * @param {Blob} content
+ */
+function saveAs(name, content) {
+  const url = URL.createObjectURL(content);
+  element("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
 /**
@@ -165,7 +180,7 @@ byId("package-form", HTMLFormElement).addEventListener("submit", (event) => {
 });
 
 byId("reset", HTMLButtonElement).addEventListener("click", async () => {
-  const text = "The environment goes back to how it was at first. This cannot be undone.";
+  const text = "The packages that were installed here are removed. Files stay.";
   if (!(await confirmed("Reset the environment?", text, "Reset"))) return;
   await attempt("reset-status", "Resetting…", async () => {
     const { message } = await post("/api/reset");

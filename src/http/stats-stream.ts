@@ -1,7 +1,9 @@
-import { type Response, Router } from "express";
+import { Router } from "express";
 import type { Statistics } from "../audit/statistics.ts";
 import { ClientError } from "../errors.ts";
-import { type Principal, principalOf } from "./authentication.ts";
+import { requireScope } from "./authentication.ts";
+import { openEventStream } from "./execute.ts";
+import { visibleTo } from "./statistics.ts";
 
 export interface StatisticsStreamOptions {
   readonly statistics: Statistics;
@@ -13,14 +15,9 @@ export interface StatisticsStreamOptions {
   readonly maxStreams?: number;
 }
 
-/** Whose statistics a principal sees: with `admin` everybody's (undefined), else its own. */
-export function visibleStatistics(principal: Principal): string | undefined {
-  return principal.scopes.has("admin") ? undefined : principal.id;
-}
-
 /**
  * `GET /api/dashboard/stats/stream`: what `GET /api/dashboard/stats` replies, as server-sent events: one at once, then one
- * whenever something changed. Runs behind `authenticate` and `requireScope("stats")`.
+ * whenever something changed, and one every `heartbeatMs`. Runs behind `authenticate`.
  *
  * Fails with {@link ClientError} 429 `too_many_streams` while `maxStreams` are open.
  */
@@ -32,11 +29,11 @@ export function statisticsStreamRoutes({
 }: StatisticsStreamOptions): Router {
   let openStreams = 0;
   const router = Router();
-  router.get("/api/dashboard/stats/stream", (_request, response) => {
+  router.get("/api/dashboard/stats/stream", requireScope("stats"), (_request, response) => {
     if (openStreams >= maxStreams) {
       throw new ClientError(429, "too_many_streams", "Too many dashboards are open", { retryAfterS: 10 });
     }
-    const principal = visibleStatistics(principalOf(response));
+    const principal = visibleTo(response);
     let due: NodeJS.Timeout | undefined;
     let sentAtMs = 0;
     let dueAtMs = Number.POSITIVE_INFINITY;
@@ -47,8 +44,17 @@ export function statisticsStreamRoutes({
       due = setTimeout(send, Math.max(0, atMs - performance.now()));
     };
     const send = () => {
-      // A client that does not read gets the newest numbers once it does, and costs no memory until then.
-      if (!response.writableNeedDrain && !writeEvent(response, statistics, principal)) return;
+      try {
+        // A client that does not read gets the newest numbers once it does, and costs no memory until then.
+        if (!response.writableNeedDrain) {
+          const { stats } = statistics.snapshot(principal);
+          sendEvent({ success: true, stats, timestamp: new Date().toISOString() });
+        }
+      } catch {
+        // The database refuses. A timer has nobody to throw to; the page connects anew, and is told then.
+        response.end();
+        return;
+      }
       sentAtMs = performance.now();
       dueAtMs = Number.POSITIVE_INFINITY;
       schedule(sentAtMs + heartbeatMs);
@@ -61,27 +67,9 @@ export function statisticsStreamRoutes({
       clearTimeout(due);
       statistics.off("change", onChange);
     });
-    // nginx holds events back unless it is told not to.
-    response.set({
-      "Content-Type": "text/event-stream; charset=utf-8",
-      "Cache-Control": "no-store",
-      "X-Accel-Buffering": "no",
-    });
-    response.flushHeaders();
+    const sendEvent = openEventStream(response);
     statistics.on("change", onChange);
     send();
   });
   return router;
-}
-
-/** @returns false if there is nothing to send any more: a timer has nobody to throw to, and the page connects anew. */
-function writeEvent(response: Response, statistics: Statistics, principal: string | undefined): boolean {
-  try {
-    const { stats } = statistics.snapshot(principal);
-    response.write(`data: ${JSON.stringify({ success: true, stats, timestamp: new Date().toISOString() })}\n\n`);
-    return true;
-  } catch {
-    response.end();
-    return false;
-  }
 }
