@@ -1,4 +1,4 @@
-import { byId, element } from "./elements.js";
+import { byId, element, prose } from "./elements.js";
 import { schemaView } from "./schema-view.js";
 
 const METHODS = ["get", "post", "put", "delete"];
@@ -30,7 +30,7 @@ function show(api) {
       element("details", wide ? { open: true } : {}, element("summary", {}, tag), element("ul", {}, ...links)),
     );
     const description = api.tags?.find(({ name }) => name === tag)?.description;
-    operations.append(element("h2", {}, tag), ...(description ? [element("p", {}, description)] : []));
+    operations.append(element("h2", {}, tag), ...(description ? [element("p", {}, ...prose(description))] : []));
     for (const { method, path, operation } of tagged) operations.append(operationView(api, method, path, operation));
   }
 }
@@ -68,7 +68,7 @@ function operationView(api, method, path, operation) {
     element("h3", { id: `${id}-name` }, badge(method), element("code", { class: "path" }, path)),
   );
   if (summary) view.append(element("p", {}, summary));
-  if (description) view.append(element("p", { class: "note" }, description));
+  if (description) view.append(element("p", { class: "note" }, ...prose(description)));
   if (parameters.length > 0) {
     view.append(
       element("h4", {}, "Parameters"),
@@ -111,7 +111,7 @@ function operationView(api, method, path, operation) {
  * @param {Record<string, object>} schemas
  */
 function replyView(status, { description = "", content = {} }, schemas) {
-  const line = [element("span", { class: "status-code" }, status), ` ${description}`];
+  const line = [element("span", { class: "status-code" }, status), " ", ...prose(description)];
   const bodies = Object.entries(content).flatMap(([type, { schema }]) => [
     element("p", { class: "type" }, type),
     ...(schema ? [schemaView(schema, schemas)] : []),

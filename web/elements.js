@@ -29,3 +29,13 @@ export function byId(id, type) {
   if (!(found instanceof type)) throw new Error(`no ${type.name} with the id ${id}`);
   return found;
 }
+
+/**
+ * Text in which `code` stands between backticks.
+ *
+ * @param {string} text
+ * @returns {(Node | string)[]}
+ */
+export function prose(text) {
+  return text.split("`").map((part, i) => (i % 2 === 1 ? element("code", {}, part) : part));
+}

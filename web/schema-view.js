@@ -1,4 +1,4 @@
-import { element } from "./elements.js";
+import { element, prose } from "./elements.js";
 
 /**
  * The parts of JSON Schema that the server's document uses.
@@ -24,7 +24,7 @@ export function schemaView(schema, schemas, seen = []) {
   if (properties.length === 0) {
     const alternatives = (target.anyOf ?? target.oneOf ?? []).filter(({ type }) => type !== "null");
     const view = element("div", {}, element("span", { class: "type" }, typeOf(target, schemas)));
-    if (target.description) view.append(` ${target.description}`);
+    if (target.description) view.append(" ", ...prose(target.description));
     if (alternatives.some((alternative) => hasProperties(alternative, schemas))) {
       view.append(...alternatives.map((alternative) => schemaView(alternative, schemas, path)));
     } else if (target.items && hasProperties(target.items, schemas)) {
@@ -46,7 +46,7 @@ export function schemaView(schema, schemas, seen = []) {
       );
       if (target.required?.includes(name)) item.append(" ", element("span", { class: "required" }, "required"));
       const description = property.description ?? resolved.description;
-      if (description) item.append(element("div", { class: "note" }, description));
+      if (description) item.append(element("div", { class: "note" }, ...prose(description)));
       if (resolved.enum)
         item.append(
           element(

@@ -303,7 +303,7 @@ export function openApiDocument() {
     {
       openapi: "3.1.0",
       info: {
-        title: "Pyodide Express",
+        title: "Pyodide Express API",
         version,
         description: "Runs untrusted Python in WebAssembly: a pristine interpreter for every request.",
         license: { name: "MIT", identifier: "MIT" },
