@@ -1,3 +1,4 @@
+import { mkdir, readdir } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import path from "node:path";
@@ -21,7 +22,9 @@ import { StartupError } from "./errors.ts";
 import { createApp } from "./http/app.ts";
 import { checkBinding } from "./http/authentication.ts";
 import { CallerPackages } from "./http/caller-packages.ts";
-import { Sandbox } from "./sandbox/sandbox.ts";
+import { assertIsolation, detectIsolation, type IsolationReport } from "./sandbox/isolation.ts";
+import { GUEST_DIR, PYODIDE_DIR } from "./sandbox/launch.ts";
+import { Sandbox, type SandboxOptions } from "./sandbox/sandbox.ts";
 import { WorkspaceStore } from "./store/workspaces.ts";
 
 export interface RunningServer {
@@ -35,13 +38,27 @@ export interface RunningServer {
 /** Everything that runs Python, without HTTP. */
 export interface Runtime {
   readonly engine: Engine;
+  readonly isolation: IsolationReport;
   readonly environments: Environments;
   readonly packages: CallerPackages;
   stop(graceMs: number): Promise<void>;
 }
 
+/**
+ * How a sandbox process is started on this host; the operating system's layers are tried out, not assumed.
+ *
+ * @throws {StartupError} if a layer that ISOLATION_REQUIRED names does not work here.
+ */
+export async function openHost(config: Config): Promise<Omit<SandboxOptions, "guest">> {
+  // Made here, since only what exists can be made visible inside.
+  await mkdir(config.CACHE_DIR, { recursive: true }).catch(() => {});
+  const isolation = await detectIsolation(config, { readOnlyPaths: [GUEST_DIR, PYODIDE_DIR, config.CACHE_DIR] });
+  assertIsolation(isolation, config);
+  return { memoryMb: config.SANDBOX_MEMORY_MB, startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS, isolation };
+}
+
 /** Package sources, and the environments that are made from them; nothing is built yet. */
-export async function openEnvironments(config: Config, logger: Logger) {
+export async function openEnvironments(config: Config, logger: Logger, host: Omit<SandboxOptions, "guest">) {
   const lock = await loadPyodideLock();
   const remote = new Remote();
   const wheels = new WheelStore(path.join(config.DATA_DIR, "packages"), remote);
@@ -54,10 +71,11 @@ export async function openEnvironments(config: Config, logger: Logger) {
     sets,
     images: new ImageCache({
       cacheDir: config.CACHE_DIR,
-      memoryMb: config.SANDBOX_MEMORY_MB,
-      startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS,
+      host,
       onProgress: (message) => logger.info(message),
     }),
+    cacheDir: config.CACHE_DIR,
+    sourcesFingerprint: await fingerprintSources(config),
     strict: config.ENVIRONMENT_STRICT,
     onProgress: (message) => logger.info(message),
     onWarning: (message) => logger.warn(message),
@@ -73,7 +91,8 @@ export async function openEnvironments(config: Config, logger: Logger) {
  * @throws {StartupError} with what to do about it.
  */
 export async function startRuntime(config: Config, logger: Logger): Promise<Runtime> {
-  const { environments, store, close } = await openEnvironments(config, logger);
+  const host = await openHost(config);
+  const { environments, store, close } = await openEnvironments(config, logger, host);
   await environments.prepare();
 
   const pool = new SandboxPool({
@@ -92,8 +111,7 @@ export async function startRuntime(config: Config, logger: Logger): Promise<Runt
           maxHeapBytes: config.SANDBOX_MAX_HEAP_MB * 1024 * 1024,
           hashCheckpoint: false,
         },
-        memoryMb: config.SANDBOX_MEMORY_MB,
-        startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS,
+        ...host,
       });
     },
   });
@@ -105,6 +123,7 @@ export async function startRuntime(config: Config, logger: Logger): Promise<Runt
   const archives = new ArchiveReader();
   return {
     engine: new Engine(pool),
+    isolation: host.isolation,
     environments,
     packages: new CallerPackages({ store, environments, archives }),
     async stop(graceMs) {
@@ -140,7 +159,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   const runtime = await startRuntime(config, logger);
   let graceMs = 0;
   stack.defer(async () => await runtime.stop(graceMs));
-  const { engine, environments, packages } = runtime;
+  const { engine, environments, packages, isolation } = runtime;
   const metrics = new Metrics({
     queueDepth: () => engine.pool.status().queued,
     sandboxes: () => {
@@ -177,6 +196,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
       facts: () => ({
         defaultEnvironment: environments.defaultName,
         environments: environments.list().map(({ name }) => name),
+        isolation: { tool: isolation.tool, layers: isolation.layers },
         securityLog: { healthy: securityLog?.healthy ?? true, reason: securityLog?.reason ?? null },
       }),
     },
@@ -197,6 +217,14 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
       await closed;
     },
   };
+}
+
+/** What the package sources are, and which files folders among them hold. */
+async function fingerprintSources(config: Config): Promise<string> {
+  const { PACKAGE_DIR, PYODIDE_INDEX_URL, PACKAGE_INDEX_URL } = config;
+  const list = async (folder: string) => (await readdir(folder).catch(() => [])).sort();
+  const folders = [PACKAGE_DIR, PYODIDE_INDEX_URL].filter((place) => place !== "" && !/^https?:/i.test(place));
+  return JSON.stringify([PACKAGE_DIR, PYODIDE_INDEX_URL, PACKAGE_INDEX_URL, await Promise.all(folders.map(list))]);
 }
 
 function openSecurityLog(config: Config, logger: Logger): SecurityLog {

@@ -1,16 +1,20 @@
+import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
+import path from "node:path";
 import { z } from "zod";
 import type { Config } from "../config.ts";
 import { badRequest, StartupError } from "../errors.ts";
 import type { GuestEnvironment } from "../sandbox/protocol.ts";
 import type { Image, ImageCache } from "./image-cache.ts";
 import type { PackageError } from "./package-error.ts";
-import type { PackageInfo, PackageSet, PackageSetBuilder } from "./package-set.ts";
+import { type PackageInfo, type PackageSet, type PackageSetBuilder, writeAtomically } from "./package-set.ts";
 import type { PackageSource } from "./package-source.ts";
 import type { BaseEnvironment } from "./package-store.ts";
 import type { PythonPlatform } from "./python-platform.ts";
-import { parseRequirement } from "./requirements.ts";
-import { resolve, resolveAvailable } from "./resolver.ts";
+import { parseRequirement, type Requirement } from "./requirements.ts";
+import { type ResolvedPackage, resolve, resolveAvailable } from "./resolver.ts";
+
+import { hashFile } from "./wheel-store.ts";
 
 /** What an operator, or a default, says an environment is. */
 export interface EnvironmentDefinition {
@@ -40,6 +44,10 @@ export interface EnvironmentsOptions {
   readonly python: PythonPlatform;
   readonly sets: PackageSetBuilder;
   readonly images: ImageCache;
+  /** Remembers what each definition came to, so that a start asks no source again. */
+  readonly cacheDir: string;
+  /** Changes when the sources may offer something else. */
+  readonly sourcesFingerprint: string;
   /** A package that cannot be had is an error, not a warning. */
   readonly strict: boolean;
   readonly onProgress: (message: string) => void;
@@ -191,21 +199,76 @@ export class Environments {
     return { name: STDLIB, packages: [], warnings: [], image, snapshotPath: image.path, guest: null, archiveBytes: 0 };
   }
 
-  async #build({ name, packages, imports }: EnvironmentDefinition): Promise<Environment> {
+  async #build(definition: EnvironmentDefinition): Promise<Environment> {
+    const { name, packages, imports } = definition;
+    const requested = packages.map(parseRequirement);
+    const asked = requested.map(({ key }) => key);
+    const remembered = await this.#remembered(definition);
+    if (remembered !== null) return await this.#buildImage(name, remembered, imports, [], asked);
     const { sources, python, strict, sets, onProgress } = this.#options;
     onProgress(`Preparing the environment "${name}": ${packages.join(", ")}`);
-    const requested = packages.map(parseRequirement);
-    const warnings: string[] = [];
-    if (strict) {
-      const resolution = await resolve(requested, { sources, python });
-      return await this.#buildImage(name, await sets.build(resolution.packages, this.#progress()), imports, warnings);
-    }
-    const { packages: resolved, failures } = await resolveAvailable(requested, { sources, python });
-    for (const [requirement, error] of failures as ReadonlyMap<string, PackageError>) {
-      warnings.push(`The environment "${name}" goes without ${requirement}: ${error.message}`);
-    }
+    const { resolved, failures } = strict
+      ? {
+          resolved: (await resolve(requested, { sources, python })).packages,
+          failures: new Map<string, PackageError>(),
+        }
+      : await this.#available(requested);
+    const warnings = Array.from(
+      failures,
+      ([requirement, error]) => `The environment "${name}" goes without ${requirement}: ${error.message}`,
+    );
     if (resolved.length === 0) return { ...(await this.#stdlib()), name, warnings };
-    return await this.#buildImage(name, await sets.build(resolved, this.#progress()), imports, warnings, requested);
+    const set = await sets.build(resolved, this.#progress());
+    const environment = await this.#buildImage(name, set, imports, warnings, asked);
+    // Only what is complete: the rest may be had at the next start.
+    if (failures.size === 0) await this.#remember(definition, set);
+    return environment;
+  }
+
+  #memory({ name, packages, imports }: EnvironmentDefinition): { file: string; key: string } {
+    const { cacheDir, python, sourcesFingerprint } = this.#options;
+    const key = createHash("sha256").update(JSON.stringify([packages, imports, python, sourcesFingerprint]));
+    return { file: path.join(cacheDir, `environment-${name}.json`), key: key.digest("hex") };
+  }
+
+  /** @returns null if the definition or the sources have changed, or the archive is not whole. */
+  async #remembered(definition: EnvironmentDefinition): Promise<PackageSet | null> {
+    const { file, key } = this.#memory(definition);
+    try {
+      const memory = JSON.parse(await readFile(file, "utf8")) as { key: string; set: PackageSet };
+      if (memory.key !== key) return null;
+      return (await hashFile(memory.set.archive.path)) === memory.set.archive.sha256 ? memory.set : null;
+    } catch {
+      return null;
+    }
+  }
+
+  async #remember(definition: EnvironmentDefinition, set: PackageSet): Promise<void> {
+    const { file, key } = this.#memory(definition);
+    await writeAtomically(file, JSON.stringify({ key, set }));
+  }
+
+  /** What can be resolved, and also downloaded, of what was asked for; the rest is told of. */
+  async #available(
+    requested: readonly Requirement[],
+  ): Promise<{ resolved: readonly ResolvedPackage[]; failures: ReadonlyMap<string, PackageError> }> {
+    const { sources, python, sets } = this.#options;
+    const failures = new Map<string, PackageError>();
+    let wanted = requested;
+    for (;;) {
+      const resolution = await resolveAvailable(wanted, { sources, python });
+      for (const [requirement, error] of resolution.failures) failures.set(requirement, error);
+      const missing = await sets.missing(resolution.packages, this.#progress());
+      if (missing.size === 0) return { resolved: resolution.packages, failures };
+      const needs = new Map(resolution.packages.map(({ candidate, dependsOn }) => [candidate.key, dependsOn]));
+      const kept: Requirement[] = [];
+      for (const requirement of wanted) {
+        const reason = [...closure(requirement.key, needs)].map((key) => missing.get(key)).find(Boolean);
+        if (reason) failures.set(requirement.text, reason);
+        else if (!failures.has(requirement.text)) kept.push(requirement);
+      }
+      wanted = kept;
+    }
   }
 
   async #buildDerived(name: string, base: Environment, set: PackageSet): Promise<Environment> {
@@ -222,15 +285,10 @@ export class Environments {
     set: PackageSet,
     imports: readonly string[] | undefined,
     warnings: string[],
-    requested?: readonly { readonly key: string }[],
+    asked?: readonly string[],
   ): Promise<Environment> {
     const { images } = this.#options;
-    const wanted =
-      imports ??
-      importsOf(
-        set,
-        requested?.map(({ key }) => key),
-      );
+    const wanted = imports ?? importsOf(set, asked);
     const aliases: Record<string, string> = {};
     for (const module of wanted) for (const alias of ALIASES[module] ?? []) aliases[alias] = module;
     const unbuilt = { archivePath: set.archive.path, libraries: set.sharedLibraries, imports: wanted, aliases };
@@ -266,6 +324,12 @@ export class Environments {
       this.#options.onProgress(`Downloading ${filename}: ${((receivedBytes ?? 0) / 2 ** 20).toFixed(1)}${size} MiB`);
     };
   }
+}
+
+function closure(root: string, needs: ReadonlyMap<string, readonly string[]>): ReadonlySet<string> {
+  const seen = new Set([root]);
+  for (const key of seen) for (const next of needs.get(key) ?? []) seen.add(next);
+  return seen;
 }
 
 /** @param only normalised names of the packages whose modules are wanted; default: all. */

@@ -73,8 +73,10 @@ function securityHeaders(): RequestHandler {
 
 /** `*` only while there are no keys that another site's page could make use of. */
 function allowedOrigins({ config }: Services): string | string[] | false {
-  if (config.CORS_ORIGIN === "*") return "*";
-  if (config.CORS_ORIGIN !== "") return config.CORS_ORIGIN.split(",").map((origin) => origin.trim());
+  const origins = config.CORS_ORIGIN.split(",").map((origin) => origin.trim());
+  // A text, not a list: in a list the middleware would compare it with the origin.
+  if (origins.includes("*")) return "*";
+  if (config.CORS_ORIGIN.trim() !== "") return origins;
   return parseApiKeys(config).length === 0 ? "*" : false;
 }
 

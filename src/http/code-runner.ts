@@ -61,8 +61,8 @@ export async function runCode(
     });
   } catch (error) {
     // Recorded all the same: that somebody tried is what an audit wants to know.
-    const rejected = error instanceof ClientError;
-    record(services, caller, body.code, environment, null, rejected ? "rejected" : "cancelled");
+    const cancelled = error instanceof ClientError && error.code === "client_gone";
+    record(services, caller, body.code, environment, null, cancelled ? "cancelled" : "rejected");
     throw error;
   }
   const outcome = outcomeOf(result);
@@ -172,7 +172,8 @@ function resultLength(result: unknown): number {
 export function clientGone(response: Response): AbortSignal {
   const controller = new AbortController();
   response.once("close", () => {
-    if (!response.writableFinished) controller.abort(new Error("the client closed the connection"));
+    // Nobody reads this reply; as an error of the client's it is not logged as a fault of the server's.
+    if (!response.writableFinished) controller.abort(new ClientError(499, "client_gone", "The client went away"));
   });
   return controller.signal;
 }

@@ -19,6 +19,11 @@ function isVariableName(name: string): boolean {
   return IDENTIFIER.test(name) && !KEYWORDS.has(name) && !(name.startsWith("__") && name.endsWith("__"));
 }
 
+/** Python reads every name in NFKC form (PEP 3131), so under any other form code could not reach the variable. */
+function normalizeKeys(value: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(value).map(([name, data]) => [name.normalize("NFKC"), data]));
+}
+
 /** Texts and their order are part of the HTTP contract. */
 const code = z
   .string({
@@ -38,8 +43,12 @@ const context = z
     (value) => JSON.stringify(value).length <= MAX_CONTEXT_CHARACTERS,
     `Context too large. Maximum size: ${MAX_CONTEXT_CHARACTERS} characters.`,
   )
-  .refine((value) => Object.keys(value).every(isVariableName), "Context keys must be valid Python names.")
-  .meta({ description: "Global variables of the execution, as JSON data.", type: "object" });
+  .refine(
+    (value) => Object.keys(normalizeKeys(value)).every(isVariableName),
+    "Context keys must be valid Python names.",
+  )
+  .meta({ description: "Global variables of the execution, as JSON data.", type: "object" })
+  .transform(normalizeKeys);
 
 const timeout = z
   .number("Timeout must be a positive number (milliseconds).")
