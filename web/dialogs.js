@@ -50,13 +50,16 @@ export async function askForKey(reason) {
 }
 
 function cancelButton() {
-  return element("button", { type: "submit", class: "button", value: "cancel", formnovalidate: true }, "Cancel");
+  // Not a submit button: Enter in a field presses the first of those.
+  const button = element("button", { type: "button", class: "button" }, "Cancel");
+  button.addEventListener("click", () => button.closest("dialog")?.close());
+  return button;
 }
 
 /**
  * @param {HTMLFormElement} form
  * @param {string} title
- * @returns {Promise<string>} value of the button pressed; empty after Escape
+ * @returns {Promise<string>} value of the button that agreed; empty after Cancel and Escape
  */
 function answerOf(form, title) {
   const dialog = element(

@@ -3,6 +3,7 @@ import { element } from "./elements.js";
 const IMAGES = ["image/png", "image/jpeg"];
 const ROW_REM = 2.1;
 const MAX_FRAME_REM = 28;
+const STYLE_OR_HANDLER = /\s(?:style|on[a-z]+)\s*=\s*(?:"[^"]*"|'[^']*'|[^\s>]+)/gi;
 
 /**
  * Shows a MIME bundle: an image where there is one, else HTML, else text.
@@ -59,6 +60,6 @@ function htmlFrame(html) {
  */
 function withoutStyles(html) {
   return html
-    .replace(/<(style|script)\b[^>]*>[\s\S]*?<\/\1\s*>/gi, "")
-    .replace(/(<[a-z][^<>]*?)\s(?:style|on[a-z]+)\s*=\s*(?:"[^"]*"|'[^']*'|[^\s>]+)/gi, "$1");
+    .replace(/<(style|script)\b[^<>]*>[\s\S]*?(?:<\/\1\s*>|$)/gi, "")
+    .replace(/<[a-z][^<>]*>/gi, (tag) => tag.replace(STYLE_OR_HANDLER, ""));
 }
