@@ -3,10 +3,12 @@ import { readFile } from "node:fs/promises";
 import { text } from "node:stream/consumers";
 import { parseArgs } from "node:util";
 import { type DestinationStream, pino } from "pino";
+import { openServerLog } from "./audit/server-log.ts";
+import { verifySecurityLog } from "./audit/verify-security-log.ts";
 import { loadConfig } from "./config.ts";
 import { doctor } from "./doctor.ts";
 import { StartupError } from "./errors.ts";
-import { startEngine, startServer } from "./server.ts";
+import { openEnvironments, startRuntime, startServer } from "./server.ts";
 
 const STOP_GRACE_MS = 10_000;
 
@@ -16,19 +18,32 @@ const USAGE = `Usage: pyodide-express <command>
   run FILE [--timeout MS] [--context JSON]
                                  run one file ("-": standard input) in a sandbox and print what it prints
   doctor                         versions, cache, and which isolation is active
+  build [NAME]                   build the environments' images now, not at the first start
+  audit verify [FOLDER]          check the security log's chain and name the first broken line
 `;
 
-const COMMANDS: Readonly<Record<string, (args: string[]) => Promise<number>>> = { serve, run, doctor: runDoctor };
+const COMMANDS: Readonly<Record<string, (args: string[]) => Promise<number>>> = {
+  serve,
+  run,
+  doctor: runDoctor,
+  build,
+  audit,
+};
 
 async function serve(): Promise<number> {
   const config = loadConfig();
-  const logger = createLogger(config.LOG_LEVEL);
+  const { LOG_LEVEL, LOG_DIR, LOG_MAX_SIZE, NODE_ENV } = config;
+  const pretty = NODE_ENV === "development" || process.stdout.isTTY;
+  const { logger, close } = openServerLog({ level: LOG_LEVEL, dir: LOG_DIR, maxBytes: LOG_MAX_SIZE, pretty });
   const server = await startServer(config, logger);
   logger.info(`Listening on ${server.url}`);
   return await new Promise((resolve) => {
     const stop = (signal: string) => {
       logger.info(`${signal}: stopping; what runs has ${STOP_GRACE_MS / 1000} s to end`);
-      server.stop(STOP_GRACE_MS).then(() => resolve(0));
+      server.stop(STOP_GRACE_MS).then(() => {
+        close();
+        resolve(0);
+      });
     };
     process.once("SIGTERM", stop);
     process.once("SIGINT", stop);
@@ -48,10 +63,11 @@ async function run(args: string[]): Promise<number> {
   const context = parseContext(values.context);
   const code = await readCode(file);
   const config = { ...loadConfig(), POOL_SIZE: 1 };
-  const { engine } = await startEngine(config, createLogger("warn"));
+  const runtime = await startRuntime(config, createLogger("warn"));
   try {
-    const result = await engine.execute({
+    const result = await runtime.engine.execute({
       code,
+      environment: runtime.environments.defaultName,
       context,
       // What the file reads is ours to give, unless we read the file itself from there.
       stdin: file !== "-" && !process.stdin.isTTY ? await text(process.stdin) : "",
@@ -66,12 +82,41 @@ async function run(args: string[]): Promise<number> {
     if (!result.success && result.errorInfo?.traceback === "") console.error(result.error);
     return result.success ? 0 : 1;
   } finally {
-    await engine.pool.stop(0);
+    await runtime.stop(0);
   }
 }
 
 async function runDoctor(): Promise<number> {
   return await doctor(loadConfig());
+}
+
+async function build([name]: string[]): Promise<number> {
+  const config = loadConfig();
+  const { environments, close } = await openEnvironments(config, createLogger("info"));
+  try {
+    await environments.prepare(name);
+    for (const { name, image, packages } of environments.list()) {
+      const sizeMb = (image.bytes / 2 ** 20).toFixed(1);
+      console.log(`${name}: ${packages.length} packages, image of ${sizeMb} MiB, built ${image.builtAt}`);
+    }
+    return 0;
+  } finally {
+    await close();
+  }
+}
+
+async function audit([action, folder]: string[]): Promise<number> {
+  if (action !== "verify") throw new StartupError(USAGE);
+  const result = await verifySecurityLog(folder ?? loadConfig().LOG_DIR);
+  if (!result.ok) {
+    console.error(`${result.file}:${result.line}: ${result.reason}`);
+    return 1;
+  }
+  for (const note of result.notes) console.log(`note: ${note}`);
+  console.log(`ok: ${result.lines} lines in ${result.files.length} files`);
+  // Who can rewrite the log to its end can rewrite its chain: kept elsewhere, this line tells.
+  if (result.head) console.log(`line ${result.head.seq} has the hash ${result.head.hash}`);
+  return 0;
 }
 
 async function readCode(file: string): Promise<string> {

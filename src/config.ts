@@ -20,7 +20,7 @@ const list = z.string().transform((value) =>
   value
     .split(",")
     .map((item) => item.trim())
-    .filter((item) => item !== ""),
+    .filter((item) => item !== "" && item !== "none"),
 );
 
 function setting<T>(schema: z.ZodType<T>, fallback: string, meaning: string): Setting<T> {
@@ -32,7 +32,7 @@ export const SETTINGS = {
   PORT: setting(integer(0, 65_535), "3000", "TCP port to listen on; 0 picks a free one"),
   HOST: setting(text, "127.0.0.1", "address to bind; another than loopback needs API_KEYS or ALLOW_ANONYMOUS"),
   NODE_ENV: setting(text, "production", "`development` pretty-prints the server log"),
-  DATA_DIR: setting(text, "./data", "workspaces, sessions, packages, statistics"),
+  DATA_DIR: setting(text, "./data", "workspaces, packages, statistics"),
   CACHE_DIR: setting(text, "./data/cache", "memory images and package archives; safe to delete while stopped"),
   UPLOAD_DIR: setting(text, "./data/uploads", "where an upload is held while its request runs"),
   MAX_FILE_SIZE: setting(integer(1), String(10 * 1024 * 1024), "largest upload, bytes"),
@@ -64,7 +64,7 @@ export const SETTINGS = {
   RATE_LIMIT_WINDOW_MS: setting(integer(1), "900000", "rate limit window, ms"),
   RATE_LIMIT_MAX_REQUESTS: setting(integer(0), "0", "requests of one principal and address in a window; 0: no limit"),
   LOG_LEVEL: setting(z.enum(["trace", "debug", "info", "warn", "error", "silent"]), "info", "server log level"),
-  LOG_DIR: setting(text, "./data/logs", "server.log and security.log; empty: no log files"),
+  LOG_DIR: setting(text, "./data/logs", "folder of server.log and security.log; `none`: no log files"),
   LOG_MAX_SIZE: setting(integer(1024), String(10 * 1024 * 1024), "rotate a log file at this size, bytes"),
   LOG_CODE: setting(flag, "false", "write the code itself to the security log, not only its SHA-256"),
   AUDIT_REQUIRED: setting(flag, "false", "refuse to run code while the security log cannot be written"),
@@ -81,11 +81,17 @@ export const SETTINGS = {
   PYODIDE_PACKAGES: setting(
     list,
     "numpy,pandas,matplotlib,requests,micropip,seaborn,httpx",
-    "packages of the `default` environment",
+    "packages of the `default` environment, comma separated; `none`: there is no such environment",
   ),
   PYODIDE_INDEX_URL: setting(text, "", "Pyodide package mirror (URL or folder); empty: Pyodide's CDN"),
-  PACKAGE_INDEX_URL: setting(text, "https://pypi.org/simple", "Python package index (simple JSON API); empty: none"),
+  PACKAGE_INDEX_URL: setting(text, "https://pypi.org/simple", "Python package index (simple JSON API); `none`: none"),
   PACKAGE_DIR: setting(text, "", "folder of wheels, looked in first (air gap)"),
+  ENVIRONMENTS_FILE: setting(text, "", "JSON file that defines further environments"),
+  ENVIRONMENT_STRICT: setting(
+    flag,
+    "false",
+    "a package of an environment that cannot be had is an error, not a warning",
+  ),
   NETWORK_ALLOW: setting(list, "", "hosts user code may reach, comma separated, `*.` for subdomains; empty: none"),
 } as const satisfies Record<string, Setting<unknown>>;
 
@@ -94,7 +100,9 @@ type Raw = { [K in keyof typeof SETTINGS]: (typeof SETTINGS)[K] extends Setting<
 /** All settings, read and checked; folders are absolute, computed defaults are filled in. */
 export type Config = Readonly<Raw>;
 
-const FOLDERS = ["DATA_DIR", "CACHE_DIR", "UPLOAD_DIR", "LOG_DIR", "PACKAGE_DIR"] as const;
+/** Settings with a default that `none` turns off. */
+const NONE: Readonly<Record<string, string>> = { LOG_DIR: "", PACKAGE_INDEX_URL: "" };
+const FOLDERS = ["DATA_DIR", "CACHE_DIR", "UPLOAD_DIR", "LOG_DIR", "PACKAGE_DIR", "ENVIRONMENTS_FILE"] as const;
 
 /**
  * Reads the settings from environment variables.
@@ -107,8 +115,9 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
   const problems: string[] = [];
   const raw: Record<string, unknown> = {};
   for (const [name, { schema, fallback, meaning }] of Object.entries(SETTINGS)) {
-    const given = env[name];
-    const parsed = schema.safeParse(given === undefined || given === "" ? defaultOf(fallback, env) : given);
+    const given = env[name] === "none" ? (NONE[name] ?? "none") : env[name];
+    const isSet = given !== undefined && (given !== "" || env[name] === "none");
+    const parsed = schema.safeParse(isSet ? given : defaultOf(fallback, env));
     if (parsed.success) raw[name] = parsed.data;
     else problems.push(`${name}=${JSON.stringify(given)}: ${parsed.error.issues[0]?.message} (${meaning})`);
   }

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import type { Config } from "./config.ts";
-import { stdlibImage } from "./environments/image-cache.ts";
+import { ImageCache } from "./environments/image-cache.ts";
 import { denoBinary } from "./sandbox/deno-binary.ts";
 import { PYODIDE_DIR } from "./sandbox/launch.ts";
 import { Sandbox } from "./sandbox/sandbox.ts";
@@ -23,12 +23,13 @@ export async function doctor(config: Config): Promise<number> {
   };
   await attempt("deno", () => denoBinary());
   await attempt("image", async () => {
-    const image = await stdlibImage({
+    const images = new ImageCache({
       cacheDir: config.CACHE_DIR,
       memoryMb: config.SANDBOX_MEMORY_MB,
       startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS,
       onProgress: (message) => console.log(message),
     });
+    const image = await images.snapshot();
     const sizeMb = (image.bytes / 2 ** 20).toFixed(1);
     rows.push(["cache", config.CACHE_DIR]);
     const sandbox = await Sandbox.start({

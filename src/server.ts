@@ -1,13 +1,29 @@
+import { readdir } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import path from "node:path";
 import type { Logger } from "pino";
+import { Metrics } from "./audit/metrics.ts";
+import { SecurityLog } from "./audit/security-log.ts";
+import { Statistics } from "./audit/statistics.ts";
 import type { Config } from "./config.ts";
 import { Engine } from "./engine/engine.ts";
 import { SandboxPool } from "./engine/pool.ts";
-import { type Image, stdlibImage } from "./environments/image-cache.ts";
+import { ArchiveReader } from "./environments/archive-reader.ts";
+import { Environments, loadDefinitions } from "./environments/environments.ts";
+import { ImageCache } from "./environments/image-cache.ts";
+import { PackageSetBuilder } from "./environments/package-set.ts";
+import { createPackageSources } from "./environments/package-sources.ts";
+import { PackageStore } from "./environments/package-store.ts";
+import { loadPyodideLock } from "./environments/pyodide-lock.ts";
+import { Remote } from "./environments/remote.ts";
+import { WheelStore } from "./environments/wheel-store.ts";
 import { StartupError } from "./errors.ts";
 import { createApp } from "./http/app.ts";
+import { checkBinding } from "./http/authentication.ts";
+import { CallerPackages } from "./http/caller-packages.ts";
 import { Sandbox } from "./sandbox/sandbox.ts";
+import { WorkspaceStore } from "./store/workspaces.ts";
 
 export interface RunningServer {
   /** `http://127.0.0.1:3000` */
@@ -17,73 +33,192 @@ export interface RunningServer {
   stop(graceMs: number): Promise<void>;
 }
 
-/** Everything that runs Python: the image and the pool of sandboxes, without HTTP. */
-export async function startEngine(config: Config, logger: Logger): Promise<{ engine: Engine; image: Image }> {
-  const image = await stdlibImage({
+/** Everything that runs Python, without HTTP. */
+export interface Runtime {
+  readonly engine: Engine;
+  readonly environments: Environments;
+  readonly packages: CallerPackages;
+  stop(graceMs: number): Promise<void>;
+}
+
+/** Package sources, and the environments that are made from them; nothing is built yet. */
+export async function openEnvironments(config: Config, logger: Logger) {
+  const lock = await loadPyodideLock();
+  const remote = new Remote();
+  const wheels = new WheelStore(path.join(config.DATA_DIR, "packages"), remote);
+  const sources = await createPackageSources(config, { lock, remote, store: wheels });
+  const sets = new PackageSetBuilder(path.join(config.CACHE_DIR, "archives"), { store: wheels, lock });
+  const environments = new Environments({
+    definitions: await loadDefinitions(config),
+    sources,
+    python: lock.python,
+    sets,
+    images: new ImageCache({
+      cacheDir: config.CACHE_DIR,
+      memoryMb: config.SANDBOX_MEMORY_MB,
+      startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS,
+      onProgress: (message) => logger.info(message),
+    }),
     cacheDir: config.CACHE_DIR,
-    memoryMb: config.SANDBOX_MEMORY_MB,
-    startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS,
+    sourcesFingerprint: await fingerprintSources(config),
+    strict: config.ENVIRONMENT_STRICT,
     onProgress: (message) => logger.info(message),
+    onWarning: (message) => logger.warn(message),
   });
+  const folder = path.join(config.DATA_DIR, "packages", "principals");
+  const store = new PackageStore({ folder, sources, python: lock.python, wheels, sets });
+  return { environments, store, close: () => remote.close() };
+}
+
+/**
+ * Builds what is not built yet, and starts sandboxes.
+ *
+ * @throws {StartupError} with what to do about it.
+ */
+export async function startRuntime(config: Config, logger: Logger): Promise<Runtime> {
+  const { environments, store, close } = await openEnvironments(config, logger);
+  await environments.prepare();
+
   const pool = new SandboxPool({
     size: config.POOL_SIZE,
     queueLimit: config.QUEUE_LIMIT,
     maxExecutions: config.SANDBOX_MAX_EXECUTIONS,
     maxAgeMs: config.SANDBOX_MAX_AGE_MS,
-    environment: "stdlib",
-    start: () =>
-      Sandbox.start({
+    environment: environments.defaultName,
+    start: (name) => {
+      const { snapshotPath, guest } = environments.get(name);
+      return Sandbox.start({
         guest: {
-          snapshotPath: image.path,
-          environment: null,
+          snapshotPath,
+          environment: guest,
           preload: [],
           maxHeapBytes: config.SANDBOX_MAX_HEAP_MB * 1024 * 1024,
           hashCheckpoint: false,
         },
         memoryMb: config.SANDBOX_MEMORY_MB,
         startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS,
-      }),
+      });
+    },
   });
   pool.on("ready", (sandbox) => logger.debug({ pid: sandbox.pid, bootMs: sandbox.bootMs }, "sandbox ready"));
   pool.on("startFailed", (error) => logger.error({ err: error }, "a sandbox could not be started; trying again"));
   pool.on("discarded", (reason) => logger.info({ reason }, "sandbox replaced"));
   await pool.start();
-  const engine = new Engine({
-    pool,
-    defaultEnvironment: "stdlib",
-    quota: { bytes: config.WORKSPACE_MAX_MB * 1024 * 1024, files: config.WORKSPACE_MAX_FILES },
-  });
-  return { engine, image };
+
+  const archives = new ArchiveReader();
+  return {
+    engine: new Engine(pool),
+    environments,
+    packages: new CallerPackages({ store, environments, archives }),
+    async stop(graceMs) {
+      await pool.stop(graceMs);
+      archives.close();
+      await close();
+    },
+  };
 }
 
 /**
- * Starts sandboxes, then listens.
+ * Starts everything, and listens once a sandbox is ready.
  *
  * @throws {StartupError} with what to do about it.
  */
 export async function startServer(config: Config, logger: Logger): Promise<RunningServer> {
-  const { engine } = await startEngine(config, logger);
-  const version = engine.pool.sandboxes()[0]?.pyodideVersion ?? "";
-  const app = createApp({ config, engine, logger, version, facts: () => ({}) });
-  const http = createServer(app);
-  try {
-    await listen(http, config);
-  } catch (error) {
-    await engine.pool.stop(0);
-    throw error;
+  checkBinding(config);
+  await using stack = new AsyncDisposableStack();
+  const statistics = stack.adopt(new Statistics({ dir: config.DATA_DIR }), (store) => store.close());
+  const workspaces = stack.adopt(
+    new WorkspaceStore({
+      directory: path.join(config.DATA_DIR, "workspaces"),
+      maxBytes: config.WORKSPACE_MAX_MB * 1024 * 1024,
+      maxFiles: config.WORKSPACE_MAX_FILES,
+    }),
+    (store) => store.close(),
+  );
+  const securityLog =
+    config.LOG_DIR === "" ? null : stack.adopt(openSecurityLog(config, logger), async (log) => await log.close());
+  if (securityLog === null && config.AUDIT_REQUIRED) {
+    throw new StartupError("AUDIT_REQUIRED is set, but LOG_DIR is `none`: there would be no security log.");
   }
+  const runtime = await startRuntime(config, logger);
+  let graceMs = 0;
+  stack.defer(async () => await runtime.stop(graceMs));
+  const { engine, environments, packages } = runtime;
+  const metrics = new Metrics({
+    queueDepth: () => engine.pool.status().queued,
+    sandboxes: () => {
+      const { idle, busy, starting, failed } = engine.pool.status();
+      return { idle, busy, starting, failed };
+    },
+    securityLogHealthy: () => securityLog?.healthy ?? true,
+  });
+  engine.pool.on("discarded", (reason) => metrics.recordDiscard(reason.split(":", 1)[0] as string));
+  engine.pool.on("rewound", () => metrics.recordRewind());
+
+  const app = createApp({
+    config,
+    logger,
+    engine,
+    workspaces,
+    packages,
+    securityLog,
+    statistics,
+    metrics,
+    status: {
+      engine,
+      environment: () => environments.defaultName,
+      executionTimeoutMs: config.EXECUTION_TIMEOUT_MS,
+      version: engine.pool.sandboxes()[0]?.pyodideVersion ?? "",
+      logging: {
+        level: config.LOG_LEVEL,
+        logFile: config.LOG_DIR === "" ? null : "server.log",
+        securityLogFile: securityLog === null ? null : "security.log",
+        isFileLoggingEnabled: config.LOG_DIR !== "",
+        // A name, not a path: where things lie on the host is no client's concern.
+        logDirectory: config.LOG_DIR === "" ? null : path.basename(config.LOG_DIR),
+      },
+      facts: () => ({
+        defaultEnvironment: environments.defaultName,
+        environments: environments.list().map(({ name }) => name),
+        securityLog: { healthy: securityLog?.healthy ?? true, reason: securityLog?.reason ?? null },
+      }),
+    },
+  });
+  const http = createServer(app);
+  await listen(http, config);
   const { address, port, family } = http.address() as AddressInfo;
+  const running = stack.move();
   return {
     url: `http://${family === "IPv6" ? `[${address}]` : address}:${port}`,
     engine,
-    async stop(graceMs) {
+    async stop(grace) {
+      graceMs = grace;
       const closed = new Promise<void>((resolve) => http.close(() => resolve()));
       http.closeIdleConnections();
-      await engine.pool.stop(graceMs);
+      await running.disposeAsync();
       http.closeAllConnections();
       await closed;
     },
   };
+}
+
+/** What the package sources are, and which files folders among them hold. */
+async function fingerprintSources(config: Config): Promise<string> {
+  const { PACKAGE_DIR, PYODIDE_INDEX_URL, PACKAGE_INDEX_URL } = config;
+  const list = async (folder: string) => (await readdir(folder).catch(() => [])).sort();
+  const folders = [PACKAGE_DIR, PYODIDE_INDEX_URL].filter((place) => place !== "" && !/^https?:/i.test(place));
+  return JSON.stringify([PACKAGE_DIR, PYODIDE_INDEX_URL, PACKAGE_INDEX_URL, await Promise.all(folders.map(list))]);
+}
+
+function openSecurityLog(config: Config, logger: Logger): SecurityLog {
+  return new SecurityLog({
+    dir: config.LOG_DIR,
+    maxBytes: config.LOG_MAX_SIZE,
+    onHealth: (healthy, reason) => {
+      if (healthy) logger.info("The security log can be written again.");
+      else logger.error({ reason }, "The security log cannot be written.");
+    },
+  });
 }
 
 function listen(http: Server, config: Config): Promise<void> {

@@ -1,14 +1,15 @@
 import { loadConfig } from "../src/config.ts";
-import { stdlibImage } from "../src/environments/image-cache.ts";
+import { ImageCache } from "../src/environments/image-cache.ts";
 import { TEST_CACHE_DIR } from "./support/config.ts";
 
 /** Builds the memory image once, so that no test file waits for it, nor two build it at a time. */
 export default async function setup(): Promise<void> {
   const config = loadConfig({ CACHE_DIR: TEST_CACHE_DIR });
-  await stdlibImage({
+  const images = new ImageCache({
     cacheDir: config.CACHE_DIR,
     memoryMb: config.SANDBOX_MEMORY_MB,
     startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS,
     onProgress: (message) => console.log(message),
   });
+  await images.snapshot();
 }

@@ -3,17 +3,16 @@ import { rm } from "node:fs/promises";
 import path from "node:path";
 import { pino } from "pino";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import type { Engine } from "../src/engine/engine.ts";
-import { startEngine } from "../src/server.ts";
+import { type Runtime, startRuntime } from "../src/server.ts";
 import { WorkspaceStore } from "../src/store/workspaces.ts";
 import { testConfig } from "./support/config.ts";
 
 const config = testConfig({ POOL_SIZE: "2", WORKSPACE_MAX_MB: "1" });
-let engine: Engine;
+let runtime: Runtime;
 let store: WorkspaceStore;
 
 beforeAll(async () => {
-  ({ engine } = await startEngine(config, pino({ level: "silent" })));
+  runtime = await startRuntime(config, pino({ level: "silent" }));
   store = new WorkspaceStore({
     directory: path.join(config.DATA_DIR, "workspaces"),
     maxBytes: config.WORKSPACE_MAX_MB * 1024 * 1024,
@@ -22,14 +21,20 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  await engine.pool.stop(0);
+  await runtime.stop(0);
   await store.close();
   await rm(config.DATA_DIR, { recursive: true });
 });
 
 async function run(principal: string, code: string) {
   using workspace = store.of(principal).forExecution();
-  const { success, result, stderr } = await engine.execute({ code, timeoutMs: 20_000, principal, workspace });
+  const { success, result, stderr } = await runtime.engine.execute({
+    code,
+    environment: "stdlib",
+    timeoutMs: 20_000,
+    principal,
+    workspace,
+  });
   return success ? result : stderr;
 }
 

@@ -1,69 +1,106 @@
-import type { RunnerOutcome } from "../sandbox/protocol.ts";
+import { ClientError } from "../errors.ts";
+import type { FileListing, RunnerOutcome } from "../sandbox/protocol.ts";
 import { type Job, type JobResult, KILL_GRACE_MS } from "../sandbox/sandbox.ts";
-import type { ExecutionRequest, ExecutionResult } from "./execution.ts";
+import type { ExecutionRequest, ExecutionResult, PackageArchive, Workspace } from "./execution.ts";
 import type { SandboxPool } from "./pool.ts";
-
-export interface EngineOptions {
-  readonly pool: SandboxPool;
-  readonly defaultEnvironment: string;
-  readonly quota: { readonly bytes: number; readonly files: number };
-}
 
 /** Runs executions: each on a sandbox that nothing has touched since its checkpoint. */
 export class Engine {
   readonly pool: SandboxPool;
-  readonly #options: EngineOptions;
 
-  constructor(options: EngineOptions) {
-    this.pool = options.pool;
-    this.#options = options;
+  constructor(pool: SandboxPool) {
+    this.pool = pool;
   }
 
   /**
    * Runs code in a pristine interpreter. Python errors, timeouts and crashes are results.
    *
-   * @throws {ClientError} 429 when too many wait, 503 when the server stops, 413 when the workspace's quota is exceeded.
+   * @throws {ClientError} 429 when too many wait, 503 when the server stops.
    * @throws the signal's reason, if it is aborted while the execution waits for a sandbox.
    */
   async execute(request: ExecutionRequest): Promise<ExecutionResult> {
-    const environment = request.environment ?? this.#options.defaultEnvironment;
-    const { principal, signal, workspace } = request;
+    const { environment, principal, signal, workspace } = request;
     return await this.pool.use({ environment, principal, signal }, async (sandbox) => {
-      const files = workspace ? await workspace.list() : null;
-      const decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() };
-      const { onOutput } = request;
-      const job: Job = {
-        code: request.code,
-        context: request.context ?? null,
-        stdin: request.stdin ?? "",
-        timeoutMs: request.timeoutMs,
-        mode: "stateless",
-        reseed: true,
-        files: files && { entries: files, maxBytes: this.#options.quota.bytes, maxFiles: this.#options.quota.files },
-        packages: null,
-        signal,
-        onOutput:
-          onOutput &&
-          ((stream, bytes) => {
-            const content = decoders[stream].decode(bytes, { stream: true });
-            if (content !== "") onOutput({ type: stream, content });
-          }),
-        onDisplay: onOutput && ((bundle) => onOutput({ type: "output", bundle })),
-        onCall: async (operation, argument) => {
-          if (operation === "read-file" && workspace && typeof argument === "string") {
-            return { value: null, body: await workspace.read(argument) };
-          }
-          throw new Error(`unknown operation ${JSON.stringify(operation)}`);
-        },
-      };
-      const result = await sandbox.execute(job);
-      if (result.files && workspace) await workspace.apply(result.files.changes, result.files.contents);
-      return toExecutionResult(result, request.timeoutMs);
+      const files = workspace ? await listFiles(workspace) : null;
+      const result = await sandbox.execute({ ...toJob(request), mode: "stateless", reseed: true, files });
+      const failure = result.files && workspace ? await applyChanges(workspace, result.files) : null;
+      return toExecutionResult(failure === null ? result : withFailure(result, failure), request.timeoutMs);
     });
   }
 }
 
-function toExecutionResult(result: JobResult, timeoutMs: number): ExecutionResult {
+async function listFiles(workspace: Workspace): Promise<FileListing> {
+  const [entries, { bytes, files }] = await Promise.all([workspace.list(), workspace.quota()]);
+  return { entries, maxBytes: bytes, maxFiles: files };
+}
+
+/** @returns why the files could not be kept; null: they were. */
+async function applyChanges(
+  workspace: Workspace,
+  { changes, contents }: NonNullable<JobResult["files"]>,
+): Promise<ClientError | null> {
+  try {
+    await workspace.apply(changes, contents);
+    return null;
+  } catch (error) {
+    // The code has run: the caller gets its output, and is told that its files are as they were.
+    if (error instanceof ClientError) return error;
+    throw error;
+  }
+}
+
+/** What an execution needs of a sandbox, whatever it runs on. */
+export function toJob(request: ExecutionRequest): Omit<Job, "mode" | "reseed" | "files"> {
+  const decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() };
+  const { onOutput, workspace } = request;
+  const archives = new Map<string, PackageArchive>();
+  const remember = (archive: PackageArchive) => archives.set(archive.listing.sha256, archive);
+  if (request.packages) remember(request.packages);
+  return {
+    code: request.code,
+    context: request.context ?? null,
+    stdin: request.stdin ?? "",
+    timeoutMs: request.timeoutMs,
+    packages: request.packages?.listing ?? null,
+    signal: request.signal,
+    onOutput:
+      onOutput &&
+      ((stream, bytes) => {
+        const content = decoders[stream].decode(bytes, { stream: true });
+        if (content !== "") onOutput({ type: stream, content });
+      }),
+    onDisplay: onOutput && ((bundle) => onOutput({ type: "output", bundle })),
+    onCall: async (operation, argument) => {
+      if (operation === "read-file" && workspace && typeof argument === "string") {
+        return { value: null, body: await workspace.read(argument) };
+      }
+      if (operation === "read-package") {
+        const { sha256, offset, length } = argument as { sha256: string; offset: number; length: number };
+        const archive = archives.get(sha256);
+        if (!archive) throw new ClientError(404, "unknown_archive", "no such package archive");
+        return { value: null, body: archive.read(offset, length) };
+      }
+      if (operation === "install-packages" && request.installPackages && isTexts(argument)) {
+        const archive = await request.installPackages(argument);
+        if (archive) remember(archive);
+        return { value: archive?.listing ?? null };
+      }
+      throw new ClientError(400, "unknown_operation", `the sandbox does not offer ${JSON.stringify(operation)} here`);
+    },
+  };
+}
+
+function isTexts(value: unknown): value is readonly string[] {
+  return Array.isArray(value) && value.length <= 100 && value.every((text) => typeof text === "string");
+}
+
+function withFailure(result: JobResult, failure: ClientError): JobResult {
+  const message = `The execution's files were not kept: ${failure.message}`;
+  const errorInfo = { type: "WorkspaceError", message, traceback: "", line: null, column: null };
+  return { ...result, outcome: { ...result.outcome, success: false, error: message, errorInfo } };
+}
+
+export function toExecutionResult(result: JobResult, timeoutMs: number): ExecutionResult {
   const outcome = result.end === "finished" ? result.outcome : stopped(result, timeoutMs);
   return {
     success: outcome.success,

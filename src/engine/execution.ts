@@ -1,13 +1,22 @@
-import type { ErrorInfo, FileChanges, FileEntry, MimeBundle } from "../sandbox/protocol.ts";
+import type { ErrorInfo, FileChanges, FileEntry, MimeBundle, PackageListing } from "../sandbox/protocol.ts";
 
 /** Files that outlive an execution; `store/workspaces.ts` keeps them on disk. */
 export interface Workspace {
   /** All files and folders, parents before children. */
   list(): Promise<readonly FileEntry[]>;
+  /** The most that the sandbox may let user code fill. */
+  quota(): Promise<{ readonly bytes: number; readonly files: number }>;
   /** @throws {ClientError} 404 if there is no such file. */
   read(path: string): Promise<Uint8Array>;
   /** Takes over what an execution did, all or nothing. `contents[i]` belongs to `changes.written[i]`. */
   apply(changes: FileChanges, contents: readonly Uint8Array[]): Promise<void>;
+}
+
+/** Packages of a caller, besides those of the environment. */
+export interface PackageArchive {
+  readonly listing: PackageListing;
+  /** @param offset counted from the beginning of the archive's data. */
+  read(offset: number, length: number): Uint8Array;
 }
 
 /** One piece of Python to run. */
@@ -18,11 +27,14 @@ export interface ExecutionRequest {
   readonly timeoutMs: number;
   /** What `input()` reads; default: nothing, so `input()` raises EOFError. */
   readonly stdin?: string | undefined;
-  /** Name of the package set; default: the server's. */
-  readonly environment?: string | undefined;
+  /** Name of the package set to run in. */
+  readonly environment: string;
   /** Whose share of the queue this uses. */
   readonly principal: string;
   readonly workspace?: Workspace | undefined;
+  readonly packages?: PackageArchive | undefined;
+  /** What `micropip.install` does; resolves with all packages that are there from then on. */
+  readonly installPackages?: ((requirements: readonly string[]) => Promise<PackageArchive | null>) | undefined;
   /** Aborting it (the client went away) stops the execution. */
   readonly signal?: AbortSignal | undefined;
   /** Called while the code runs, in order. What went through it is in the result all the same. */

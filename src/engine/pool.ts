@@ -67,6 +67,7 @@ interface PoolEvents {
   /** A sandbox could not be started; another try follows. */
   startFailed: [error: Error];
   discarded: [reason: string];
+  rewound: [];
   /** A sandbox no longer holds a session. */
   evicted: [key: string];
 }
@@ -321,6 +322,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
 
   /** What becomes of a sandbox that has nothing to do. */
   #settle(slot: Slot, sandbox: Sandbox, verdict: Verdict): void {
+    if (verdict.state === "pristine") this.emit("rewound");
     const reason = this.#retirement(sandbox, verdict);
     if (reason === null || (slot.resident?.pinned && verdict.state === "resident")) {
       if (verdict.state === "pristine") this.#forget(slot);

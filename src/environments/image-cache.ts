@@ -6,7 +6,7 @@ import { pipeline } from "node:stream/promises";
 import { StartupError } from "../errors.ts";
 import { denoBinary } from "../sandbox/deno-binary.ts";
 import { GUEST_DIR, PYODIDE_DIR, SHARED_FILES } from "../sandbox/launch.ts";
-import { PROTOCOL_VERSION } from "../sandbox/protocol.ts";
+import { type GuestEnvironment, PROTOCOL_VERSION } from "../sandbox/protocol.ts";
 import { buildImage } from "../sandbox/sandbox.ts";
 
 /** Standard library modules that are imported in every image, so that no execution pays for them. */
@@ -26,6 +26,8 @@ export interface Image {
   readonly pythonVersion: string;
   readonly builtAt: string;
   readonly buildMs: number;
+  /** Modules that could not be imported: name → why. */
+  readonly failedImports: Readonly<Record<string, string>>;
 }
 
 interface Manifest extends Omit<Image, "path"> {
@@ -40,58 +42,116 @@ export interface ImageCacheOptions {
   readonly onProgress: (message: string) => void;
 }
 
-/**
- * The standard library's memory image: from the cache if it is whole, else built anew.
- *
- * The file's name is a hash of everything the image depends on, so an upgrade never meets an old one.
- *
- * @throws {StartupError} if the cache folder cannot be used, or building fails.
- */
-export async function stdlibImage(options: ImageCacheOptions): Promise<Image> {
-  const key = await cacheKey();
-  const imagePath = path.join(options.cacheDir, `stdlib-${key}.image`);
-  const cached = await readCached(imagePath, key);
-  if (cached !== null) return cached;
-  options.onProgress("Building the memory image of the standard library (once, a few seconds) …");
-  return await build(imagePath, key, options);
-}
+/** An environment before it has an image. */
+export type UnbuiltEnvironment = Omit<GuestEnvironment, "imagePath">;
 
-async function build(imagePath: string, key: string, options: ImageCacheOptions): Promise<Image> {
-  const startedAt = performance.now();
-  const { image, pythonVersion } = await buildImage({
-    guest: {
-      snapshotPath: null,
-      environment: null,
-      preload: PRELOADED_MODULES,
-      maxHeapBytes: Number.MAX_SAFE_INTEGER,
-      hashCheckpoint: false,
-    },
-    memoryMb: options.memoryMb,
-    startTimeoutMs: Math.max(options.startTimeoutMs, 120_000),
-  });
-  const manifest: Manifest = {
-    key,
-    sha256: createHash("sha256").update(image).digest("hex"),
-    bytes: image.length,
-    pythonVersion,
-    builtAt: new Date().toISOString(),
-    buildMs: Math.round(performance.now() - startedAt),
-  };
-  try {
-    await mkdir(options.cacheDir, { recursive: true });
-    await writeAtomically(imagePath, image);
-    await writeAtomically(manifestPath(imagePath), JSON.stringify(manifest, null, 2));
-  } catch (cause) {
-    const reason = (cause as NodeJS.ErrnoException).code ?? String(cause);
-    throw new StartupError(
-      `The cache folder ${options.cacheDir} cannot be written (${reason}). Make it writable, or set CACHE_DIR to a folder that is.`,
-      { cause },
-    );
+/**
+ * Memory images in a folder: Pyodide's snapshot with the standard library, and one for each environment on top of it.
+ *
+ * A file's name is a hash of everything it depends on, so an upgrade never meets an old one. What is damaged is built
+ * anew, and a build that was cut off leaves nothing that could be taken for whole.
+ */
+export class ImageCache {
+  readonly #options: ImageCacheOptions;
+  readonly #underWay = new Map<string, Promise<Image>>();
+  #runtimeHash: Promise<string> | undefined;
+
+  constructor(options: ImageCacheOptions) {
+    this.#options = options;
   }
-  await removeLeftovers(options.cacheDir);
-  const { key: _, ...rest } = manifest;
-  options.onProgress(`Built the memory image in ${(manifest.buildMs / 1000).toFixed(1)} s.`);
-  return { path: imagePath, ...rest };
+
+  /** @throws {StartupError} if the cache folder cannot be used. @throws {SandboxDiedError} if building fails. */
+  async snapshot(): Promise<Image> {
+    const key = await this.#key("snapshot", PRELOADED_MODULES);
+    return await this.#once("stdlib", key, "the standard library", null, null);
+  }
+
+  /** @param name for the file's name and for people. @throws as `snapshot`. */
+  async environment(name: string, archiveSha256: string, environment: UnbuiltEnvironment): Promise<Image> {
+    const snapshot = await this.snapshot();
+    const { libraries, imports, aliases } = environment;
+    const key = await this.#key("environment", [snapshot.sha256, archiveSha256, libraries, imports, aliases]);
+    return await this.#once(name, key, `the environment "${name}"`, snapshot.path, { ...environment, imagePath: null });
+  }
+
+  /** SHA-256 over the program that makes images, and `inputs`. */
+  async #key(kind: string, inputs: unknown): Promise<string> {
+    this.#runtimeHash ??= hashRuntime();
+    const hash = createHash("sha256").update(JSON.stringify([kind, await this.#runtimeHash, inputs]));
+    return hash.digest("hex").slice(0, 32);
+  }
+
+  #once(
+    name: string,
+    key: string,
+    label: string,
+    snapshotPath: string | null,
+    environment: GuestEnvironment | null,
+  ): Promise<Image> {
+    const known = this.#underWay.get(key);
+    if (known) return known;
+    const image = this.#cachedOrBuilt(name, key, label, snapshotPath, environment);
+    this.#underWay.set(key, image);
+    // A failure is tried again when somebody asks again.
+    image.catch(() => this.#underWay.delete(key));
+    return image;
+  }
+
+  async #cachedOrBuilt(
+    name: string,
+    key: string,
+    label: string,
+    snapshotPath: string | null,
+    environment: GuestEnvironment | null,
+  ): Promise<Image> {
+    const { cacheDir, memoryMb, startTimeoutMs, onProgress } = this.#options;
+    const imagePath = path.join(cacheDir, `${name}-${key}.image`);
+    const cached = await readCached(imagePath, key);
+    if (cached !== null) return cached;
+    onProgress(`Building the memory image of ${label} (once, a few seconds) …`);
+    const startedAt = performance.now();
+    const { image, pythonVersion, failedImports } = await buildImage({
+      guest: {
+        snapshotPath,
+        environment,
+        preload: PRELOADED_MODULES,
+        maxHeapBytes: Number.MAX_SAFE_INTEGER,
+        hashCheckpoint: false,
+      },
+      memoryMb,
+      startTimeoutMs: Math.max(startTimeoutMs, 300_000),
+    });
+    const manifest: Manifest = {
+      key,
+      sha256: createHash("sha256").update(image).digest("hex"),
+      bytes: image.length,
+      pythonVersion,
+      builtAt: new Date().toISOString(),
+      buildMs: Math.round(performance.now() - startedAt),
+      failedImports,
+    };
+    await this.#store(imagePath, image, manifest);
+    const { key: _, ...rest } = manifest;
+    const sizeMb = (image.length / 2 ** 20).toFixed(1);
+    onProgress(`Built the memory image of ${label}: ${sizeMb} MiB in ${(manifest.buildMs / 1000).toFixed(1)} s.`);
+    return { path: imagePath, ...rest };
+  }
+
+  async #store(imagePath: string, image: Uint8Array, manifest: Manifest): Promise<void> {
+    const { cacheDir } = this.#options;
+    try {
+      await mkdir(cacheDir, { recursive: true });
+      await writeAtomically(imagePath, image);
+      await writeAtomically(manifestPath(imagePath), JSON.stringify(manifest, null, 2));
+    } catch (cause) {
+      const reason = (cause as NodeJS.ErrnoException).code ?? String(cause);
+      throw new StartupError(
+        `The cache folder ${cacheDir} cannot be written (${reason}). Make it writable, or set CACHE_DIR to a folder that is.`,
+        { cause },
+      );
+    }
+    await removeLeftovers(cacheDir);
+  }
 }
 
 /** @returns null if there is no image, or it is not byte for byte what was built. */
@@ -109,8 +169,8 @@ async function readCached(imagePath: string, key: string): Promise<Image | null>
   }
 }
 
-/** SHA-256 over all that the bytes of an image, or whether it fits, depend on. */
-async function cacheKey(): Promise<string> {
+/** SHA-256 over all programs that the bytes of an image, or whether it fits, depend on. */
+async function hashRuntime(): Promise<string> {
   const hash = createHash("sha256");
   const add = (name: string, content: string | Uint8Array) =>
     hash.update(`${name}\0${content.length}\0`).update(content);
@@ -121,8 +181,8 @@ async function cacheKey(): Promise<string> {
   for (const name of guestFiles) add(name, await readFile(path.join(GUEST_DIR, name)));
   for (const file of SHARED_FILES) add(path.basename(file), await readFile(file));
   add("deno", denoBinary());
-  add("settings", JSON.stringify([PROTOCOL_VERSION, PRELOADED_MODULES]));
-  return hash.digest("hex").slice(0, 32);
+  add("protocol", String(PROTOCOL_VERSION));
+  return hash.digest("hex");
 }
 
 function manifestPath(imagePath: string): string {

@@ -14,6 +14,8 @@ export type PackageErrorCode =
   | "package_damaged"
   /** Too many files or bytes. */
   | "package_too_large"
+  /** It is installed, but the interpreter that runs now cannot take it in. */
+  | "package_incompatible"
   /** Another installed package needs it. */
   | "package_in_use"
   /** The server has no room for it, or may not write where packages are kept. */

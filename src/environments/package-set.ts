@@ -140,6 +140,27 @@ export class PackageSetBuilder {
     };
   }
 
+  /**
+   * Fetches what `build` will need, and tells what cannot be had.
+   *
+   * @returns normalised name of the package → why.
+   */
+  async missing(
+    resolved: readonly ResolvedPackage[],
+    onProgress?: (progress: PackageSetProgress) => void,
+  ): Promise<ReadonlyMap<string, PackageError>> {
+    const missing = new Map<string, PackageError>();
+    for (const item of resolved) {
+      try {
+        await this.#download([item], onProgress);
+      } catch (error) {
+        if (!(error instanceof PackageError)) throw error;
+        missing.set(item.candidate.key, error);
+      }
+    }
+    return missing;
+  }
+
   async #download(
     resolved: readonly ResolvedPackage[],
     onProgress: ((progress: PackageSetProgress) => void) | undefined,

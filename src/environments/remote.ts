@@ -22,6 +22,8 @@ export const REMOTE_OPTIONS: RemoteOptions = {
 };
 
 const MAX_REDIRECTS = 5;
+const NOT_FOUND = "cannot be found";
+const AWAY_MS = 30_000;
 
 /** An answer with status 2xx, or one that the caller said it can deal with. Its body must be read or dumped. */
 export interface RemoteAnswer {
@@ -45,6 +47,8 @@ class TransientError extends Error {
 export class Remote {
   readonly #options: RemoteOptions;
   readonly #agent: Agent;
+  /** Hosts whose name could not be found a moment ago. */
+  readonly #away = new Map<string, { readonly error: PackageError; readonly untilMs: number }>();
 
   constructor(options: Partial<RemoteOptions> = {}) {
     this.#options = { ...REMOTE_OPTIONS, ...options };
@@ -77,6 +81,8 @@ export class Remote {
   ): Promise<T> {
     const url = new URL(address);
     const { attempts, retryDelayMs, totalTimeoutMs } = this.#options;
+    const away = this.#away.get(url.host);
+    if (away !== undefined && Date.now() < away.untilMs) throw away.error;
     for (let attempt = 1; ; attempt++) {
       const deadline = AbortSignal.timeout(totalTimeoutMs);
       try {
@@ -91,8 +97,13 @@ export class Remote {
         if (cause instanceof PackageError) throw cause;
         const problem = deadline.aborted ? "did not finish in time" : connectionProblem(cause);
         if (problem === null) throw cause;
-        if (attempt >= attempts)
-          throw new PackageError("package_source_unavailable", `${url.host} ${problem}.`, { cause });
+        // A name that does not exist will not for a while: a laptop that is offline should not wait for each package.
+        const isAway = problem === NOT_FOUND;
+        if (attempt >= attempts || isAway) {
+          const error = new PackageError("package_source_unavailable", `${url.host} ${problem}.`, { cause });
+          if (isAway) this.#away.set(url.host, { error, untilMs: Date.now() + AWAY_MS });
+          throw error;
+        }
         await delay(retryDelayMs * 2 ** (attempt - 1));
       }
     }
@@ -190,7 +201,7 @@ function connectionProblem(cause: unknown): string | null {
   switch (code) {
     case "ENOTFOUND":
     case "EAI_AGAIN":
-      return "cannot be found";
+      return NOT_FOUND;
     case "ECONNREFUSED":
     case "EHOSTUNREACH":
     case "ENETUNREACH":

@@ -59,6 +59,7 @@ class Interpreter {
     this.#runner = booted.runner;
     this.#files = booted.files;
     this.#state = new JavaScriptState(booted.module, booted.exports);
+    mailbox.onPackages = (listing) => this.#mountPackages(listing);
   }
 
   perform(task: Task): Verdict {

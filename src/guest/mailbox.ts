@@ -1,5 +1,5 @@
 import { receiveMessageOnPort } from "node:worker_threads";
-import type { MimeBundle } from "../sandbox/protocol.ts";
+import type { MimeBundle, PackageListing } from "../sandbox/protocol.ts";
 import { type Answer, type Boot, CONTROL, type FromWorker, type Task, type ToWorker } from "./channel.ts";
 import type { Host } from "./device.ts";
 
@@ -12,6 +12,8 @@ export class Mailbox implements Host {
   readonly #interrupt: Uint8Array;
   readonly #port: MessagePort;
   #nextCall = 1;
+  /** Called when the host has installed packages for user code that is running, before that code goes on. */
+  onPackages: (listing: PackageListing) => void = () => {};
 
   constructor({ shared, port }: Boot) {
     this.#control = new Int32Array(shared.control);
@@ -48,7 +50,10 @@ export class Mailbox implements Host {
     post({ type: "call", call, operation, argument });
     for (;;) {
       const message = this.#next();
-      if (message.type === "answer" && message.call === call) return message;
+      if (message.type !== "answer" || message.call !== call) continue;
+      if (operation !== "install-packages" || message.error !== undefined) return message;
+      if (message.value !== null) this.onPackages(message.value as PackageListing);
+      return { ...message, value: null };
     }
   }
 

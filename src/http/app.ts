@@ -1,71 +1,81 @@
 import { randomUUID } from "node:crypto";
 import cors from "cors";
-import express, { type Express, type RequestHandler } from "express";
+import express, { type ErrorRequestHandler, type Express, type RequestHandler, type Response } from "express";
 import helmet from "helmet";
 import type { Logger } from "pino";
-import type { Config } from "../config.ts";
-import type { Engine } from "../engine/engine.ts";
+import type { SecurityEventName } from "../audit/security-event.ts";
+import { ClientError } from "../errors.ts";
+import { authenticate, parseApiKeys } from "./authentication.ts";
+import type { Services } from "./code-runner.ts";
 import { errorHandler, notFoundHandler } from "./error-handler.ts";
 import { executeRoutes } from "./execute.ts";
-import { statusRoutes } from "./status.ts";
+import { fileRoutes } from "./files.ts";
+import { packageRoutes } from "./packages.ts";
+import { memoryLimiter, rateLimit } from "./rate-limit.ts";
+import { statisticsRoutes } from "./statistics.ts";
+import { describeStatus, probeRoutes, type StatusOptions, statusRoutes } from "./status.ts";
+import { trustProxy } from "./trust-proxy.ts";
+import { uploadRoutes } from "./uploads.ts";
 
-const MAX_JSON_BYTES = 30 * 1024 * 1024;
+const MAX_BODY_BYTES = 30 * 1024 * 1024;
 
-export interface AppOptions {
-  readonly config: Config;
-  readonly engine: Engine;
+export interface AppOptions extends Services {
   readonly logger: Logger;
-  /** Pyodide's version. */
-  readonly version: string;
-  readonly facts: () => Record<string, unknown>;
+  readonly status: StatusOptions;
 }
 
-/** The whole HTTP interface as an Express application. */
-export function createApp({ config, engine, logger, version, facts }: AppOptions): Express {
+/** The whole HTTP interface as an Express application. @throws {StartupError} if a setting cannot be used. */
+export function createApp(options: AppOptions): Express {
+  const { config, logger, status } = options;
   const app = express();
   app.disable("x-powered-by");
+  app.set("trust proxy", trustProxy(config));
   app.use(requestId);
-  app.use(
-    helmet({
-      contentSecurityPolicy: {
-        useDefaults: false,
-        directives: {
-          defaultSrc: ["'self'"],
-          baseUri: ["'none'"],
-          formAction: ["'self'"],
-          frameAncestors: ["'none'"],
-          objectSrc: ["'none'"],
-          imgSrc: ["'self'", "data:", "blob:"],
-        },
-      },
-      // Over plain HTTP on a laptop these would only lock the page out; a TLS proxy adds its own.
-      strictTransportSecurity: false,
-    }),
-  );
-  app.use(
-    cors({ origin: config.CORS_ORIGIN === "" ? "*" : config.CORS_ORIGIN.split(","), exposedHeaders: ["X-Request-Id"] }),
-  );
-  app.use(express.json({ limit: MAX_JSON_BYTES }));
-  app.use(express.urlencoded({ limit: MAX_JSON_BYTES, extended: true }));
-  app.use(executeRoutes({ engine, defaultTimeoutMs: config.EXECUTION_TIMEOUT_MS }));
-  app.use(
-    statusRoutes({
-      engine,
-      version,
-      executionTimeoutMs: config.EXECUTION_TIMEOUT_MS,
-      facts,
-      logging: {
-        level: config.LOG_LEVEL,
-        logFile: null,
-        securityLogFile: null,
-        isFileLoggingEnabled: false,
-        logDirectory: null,
-      },
-    }),
-  );
+  app.use(countRequests(options));
+  app.use(securityHeaders());
+  app.use(cors({ origin: allowedOrigins(options), exposedHeaders: ["X-Request-Id", "Retry-After"] }));
+  app.use(probeRoutes(status));
+
+  // Who asks comes before what they send: no stranger gets 30 MB parsed.
+  app.use(authenticate(config));
+  app.use(rateLimit(memoryLimiter(config)));
+  app.use(express.json({ limit: MAX_BODY_BYTES }));
+  app.use(express.urlencoded({ limit: MAX_BODY_BYTES, extended: true }));
+  app.use(statusRoutes(status));
+  app.use(executeRoutes(options));
+  app.use(uploadRoutes(options));
+  app.use(fileRoutes(options));
+  app.use(packageRoutes(options));
+  app.use(statisticsRoutes(options, () => describeStatus(status)));
   app.use(notFoundHandler);
+  app.use(recordRefusals(options));
   app.use(errorHandler(logger));
   return app;
+}
+
+function securityHeaders(): RequestHandler {
+  return helmet({
+    contentSecurityPolicy: {
+      useDefaults: false,
+      directives: {
+        defaultSrc: ["'self'"],
+        baseUri: ["'none'"],
+        formAction: ["'self'"],
+        frameAncestors: ["'none'"],
+        objectSrc: ["'none'"],
+        imgSrc: ["'self'", "data:", "blob:"],
+      },
+    },
+    // Over plain HTTP on a laptop this would only lock the page out; a TLS proxy adds its own.
+    strictTransportSecurity: false,
+  });
+}
+
+/** `*` only while there are no keys that another site's page could make use of. */
+function allowedOrigins({ config }: Services): string | string[] | false {
+  if (config.CORS_ORIGIN === "*") return "*";
+  if (config.CORS_ORIGIN !== "") return config.CORS_ORIGIN.split(",").map((origin) => origin.trim());
+  return parseApiKeys(config).length === 0 ? "*" : false;
 }
 
 /** A request's name in replies and logs: the caller's own, if it is a plain one. */
@@ -76,3 +86,37 @@ const requestId: RequestHandler = (request, response, next) => {
   response.setHeader("X-Request-Id", id);
   next();
 };
+
+function countRequests({ metrics }: Services): RequestHandler {
+  return (request, response, next) => {
+    response.once("finish", () => {
+      const route = request.route?.path as string | readonly string[] | undefined;
+      metrics.recordRequest(request.method, typeof route === "string" ? route : route?.[0], response.statusCode);
+    });
+    next();
+  };
+}
+
+const REFUSALS: Readonly<Record<string, SecurityEventName>> = {
+  unauthorized: "auth_failure",
+  missing_scope: "access_denied",
+  rate_limited: "rate_limited",
+};
+
+/** Puts on record who was turned away. */
+function recordRefusals({ securityLog }: Services): ErrorRequestHandler {
+  return (error: unknown, request, response: Response, next) => {
+    const event = error instanceof ClientError ? REFUSALS[error.code] : undefined;
+    if (event !== undefined) {
+      securityLog?.append({
+        event,
+        ip: request.ip ?? null,
+        userAgent: request.get("user-agent") ?? null,
+        requestId: String(response.locals.requestId),
+        principal: (response.locals.principal as { id: string } | undefined)?.id ?? null,
+        details: { method: request.method, path: request.path },
+      });
+    }
+    next(error);
+  };
+}

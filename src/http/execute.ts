@@ -1,14 +1,9 @@
 import express, { type Request, type Response, Router } from "express";
-import type { Engine } from "../engine/engine.ts";
 import type { ExecutionResult } from "../engine/execution.ts";
 import { badRequest } from "../errors.ts";
-import { anonymous } from "./principal.ts";
-import { type ExecuteBody, executeBody, parseBody } from "./validation.ts";
-
-export interface ExecuteOptions {
-  readonly engine: Engine;
-  readonly defaultTimeoutMs: number;
-}
+import { requireScope } from "./authentication.ts";
+import { runCode, type Services } from "./code-runner.ts";
+import { executeBody, parseBody } from "./validation.ts";
 
 /** `ExecResult` of the HTTP contract. */
 export function toReply(result: ExecutionResult) {
@@ -21,18 +16,53 @@ export function toReply(result: ExecutionResult) {
   };
 }
 
-/** `POST /api/execute` and `POST /api/execute-raw`. */
-export function executeRoutes(options: ExecuteOptions): Router {
+/** `POST /api/execute`, `/api/execute-raw` and `/api/execute-stream`. */
+export function executeRoutes(services: Services): Router {
   const router = Router();
-  router.post("/api/execute", async (request, response) => {
-    const body = parseBody(executeBody, request.body, request.is("urlencoded") !== false);
-    response.json(toReply(await run(body, options, response)));
+  const body = (request: Request) => parseBody(executeBody, request.body, Boolean(request.is("urlencoded")));
+
+  router.post("/api/execute", requireScope("execute"), async (request, response) => {
+    response.json(toReply(await runCode(services, body(request), request, response)));
   });
-  router.post("/api/execute-raw", express.text({ type: "text/plain", limit: "10mb" }), async (request, response) => {
-    const code = rawCode(request);
-    response.json(toReply(await run({ code }, options, response)));
+
+  const text = express.text({ type: "text/plain", limit: "10mb" });
+  router.post("/api/execute-raw", requireScope("execute"), text, async (request, response) => {
+    response.json(toReply(await runCode(services, { code: rawCode(request) }, request, response)));
+  });
+
+  router.post("/api/execute-stream", requireScope("execute"), async (request, response) => {
+    const checked = body(request);
+    const send = openEventStream(response);
+    send({ type: "status", message: "Starting execution..." });
+    try {
+      const result = await runCode(services, checked, request, response, (event) => {
+        send(event.type === "output" ? { type: "output", ...event.bundle, data: event.bundle } : event);
+      });
+      send({ type: "result", ...toReply(result) });
+    } catch (error) {
+      // Too late for a status; the reply's shape says it.
+      const message = error instanceof Error && "status" in error ? error.message : "Internal server error";
+      send({ type: "result", success: false, error: message, timestamp: new Date().toISOString() });
+      if (!(error instanceof Error && "status" in error) && !response.destroyed) response.locals.streamError = error;
+    }
+    send({ type: "complete" });
+    response.end();
   });
   return router;
+}
+
+/** Begins a `text/event-stream`; the function it returns sends one event. */
+export function openEventStream(response: Response): (event: object) => void {
+  response.writeHead(200, {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache, no-transform",
+    Connection: "keep-alive",
+    // nginx would hold events back until its buffer is full.
+    "X-Accel-Buffering": "no",
+  });
+  return (event) => {
+    if (!response.destroyed) response.write(`data: ${JSON.stringify(event)}\n\n`);
+  };
 }
 
 function rawCode(request: Request): string {
@@ -41,25 +71,4 @@ function rawCode(request: Request): string {
     throw badRequest("no_code", "No Python code provided in request body");
   }
   return body;
-}
-
-async function run(body: ExecuteBody, options: ExecuteOptions, response: Response): Promise<ExecutionResult> {
-  return await options.engine.execute({
-    code: body.code,
-    context: body.context,
-    stdin: body.stdin,
-    environment: body.environment,
-    timeoutMs: body.timeout ?? options.defaultTimeoutMs,
-    principal: anonymous,
-    signal: clientGone(response),
-  });
-}
-
-/** Aborts when the client closes the connection before it has the answer. */
-export function clientGone(response: Response): AbortSignal {
-  const controller = new AbortController();
-  response.once("close", () => {
-    if (!response.writableFinished) controller.abort(new Error("the client closed the connection"));
-  });
-  return controller.signal;
 }

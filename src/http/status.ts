@@ -2,7 +2,6 @@ import { Router } from "express";
 import type { Engine } from "../engine/engine.ts";
 import { ClientError } from "../errors.ts";
 import { toReply } from "./execute.ts";
-import { anonymous } from "./principal.ts";
 
 const HEALTH_TIMEOUT_MS = 10_000;
 
@@ -20,28 +19,34 @@ export interface StatusOptions {
   /** Pyodide's version. */
   readonly version: string;
   readonly logging: LoggingStatus;
+  readonly environment: () => string;
   /** Further facts: environments, isolation layers. */
   readonly facts: () => Record<string, unknown>;
 }
 
-/** `/api/status`, `/api/health`, `/health` and `/ready`. */
-export function statusRoutes(options: StatusOptions): Router {
-  const { engine } = options;
-  const status = () => ({
+/** What clients know as the state of Pyodide. */
+export function describeStatus({ engine, executionTimeoutMs, version, facts }: StatusOptions) {
+  return {
     isReady: engine.pool.isReady,
     initialized: engine.pool.isReady,
-    executionTimeout: options.executionTimeoutMs,
-    version: options.version,
+    executionTimeout: executionTimeoutMs,
+    version,
     timestamp: new Date().toISOString(),
     pool: engine.pool.status(),
-    ...options.facts(),
-  });
+    ...facts(),
+  };
+}
+
+/** `/api/status` and `/api/health`. */
+export function statusRoutes(options: StatusOptions): Router {
+  const { engine } = options;
   const router = Router();
+  const status = () => describeStatus(options);
   router.get("/api/status", (_request, response) => {
     response.json(status());
   });
   router.get("/api/health", async (_request, response) => {
-    const testResult = engine.pool.isReady ? await selfTest(engine) : null;
+    const testResult = engine.pool.isReady ? await selfTest(options) : null;
     const healthy = testResult?.success === true && testResult.result === 4;
     response.status(healthy ? 200 : 503).json({
       success: healthy,
@@ -52,11 +57,18 @@ export function statusRoutes(options: StatusOptions): Router {
       timestamp: new Date().toISOString(),
     });
   });
+  return router;
+}
+
+/** `/health` and `/ready`, which load balancers ask without a key. */
+export function probeRoutes(options: StatusOptions): Router {
+  const { engine } = options;
+  const router = Router();
   router.get("/health", (_request, response) => {
     response.json({
       status: "ok",
       server: "running",
-      pyodide: status(),
+      pyodide: describeStatus(options),
       logging: options.logging,
       timestamp: new Date().toISOString(),
       uptime: process.uptime(),
@@ -70,9 +82,16 @@ export function statusRoutes(options: StatusOptions): Router {
   return router;
 }
 
-async function selfTest(engine: Engine) {
+async function selfTest(options: StatusOptions) {
   try {
-    return toReply(await engine.execute({ code: "2 + 2", timeoutMs: HEALTH_TIMEOUT_MS, principal: anonymous }));
+    return toReply(
+      await options.engine.execute({
+        code: "2 + 2",
+        environment: options.environment(),
+        timeoutMs: HEALTH_TIMEOUT_MS,
+        principal: "health",
+      }),
+    );
   } catch (error) {
     // A full queue is no fault: the sandboxes are working.
     if (error instanceof ClientError && error.status !== 429) return null;

@@ -57,6 +57,10 @@ const environment = z
   .regex(/^[a-z0-9][a-z0-9_-]{0,63}$/, "Invalid environment name.")
   .meta({ description: "Package set to run in.", example: "stdlib" });
 
+const files = z
+  .enum(["workspace", "none"], 'Files must be "workspace" or "none".')
+  .meta({ description: "Whether the caller's files are there; they are unless `none` is asked for." });
+
 /** Body of `POST /api/execute`. Keys stand in the order in which they are checked. */
 export const executeBody = z.object({
   code,
@@ -64,6 +68,7 @@ export const executeBody = z.object({
   timeout: timeout.optional(),
   stdin: stdin.optional(),
   environment: environment.optional(),
+  files: files.optional(),
 });
 
 export type ExecuteBody = z.output<typeof executeBody>;

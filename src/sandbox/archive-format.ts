@@ -73,7 +73,8 @@ export function encodeArchiveHeader(files: readonly Omit<ArchiveEntry, "offset">
 /** An archive whose header and index are sound. Contents are read when asked for. */
 export class Archive {
   readonly entries: readonly ArchiveEntry[];
-  readonly #dataStart: number;
+  /** Where the first file's bytes stand in the archive's file. */
+  readonly dataStart: number;
   readonly #readAt: ReadAt;
 
   /**
@@ -84,7 +85,7 @@ export class Archive {
   constructor(readAt: ReadAt, totalBytes: number, listing?: readonly ArchiveEntry[]) {
     this.#readAt = readAt;
     if (listing !== undefined) {
-      this.#dataStart = 0;
+      this.dataStart = 0;
       this.entries = checkEntries(listing, totalBytes);
       return;
     }
@@ -103,8 +104,8 @@ export class Archive {
       if (cause instanceof ArchiveFormatError) throw cause;
       throw new ArchiveFormatError("the index is not JSON in UTF-8", { cause });
     }
-    this.#dataStart = PREFIX_BYTES + indexBytes;
-    this.entries = checkEntries(index, totalBytes - this.#dataStart);
+    this.dataStart = PREFIX_BYTES + indexBytes;
+    this.entries = checkEntries(index, totalBytes - this.dataStart);
   }
 
   /**
@@ -116,7 +117,7 @@ export class Archive {
     if (position < 0 || length < 0) throw new RangeError("position and length cannot be negative");
     const count = Math.max(0, Math.min(length, entry.size - position));
     if (count === 0) return new Uint8Array(0);
-    return readExactly(this.#readAt, this.#dataStart + entry.offset + position, count);
+    return readExactly(this.#readAt, this.dataStart + entry.offset + position, count);
   }
 }
 

@@ -1,6 +1,6 @@
 import type { ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { SandboxDiedError } from "../errors.ts";
+import { ClientError, SandboxDiedError } from "../errors.ts";
 import { type LaunchOptions, launch, PYODIDE_DIR } from "./launch.ts";
 import {
   encodeFrame,
@@ -45,7 +45,7 @@ export interface Job {
   readonly signal: AbortSignal | undefined;
   readonly onOutput: ((stream: "stdout" | "stderr", bytes: Uint8Array) => void) | undefined;
   readonly onDisplay: ((bundle: MimeBundle) => void) | undefined;
-  /** Answers what user code asks of the host. A rejection's message is shown to user code. */
+  /** Answers what user code asks of the host. A ClientError's message is shown to user code. */
   readonly onCall: (operation: string, argument: unknown) => Promise<{ value: unknown; body?: Uint8Array }>;
 }
 
@@ -295,7 +295,8 @@ export class Sandbox {
         }
       },
       (error: unknown) => {
-        const reason = error instanceof Error ? error.message : String(error);
+        // User code reads it: only what is meant for clients may be said.
+        const reason = error instanceof ClientError ? error.message : "the host could not do that";
         if (this.#running === running) {
           this.#connection.send(running.nonce, { type: "answer", call, value: null, error: reason });
         }

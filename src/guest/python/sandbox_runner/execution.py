@@ -42,7 +42,7 @@ def run(request):
     request = json.loads(request)
     if request["reseed"]:
         reseed()
-    _forget_folders()
+    forget_folders()
     display.reset()
     main = sys.modules["__main__"].__dict__
     if request["context"] is not None:
@@ -68,7 +68,7 @@ def run(request):
     return json.dumps(outcome, allow_nan=False).encode()
 
 
-def _forget_folders():
+def forget_folders():
     """Folders were filled, and packages mounted, behind the back of the import system's caches.
 
     Not `importlib.invalidate_caches()`: that reads the directory of the standard library's archive anew, 20 ms.

@@ -10,7 +10,7 @@ import sys
 import time
 import types
 
-from . import device
+from . import device, packages
 
 
 class ProcessExit(BaseException):
@@ -28,6 +28,7 @@ def install():
     _forbid_timers()
     _replace_sleep()
     _replace_javascript()
+    sys.modules["micropip"] = packages
 
 
 def _forbid_processes():

@@ -1,0 +1,341 @@
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import { z } from "zod";
+import type { Config } from "../config.ts";
+import { badRequest, StartupError } from "../errors.ts";
+import type { GuestEnvironment } from "../sandbox/protocol.ts";
+import type { Image, ImageCache } from "./image-cache.ts";
+import type { PackageError } from "./package-error.ts";
+import { type PackageInfo, type PackageSet, type PackageSetBuilder, writeAtomically } from "./package-set.ts";
+import type { PackageSource } from "./package-source.ts";
+import type { BaseEnvironment } from "./package-store.ts";
+import type { PythonPlatform } from "./python-platform.ts";
+import { parseRequirement, type Requirement } from "./requirements.ts";
+import { type ResolvedPackage, resolve, resolveAvailable } from "./resolver.ts";
+
+import { hashFile } from "./wheel-store.ts";
+
+/** What an operator, or a default, says an environment is. */
+export interface EnvironmentDefinition {
+  readonly name: string;
+  /** Requirements as PEP 508 writes them. */
+  readonly packages: readonly string[];
+  /** Modules to have imported in the image; default: those of the packages that were asked for. */
+  readonly imports?: readonly string[] | undefined;
+}
+
+/** An environment that code can run in. */
+export interface Environment {
+  readonly name: string;
+  readonly packages: readonly PackageInfo[];
+  /** What could not be had or imported, in words. */
+  readonly warnings: readonly string[];
+  readonly image: Image;
+  readonly snapshotPath: string;
+  /** Null for the standard library alone. */
+  readonly guest: GuestEnvironment | null;
+  readonly archiveBytes: number;
+}
+
+export interface EnvironmentsOptions {
+  readonly definitions: readonly EnvironmentDefinition[];
+  readonly sources: readonly PackageSource[];
+  readonly python: PythonPlatform;
+  readonly sets: PackageSetBuilder;
+  readonly images: ImageCache;
+  /** Remembers what each definition came to, so that a start asks no source again. */
+  readonly cacheDir: string;
+  /** Changes when the sources may offer something else. */
+  readonly sourcesFingerprint: string;
+  /** A package that cannot be had is an error, not a warning. */
+  readonly strict: boolean;
+  readonly onProgress: (message: string) => void;
+  readonly onWarning: (message: string) => void;
+}
+
+export const STDLIB = "stdlib";
+export const DEFAULT = "default";
+/** Between a base's name and the hash of what was installed on top of it. No definition's name has it. */
+const DERIVED_SEPARATOR = "+";
+
+/** Global names that users of these packages expect. */
+const ALIASES: Readonly<Record<string, readonly string[]>> = {
+  numpy: ["np", "numpy"],
+  pandas: ["pd", "pandas"],
+  "matplotlib.pyplot": ["plt"],
+  matplotlib: ["matplotlib"],
+  seaborn: ["sns", "seaborn"],
+  requests: ["requests"],
+  httpx: ["httpx"],
+  micropip: ["micropip"],
+};
+
+/** Modules that a package loads only when they are first used, but that nearly everybody uses. */
+const FURTHER_IMPORTS: Readonly<Record<string, readonly string[]>> = {
+  numpy: ["numpy.random", "numpy.fft", "numpy.linalg", "numpy.ma", "numpy.polynomial"],
+  matplotlib: ["matplotlib.pyplot"],
+  pillow: ["PIL.Image"],
+};
+
+const definitionsFile = z.record(
+  z.string().regex(/^[a-z0-9][a-z0-9_-]{0,63}$/, "a name has lower-case letters, digits, hyphens and underscores"),
+  z.strictObject({ packages: z.array(z.string()), imports: z.array(z.string()).optional() }),
+);
+
+/**
+ * Reads which environments there are to be.
+ *
+ * @throws {StartupError} if the file that ENVIRONMENTS_FILE names cannot be used.
+ */
+export async function loadDefinitions(config: Config): Promise<readonly EnvironmentDefinition[]> {
+  const definitions: EnvironmentDefinition[] = [];
+  if (config.PYODIDE_PACKAGES.length > 0) definitions.push({ name: DEFAULT, packages: config.PYODIDE_PACKAGES });
+  if (config.ENVIRONMENTS_FILE !== "") {
+    const problem = (what: string, cause?: unknown) =>
+      new StartupError(
+        `ENVIRONMENTS_FILE: ${what}. It is a JSON object such as {"plots": {"packages": ["numpy", "pillow"]}}.`,
+        { cause },
+      );
+    let parsed: unknown;
+    try {
+      parsed = JSON.parse(await readFile(config.ENVIRONMENTS_FILE, "utf8"));
+    } catch (cause) {
+      throw problem(`the file cannot be read as JSON (${(cause as Error).message})`, cause);
+    }
+    const checked = definitionsFile.safeParse(parsed);
+    if (!checked.success) throw problem(z.prettifyError(checked.error));
+    for (const [name, definition] of Object.entries(checked.data)) {
+      if (name === STDLIB) throw problem(`"${STDLIB}" is built in`);
+      const index = definitions.findIndex((other) => other.name === name);
+      definitions.splice(index < 0 ? definitions.length : index, index < 0 ? 0 : 1, { name, ...definition });
+    }
+  }
+  return definitions;
+}
+
+/** The environments of this server, and those derived from them by installing packages with shared libraries. */
+export class Environments {
+  readonly #options: EnvironmentsOptions;
+  readonly #ready = new Map<string, Environment>();
+  readonly #underWay = new Map<string, Promise<Environment>>();
+
+  constructor(options: EnvironmentsOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Builds the standard library's, then all that are defined.
+   *
+   * @param only build no other than this one.
+   * @throws {StartupError} where strict, if one fails.
+   */
+  async prepare(only?: string): Promise<void> {
+    await this.#once(STDLIB, () => this.#stdlib());
+    const wanted = this.#options.definitions.filter(({ name }) => only === undefined || name === only);
+    if (only !== undefined && only !== STDLIB && wanted.length === 0) {
+      const names = [STDLIB, ...this.#options.definitions.map(({ name }) => name)];
+      throw new StartupError(`There is no environment "${only}". Defined: ${names.join(", ")}.`);
+    }
+    for (const definition of wanted) {
+      try {
+        const environment = await this.#once(definition.name, () => this.#build(definition));
+        for (const warning of environment.warnings) this.#options.onWarning(warning);
+      } catch (error) {
+        const message = `The environment "${definition.name}" cannot be built: ${(error as Error).message}`;
+        if (this.#options.strict || error instanceof StartupError) throw new StartupError(message, { cause: error });
+        this.#options.onWarning(message);
+      }
+    }
+  }
+
+  /** The one for requests that name none: `default` where it has any package, else `stdlib`. */
+  get defaultName(): string {
+    return (this.#ready.get(DEFAULT)?.packages.length ?? 0) > 0 ? DEFAULT : STDLIB;
+  }
+
+  /** Those that were defined and could be built. */
+  list(): Environment[] {
+    return [...this.#ready.values()].filter(({ name }) => !name.includes(DERIVED_SEPARATOR));
+  }
+
+  /** @throws {ClientError} 400 if there is none of this name. */
+  get(name: string): Environment {
+    const environment = this.#ready.get(name);
+    if (environment) return environment;
+    const names = this.list().map((other) => other.name);
+    throw badRequest("unknown_environment", `Unknown environment "${name}". Available: ${names.join(", ")}.`);
+  }
+
+  base(name: string): BaseEnvironment {
+    return { name, packages: this.get(name).packages };
+  }
+
+  /**
+   * The environment that has a caller's packages on top of another's: built once, for all who have the same.
+   *
+   * @param set what was installed on top of `base`; has shared libraries.
+   */
+  async derive(base: string, set: PackageSet): Promise<string> {
+    const name = `${base}${DERIVED_SEPARATOR}${set.archive.sha256.slice(0, 16)}`;
+    await this.#once(name, () => this.#buildDerived(name, this.get(base), set));
+    return name;
+  }
+
+  #once(name: string, build: () => Promise<Environment>): Promise<Environment> {
+    const known = this.#underWay.get(name);
+    if (known) return known;
+    const building = build().then((environment) => {
+      this.#ready.set(name, environment);
+      return environment;
+    });
+    this.#underWay.set(name, building);
+    building.catch(() => this.#underWay.delete(name));
+    return building;
+  }
+
+  async #stdlib(): Promise<Environment> {
+    const image = await this.#options.images.snapshot();
+    return { name: STDLIB, packages: [], warnings: [], image, snapshotPath: image.path, guest: null, archiveBytes: 0 };
+  }
+
+  async #build(definition: EnvironmentDefinition): Promise<Environment> {
+    const { name, packages, imports } = definition;
+    const requested = packages.map(parseRequirement);
+    const asked = requested.map(({ key }) => key);
+    const remembered = await this.#remembered(definition);
+    if (remembered !== null) return await this.#buildImage(name, remembered, imports, [], asked);
+    const { sources, python, strict, sets, onProgress } = this.#options;
+    onProgress(`Preparing the environment "${name}": ${packages.join(", ")}`);
+    const { resolved, failures } = strict
+      ? {
+          resolved: (await resolve(requested, { sources, python })).packages,
+          failures: new Map<string, PackageError>(),
+        }
+      : await this.#available(requested);
+    const warnings = Array.from(
+      failures,
+      ([requirement, error]) => `The environment "${name}" goes without ${requirement}: ${error.message}`,
+    );
+    if (resolved.length === 0) return { ...(await this.#stdlib()), name, warnings };
+    const set = await sets.build(resolved, this.#progress());
+    const environment = await this.#buildImage(name, set, imports, warnings, asked);
+    // Only what is complete: the rest may be had at the next start.
+    if (failures.size === 0) await this.#remember(definition, set);
+    return environment;
+  }
+
+  #memory({ name, packages, imports }: EnvironmentDefinition): { file: string; key: string } {
+    const { cacheDir, python, sourcesFingerprint } = this.#options;
+    const key = createHash("sha256").update(JSON.stringify([packages, imports, python, sourcesFingerprint]));
+    return { file: path.join(cacheDir, `environment-${name}.json`), key: key.digest("hex") };
+  }
+
+  /** @returns null if the definition or the sources have changed, or the archive is not whole. */
+  async #remembered(definition: EnvironmentDefinition): Promise<PackageSet | null> {
+    const { file, key } = this.#memory(definition);
+    try {
+      const memory = JSON.parse(await readFile(file, "utf8")) as { key: string; set: PackageSet };
+      if (memory.key !== key) return null;
+      return (await hashFile(memory.set.archive.path)) === memory.set.archive.sha256 ? memory.set : null;
+    } catch {
+      return null;
+    }
+  }
+
+  async #remember(definition: EnvironmentDefinition, set: PackageSet): Promise<void> {
+    const { file, key } = this.#memory(definition);
+    await writeAtomically(file, JSON.stringify({ key, set }));
+  }
+
+  /** What can be resolved, and also downloaded, of what was asked for; the rest is told of. */
+  async #available(
+    requested: readonly Requirement[],
+  ): Promise<{ resolved: readonly ResolvedPackage[]; failures: ReadonlyMap<string, PackageError> }> {
+    const { sources, python, sets } = this.#options;
+    const failures = new Map<string, PackageError>();
+    let wanted = requested;
+    for (;;) {
+      const resolution = await resolveAvailable(wanted, { sources, python });
+      for (const [requirement, error] of resolution.failures) failures.set(requirement, error);
+      const missing = await sets.missing(resolution.packages, this.#progress());
+      if (missing.size === 0) return { resolved: resolution.packages, failures };
+      const needs = new Map(resolution.packages.map(({ candidate, dependsOn }) => [candidate.key, dependsOn]));
+      const kept: Requirement[] = [];
+      for (const requirement of wanted) {
+        const reason = [...closure(requirement.key, needs)].map((key) => missing.get(key)).find(Boolean);
+        if (reason) failures.set(requirement.text, reason);
+        else if (!failures.has(requirement.text)) kept.push(requirement);
+      }
+      wanted = kept;
+    }
+  }
+
+  async #buildDerived(name: string, base: Environment, set: PackageSet): Promise<Environment> {
+    const { sources, python, sets } = this.#options;
+    const pinned = [...base.packages, ...set.packages].map(({ name, version }) =>
+      parseRequirement(`${name}==${version}`),
+    );
+    const { packages } = await resolve(pinned, { sources, python });
+    return await this.#buildImage(name, await sets.build(packages, this.#progress()), undefined, []);
+  }
+
+  async #buildImage(
+    name: string,
+    set: PackageSet,
+    imports: readonly string[] | undefined,
+    warnings: string[],
+    asked?: readonly string[],
+  ): Promise<Environment> {
+    const { images } = this.#options;
+    const wanted = imports ?? importsOf(set, asked);
+    const aliases: Record<string, string> = {};
+    for (const module of wanted) for (const alias of ALIASES[module] ?? []) aliases[alias] = module;
+    const unbuilt = { archivePath: set.archive.path, libraries: set.sharedLibraries, imports: wanted, aliases };
+    const image = await images.environment(name, set.archive.sha256, unbuilt);
+    for (const [module, reason] of Object.entries(image.failedImports)) {
+      warnings.push(`In the environment "${name}" ${module} cannot be imported: ${reason}`);
+    }
+    return {
+      name,
+      packages: set.packages,
+      warnings,
+      image,
+      snapshotPath: (await images.snapshot()).path,
+      guest: { ...unbuilt, imagePath: image.path },
+      archiveBytes: set.archive.bytes,
+    };
+  }
+
+  #progress() {
+    let lastShownAt = 0;
+    let lastFile = "";
+    return (progress: { readonly type: string }) => {
+      const { filename, receivedBytes, totalBytes } = progress as {
+        filename?: string;
+        receivedBytes?: number;
+        totalBytes?: number | null;
+      };
+      if (progress.type !== "download" || filename === undefined) return;
+      if (filename === lastFile && Date.now() - lastShownAt < 2000) return;
+      lastFile = filename;
+      lastShownAt = Date.now();
+      const size = totalBytes ? ` of ${(totalBytes / 2 ** 20).toFixed(1)}` : "";
+      this.#options.onProgress(`Downloading ${filename}: ${((receivedBytes ?? 0) / 2 ** 20).toFixed(1)}${size} MiB`);
+    };
+  }
+}
+
+function closure(root: string, needs: ReadonlyMap<string, readonly string[]>): ReadonlySet<string> {
+  const seen = new Set([root]);
+  for (const key of seen) for (const next of needs.get(key) ?? []) seen.add(next);
+  return seen;
+}
+
+/** @param only normalised names of the packages whose modules are wanted; default: all. */
+function importsOf(set: PackageSet, only?: readonly string[]): string[] {
+  const chosen = set.packages.filter(({ key }) => only === undefined || only.includes(key));
+  // Private modules and those for tests import what only a developer has.
+  const public_ = (name: string) => !name.startsWith("_") && !/^(tests?|docs|examples|conftest|setup)$/.test(name);
+  return chosen.flatMap(({ key, imports }) => [...imports.filter(public_), ...(FURTHER_IMPORTS[key] ?? [])]);
+}

@@ -1,0 +1,90 @@
+import type { PackageArchive } from "../engine/execution.ts";
+import type { ArchiveReader } from "../environments/archive-reader.ts";
+import type { Environments } from "../environments/environments.ts";
+import { PackageError } from "../environments/package-error.ts";
+import type { PackageSet } from "../environments/package-set.ts";
+import type { Installed, PackageStore } from "../environments/package-store.ts";
+
+export interface CallerPackagesOptions {
+  readonly store: PackageStore;
+  readonly environments: Environments;
+  readonly archives: ArchiveReader;
+}
+
+/** Which environment, with which packages on top, a caller's code runs in. */
+export class CallerPackages {
+  readonly #options: CallerPackagesOptions;
+
+  constructor(options: CallerPackagesOptions) {
+    this.#options = options;
+  }
+
+  get defaultEnvironment(): string {
+    return this.#options.environments.defaultName;
+  }
+
+  get environments(): Environments {
+    return this.#options.environments;
+  }
+
+  /**
+   * Packages in Python alone are mounted; those with shared libraries make an environment of their own, derived from the
+   * one that was asked for.
+   *
+   * @throws {ClientError} 400 if there is no such environment.
+   */
+  async environmentFor(
+    principal: string,
+    environment: string,
+  ): Promise<{ environment: string; archive: PackageArchive | null }> {
+    const { store, environments } = this.#options;
+    const set = await store.get(principal, environments.base(environment));
+    if (set === null) return { environment, archive: null };
+    if (set.compiled) return { environment: await environments.derive(environment, set), archive: null };
+    return { environment, archive: this.#archiveOf(set) };
+  }
+
+  /**
+   * Adds a package for a caller, ready to be used by its next execution.
+   *
+   * @throws {PackageError} if it cannot be had, saying why.
+   */
+  async install(principal: string, environment: string, requirement: string): Promise<Installed> {
+    const { store, environments } = this.#options;
+    const installed = await store.install(principal, requirement, environments.base(environment));
+    if (installed.set.compiled) await environments.derive(environment, installed.set);
+    return installed;
+  }
+
+  /** As `micropip.install`. @returns all of the caller's packages; null: there are none besides the environment's. */
+  async installWhileRunning(
+    principal: string,
+    environment: string,
+    requirements: readonly string[],
+  ): Promise<PackageArchive | null> {
+    let set: PackageSet | null = null;
+    for (const requirement of requirements) set = (await this.install(principal, environment, requirement)).set;
+    if (set === null || set.packages.length === 0) return null;
+    if (set.compiled) {
+      const names = set.packages.filter(({ compiled }) => compiled).map(({ name }) => name);
+      throw new PackageError(
+        "package_incompatible",
+        `${names.join(", ")} has compiled code, which a running interpreter cannot take in. It is installed now: run this code again.`,
+      );
+    }
+    return this.#archiveOf(set);
+  }
+
+  async clear(principal: string): Promise<void> {
+    const { store, environments } = this.#options;
+    for (const { name } of environments.list()) await store.clear(principal, environments.base(name));
+  }
+
+  #archiveOf({ archive }: PackageSet): PackageArchive {
+    const { archives } = this.#options;
+    return {
+      listing: archives.listing(archive),
+      read: (offset, length) => archives.read(archive, offset, length),
+    };
+  }
+}

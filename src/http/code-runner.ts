@@ -1,0 +1,178 @@
+import type { Request, Response } from "express";
+import type { ExecutionOutcome, Metrics } from "../audit/metrics.ts";
+import { codeDetails } from "../audit/security-event.ts";
+import type { SecurityLog } from "../audit/security-log.ts";
+import type { Statistics } from "../audit/statistics.ts";
+import type { Config } from "../config.ts";
+import type { Engine } from "../engine/engine.ts";
+import type { ExecutionResult, OutputEvent } from "../engine/execution.ts";
+import { ClientError } from "../errors.ts";
+import type { WorkspaceStore } from "../store/workspaces.ts";
+import { type Principal, principalOf } from "./authentication.ts";
+import type { CallerPackages } from "./caller-packages.ts";
+import type { ExecuteBody } from "./validation.ts";
+
+/** What stands behind every route. */
+export interface Services {
+  readonly config: Config;
+  readonly engine: Engine;
+  readonly workspaces: WorkspaceStore;
+  readonly packages: CallerPackages;
+  /** Null where log files are off. */
+  readonly securityLog: SecurityLog | null;
+  readonly statistics: Statistics;
+  readonly metrics: Metrics;
+}
+
+/** Who asks, as logs and statistics have it. */
+export function callerOf(request: Request, response: Response) {
+  return {
+    ip: request.ip ?? null,
+    userAgent: request.get("user-agent") ?? null,
+    requestId: String(response.locals.requestId),
+    principal: principalOf(response).id,
+  };
+}
+
+/**
+ * Runs a caller's code: in its workspace, with its packages, recorded before it is answered.
+ *
+ * @throws {ClientError} 503 while the security log cannot be written and AUDIT_REQUIRED is set; what `Engine.execute` throws.
+ */
+export async function runCode(
+  services: Services,
+  body: ExecuteBody,
+  request: Request,
+  response: Response,
+  onOutput?: (event: OutputEvent) => void,
+): Promise<ExecutionResult> {
+  const { config } = services;
+  requireAudit(services);
+  const caller = callerOf(request, response);
+  const environment = body.environment ?? services.packages.defaultEnvironment;
+  let result: ExecutionResult;
+  try {
+    result = await executeFor(services, principalOf(response), {
+      ...body,
+      environment,
+      timeoutMs: body.timeout ?? config.EXECUTION_TIMEOUT_MS,
+      signal: clientGone(response),
+      onOutput,
+    });
+  } catch (error) {
+    // Recorded all the same: that somebody tried is what an audit wants to know.
+    const rejected = error instanceof ClientError;
+    record(services, caller, body.code, environment, null, rejected ? "rejected" : "cancelled");
+    throw error;
+  }
+  const outcome = outcomeOf(result);
+  if (!record(services, caller, body.code, environment, result, outcome)) requireAudit(services);
+  services.statistics.record({
+    type: "execution",
+    principal: caller.principal,
+    ip: caller.ip ?? "unknown",
+    userAgent: caller.userAgent ?? "unknown",
+    success: result.success,
+    errorType: result.errorInfo?.type ?? null,
+    executionTimeMs: result.executionTimeMs,
+  });
+  return result;
+}
+
+export interface CallerExecution {
+  readonly code: string;
+  readonly context?: Readonly<Record<string, unknown>> | undefined;
+  readonly stdin?: string | undefined;
+  readonly environment: string;
+  readonly timeoutMs: number;
+  readonly files?: "workspace" | "none" | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly onOutput?: ((event: OutputEvent) => void) | undefined;
+}
+
+/** Runs code in a principal's workspace and with its packages; nothing is recorded. */
+export async function executeFor(
+  { engine, workspaces, packages }: Pick<Services, "engine" | "workspaces" | "packages">,
+  principal: Principal,
+  execution: CallerExecution,
+): Promise<ExecutionResult> {
+  const { environment, archive } = await packages.environmentFor(principal.id, execution.environment);
+  using workspace = execution.files === "none" ? null : workspaces.of(principal.id).forExecution();
+  return await engine.execute({
+    ...execution,
+    environment,
+    principal: principal.id,
+    workspace: workspace ?? undefined,
+    packages: archive ?? undefined,
+    installPackages: async (requirements) => {
+      if (!principal.scopes.has("packages")) {
+        throw new ClientError(403, "missing_scope", 'This API key lacks the scope "packages"');
+      }
+      return await packages.installWhileRunning(principal.id, execution.environment, requirements);
+    },
+  });
+}
+
+/** @throws {ClientError} 503 if runs have to be recorded and cannot be. */
+function requireAudit({ config, securityLog }: Services): void {
+  if (config.AUDIT_REQUIRED && !securityLog?.healthy) {
+    throw new ClientError(503, "audit_unavailable", "The security log cannot be written, so no code is run.", {
+      retryAfterS: 10,
+    });
+  }
+}
+
+function outcomeOf(result: ExecutionResult): ExecutionOutcome {
+  if (result.success) return "success";
+  switch (result.errorInfo?.type) {
+    case "Timeout":
+      return "timeout";
+    case "SandboxDied":
+    case "FatalError":
+      return "sandbox_died";
+    case "Cancelled":
+      return "cancelled";
+    default:
+      return "error";
+  }
+}
+
+/** @returns whether the security log has it. */
+function record(
+  { config, securityLog, metrics }: Services,
+  caller: ReturnType<typeof callerOf>,
+  code: string,
+  environment: string,
+  result: ExecutionResult | null,
+  outcome: ExecutionOutcome,
+): boolean {
+  metrics.recordExecution(outcome, environment.split("+", 1)[0] as string, result?.executionTimeMs);
+  if (securityLog === null) return true;
+  return securityLog.append({
+    event: result?.success ? "code_execution" : "code_execution_error",
+    ...caller,
+    details: {
+      success: result?.success ?? false,
+      outcome,
+      ...codeDetails(code, config.LOG_CODE),
+      environment,
+      executionTime: result && Math.round(result.executionTimeMs * 1000) / 1000,
+      resultLength: result === null ? 0 : resultLength(result.result),
+      hasOutput: result !== null && (result.stdout !== "" || result.stderr !== ""),
+      error: result?.errorInfo?.type ?? null,
+    },
+  });
+}
+
+function resultLength(result: unknown): number {
+  return result === null || result === undefined ? 0 : JSON.stringify(result).length;
+}
+
+/** Aborts when the client closes the connection before it has the answer. */
+export function clientGone(response: Response): AbortSignal {
+  const controller = new AbortController();
+  response.once("close", () => {
+    if (!response.writableFinished) controller.abort(new Error("the client closed the connection"));
+  });
+  return controller.signal;
+}

@@ -1,0 +1,128 @@
+import { readFileSync } from "node:fs";
+import { type Request, type Response, Router } from "express";
+import { z } from "zod";
+import { PackageError } from "../environments/package-error.ts";
+import { badRequest, ClientError } from "../errors.ts";
+import { principalOf, requireScope } from "./authentication.ts";
+import { callerOf, executeFor, type Services } from "./code-runner.ts";
+import { toReply } from "./execute.ts";
+import { parseBody } from "./validation.ts";
+
+const MAX_NAME_CHARACTERS = 100;
+/** Names that the original refused; clients rely on it. What may not happen is stopped by the sandbox in any case. */
+const REFUSED = new Set(["os", "subprocess", "socket", "urllib3", "requests-oauthlib"]);
+const LIST_PACKAGES = readFileSync(new URL("list-packages.py", import.meta.url), "utf8");
+const LIST_TIMEOUT_MS = 30_000;
+
+/** Texts and their order are part of the HTTP contract. */
+const packageName = z
+  .string({
+    error: ({ input }) =>
+      input === undefined || input === null || input === ""
+        ? 'No package name provided. Please include "package" in the request body.'
+        : "Package name must be a string.",
+  })
+  .min(1, 'No package name provided. Please include "package" in the request body.')
+  .regex(
+    /^[a-zA-Z0-9._-]+(==[a-zA-Z0-9.!+_-]+)?$/,
+    "Invalid package name format. Use only letters, numbers, dots, hyphens, and underscores.",
+  )
+  .max(MAX_NAME_CHARACTERS, `Package name too long. Maximum length: ${MAX_NAME_CHARACTERS} characters.`)
+  .meta({ description: "Name of a package, with an optional `==version`.", example: "humanize==4.9.0" });
+
+/** Body of `POST /api/install-package`. */
+export const installBody = z.object({ package: packageName, environment: z.string().optional() });
+
+/** `POST /api/install-package`, `GET /api/packages`, `POST /api/reset` and `GET /api/environments`. */
+export function packageRoutes(services: Services): Router {
+  const router = Router();
+  const { packages } = services;
+
+  router.post("/api/install-package", requireScope("packages"), async (request, response) => {
+    const body = parseBody(installBody, request.body);
+    const [name = ""] = body.package.split("==", 1);
+    if (REFUSED.has(name.toLowerCase())) {
+      logInstall(services, request, response, body.package, "refused");
+      const message = `Package "${body.package}" is not allowed for security reasons.`;
+      throw new ClientError(403, "package_refused", message);
+    }
+    const principal = principalOf(response);
+    const timestamp = () => new Date().toISOString();
+    try {
+      const environment = body.environment ?? packages.defaultEnvironment;
+      const { added } = await packages.install(principal.id, environment, body.package);
+      services.statistics.recordPackage(principal.id);
+      logInstall(services, request, response, body.package, null);
+      const installed = added.map(({ name, version }) => ({ name, version }));
+      response.json({ success: true, message: "Package installed successfully", installed, timestamp: timestamp() });
+    } catch (error) {
+      if (!(error instanceof PackageError)) throw error;
+      logInstall(services, request, response, body.package, error.code);
+      response.json({ success: false, error: error.message, code: error.code, timestamp: timestamp() });
+    }
+  });
+
+  router.get("/api/packages", requireScope("execute"), async (request, response) => {
+    const asked = request.query.environment;
+    if (asked !== undefined && typeof asked !== "string")
+      throw badRequest("invalid_request", "One environment, please.");
+    const result = await executeFor(services, principalOf(response), {
+      code: LIST_PACKAGES,
+      environment: asked ?? packages.defaultEnvironment,
+      timeoutMs: LIST_TIMEOUT_MS,
+      files: "none",
+    });
+    response.json(toReply(result));
+  });
+
+  router.get("/api/environments", requireScope("execute"), (_request, response) => {
+    const { environments } = packages;
+    response.json({
+      success: true,
+      default: environments.defaultName,
+      environments: environments.list().map(({ name, image, archiveBytes, warnings, packages: contents }) => ({
+        name,
+        pythonVersion: image.pythonVersion,
+        packages: contents.map(({ name, version, source, licence, sha256 }) => ({
+          name,
+          version,
+          source,
+          licence,
+          sha256,
+        })),
+        warnings,
+        imageBytes: image.bytes,
+        archiveBytes,
+        builtAt: image.builtAt,
+        buildMs: image.buildMs,
+      })),
+      timestamp: new Date().toISOString(),
+    });
+  });
+
+  router.post("/api/reset", requireScope("execute"), async (request, response) => {
+    // Every execution has a pristine interpreter; what is left to reset are the packages that were installed on top.
+    if (principalOf(response).scopes.has("packages")) await packages.clear(principalOf(response).id);
+    services.securityLog?.append({ event: "state_reset", ...callerOf(request, response), details: {} });
+    response.json({
+      success: true,
+      message: "Pyodide environment reset successfully",
+      timestamp: new Date().toISOString(),
+    });
+  });
+  return router;
+}
+
+function logInstall(
+  services: Services,
+  request: Request,
+  response: Response,
+  requirement: string,
+  error: string | null,
+): void {
+  services.securityLog?.append({
+    event: "package_install",
+    ...callerOf(request, response),
+    details: { package: requirement, success: error === null, error },
+  });
+}

@@ -1,2 +1,0 @@
-/** Whoever calls while authentication is off. */
-export const anonymous = "anonymous";

@@ -1,0 +1,43 @@
+import { type Response, Router } from "express";
+import { principalOf, requireScope } from "./authentication.ts";
+import { callerOf, type Services } from "./code-runner.ts";
+
+/** `/api/dashboard/stats`, `/api/dashboard/stats/clear`, `/api/stats` and `/metrics`. */
+export function statisticsRoutes(services: Services, status: () => object): Router {
+  const router = Router();
+  const { statistics, metrics, engine } = services;
+  const timestamp = () => new Date().toISOString();
+  router.use(["/api/dashboard/stats", "/api/stats"], requireScope("stats"));
+
+  router.get("/api/dashboard/stats", (_request, response) => {
+    response.json({ success: true, stats: statistics.snapshot(visibleTo(response)).stats, timestamp: timestamp() });
+  });
+
+  router.post("/api/dashboard/stats/clear", (request, response) => {
+    statistics.clear(visibleTo(response));
+    services.securityLog?.append({ event: "statistics_clear", ...callerOf(request, response), details: {} });
+    response.json({ success: true, message: "Statistics cleared successfully", timestamp: timestamp() });
+  });
+
+  router.get("/api/stats", (_request, response) => {
+    response.json({
+      uptime: process.uptime(),
+      memory: process.memoryUsage(),
+      pyodide: status(),
+      pyodideReady: engine.pool.isReady,
+      timestamp: timestamp(),
+      executionStats: statistics.snapshot(visibleTo(response)).executionStats,
+    });
+  });
+
+  router.get("/metrics", requireScope("stats"), async (_request, response) => {
+    response.type(metrics.contentType).send(await metrics.text());
+  });
+  return router;
+}
+
+/** Whose statistics a caller sees: its own; an administrator everybody's. */
+export function visibleTo(response: Response): string | undefined {
+  const { id, scopes } = principalOf(response);
+  return scopes.has("admin") ? undefined : id;
+}

@@ -1,0 +1,131 @@
+import { mkdirSync, readFileSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import path from "node:path";
+import { type Request, type RequestHandler, type Response, Router } from "express";
+import multer from "multer";
+import { badRequest, ClientError } from "../errors.ts";
+import { principalOf, requireScope } from "./authentication.ts";
+import { callerOf, executeFor, type Services } from "./code-runner.ts";
+import { sanitiseFilename } from "./filenames.ts";
+
+const FIELDS = ["csvFile", "file"];
+const EXTENSIONS = [".csv", ".json", ".txt", ".py"];
+const LATEST_CSV = "uploaded_file.csv";
+const ANALYSIS_TIMEOUT_MS = 30_000;
+const ANALYSIS = readFileSync(new URL("analyse-upload.py", import.meta.url), "utf8");
+
+/** `POST /api/upload`, also `/api/upload-csv`. */
+export function uploadRoutes(services: Services): Router {
+  const router = Router();
+  const receive = receiveFile(services);
+  router.post(["/api/upload", "/api/upload-csv"], requireScope("files"), receive, async (request, response) => {
+    const { file } = request;
+    if (!file) throw badRequest("no_file", "No file uploaded");
+    try {
+      response.json(await takeIn(services, request, response, file));
+    } finally {
+      await rm(file.path, { force: true });
+    }
+  });
+  return router;
+}
+
+async function takeIn(services: Services, request: Request, response: Response, file: Express.Multer.File) {
+  const principal = principalOf(response);
+  // Browsers send UTF-8; multer reads the header as Latin-1.
+  const originalName = Buffer.from(file.originalname, "latin1").toString("utf8");
+  const filename = sanitiseFilename(originalName);
+  const isCsv = extensionOf(filename) === ".csv";
+  const record = await services.workspaces
+    .of(principal.id)
+    .upload({ hostFile: file.path }, { filename, originalName, alsoAs: isCsv ? [LATEST_CSV] : [] });
+  services.statistics.recordUpload(principal.id);
+  services.securityLog?.append({
+    event: "file_upload",
+    ...callerOf(request, response),
+    details: { success: true, filename, originalName, size: record.size, sha256: record.sha256 },
+  });
+  return {
+    success: true,
+    file: { originalName, size: record.size, pyodideFilename: filename, keepFile: true },
+    analysis: await analyse(services, response, filename),
+    timestamp: new Date().toISOString(),
+  };
+}
+
+/** A file that cannot be described is uploaded all the same. */
+async function analyse(services: Services, response: Response, filename: string): Promise<object> {
+  const nothing = { success: false, filename, shape: null, columns: null, sample: null, memory_usage: null };
+  try {
+    const { success, result, error } = await executeFor(services, principalOf(response), {
+      code: ANALYSIS,
+      context: { filename },
+      environment: services.packages.defaultEnvironment,
+      timeoutMs: ANALYSIS_TIMEOUT_MS,
+    });
+    return success ? (result as object) : { ...nothing, error };
+  } catch (error) {
+    if (error instanceof ClientError) return { ...nothing, error: error.message };
+    throw error;
+  }
+}
+
+/** Puts the one file of the request on disk, and takes it away again whatever goes wrong. */
+function receiveFile({ config }: Services): RequestHandler {
+  mkdirSync(config.UPLOAD_DIR, { recursive: true, mode: 0o700 });
+  const upload = multer({
+    dest: config.UPLOAD_DIR,
+    limits: { fileSize: config.MAX_FILE_SIZE, files: 1, fields: 20, parts: 30, fieldSize: 64 * 1024, headerPairs: 100 },
+    fileFilter: (_request, file, accept) => {
+      const extension = extensionOf(sanitiseFilename(Buffer.from(file.originalname, "latin1").toString("utf8")));
+      if (!FIELDS.includes(file.fieldname)) return accept(badRequest("unexpected_field", "Unexpected field"));
+      if (EXTENSIONS.includes(extension)) return accept(null, true);
+      const message = `File type ${extension || "(none)"} not allowed. Allowed types: ${EXTENSIONS.join(", ")}`;
+      accept(badRequest("file_type", message));
+    },
+  }).any();
+  return (request, response, next) => {
+    if (!request.is("multipart/form-data")) return next(badRequest("no_file", "No file uploaded"));
+    upload(request, response, (error: unknown) => {
+      const files = Array.isArray(request.files) ? request.files : [];
+      if (error === undefined) {
+        const [file] = files;
+        if (file) request.file = file;
+        return next();
+      }
+      Promise.all(files.map((file) => rm(file.path, { force: true }))).then(
+        () => next(toClientError(error, config.MAX_FILE_SIZE)),
+        next,
+      );
+    });
+  };
+}
+
+function toClientError(error: unknown, maxBytes: number): unknown {
+  if (error instanceof multer.MulterError) {
+    switch (error.code) {
+      case "LIMIT_FILE_SIZE":
+        return badRequest("file_too_large", `File size too large. Maximum size: ${formatMb(maxBytes)}`);
+      case "LIMIT_FILE_COUNT":
+        return badRequest("too_many_files", "Too many files");
+      case "LIMIT_UNEXPECTED_FILE":
+        return badRequest("unexpected_field", "Unexpected field");
+      default:
+        return badRequest("invalid_upload", error.message);
+    }
+  }
+  // Busboy: a body that was cut off, or is no multipart at all.
+  if (error instanceof Error && !(error instanceof ClientError) && !("code" in error)) {
+    return badRequest("invalid_upload", "The upload is incomplete or malformed");
+  }
+  return error;
+}
+
+function formatMb(bytes: number): string {
+  const mb = bytes / (1024 * 1024);
+  return Number.isInteger(mb) ? `${mb}MB` : `${bytes} bytes`;
+}
+
+function extensionOf(filename: string): string {
+  return path.extname(filename).toLowerCase();
+}
