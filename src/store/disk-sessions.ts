@@ -2,10 +2,11 @@ import fs from "node:fs";
 import path from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { ClientError, StartupError } from "../errors.ts";
-import { type Blob, BlobFolder } from "./blob-folder.ts";
+import { type Blob, BlobFolder, sha256Hex } from "./blob-folder.ts";
 import { FolderLock } from "./folder-lock.ts";
 import {
   endsAtMs,
+  MissingBlobError,
   type NewSnapshot,
   type SessionLease,
   type SessionRecord,
@@ -130,8 +131,14 @@ export class DiskSessions implements SessionStore {
     return lease;
   }
 
-  async ended(nowMs: number): Promise<readonly { id: string; principal: string }[]> {
-    return this.#guard(() => this.#sql.ended.all(nowMs)) as { id: string; principal: string }[];
+  async ended(nowMs: number): Promise<readonly { id: string }[]> {
+    return this.#guard(() => this.#sql.ended.all(nowMs)) as { id: string }[];
+  }
+
+  async deleteEnded(id: string, nowMs: number): Promise<void> {
+    const row = this.#guard(() => this.#sql.get.get(id)) as { record: string } | undefined;
+    if (!row || this.#leases.has(id) || endsAtMs(JSON.parse(row.record)) > nowMs) return;
+    this.delete(id);
   }
 
   async announceInterrupt(): Promise<void> {
@@ -144,8 +151,12 @@ export class DiskSessions implements SessionStore {
     this.#lock[Symbol.dispose]();
   }
 
-  readBlob(blob: Blob): Promise<Uint8Array> {
-    return this.#blobs.read(blob);
+  async read(_id: string, blob: Blob): Promise<Uint8Array> {
+    const bytes = await this.#blobs.read(blob).catch((cause: unknown) => {
+      throw new MissingBlobError("a content is missing or cut off", { cause });
+    });
+    if ((await sha256Hex(bytes)) !== blob.sha256) throw new MissingBlobError("a content's checksum is wrong");
+    return bytes;
   }
 
   async commit(record: SessionRecord, snapshot: NewSnapshot | undefined): Promise<void> {
@@ -266,7 +277,7 @@ const STATEMENTS = {
   delete: "DELETE FROM sessions WHERE id = ?",
   count: "SELECT count(*) AS count FROM sessions WHERE principal = ? AND ends_at_ms > ?",
   list: "SELECT record FROM sessions WHERE principal = ? AND ends_at_ms > ? ORDER BY last_used_at_ms DESC",
-  ended: "SELECT id, principal FROM sessions WHERE ends_at_ms <= ? ORDER BY ends_at_ms LIMIT 100",
+  ended: "SELECT id FROM sessions WHERE ends_at_ms <= ? ORDER BY ends_at_ms LIMIT 100",
   hasBlob: "SELECT 1 FROM refs WHERE sha256 = ? LIMIT 1",
   addRef: "INSERT OR IGNORE INTO refs (session, snapshot, sha256, size) VALUES (?, ?, ?, ?)",
   copyRefs:
@@ -285,10 +296,6 @@ class DiskLease implements SessionLease {
   constructor(store: DiskSessions, record: SessionRecord) {
     this.#store = store;
     this.record = record;
-  }
-
-  read(blob: Blob): Promise<Uint8Array> {
-    return this.#store.readBlob(blob);
   }
 
   async commit(record: SessionRecord, snapshot?: NewSnapshot): Promise<void> {

@@ -56,8 +56,6 @@ export interface SessionLease {
   readonly record: SessionRecord;
   /** Aborted when another may have the session. */
   readonly lost: AbortSignal;
-  /** A content of one of the session's stored states. */
-  read(blob: Blob): Promise<Uint8Array>;
   /**
    * Changes the session, all or nothing; durable when it returns. States that the record no longer names are dropped.
    *
@@ -67,6 +65,11 @@ export interface SessionLease {
   /** Deletes the session. The lease ends with it. */
   delete(): Promise<void>;
   release(): Promise<void>;
+}
+
+/** What a session's record names is not in the store as it was put there. */
+export class MissingBlobError extends Error {
+  override readonly name = "MissingBlobError";
 }
 
 /** Sessions at rest. */
@@ -81,6 +84,12 @@ export interface SessionStore {
   create(record: SessionRecord, maxOfPrincipal: number, from?: SessionLease): Promise<void>;
   /** @returns undefined if there is none, or it has ended. */
   get(id: string): Promise<SessionRecord | undefined>;
+  /**
+   * A content of one of a session's stored states.
+   *
+   * @throws {MissingBlobError} if it is not there, or not whole.
+   */
+  read(id: string, blob: Blob): Promise<Uint8Array>;
   /** A principal's sessions, the last used first. */
   list(principal: string): Promise<readonly SessionRecord[]>;
   /**
@@ -90,8 +99,10 @@ export interface SessionStore {
    * @throws {ClientError} 503 `session_busy` if another server keeps it too long.
    */
   acquire(id: string, principal: string, signal?: AbortSignal): Promise<SessionLease | undefined>;
-  /** Ids of sessions that have ended and can be deleted; at most a hundred. */
-  ended(nowMs: number): Promise<readonly { id: string; principal: string }[]>;
+  /** Sessions that have ended; at most a hundred. */
+  ended(nowMs: number): Promise<readonly { id: string }[]>;
+  /** Deletes a session, provided that it has ended. */
+  deleteEnded(id: string, nowMs: number): Promise<void>;
   /** Has the server that runs something in the session interrupt it. Not waited for. */
   announceInterrupt(id: string): Promise<void>;
   /** Called for each interrupt that another server announced. */
