@@ -7,8 +7,9 @@ import { openServerLog } from "./audit/server-log.ts";
 import { verifySecurityLog } from "./audit/verify-security-log.ts";
 import { loadConfig } from "./config.ts";
 import { doctor } from "./doctor.ts";
-import { StartupError } from "./errors.ts";
-import { openEnvironments, startRuntime, startServer } from "./server.ts";
+import { ClientError, StartupError } from "./errors.ts";
+import { executeBody, parseBody } from "./http/validation.ts";
+import { openEnvironments, openHost, startRuntime, startServer } from "./server.ts";
 
 const STOP_GRACE_MS = 10_000;
 
@@ -58,9 +59,10 @@ async function run(args: string[]): Promise<number> {
   });
   const [file] = positionals;
   if (file === undefined || positionals.length > 1) throw new StartupError(USAGE);
-  const timeoutMs = values.timeout === undefined ? undefined : Number(values.timeout);
-  if (timeoutMs !== undefined && !(timeoutMs > 0)) throw new StartupError("--timeout takes milliseconds above 0.");
-  const context = parseContext(values.context);
+  const { context, timeout: timeoutMs } = parseBody(executeBody.pick({ context: true, timeout: true }), {
+    context: parseContext(values.context),
+    timeout: values.timeout === undefined ? undefined : Number(values.timeout),
+  });
   const code = await readCode(file);
   const config = { ...loadConfig(), POOL_SIZE: 1 };
   const runtime = await startRuntime(config, createLogger("warn"));
@@ -79,7 +81,9 @@ async function run(args: string[]): Promise<number> {
       },
     });
     if (result.success && result.result !== null) console.log(JSON.stringify(result.result, null, 2));
-    if (!result.success && result.errorInfo?.traceback === "") console.error(result.error);
+    // What ended it from outside, a timeout say, is not in Python's traceback.
+    const { type = "", traceback = "" } = result.errorInfo ?? {};
+    if (!result.success && !traceback.includes(type)) console.error(result.error);
     return result.success ? 0 : 1;
   } finally {
     await runtime.stop(0);
@@ -92,7 +96,7 @@ async function runDoctor(): Promise<number> {
 
 async function build([name]: string[]): Promise<number> {
   const config = loadConfig();
-  const { environments, close } = await openEnvironments(config, createLogger("info"));
+  const { environments, close } = await openEnvironments(config, createLogger("info"), await openHost(config));
   try {
     await environments.prepare(name);
     for (const { name, image, packages } of environments.list()) {
@@ -128,16 +132,12 @@ async function readCode(file: string): Promise<string> {
   }
 }
 
-function parseContext(json: string | undefined): Record<string, unknown> | undefined {
-  if (json === undefined) return undefined;
+function parseContext(json: string | undefined): unknown {
   try {
-    const context: unknown = JSON.parse(json);
-    if (typeof context === "object" && context !== null && !Array.isArray(context))
-      return context as Record<string, unknown>;
-  } catch {
-    // Told below.
+    return json === undefined ? undefined : JSON.parse(json);
+  } catch (cause) {
+    throw new StartupError("--context takes a JSON object, such as '{\"x\": 1}'.", { cause });
   }
-  throw new StartupError("--context takes a JSON object, such as '{\"x\": 1}'.");
 }
 
 function createLogger(level: string) {
@@ -146,7 +146,7 @@ function createLogger(level: string) {
 }
 
 const [command = "", ...rest] = process.argv.slice(2);
-const main = COMMANDS[command];
+const main = Object.hasOwn(COMMANDS, command) ? COMMANDS[command] : undefined;
 if (!main) {
   const asked = ["help", "--help", "-h"].includes(command);
   (asked ? console.log : console.error)(USAGE);
@@ -155,7 +155,10 @@ if (!main) {
   try {
     process.exitCode = await main(rest);
   } catch (error) {
-    const friendly = error instanceof StartupError || (error as { code?: string }).code?.startsWith("ERR_PARSE_ARGS");
+    const friendly =
+      error instanceof StartupError ||
+      error instanceof ClientError ||
+      (error as { code?: string }).code?.startsWith("ERR_PARSE_ARGS");
     console.error(friendly ? (error as Error).message : error);
     process.exitCode = 1;
   }

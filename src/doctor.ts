@@ -5,6 +5,7 @@ import { ImageCache } from "./environments/image-cache.ts";
 import { denoBinary } from "./sandbox/deno-binary.ts";
 import { PYODIDE_DIR } from "./sandbox/launch.ts";
 import { Sandbox } from "./sandbox/sandbox.ts";
+import { openHost } from "./server.ts";
 
 /** Tells what this machine has, by trying it. Returns the exit code: 0 if code can be run here. */
 export async function doctor(config: Config): Promise<number> {
@@ -12,6 +13,7 @@ export async function doctor(config: Config): Promise<number> {
   const manifest = JSON.parse(await readFile(path.join(PYODIDE_DIR, "package.json"), "utf8")) as { version: string };
   rows.push(["node", `${process.version} (${process.platform} ${process.arch})`]);
   rows.push(["pyodide", manifest.version]);
+  rows.push(["cache", config.CACHE_DIR]);
   let healthy = true;
   const attempt = async (name: string, what: () => Promise<string> | string) => {
     try {
@@ -22,16 +24,22 @@ export async function doctor(config: Config): Promise<number> {
     }
   };
   await attempt("deno", () => denoBinary());
-  await attempt("image", async () => {
+  await attempt("sandbox", async () => {
+    const host = await openHost(config);
+    const { isolation } = host;
+    for (const { name, active, detail } of isolation.layers) {
+      rows.push([`isolation: ${name}`, `${active ? "active" : "not active"}: ${detail}`]);
+    }
+    for (const reason of isolation.rejected) rows.push(["isolation: tried", reason]);
     const images = new ImageCache({
       cacheDir: config.CACHE_DIR,
-      memoryMb: config.SANDBOX_MEMORY_MB,
-      startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS,
+      host,
       onProgress: (message) => console.log(message),
     });
     const image = await images.snapshot();
     const sizeMb = (image.bytes / 2 ** 20).toFixed(1);
-    rows.push(["cache", config.CACHE_DIR]);
+    const sha = image.sha256.slice(0, 16);
+    rows.push(["image", `${sizeMb} MiB, built ${image.builtAt} in ${image.buildMs} ms, SHA-256 ${sha}…`]);
     const sandbox = await Sandbox.start({
       guest: {
         snapshotPath: image.path,
@@ -40,16 +48,13 @@ export async function doctor(config: Config): Promise<number> {
         maxHeapBytes: Number.MAX_SAFE_INTEGER,
         hashCheckpoint: false,
       },
-      memoryMb: config.SANDBOX_MEMORY_MB,
-      startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS,
+      ...host,
     });
     rows.push(["python", sandbox.pythonVersion]);
-    rows.push(["sandbox", `ready in ${sandbox.bootMs} ms`]);
     sandbox.kill("the doctor is done");
     await sandbox.ended;
-    return `${sizeMb} MiB, built ${image.builtAt} in ${image.buildMs} ms, SHA-256 ${image.sha256.slice(0, 16)}…`;
+    return `ready in ${sandbox.bootMs} ms`;
   });
-  rows.push(["isolation", "deno: active (no permission to read, write, connect, run or load libraries)"]);
   const width = Math.max(...rows.map(([name]) => name.length));
   for (const [name, value] of rows) console.log(`${name.padEnd(width)}  ${value}`);
   return healthy ? 0 : 1;

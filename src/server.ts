@@ -1,4 +1,4 @@
-import { readdir } from "node:fs/promises";
+import { mkdir, readdir } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import path from "node:path";
@@ -9,6 +9,7 @@ import { Statistics } from "./audit/statistics.ts";
 import type { Config } from "./config.ts";
 import { Engine } from "./engine/engine.ts";
 import { SandboxPool } from "./engine/pool.ts";
+import { Sessions } from "./engine/sessions.ts";
 import { ArchiveReader } from "./environments/archive-reader.ts";
 import { Environments, loadDefinitions } from "./environments/environments.ts";
 import { ImageCache } from "./environments/image-cache.ts";
@@ -22,7 +23,11 @@ import { StartupError } from "./errors.ts";
 import { createApp } from "./http/app.ts";
 import { checkBinding } from "./http/authentication.ts";
 import { CallerPackages } from "./http/caller-packages.ts";
-import { Sandbox } from "./sandbox/sandbox.ts";
+import { assertIsolation, detectIsolation, type IsolationReport } from "./sandbox/isolation.ts";
+import { GUEST_DIR, PYODIDE_DIR } from "./sandbox/launch.ts";
+import { Sandbox, type SandboxOptions } from "./sandbox/sandbox.ts";
+import { DiskSessions } from "./store/disk-sessions.ts";
+import type { SessionStore } from "./store/session-store.ts";
 import { WorkspaceStore } from "./store/workspaces.ts";
 
 export interface RunningServer {
@@ -36,13 +41,27 @@ export interface RunningServer {
 /** Everything that runs Python, without HTTP. */
 export interface Runtime {
   readonly engine: Engine;
+  readonly isolation: IsolationReport;
   readonly environments: Environments;
   readonly packages: CallerPackages;
   stop(graceMs: number): Promise<void>;
 }
 
+/**
+ * How a sandbox process is started on this host; the operating system's layers are tried out, not assumed.
+ *
+ * @throws {StartupError} if a layer that ISOLATION_REQUIRED names does not work here.
+ */
+export async function openHost(config: Config): Promise<Omit<SandboxOptions, "guest">> {
+  // Made here, since only what exists can be made visible inside.
+  await mkdir(config.CACHE_DIR, { recursive: true }).catch(() => {});
+  const isolation = await detectIsolation(config, { readOnlyPaths: [GUEST_DIR, PYODIDE_DIR, config.CACHE_DIR] });
+  assertIsolation(isolation, config);
+  return { memoryMb: config.SANDBOX_MEMORY_MB, startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS, isolation };
+}
+
 /** Package sources, and the environments that are made from them; nothing is built yet. */
-export async function openEnvironments(config: Config, logger: Logger) {
+export async function openEnvironments(config: Config, logger: Logger, host: Omit<SandboxOptions, "guest">) {
   const lock = await loadPyodideLock();
   const remote = new Remote();
   const wheels = new WheelStore(path.join(config.DATA_DIR, "packages"), remote);
@@ -55,8 +74,7 @@ export async function openEnvironments(config: Config, logger: Logger) {
     sets,
     images: new ImageCache({
       cacheDir: config.CACHE_DIR,
-      memoryMb: config.SANDBOX_MEMORY_MB,
-      startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS,
+      host,
       onProgress: (message) => logger.info(message),
     }),
     cacheDir: config.CACHE_DIR,
@@ -76,7 +94,8 @@ export async function openEnvironments(config: Config, logger: Logger) {
  * @throws {StartupError} with what to do about it.
  */
 export async function startRuntime(config: Config, logger: Logger): Promise<Runtime> {
-  const { environments, store, close } = await openEnvironments(config, logger);
+  const host = await openHost(config);
+  const { environments, store, close } = await openEnvironments(config, logger, host);
   await environments.prepare();
 
   const pool = new SandboxPool({
@@ -95,8 +114,7 @@ export async function startRuntime(config: Config, logger: Logger): Promise<Runt
           maxHeapBytes: config.SANDBOX_MAX_HEAP_MB * 1024 * 1024,
           hashCheckpoint: false,
         },
-        memoryMb: config.SANDBOX_MEMORY_MB,
-        startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS,
+        ...host,
       });
     },
   });
@@ -108,6 +126,7 @@ export async function startRuntime(config: Config, logger: Logger): Promise<Runt
   const archives = new ArchiveReader();
   return {
     engine: new Engine(pool),
+    isolation: host.isolation,
     environments,
     packages: new CallerPackages({ store, environments, archives }),
     async stop(graceMs) {
@@ -140,10 +159,23 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   if (securityLog === null && config.AUDIT_REQUIRED) {
     throw new StartupError("AUDIT_REQUIRED is set, but LOG_DIR is `none`: there would be no security log.");
   }
+  const store = stack.adopt(await openSessionStore(config), async (store) => await store.close());
   const runtime = await startRuntime(config, logger);
   let graceMs = 0;
   stack.defer(async () => await runtime.stop(graceMs));
-  const { engine, environments, packages } = runtime;
+  const { engine, environments, packages, isolation } = runtime;
+  const sessions = new Sessions({
+    pool: engine.pool,
+    store,
+    identityOf: (name) => environments.get(name).image.sha256,
+    durability: config.SESSION_DURABILITY,
+    defaultTtlMs: config.SESSION_TTL_S * 1000,
+    maxBytes: config.SESSION_MAX_MB * 2 ** 20,
+    maxOfPrincipal: config.SESSIONS_PER_PRINCIPAL,
+    files: { maxBytes: config.WORKSPACE_MAX_MB * 2 ** 20, maxFiles: config.WORKSPACE_MAX_FILES },
+    onError: (error, session) => logger.error({ err: error, session }, "a session could not be looked after"),
+  });
+  stack.defer(async () => await sessions.stop(graceMs));
   const metrics = new Metrics({
     queueDepth: () => engine.pool.status().queued,
     sandboxes: () => {
@@ -159,6 +191,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     config,
     logger,
     engine,
+    sessions,
     workspaces,
     packages,
     securityLog,
@@ -180,6 +213,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
       facts: () => ({
         defaultEnvironment: environments.defaultName,
         environments: environments.list().map(({ name }) => name),
+        isolation: { tool: isolation.tool, layers: isolation.layers },
         securityLog: { healthy: securityLog?.healthy ?? true, reason: securityLog?.reason ?? null },
       }),
     },
@@ -200,6 +234,13 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
       await closed;
     },
   };
+}
+
+async function openSessionStore(config: Config): Promise<SessionStore> {
+  return await DiskSessions.open({
+    directory: path.join(config.DATA_DIR, "sessions"),
+    maxBytes: config.SESSION_STORE_MAX_MB * 2 ** 20,
+  });
 }
 
 /** What the package sources are, and which files folders among them hold. */

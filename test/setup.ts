@@ -1,5 +1,6 @@
 import { loadConfig } from "../src/config.ts";
 import { ImageCache } from "../src/environments/image-cache.ts";
+import { openHost } from "../src/server.ts";
 import { TEST_CACHE_DIR } from "./support/config.ts";
 
 /** Builds the memory image once, so that no test file waits for it, nor two build it at a time. */
@@ -7,8 +8,7 @@ export default async function setup(): Promise<void> {
   const config = loadConfig({ CACHE_DIR: TEST_CACHE_DIR });
   const images = new ImageCache({
     cacheDir: config.CACHE_DIR,
-    memoryMb: config.SANDBOX_MEMORY_MB,
-    startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS,
+    host: await openHost(config),
     onProgress: (message) => console.log(message),
   });
   await images.snapshot();

@@ -42,8 +42,15 @@ export class FairQueue<T> {
     return undefined;
   }
 
+  /** Takes an item out of the line without using up its principal's turn. */
   remove(principal: string, item: T): boolean {
-    return this.#items.get(principal)?.includes(item) === true && this.take((other) => other === item) !== undefined;
+    const own = this.#items.get(principal);
+    const index = own?.indexOf(item) ?? -1;
+    if (!own || index < 0) return false;
+    own.splice(index, 1);
+    this.#length--;
+    if (own.length === 0) this.#items.delete(principal);
+    return true;
   }
 
   /** All items, whose turn is next first: one of each principal, then the second of each, … */

@@ -109,6 +109,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
   readonly #queue: FairQueue<Waiting>;
   readonly #discarded = new Map<string, number>();
   readonly #borrowed = new Set<Promise<unknown>>();
+  readonly #starting = new Set<Promise<unknown>>();
   #executions = 0;
   #started = 0;
   #stopping = false;
@@ -136,8 +137,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     const first = this.#slots[0] as Slot;
     try {
       // The first alone: if it cannot start, one message says so, and nothing is left running.
-      const sandbox = await this.#options.start(first.environment);
-      this.#adopt(first, sandbox);
+      await this.#startInto(first);
     } catch (error) {
       this.#stopping = true;
       throw error;
@@ -219,7 +219,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     const sandboxes = this.sandboxes();
     for (const sandbox of sandboxes) sandbox.kill("the server is stopping");
     await Promise.all(sandboxes.map((sandbox) => sandbox.ended));
-    await Promise.allSettled(this.#borrowed);
+    await Promise.allSettled([...this.#borrowed, ...this.#starting]);
   }
 
   /** Whether an idle sandbox still holds the session. */
@@ -336,6 +336,8 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
 
   #retirement(sandbox: Sandbox, verdict: Verdict): string | null {
     if (verdict.state === "discard") return verdict.reason;
+    // It may have ended after its last word, while its borrower was still at work.
+    if (sandbox.endReason !== null) return sandbox.endReason;
     if (sandbox.executions >= this.#options.maxExecutions) return "served its executions";
     if (Date.now() - sandbox.startedAt >= this.#options.maxAgeMs) return "served its time";
     return null;
@@ -363,8 +365,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     slot.state = "starting";
     while (!this.#stopping) {
       try {
-        const sandbox = await this.#options.start(slot.environment);
-        this.#adopt(slot, sandbox);
+        await this.#startInto(slot);
         return;
       } catch (error) {
         slot.failures++;
@@ -377,9 +378,21 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     }
   }
 
-  #adopt(slot: Slot, sandbox: Sandbox): void {
+  /** `stop` waits for it: a process that was not ready yet must not outlive the pool either. */
+  async #startInto(slot: Slot): Promise<void> {
+    const started = this.#options.start(slot.environment).then((sandbox) => this.#adopt(slot, sandbox));
+    this.#starting.add(started);
+    try {
+      await started;
+    } finally {
+      this.#starting.delete(started);
+    }
+  }
+
+  async #adopt(slot: Slot, sandbox: Sandbox): Promise<void> {
     if (this.#stopping) {
       sandbox.kill("the server is stopping");
+      await sandbox.ended;
       return;
     }
     this.#started++;

@@ -7,7 +7,7 @@ import { StartupError } from "../errors.ts";
 import { denoBinary } from "../sandbox/deno-binary.ts";
 import { GUEST_DIR, PYODIDE_DIR, SHARED_FILES } from "../sandbox/launch.ts";
 import { type GuestEnvironment, PROTOCOL_VERSION } from "../sandbox/protocol.ts";
-import { buildImage } from "../sandbox/sandbox.ts";
+import { buildImage, type SandboxOptions } from "../sandbox/sandbox.ts";
 
 /** Standard library modules that are imported in every image, so that no execution pays for them. */
 export const PRELOADED_MODULES: readonly string[] = (
@@ -36,8 +36,8 @@ interface Manifest extends Omit<Image, "path"> {
 
 export interface ImageCacheOptions {
   readonly cacheDir: string;
-  readonly memoryMb: number;
-  readonly startTimeoutMs: number;
+  /** How a sandbox process is started on this host. */
+  readonly host: Omit<SandboxOptions, "guest">;
   /** Told when something takes time. */
   readonly onProgress: (message: string) => void;
 }
@@ -104,7 +104,7 @@ export class ImageCache {
     snapshotPath: string | null,
     environment: GuestEnvironment | null,
   ): Promise<Image> {
-    const { cacheDir, memoryMb, startTimeoutMs, onProgress } = this.#options;
+    const { cacheDir, host, onProgress } = this.#options;
     const imagePath = path.join(cacheDir, `${name}-${key}.image`);
     const cached = await readCached(imagePath, key);
     if (cached !== null) return cached;
@@ -118,8 +118,8 @@ export class ImageCache {
         maxHeapBytes: Number.MAX_SAFE_INTEGER,
         hashCheckpoint: false,
       },
-      memoryMb,
-      startTimeoutMs: Math.max(startTimeoutMs, 300_000),
+      ...host,
+      startTimeoutMs: Math.max(host.startTimeoutMs, 300_000),
     });
     const manifest: Manifest = {
       key,

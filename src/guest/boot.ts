@@ -13,7 +13,7 @@ import type { Boot } from "./channel.ts";
 import { Clock } from "./clock.ts";
 import { Devices } from "./device.ts";
 import type { Exports, Module, Node } from "./emscripten.ts";
-import { freeze, TenantFiles, WRITABLE_ROOTS } from "./filesystem.ts";
+import { boundStreams, freeze, TenantFiles, WRITABLE_ROOTS } from "./filesystem.ts";
 import { loadInterpreter, type Pyodide } from "./load.ts";
 import { type Mailbox, post } from "./mailbox.ts";
 import { closeRealm, revokePermissions, sealImports, severReferences } from "./realm.ts";
@@ -39,6 +39,8 @@ export interface BootedInterpreter {
   readonly pyodideVersion: string;
   /** After this, what reaches JavaScript from WebAssembly ends the sandbox. */
   seal(): void;
+  /** Why a rewind of the memory is not enough since then; null: it is. */
+  sealBroken(): string | null;
   /** Makes the heap at least so large; false if it may not be. */
   growHeap(bytes: number): boolean;
   /** SHA-256 of the memory where the options ask for it. */
@@ -96,6 +98,7 @@ export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInter
   const runner = new Runner(exports);
   fs.ignorePermissions = false;
   freeze(fs);
+  boundStreams(module);
   const files = new TenantFiles(fs, (path) => mailbox.fetch("read-file", path));
   pyodide.setInterruptBuffer(new Uint8Array(options.shared.interrupt));
   severReferences(module, exports);
@@ -111,6 +114,7 @@ export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInter
     pythonVersion,
     pyodideVersion: pyodide.version,
     seal: imports.close,
+    sealBroken: imports.broken,
     growHeap(bytes) {
       const missing = bytes - exports.memory.buffer.byteLength;
       return missing <= 0 || imports.resizeHeap(bytes);
@@ -136,7 +140,9 @@ function stopTimeAndChance(): void {
       super(...((parameters.length === 0 ? [now] : parameters) as [number]));
     }
   } as DateConstructor;
-  performance.now = () => 0;
+  // It goes on, or a loop that waits for it would never end; a millisecond at each look, wherever that is.
+  let monotonicMs = 0;
+  performance.now = () => ++monotonicMs;
   Math.random = () => 0.5;
   let state = 1;
   crypto.getRandomValues = <T extends ArrayBufferView | null>(view: T): T => {

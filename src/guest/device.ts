@@ -1,4 +1,4 @@
-import { MAX_OUTPUT_BYTES, type MimeBundle } from "../sandbox/protocol.ts";
+import { BUNDLE_OVERHEAD_BYTES, MAX_DISPLAY_BYTES, MAX_OUTPUT_BYTES, type MimeBundle } from "../sandbox/protocol.ts";
 import { CONTROL, type Shared } from "./channel.ts";
 import { ERRNO, type FileSystem, type StreamOperations } from "./emscripten.ts";
 
@@ -34,6 +34,7 @@ export class Devices {
   #stdin: Uint8Array = new Uint8Array(0);
   #stdinPosition = 0;
   #streaming = false;
+  #displayBytes = 0;
   #answer: Uint8Array = new Uint8Array(0);
   #answerPosition = 0;
 
@@ -90,6 +91,7 @@ export class Devices {
     this.#stdinPosition = 0;
     this.#answer = new Uint8Array(0);
     this.#answerPosition = 0;
+    this.#displayBytes = 0;
     this.#streaming = false;
   }
 
@@ -121,6 +123,7 @@ export class Devices {
 
   /** One write is one message: `[operation, argument]` in JSON. */
   #receive(bytes: Uint8Array): number {
+    if (bytes.length > MAX_DISPLAY_BYTES) throw new this.#fs.ErrnoError(ERRNO.EINVAL);
     let operation: unknown;
     let argument: unknown;
     try {
@@ -133,9 +136,13 @@ export class Devices {
       this.#host.sleep(argument);
     } else if (operation === "display") {
       if (!isMimeBundle(argument)) throw new this.#fs.ErrnoError(ERRNO.EINVAL);
+      // The module in Python counts too, and then says nothing; here is where it cannot be evaded.
+      this.#displayBytes += bytes.length + BUNDLE_OVERHEAD_BYTES;
+      if (this.#displayBytes > MAX_DISPLAY_BYTES) throw new this.#fs.ErrnoError(ERRNO.ENOSPC);
       this.#host.display(argument);
     } else if (typeof operation === "string") {
-      this.#answer = this.#encoder.encode(JSON.stringify(this.#host.call(operation, argument)));
+      const { value, error } = this.#host.call(operation, argument);
+      this.#answer = this.#encoder.encode(JSON.stringify({ value, error }));
       this.#answerPosition = 0;
     } else {
       throw new this.#fs.ErrnoError(ERRNO.EINVAL);

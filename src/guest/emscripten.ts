@@ -90,8 +90,11 @@ export interface StreamOperations {
 export interface FileSystem {
   root: Node;
   streams: (Stream | null | undefined)[];
+  readonly MAX_OPEN_FDS: number;
   devices: Record<number, { stream_ops: StreamOperations }>;
   nextInode: number;
+  /** Heads of the chains of a hash table over (parent's id, name). */
+  nameTable: (Node | undefined)[];
   currentPath: string;
   ignorePermissions: boolean;
   ErrnoError: new (errno: number) => Error;
@@ -117,7 +120,7 @@ export interface Module {
   FS: FileSystem;
   LDSO: { loadedLibsByName: Record<string, unknown>; loadedLibsByHandle: Record<string, unknown> };
   DNS: { address_map: { id: number; addrs: Record<string, string>; names: Record<string, string> } };
-  PIPEFS: { nextname: { current?: number } };
+  PIPEFS: { nextname: { current?: number }; stream_ops: Required<Pick<StreamOperations, "write">> };
   SOCKFS: { nextname: { current?: number } };
   timers: Record<string, unknown>;
   freeTableIndexes: number[];
@@ -157,10 +160,13 @@ export interface Exports {
 /** Numbers of the errors a file operation answers, as Emscripten's C library counts them. */
 export const ERRNO = {
   EACCES: 2,
+  EAGAIN: 6,
   EEXIST: 20,
   EINVAL: 28,
   EIO: 29,
   EISDIR: 31,
+  EMFILE: 33,
+  ENAMETOOLONG: 37,
   ENOENT: 44,
   ENOSPC: 51,
   ENOTEMPTY: 55,

@@ -1,5 +1,13 @@
 import type { FileChanges, FileEntry, FileListing } from "../sandbox/protocol.ts";
-import { ERRNO, type FileSystem, type Node, type NodeOperations, type StreamOperations } from "./emscripten.ts";
+import {
+  ERRNO,
+  type FileSystem,
+  type Module,
+  type Node,
+  type NodeOperations,
+  type Stream,
+  type StreamOperations,
+} from "./emscripten.ts";
 
 /** The only folders user code can write to. */
 export const WRITABLE_ROOTS = ["/home/pyodide", "/tmp", "/plots"] as const;
@@ -8,6 +16,10 @@ const ALWAYS_PRESENT = ["/plots/matplotlib", "/plots/seaborn"];
 const FOLDER_MODE = 0o040755;
 const FILE_MODE = 0o100644;
 const LINK_MODE = 0o120777;
+const MAX_NAME_CHARACTERS = 255;
+const MAX_PATH_CHARACTERS = 4096;
+/** As on Linux. */
+const MAX_PIPE_BYTES = 64 * 1024;
 
 interface TenantNode extends Node {
   children: Map<string, TenantNode> | null;
@@ -17,6 +29,8 @@ interface TenantNode extends Node {
   unread: string | null;
   /** The workspace path this node's content came from, null once it was written to. */
   origin: string | null;
+  /** Removed while it was open: its bytes count until it is closed. */
+  orphan: boolean;
 }
 
 /**
@@ -29,26 +43,47 @@ export function freeze(fs: FileSystem): void {
   const visit = (node: Node) => {
     if (seen.has(node)) return;
     seen.add(node);
-    node.node_ops = readOnlyNodeOperations(node.node_ops);
-    if (!fs.isDir(node.mode)) {
+    const isFolder = fs.isDir(node.mode);
+    if (isFolder || fs.isFile(node.mode)) node.mode &= ~0o222;
+    node.node_ops = readOnlyNodeOperations(node);
+    if (!isFolder) {
       if (fs.isFile(node.mode)) {
-        node.mode &= ~0o222;
         const { write: _, msync: __, ...readOnly } = node.stream_ops;
         node.stream_ops = readOnly;
       }
       return;
     }
-    node.mode &= ~0o222;
     if (node.contents) for (const child of Object.values(node.contents as Record<string, Node>)) visit(child);
     if (node.mounted) visit(node.mounted.root);
   };
   visit(fs.root);
 }
 
-function readOnlyNodeOperations(operations: NodeOperations): NodeOperations {
-  const { getattr, lookup, readdir, readlink } = operations;
+/**
+ * Bounds what Emscripten keeps without a limit, in JavaScript's memory, which no limit on WebAssembly covers: what lies in a
+ * pipe (one that is full refuses to take more, as a non-blocking one does), and descriptors that `fcntl` duplicates.
+ */
+export function boundStreams({ FS: fs, PIPEFS: pipes }: Module): void {
+  const { createStream } = fs;
+  fs.createStream = (stream, fd) => {
+    if (fd >= fs.MAX_OPEN_FDS) throw new fs.ErrnoError(ERRNO.EMFILE);
+    return createStream.call(fs, stream, fd);
+  };
+  const { write } = pipes.stream_ops;
+  pipes.stream_ops.write = (stream, buffer, offset, length, position) => {
+    const { pipe } = stream.node as unknown as { pipe: { buckets: { offset: number; roffset: number }[] } };
+    const room = MAX_PIPE_BYTES - pipe.buckets.reduce((sum, bucket) => sum + bucket.offset - bucket.roffset, 0);
+    if (room <= 0 && length > 0) throw new fs.ErrnoError(ERRNO.EAGAIN);
+    return write(stream, buffer, offset, Math.min(room, length), position);
+  };
+}
+
+function readOnlyNodeOperations(node: Node): NodeOperations {
+  const { getattr, lookup, readdir, readlink } = node.node_ops;
+  // Once and for all: reading /dev/random changes its times, and the next tenant would see when that was.
+  const attributes = getattr?.(node);
   return {
-    ...(getattr && { getattr }),
+    ...(attributes && { getattr: () => attributes }),
     ...(lookup && { lookup }),
     ...(readdir && { readdir }),
     ...(readlink && { readlink }),
@@ -63,13 +98,13 @@ export class TenantFiles {
   readonly #fs: FileSystem;
   readonly #readContent: (path: string) => Uint8Array;
   readonly #mountpoints: readonly Node[];
+  readonly #firstInode: number;
   readonly #folderOperations: NodeOperations;
   readonly #fileOperations: NodeOperations;
   readonly #linkOperations: NodeOperations;
   readonly #fileStreamOperations: StreamOperations;
   readonly #folderStreamOperations: StreamOperations;
   #roots: TenantNode[] = [];
-  #renamed: Node[] = [];
   #before: ReadonlyMap<string, FileEntry> = new Map();
   #maxBytes = 0;
   #maxFiles = 0;
@@ -83,6 +118,7 @@ export class TenantFiles {
   constructor(fs: FileSystem, readContent: (path: string) => Uint8Array) {
     this.#fs = fs;
     this.#readContent = readContent;
+    this.#firstInode = fs.nextInode;
     this.#mountpoints = WRITABLE_ROOTS.map((root) => fs.lookupPath(root, { follow_mount: false }).node);
     const common: NodeOperations = {
       getattr: (node) => this.#attributes(node as TenantNode),
@@ -102,6 +138,7 @@ export class TenantFiles {
         return this.#create(parent as TenantNode, name, mode);
       },
       symlink: (parent, name, target) => {
+        if (target.length > MAX_PATH_CHARACTERS) throw new fs.ErrnoError(ERRNO.ENAMETOOLONG);
         const node = this.#create(parent as TenantNode, name, LINK_MODE);
         node.link = target;
         node.node_ops = this.#linkOperations;
@@ -143,6 +180,12 @@ export class TenantFiles {
         const node = stream.node as TenantNode;
         const end = Math.min(length, Math.max(0, node.usedBytes - offset));
         return this.#fileStreamOperations.write!(stream, buffer, 0, end, offset);
+      },
+      close: (stream) => {
+        const node = stream.node as TenantNode;
+        if (!node.orphan || this.#isOpen(node, stream)) return;
+        node.orphan = false;
+        this.#bytes -= node.usedBytes;
       },
     };
     this.reset();
@@ -230,8 +273,8 @@ export class TenantFiles {
 
   /** Empties the folders; nothing of what they held stays reachable. */
   reset(): void {
-    for (const node of this.#renamed) this.#fs.hashRemoveNode(node);
-    this.#renamed = [];
+    // The same files get the same numbers in every execution.
+    this.#fs.nextInode = this.#firstInode;
     this.#before = new Map();
     this.#maxBytes = this.#maxFiles = 0;
     this.#bytes = 0;
@@ -279,6 +322,7 @@ export class TenantFiles {
 
   #create(parent: TenantNode, name: string, mode: number, counted = true): TenantNode {
     if (counted && this.#count >= this.#maxFiles) throw new this.#fs.ErrnoError(ERRNO.ENOSPC);
+    if (name.length > MAX_NAME_CHARACTERS) throw new this.#fs.ErrnoError(ERRNO.ENAMETOOLONG);
     // Not FS.createNode: its global table of names would have to be searched to forget these nodes again.
     const node = new this.#fs.FSNode(parent, name, mode, 0) as TenantNode;
     this.#prepare(node, mode);
@@ -294,6 +338,7 @@ export class TenantFiles {
     node.contents = EMPTY;
     node.usedBytes = 0;
     node.unread = node.origin = null;
+    node.orphan = false;
     node.node_ops = folder ? this.#folderOperations : this.#fileOperations;
     node.stream_ops = folder ? this.#folderStreamOperations : this.#fileStreamOperations;
   }
@@ -306,7 +351,12 @@ export class TenantFiles {
     parent.children?.delete(name);
     parent.mtime = parent.ctime = Date.now();
     this.#count--;
-    this.#bytes -= node.usedBytes;
+    node.orphan = this.#isOpen(node);
+    if (!node.orphan) this.#bytes -= node.usedBytes;
+  }
+
+  #isOpen(node: TenantNode, except?: Stream): boolean {
+    return this.#fs.streams.some((stream) => stream && stream !== except && stream.node === node);
   }
 
   #rename(node: TenantNode, newParent: TenantNode, newName: string): void {
@@ -321,8 +371,6 @@ export class TenantFiles {
     newParent.children?.set(newName, node);
     node.name = newName;
     oldParent.mtime = oldParent.ctime = newParent.mtime = newParent.ctime = Date.now();
-    // FS.rename enters a renamed node into the global table of names.
-    this.#renamed.push(node);
   }
 
   #loaded(node: TenantNode): TenantNode {
@@ -344,7 +392,9 @@ export class TenantFiles {
     const growth = size - node.usedBytes;
     if (growth > 0 && this.#bytes + growth > this.#maxBytes) throw new this.#fs.ErrnoError(ERRNO.ENOSPC);
     if (size > node.contents.length) {
-      const capacity = Math.max(size, Math.min(node.contents.length * 2, node.contents.length + (1 << 20)));
+      // By a quarter once it is large, so that a file written in small pieces is copied a few times, not once for each.
+      const { length } = node.contents;
+      const capacity = Math.max(size, Math.min(length * 2, length + Math.max(1 << 20, length >> 2)));
       const grown = new Uint8Array(capacity);
       grown.set(node.contents.subarray(0, node.usedBytes));
       node.contents = grown;

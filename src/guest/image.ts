@@ -37,21 +37,25 @@ export class Checkpoint {
   readonly #spans: readonly Span[];
   readonly #blocks: WebAssembly.Memory;
   readonly #rewind: RewindExports;
+  readonly #copy: Uint8Array | null;
 
   private constructor(
     heap: WebAssembly.Memory,
     spans: readonly Span[],
     blocks: WebAssembly.Memory,
     rewind: RewindExports,
+    copy: Uint8Array | null,
   ) {
     this.#heap = heap;
     this.heapBytes = heap.buffer.byteLength;
     this.#spans = spans;
     this.#blocks = blocks;
     this.#rewind = rewind;
+    this.#copy = copy;
   }
 
-  static async take(heap: WebAssembly.Memory): Promise<Checkpoint> {
+  /** @param verifiable keep a second copy for `isIntact`. */
+  static async take(heap: WebAssembly.Memory, verifiable = false): Promise<Checkpoint> {
     const bytes = new Uint8Array(heap.buffer);
     const spans: Span[] = [];
     let covered = 0;
@@ -69,7 +73,8 @@ export class Checkpoint {
     const code = Uint8Array.from(atob(REWIND_MODULE), (character) => character.charCodeAt(0));
     const blocks = new WebAssembly.Memory({ initial: 1 });
     const { instance } = await WebAssembly.instantiate(code, { rewind: { heap, image, blocks } });
-    return new Checkpoint(heap, spans, blocks, instance.exports as unknown as RewindExports);
+    const rewind = instance.exports as unknown as RewindExports;
+    return new Checkpoint(heap, spans, blocks, rewind, verifiable ? bytes.slice() : null);
   }
 
   /**
@@ -84,6 +89,15 @@ export class Checkpoint {
       changed += source < 0 ? this.#rewind.clear(start, end) : this.#rewind.restore(start, end, source);
     }
     return changed;
+  }
+
+  /** Whether the memory is what it was, byte for byte, by the plainest of comparisons. Only if `verifiable`. */
+  isIntact(): boolean {
+    if (this.#copy === null) throw new Error("the checkpoint was not taken to be verified");
+    const now = new BigUint64Array(this.#heap.buffer);
+    const then = new BigUint64Array(this.#copy.buffer);
+    for (let word = 0; word < now.length; word++) if (now[word] !== (then[word] ?? 0n)) return false;
+    return true;
   }
 
   /** What the memory is now, as the difference from the checkpoint. */

@@ -27,7 +27,8 @@ async function serve(options: Boot): Promise<void> {
   const mailbox = new Mailbox(options);
   const booted = await boot(options, mailbox);
   if (booted === null) return;
-  const interpreter = new Interpreter(booted, await Checkpoint.take(booted.exports.memory), mailbox, options);
+  const checkpoint = await Checkpoint.take(booted.exports.memory, options.options.verifyRewind);
+  const interpreter = new Interpreter(booted, checkpoint, mailbox, options);
   booted.seal();
   const { exports, pythonVersion, pyodideVersion, hash } = booted;
   const heapBytes = exports.memory.buffer.byteLength;
@@ -45,6 +46,7 @@ class Interpreter {
   readonly #checkpoint: Checkpoint;
   readonly #mailbox: Mailbox;
   readonly #maxHeapBytes: number;
+  readonly #verifyRewind: boolean;
   readonly #state: JavaScriptState;
   readonly #runner: Runner;
   readonly #files: TenantFiles;
@@ -56,9 +58,10 @@ class Interpreter {
     this.#checkpoint = checkpoint;
     this.#mailbox = mailbox;
     this.#maxHeapBytes = options.options.maxHeapBytes;
+    this.#verifyRewind = options.options.verifyRewind === true;
     this.#runner = booted.runner;
     this.#files = booted.files;
-    this.#state = new JavaScriptState(booted.module, booted.exports);
+    this.#state = new JavaScriptState(booted.module, booted.exports, booted.sealBroken);
     mailbox.onPackages = (listing) => this.#mountPackages(listing);
   }
 
@@ -158,6 +161,7 @@ class Interpreter {
     this.#booted.clock.reset();
     this.#unmountPackages();
     this.#unmountPackages = () => {};
+    if (this.#verifyRewind && !this.#checkpoint.isIntact()) return refuse("the rewind is not exact");
     return { state: "pristine", restoredPages };
   }
 

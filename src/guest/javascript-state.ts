@@ -1,11 +1,26 @@
 import type { OpenFile } from "../sandbox/protocol.ts";
-import type { Exports, FileSystem, Module, Stream } from "./emscripten.ts";
+import type { Exports, FileSystem, Module, Node, Stream } from "./emscripten.ts";
 import { WRITABLE_ROOTS } from "./filesystem.ts";
 
 interface StreamRecord {
   readonly stream: Stream;
   readonly flags: number;
   readonly position: number;
+}
+
+/** The JavaScript objects that Python holds references to, with the number each goes by. */
+export function* references(module: Module, exports: Exports): Generator<readonly [index: number, value: unknown]> {
+  const count = exports.hiwire_num_refs();
+  for (let index = 1, found = 0; found < count && index < count + 16; index++) {
+    let value: unknown;
+    try {
+      value = module.__hiwire_get(index);
+    } catch {
+      continue;
+    }
+    found++;
+    yield [index, value];
+  }
 }
 
 /**
@@ -15,6 +30,7 @@ interface StreamRecord {
  * is put back; anything else that differs means that the process must not be used again.
  */
 export class JavaScriptState {
+  readonly #changed: () => string | null;
   readonly #module: Module;
   readonly #exports: Exports;
   readonly #fs: FileSystem;
@@ -25,18 +41,24 @@ export class JavaScriptState {
   readonly #stackPointer: number;
   readonly #streams: readonly (StreamRecord | null)[];
   readonly #nextInode: number;
+  readonly #nameTable: readonly (Node | undefined)[];
+  readonly #referenced: readonly (readonly [index: number, value: unknown])[];
   readonly #currentPath: string;
 
-  constructor(module: Module, exports: Exports) {
+  /** @param changed the import that user code called, if one, which changes this side in ways that do not show here. */
+  constructor(module: Module, exports: Exports, changed: () => string | null) {
+    this.#changed = changed;
     this.#module = module;
     this.#exports = exports;
     this.#fs = module.FS;
     this.#references = exports.hiwire_num_refs();
+    this.#referenced = [...references(module, exports)];
     this.#tableLength = module.wasmTable.length;
     this.#freeSlots = module.freeTableIndexes.join();
     this.#libraries = this.#listLibraries();
     this.#stackPointer = exports.__stack_pointer.value;
     this.#nextInode = this.#fs.nextInode;
+    this.#nameTable = Array.from(this.#fs.nameTable);
     this.#currentPath = this.#fs.currentPath;
     this.#streams = Array.from(this.#fs.streams, (stream) =>
       stream ? { stream, flags: stream.flags, position: stream.position } : null,
@@ -45,7 +67,13 @@ export class JavaScriptState {
 
   /** @returns why this side is not as it was; null: it is. */
   difference(): string | null {
+    const call = this.#changed();
+    if (call !== null) return `a call of ${call}`;
     if (this.#exports.hiwire_num_refs() !== this.#references) return "JavaScript references";
+    // Their number is kept in memory, which a rewind restores; what they refer to is not.
+    for (const [index, value] of this.#referenced) {
+      if (this.#module.__hiwire_get(index) !== value) return "JavaScript references";
+    }
     if (this.#module.wasmTable.length !== this.#tableLength) return "function table";
     if (this.#module.freeTableIndexes.join() !== this.#freeSlots) return "free slots of the function table";
     if (this.#listLibraries() !== this.#libraries) return "shared libraries";
@@ -67,6 +95,11 @@ export class JavaScriptState {
       fs.streams[fd] = record?.stream ?? null;
     });
     fs.nextInode = this.#nextInode;
+    // Pipes and renamed files enter themselves at the heads of its chains. One left there would be found by the next
+    // tenant: inode numbers repeat.
+    this.#nameTable.forEach((node, hash) => {
+      fs.nameTable[hash] = node;
+    });
     fs.currentPath = this.#currentPath;
     const names = this.#module.DNS.address_map;
     names.id = 1;

@@ -1,4 +1,5 @@
 import type { Exports, Module } from "./emscripten.ts";
+import { references } from "./javascript-state.ts";
 
 const PERMISSIONS = ["read", "write", "net", "env", "run", "sys", "ffi", "import"] as const;
 const host = Deno;
@@ -55,25 +56,34 @@ export function closeRealm(): void {
  */
 export function severReferences(module: Module, exports: Exports): void {
   const nothing = Object.freeze(Object.create(null));
-  const count = exports.hiwire_num_refs();
-  for (let index = 1, severed = 0; severed < count && index < count + 16; index++) {
-    try {
-      module.__hiwire_get(index);
-    } catch {
-      continue;
-    }
-    module.__hiwire_set(index, nothing);
-    severed++;
-  }
+  for (const [index] of references(module, exports)) module.__hiwire_set(index, nothing);
 }
 
 /** Imports through which WebAssembly makes, holds or calls JavaScript objects, or asks for a code of its own to run. */
 const JAVASCRIPT_IMPORT =
   /^(Js(?!vError_Check)|js2python|_?python2js|_python2js|pyproxy|_pyproxy|create_|destroy_|raw_call_js|new_error|wrap_|get_async|set_pyodide|pyodide_js|handle_next|_agen|proxy_cache|array_to_js|is_comlink|emscripten_asm_const|emscripten_promise|emscripten_debugger|emscripten_log|_emscripten_system|_emscripten_dlopen|get_length_|my_dict|gc_register|__hiwire_dedup|syncifyHandler|saveState|restoreState|_Js)/;
 
-const NETWORK_IMPORT = /^(__syscall_(socket|connect|bind|listen|accept4|sendto|sendmsg|recvfrom|recvmsg)|getaddrinfo)$/;
+/**
+ * Imports that change what the JavaScript side keeps (function table, libraries, its own caches) in ways that leave its counts
+ * as they were: a freed slot that is taken again still has the next tenant call the last one's function.
+ */
+const CHANGING_IMPORT =
+  /^(ffi_closure_alloc_js|ffi_closure_free_js|ffi_prep_closure_loc_js|_setitimer_js|capture_stderr|restore_stderr|emscripten_set_up_async_input_device_js)$/;
+
 const EACCES = 2;
 const EAI_FAIL = -4;
+/** What imports answer that would reach for the network. */
+const NETWORK_ANSWERS: Readonly<Record<string, number>> = {
+  ...Object.fromEntries(
+    ["socket", "connect", "bind", "listen", "accept4", "sendto", "sendmsg", "recvfrom", "recvmsg"].map((call) => [
+      `__syscall_${call}`,
+      -EACCES,
+    ]),
+  ),
+  getaddrinfo: EAI_FAIL,
+  // Emscripten's allocates its table in linear memory once and keeps the addresses: after a rewind they point anywhere.
+  getprotobyname: 0,
+};
 
 /** Stands between WebAssembly and its imports. */
 export interface ImportSeal {
@@ -83,14 +93,18 @@ export interface ImportSeal {
    * do does. Shared libraries cannot be loaded any more: their code would be part of a state that no rewind undoes.
    */
   close(): void;
+  /** The import, if one was called since `close`, after which a rewind of the memory is not enough; else null. */
+  broken(): string | null;
   /** What Emscripten does when `malloc` needs room; false if there is none. */
   resizeHeap(bytes: number): boolean;
 }
 
 export function sealImports(): ImportSeal {
   let closed = false;
+  let broken: string | null = null;
   let resizeHeap: (bytes: number) => boolean | number = () => false;
   return {
+    broken: () => broken,
     wrap(imports) {
       const env = imports.env as Record<string, unknown>;
       resizeHeap = env.emscripten_resize_heap as typeof resizeHeap;
@@ -98,15 +112,23 @@ export function sealImports(): ImportSeal {
       env._dlopen_js = Object.assign((handle: number) => (closed ? 0 : dlopen(handle)), { sig: "pp" });
       for (const [name, original] of Object.entries(env)) {
         if (typeof original !== "function") continue;
-        if (NETWORK_IMPORT.test(name)) env[name] = name === "getaddrinfo" ? () => EAI_FAIL : () => -EACCES;
-        else if (JAVASCRIPT_IMPORT.test(name)) {
-          env[name] = Object.assign(
-            (...parameters: unknown[]) => {
-              if (closed) throw new WebAssembly.RuntimeError(`sealed: ${name}`);
-              return (original as (...parameters: unknown[]) => unknown)(...parameters);
-            },
-            { sig: (original as { sig?: string }).sig },
-          );
+        const call = original as ((...parameters: unknown[]) => unknown) & { sig?: string };
+        const answer = NETWORK_ANSWERS[name];
+        const replace = (replacement: (...parameters: unknown[]) => unknown) => {
+          env[name] = Object.assign(replacement, { sig: call.sig });
+        };
+        if (answer !== undefined) {
+          replace(() => answer);
+        } else if (CHANGING_IMPORT.test(name)) {
+          replace((...parameters) => {
+            if (closed) broken ??= name;
+            return call(...parameters);
+          });
+        } else if (JAVASCRIPT_IMPORT.test(name)) {
+          replace((...parameters) => {
+            if (closed) throw new WebAssembly.RuntimeError(`sealed: ${name}`);
+            return call(...parameters);
+          });
         }
       }
     },

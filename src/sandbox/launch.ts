@@ -1,9 +1,11 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { denoBinary } from "./deno-binary.ts";
+import { type IsolationReport, wrapCommand } from "./isolation.ts";
 import type { GuestOptions } from "./protocol.ts";
+import { spawnWrapped } from "./wrap-command.ts";
 
 export const GUEST_DIR = fileURLToPath(new URL("../guest/", import.meta.url));
 /** The modules that the guest imports from this folder. */
@@ -18,10 +20,12 @@ export interface LaunchOptions {
   readonly guest: Omit<GuestOptions, "pyodideDir">;
   /** Most WebAssembly memory, MiB. */
   readonly memoryMb: number;
+  /** What the operating system puts around the process. */
+  readonly isolation: IsolationReport;
 }
 
 /** The command that starts a sandbox process: Deno with no permission but to read the named files until it is ready. */
-export function sandboxCommand({ guest, memoryMb }: LaunchOptions): {
+export function sandboxCommand({ guest, memoryMb }: Omit<LaunchOptions, "isolation">): {
   command: string;
   args: string[];
   readable: string[];
@@ -55,6 +59,7 @@ export function sandboxCommand({ guest, memoryMb }: LaunchOptions): {
 
 /** Starts the process with pipes and an empty environment. Its end is the caller's to watch. */
 export function launch(options: LaunchOptions): ChildProcess {
-  const { command, args } = sandboxCommand(options);
-  return spawn(command, args, { stdio: ["pipe", "pipe", "pipe"], env: {}, cwd: path.parse(command).root });
+  const { command, args, readable } = sandboxCommand(options);
+  const memoryBytes = options.memoryMb * 2 ** 20;
+  return spawnWrapped(wrapCommand(options.isolation, { command, args, readOnlyPaths: readable, env: {}, memoryBytes }));
 }

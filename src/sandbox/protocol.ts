@@ -160,6 +160,8 @@ export interface GuestOptions {
   /** Discard instead of rewind above this. */
   readonly maxHeapBytes: number;
   readonly hashCheckpoint: boolean;
+  /** For tests: compare the whole memory with the checkpoint after each rewind; a difference discards the process. */
+  readonly verifyRewind?: boolean;
 }
 
 export interface GuestEnvironment {
@@ -217,6 +219,16 @@ export type GuestMessage =
 
 /** stdout and stderr are each cut at this many bytes. */
 export const MAX_OUTPUT_BYTES = 1024 * 1024;
+
+/**
+ * Most that the bundles one execution displays may come to, bytes of JSON, and what each counts on top of its data. Looser than
+ * the runner's own limit of 10 MiB of data, which user code can evade.
+ */
+export const MAX_DISPLAY_BYTES = 64 * 1024 * 1024;
+export const BUNDLE_OVERHEAD_BYTES = 1024;
+
+/** Largest outcome, bytes of JSON: 10 MiB of result, each character of it escaped, and some error. */
+export const MAX_OUTCOME_BYTES = 80 * 1024 * 1024;
 
 /** The other side broke the protocol; nothing that follows on this connection can be believed. */
 export class ProtocolError extends Error {

@@ -3,6 +3,8 @@ import { randomBytes } from "node:crypto";
 import { ClientError, SandboxDiedError } from "../errors.ts";
 import { type LaunchOptions, launch, PYODIDE_DIR } from "./launch.ts";
 import {
+  BUNDLE_OVERHEAD_BYTES,
+  type ErrorInfo,
   encodeFrame,
   type FileChanges,
   type FileListing,
@@ -11,6 +13,8 @@ import {
   GUEST_MESSAGE_TYPES,
   type GuestMessage,
   type HostMessage,
+  MAX_DISPLAY_BYTES,
+  MAX_OUTCOME_BYTES,
   MAX_OUTPUT_BYTES,
   type MimeBundle,
   NONCE_BYTES,
@@ -80,6 +84,9 @@ interface Running {
   readonly resolve: (result: JobResult) => void;
   end: JobEnd;
   outputBytes: number;
+  displayBytes: number;
+  /** A `call` was not answered yet; the worker waits for the answer and can make no other. */
+  calling: boolean;
   timer: NodeJS.Timeout | undefined;
   stopListening: () => void;
   answered: boolean;
@@ -159,6 +166,8 @@ export class Sandbox {
       resolve,
       end: "finished",
       outputBytes: 0,
+      displayBytes: 0,
+      calling: false,
       timer: undefined,
       stopListening: () => {},
       answered: false,
@@ -224,6 +233,11 @@ export class Sandbox {
     return newNonce();
   }
 
+  /** Why the process has ended or is about to; null while it is well. */
+  get endReason(): string | null {
+    return this.#connection.endReason;
+  }
+
   /** Ends the process now. A job on it ends as killed. */
   kill(reason: string): void {
     this.#connection.kill(reason);
@@ -260,10 +274,14 @@ export class Sandbox {
         running.job.onOutput?.(message.stream, body);
         break;
       case "display":
+        running.displayBytes += bundleBytes(message.bundle);
+        if (running.displayBytes > MAX_DISPLAY_BYTES) throw new ProtocolError("more displayed than there can be");
         running.displayed.push(message.bundle);
         running.job.onDisplay?.(message.bundle);
         break;
       case "call":
+        if (running.calling) throw new ProtocolError("a call before the last one's answer");
+        running.calling = true;
         this.#answer(running, message.call, message.operation, message.argument);
         break;
       case "result":
@@ -290,11 +308,13 @@ export class Sandbox {
   #answer(running: Running, call: number, operation: string, argument: unknown): void {
     running.job.onCall(operation, argument).then(
       ({ value, body }) => {
+        running.calling = false;
         if (this.#running === running) {
           this.#connection.send(running.nonce, { type: "answer", call, value }, ...(body ? [body] : []));
         }
       },
       (error: unknown) => {
+        running.calling = false;
         // User code reads it: only what is meant for clients may be said.
         const reason = error instanceof ClientError ? error.message : "the host could not do that";
         if (this.#running === running) {
@@ -305,9 +325,6 @@ export class Sandbox {
   }
 
   #finish(running: Running, message: Extract<GuestMessage, { type: "result" }>, body: Uint8Array): void {
-    clearTimeout(running.timer);
-    running.stopListening();
-    running.answered = true;
     let position = 0;
     const take = (bytes: number) => {
       if (!Number.isSafeInteger(bytes) || bytes < 0 || position + bytes > body.length) {
@@ -326,6 +343,10 @@ export class Sandbox {
     const { files } = message;
     const contents = files?.written.map((entry) => take(entry.kind === "file" ? entry.size : 0)) ?? [];
     if (position !== body.length) throw new ProtocolError("a result's body is longer than its parts");
+    // Not before here: an execution whose result breaks the protocol has not been answered, and its process dies.
+    clearTimeout(running.timer);
+    running.stopListening();
+    running.answered = true;
     running.resolve({
       outcome,
       stdout: Buffer.concat(running.stdout),
@@ -403,8 +424,8 @@ class Connection {
     process.stderr?.setEncoding("utf8").on("data", (text: string) => {
       this.#diagnostics = (this.#diagnostics + text).slice(-MAX_DIAGNOSTICS_BYTES);
     });
-    // A process that was killed closes its pipe under our writes; its end is reported by "close".
-    process.stdin?.on("error", () => {});
+    // A process that was killed closes its pipes under our hands; its end is reported by "close".
+    for (const pipe of [process.stdin, process.stdout, process.stderr]) pipe?.on("error", () => {});
     this.ended = new Promise((resolve) => {
       const end = (reason: string) => {
         this.endReason ??= reason;
@@ -433,8 +454,8 @@ class Connection {
     try {
       for (const frame of this.#reader.push(chunk)) this.onFrame(frame);
     } catch (error) {
-      if (!(error instanceof ProtocolError)) throw error;
-      this.kill(`it broke the protocol: ${error.message}`);
+      // A frame of a shape that nothing foresaw, too: a sandbox may die of what it sends, the server may not.
+      this.kill(`it broke the protocol: ${error instanceof Error ? error.message : error}`);
     }
   }
 }
@@ -470,15 +491,42 @@ function newNonce(): string {
   return randomBytes(NONCE_BYTES / 2).toString("hex");
 }
 
+function bundleBytes(bundle: MimeBundle): number {
+  let bytes = BUNDLE_OVERHEAD_BYTES;
+  for (const [mime, data] of Object.entries(bundle)) {
+    if (typeof data !== "string") throw new ProtocolError("a bundle that is none");
+    bytes += mime.length + data.length;
+  }
+  return bytes;
+}
+
 function parseOutcome(bytes: Uint8Array): RunnerOutcome {
+  if (bytes.length > MAX_OUTCOME_BYTES) throw new ProtocolError("an outcome over its limit");
   let outcome: unknown;
   try {
     outcome = JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("utf8"));
   } catch (cause) {
     throw new ProtocolError("an outcome is not JSON", { cause });
   }
-  if (typeof outcome !== "object" || outcome === null || typeof (outcome as RunnerOutcome).success !== "boolean") {
-    throw new ProtocolError("an outcome is not an outcome");
-  }
-  return outcome as RunnerOutcome;
+  if (!isOutcome(outcome)) throw new ProtocolError("an outcome is not an outcome");
+  return outcome;
+}
+
+/** User code can make the runner answer anything; what is relied on from here on is checked. */
+function isOutcome(value: unknown): value is RunnerOutcome {
+  if (typeof value !== "object" || value === null) return false;
+  const { success, result, error, errorInfo, truncated } = value as Record<string, unknown>;
+  return (
+    typeof success === "boolean" &&
+    result !== undefined &&
+    (success ? error === null && errorInfo === undefined : typeof error === "string" && isErrorInfo(errorInfo)) &&
+    (truncated === undefined || typeof truncated === "boolean")
+  );
+}
+
+function isErrorInfo(value: unknown): value is ErrorInfo {
+  if (typeof value !== "object" || value === null) return false;
+  const { type, message, traceback, line, column } = value as Record<string, unknown>;
+  const isPosition = (number: unknown) => number === null || (Number.isSafeInteger(number) && (number as number) >= 0);
+  return [type, message, traceback].every((text) => typeof text === "string") && isPosition(line) && isPosition(column);
 }

@@ -22,18 +22,18 @@ def to_json_data(value):
 def describe(value):
     """`str(value)`, or what to say where that fails."""
     try:
-        text = str(value)
-        return str.__str__(text) if isinstance(text, str) else object.__repr__(value)
-    except ValueError as error:
-        if isinstance(value, int):  # over sys.get_int_max_str_digits()
+        return str.__str__(str(value))
+    except KeyboardInterrupt:  # a timeout
+        raise
+    except BaseException as error:
+        if type(error) is ValueError and issubclass(type(value), int):  # over sys.get_int_max_str_digits()
             return _long_integer(value)
-        return _undescribable(value, error)
-    except Exception as error:
-        return _undescribable(value, error)
+        return f"<{class_name(value)} object: str() raised {class_name(error)}>"
 
 
-def _undescribable(value, error):
-    return f"<{type(value).__name__} object: str() raised {type(error).__name__}>"
+def class_name(value):
+    """The name of `value`'s class, whatever its metaclass says."""
+    return type.__dict__["__name__"].__get__(type(value))
 
 
 def _long_integer(value):
@@ -55,11 +55,13 @@ class _Converter:
         if value is None or value is True or value is False:
             self._left -= 5
             return value
-        if isinstance(value, str):
+        # Not isinstance(): a mock's `__class__` is what it stands for.
+        kind = type(value)
+        if issubclass(kind, str):
             return self._text(str.__str__(value))
-        if isinstance(value, int):
+        if issubclass(kind, int):
             return self._integer(int.__int__(value))
-        if isinstance(value, float):
+        if issubclass(kind, float):
             return self._float(float.__float__(value))
         if depth >= MAX_DEPTH or id(value) in self._open:
             return self._text(describe(value))
@@ -72,18 +74,24 @@ class _Converter:
             self._open.discard(id(value))
 
     def _compound(self, value, depth):
-        if isinstance(value, dict):
-            return self._object(dict.items(value), depth)
-        if isinstance(value, (list, tuple)):
-            return self._array(value, depth)
-        if not isinstance(value, type):
+        kind = type(value)
+        if issubclass(kind, dict):
+            return self._object(list(dict.items(value)), depth)
+        # A copy, because user code that runs on the way may change it; by slice, because `__iter__` may never end.
+        if issubclass(kind, list):
+            return self._array(list.__getitem__(value, slice(None)), depth)
+        if issubclass(kind, tuple):
+            return self._array(tuple.__getitem__(value, slice(None)), depth)
+        if not issubclass(kind, type):
             for name in ("to_dict", "tolist"):
                 method = getattr_safely(value, name)
                 if not callable(method):
                     continue
                 try:
                     converted = method()
-                except Exception:
+                except KeyboardInterrupt:  # a timeout
+                    raise
+                except BaseException:
                     continue
                 if converted is not value:
                     return self.convert(converted, depth + 1)
@@ -91,18 +99,18 @@ class _Converter:
 
     def _object(self, items, depth):
         result = {}
-        for key, value in list(items):
+        for key, value in items:
             if self._left <= 0:
                 self.truncated = True
                 break
-            name = str.__str__(key) if isinstance(key, str) else describe(key)
+            name = str.__str__(key) if issubclass(type(key), str) else describe(key)
             name = self._text(name)
             result[name] = self.convert(value, depth + 1)
         return result
 
     def _array(self, values, depth):
         result = []
-        for value in list(values):
+        for value in values:
             if self._left <= 0:
                 self.truncated = True
                 break
@@ -121,16 +129,26 @@ class _Converter:
         return value if math.isfinite(value) else None
 
     def _text(self, text):
-        if len(text) > self._left:
+        size = _size(text)
+        if size > self._left:
             self.truncated = True
-            text = text[: max(self._left, 0)]
-        self._left -= len(text) + 2
+            encoded = text.encode("utf-8", "surrogatepass")[: max(self._left, 0)]
+            text = encoded.decode("utf-8", "ignore")
+            size = len(encoded)
+        self._left -= size + 2
         return text
+
+
+def _size(text):
+    """Bytes of `text` in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def getattr_safely(value, name):
     """`getattr(value, name, None)` that survives a `__getattr__` that raises something else."""
     try:
         return getattr(value, name, None)
-    except Exception:
+    except KeyboardInterrupt:  # a timeout
+        raise
+    except BaseException:
         return None

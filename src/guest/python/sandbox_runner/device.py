@@ -5,8 +5,8 @@ JavaScript's garbage collector at a time nobody chooses, and after a rewind that
 else's memory.
 """
 
-import json
 import os
+from json import dumps, loads
 
 FD = 4000
 """Opened by ``guest/device.ts`` under this number, far above what user code gets from ``open``."""
@@ -14,7 +14,8 @@ FD = 4000
 
 def tell(operation, argument=None):
     """Send a message that has no answer."""
-    os.write(FD, json.dumps([operation, argument]).encode())
+    # A lone surrogate becomes what JSON writes for it.
+    os.write(FD, dumps([operation, argument], ensure_ascii=False).encode("utf-8", "backslashreplace"))
 
 
 def ask(operation, argument=None):
@@ -26,7 +27,7 @@ def ask(operation, argument=None):
     answer = bytearray()
     while chunk := os.read(FD, 1 << 20):
         answer += chunk
-    value = json.loads(answer)
+    value = loads(answer)
     if "error" in value:
         raise OSError(value["error"])
     return value["value"]

@@ -56,7 +56,7 @@ def mime_bundle(value):
 def send(bundle):
     """Send a bundle, unless this execution has shown more than 10 MiB already. Returns whether it was sent."""
     global _sent_bytes
-    size = sum(len(data) for data in bundle.values())
+    size = 1024 + sum(len(data.encode("utf-8", "surrogatepass")) for data in bundle.values())
     if _sent_bytes + size > _MAX_BYTES:
         return False
     _sent_bytes += size

@@ -2,7 +2,6 @@
 
 import ast
 import builtins
-import json
 import os
 import random
 import sys
@@ -10,7 +9,10 @@ import tokenize
 from asyncio import events
 from importlib.machinery import FileFinder
 from inspect import CO_COROUTINE
-from io import StringIO
+from io import FileIO, StringIO, TextIOWrapper
+
+# By name, so that code that patches `json` patches its own only.
+from json import dumps, loads
 
 from . import convert, display, eventloop, restrictions, tracebacks
 
@@ -25,8 +27,13 @@ def prepare():
     _loop = eventloop.install()
     builtins.display = display.display
     sys.excepthook = tracebacks.excepthook
-    for name, errors in (("stdout", "backslashreplace"), ("stderr", "backslashreplace")):
-        getattr(sys, name).reconfigure(encoding="utf-8", errors=errors, line_buffering=True)
+    for fd, name in ((1, "stdout"), (2, "stderr")):
+        # Unbuffered: what was printed must be out when the process is killed, and when a client watches.
+        raw = FileIO(fd, "w", closefd=False)
+        raw.name = f"<{name}>"
+        stream = TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def reseed():
@@ -39,14 +46,14 @@ def reseed():
 
 def run(request):
     """Run `request`, JSON in UTF-8: `{code, context, reseed, packages}`; returns the `RunnerOutcome` of protocol.ts as JSON bytes."""
-    request = json.loads(request)
+    request = loads(request)
     if request["reseed"]:
         reseed()
     forget_folders()
     display.reset()
     main = sys.modules["__main__"].__dict__
     if request["context"] is not None:
-        main.update(json.loads(request["context"]))
+        main.update(loads(request["context"]))
     outcome = {"success": True, "result": None, "error": None, "outputs": []}
     truncated = False
     try:
@@ -59,13 +66,14 @@ def run(request):
             _flush()
     except (SystemExit, restrictions.ProcessExit) as stop:
         code = stop.code
-        if code is not None and code != 0:
-            outcome.update(_failure(stop, f"exited with status {convert.describe(code)}" if isinstance(code, int) else None))
+        is_status = issubclass(type(code), int)
+        if code is not None and not (is_status and int.__eq__(code, 0)):
+            outcome.update(_failure(stop, f"exited with status {convert.describe(code)}" if is_status else None))
     except BaseException as error:
         outcome.update(_failure(error))
     if truncated:
         outcome["truncated"] = True
-    return json.dumps(outcome, allow_nan=False).encode()
+    return dumps(outcome, allow_nan=False).encode()
 
 
 def forget_folders():
@@ -85,7 +93,7 @@ def _evaluate(code, main):
     tracebacks.remember_source(code)
     tree = compile(code, tracebacks.CODE_NAME, "exec", ast.PyCF_ONLY_AST | _FLAGS, dont_inherit=True)
     last = None
-    if tree.body and isinstance(tree.body[-1], ast.Expr) and not _ends_in_semicolon(code):
+    if tree.body and isinstance(tree.body[-1], ast.Expr) and not _ends_in_semicolon(code, tree.body[-1].end_lineno):
         last = ast.Expression(tree.body.pop().value)
     value = None
     if tree.body:
@@ -110,9 +118,10 @@ def _current_loop():
     return _loop
 
 
-def _ends_in_semicolon(code):
+def _ends_in_semicolon(code, last_line):
     """A notebook shows no value for `x;`."""
-    if ";" not in code[code.rfind("\n", 0, len(code.rstrip())) + 1 :]:
+    # Cutting it into tokens takes time that most code need not take.
+    if not any(";" in line for line in tracebacks.source_lines()[last_line - 1 :]):
         return False
     last = None
     try:
@@ -147,5 +156,7 @@ def _flush():
     for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
         try:
             stream.flush()
-        except Exception:
+        except KeyboardInterrupt:  # a timeout
+            raise
+        except BaseException:
             pass

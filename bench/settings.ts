@@ -1,0 +1,35 @@
+import { existsSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+
+const number = (name: string, fallback: number) => Number(process.env[name] ?? fallback);
+
+/** How long the benchmark takes is a question of these alone; a shortened run only shows that it works. */
+export const BENCH = {
+  seconds: number("BENCH_SECONDS", 4),
+  rounds: number("BENCH_ROUNDS", 5),
+  starts: number("BENCH_STARTS", 9),
+  executions: number("BENCH_EXECUTIONS", 10_000),
+};
+
+/**
+ * The interpreter itself: the `python3` on the path may be a version manager's shell script, which takes ten times as long to
+ * start and would flatter us.
+ */
+export const PYTHON =
+  process.env.BENCH_PYTHON ?? ["/usr/bin/python3", "/usr/local/bin/python3"].find(existsSync) ?? "python3";
+
+/** Our server as `npm start` runs it, on a free port and with data of its own. The queue is longer than all connections. */
+export const OURS = { args: ["src/cli.ts", "serve"], env: { PORT: "0", LOG_LEVEL: "info", DATA_DIR: dataDir() } };
+
+function dataDir(): string {
+  return path.join(os.tmpdir(), `pyodide-express-bench-${process.pid}`);
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = Math.floor(sorted.length / 2);
+  return sorted.length % 2 === 1
+    ? (sorted[middle] as number)
+    : ((sorted[middle - 1] as number) + (sorted[middle] as number)) / 2;
+}

@@ -1,0 +1,268 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import os from "node:os";
+import path from "node:path";
+import { text } from "node:stream/consumers";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { TEST_CACHE_DIR } from "./support/config.ts";
+
+const CLI = fileURLToPath(new URL("../src/cli.ts", import.meta.url));
+const EXAMPLES = fileURLToPath(new URL("../examples/", import.meta.url));
+
+let dir: string;
+beforeAll(async () => {
+  dir = await mkdtemp(path.join(os.tmpdir(), "pyodide-express-cli-"));
+});
+afterAll(async () => await rm(dir, { recursive: true }));
+
+interface Outcome {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function start(args: readonly string[], env: Record<string, string> = {}): ChildProcess {
+  return spawn(process.execPath, [CLI, ...args], {
+    stdio: ["pipe", "pipe", "pipe"],
+    env: { PATH: process.env.PATH, DATA_DIR: dir, CACHE_DIR: TEST_CACHE_DIR, POOL_SIZE: "1", ...env },
+  });
+}
+
+/** Runs a command to its end. */
+async function cli(args: readonly string[], env: Record<string, string> = {}, stdin = ""): Promise<Outcome> {
+  const child = start(args, env);
+  child.stdin?.on("error", () => {}).end(stdin);
+  const [stdout, stderr, [code]] = await Promise.all([
+    text(child.stdout as NodeJS.ReadableStream),
+    text(child.stderr as NodeJS.ReadableStream),
+    once(child, "close"),
+  ]);
+  return { code, stdout, stderr };
+}
+
+async function script(name: string, code: string): Promise<string> {
+  const file = path.join(dir, name);
+  await writeFile(file, code);
+  return file;
+}
+
+describe("run", () => {
+  test("prints what the code prints, and ends with 0", async () => {
+    const expected = await readFile(`${EXAMPLES}log-report.expected.txt`, "utf8");
+    expect(await cli(["run", `${EXAMPLES}log-report.py`])).toEqual({ code: 0, stdout: expected, stderr: "" });
+  });
+
+  test("keeps stdout and stderr apart, and prints the value of the last expression as JSON", async () => {
+    const file = await script("value.py", 'import sys\nprint("out")\nprint("err", file=sys.stderr)\n{"a": [1, None]}');
+    expect(await cli(["run", file])).toEqual({
+      code: 0,
+      stdout: 'out\n{\n  "a": [\n    1,\n    null\n  ]\n}\n',
+      stderr: "err\n",
+    });
+  });
+
+  test("a Python error ends with 1 and a traceback of the user's frames", async () => {
+    const { code, stdout, stderr } = await cli(["run", await script("error.py", 'print("before")\n1 / 0')]);
+    expect({ code, stdout }).toEqual({ code: 1, stdout: "before\n" });
+    expect(stderr).toMatch(
+      /^Traceback \(most recent call last\):\n[\s\S]*line 2[\s\S]*ZeroDivisionError: division by zero\n$/,
+    );
+  });
+
+  test("a syntax error ends with 1", async () => {
+    const { code, stderr } = await cli(["run", await script("syntax.py", "x = (")]);
+    expect(code).toBe(1);
+    expect(stderr).toContain("SyntaxError");
+  });
+
+  test("sys.exit with a status ends with 1, without one with 0", async () => {
+    expect((await cli(["run", await script("exit3.py", "import sys; sys.exit(3)")])).code).toBe(1);
+    expect((await cli(["run", await script("exit0.py", "import sys; sys.exit()")])).code).toBe(0);
+  });
+
+  test("--timeout stops code that hangs", async () => {
+    const file = await script("hang.py", 'print("started", flush=True)\nwhile True: pass');
+    const { code, stdout, stderr } = await cli(["run", file, "--timeout", "300"]);
+    expect({ code, stdout }).toEqual({ code: 1, stdout: "started\n" });
+    expect(stderr).toContain("Execution timed out after 300ms");
+  });
+
+  test("--context becomes variables", async () => {
+    const file = await script("context.py", "print(x + 1, y)");
+    expect(await cli(["run", file, "--context", '{"x": 41, "y": "a b"}'])).toMatchObject({
+      code: 0,
+      stdout: "42 a b\n",
+    });
+  });
+
+  test("stdin is what input() reads", async () => {
+    const file = await script("stdin.py", "print(input()[::-1], input())");
+    expect(await cli(["run", file], {}, "abc\ndef\n")).toMatchObject({ code: 0, stdout: "cba def\n" });
+  });
+
+  test("the file may be standard input", async () => {
+    expect(await cli(["run", "-"], {}, "print(6 * 7)")).toMatchObject({ code: 0, stdout: "42\n" });
+  });
+
+  test.each([
+    ["a file that is not there", ["run", "/nowhere/x.py"], "Cannot read /nowhere/x.py: ENOENT.\n"],
+    ["a folder", ["run", "/"], "Cannot read /: EISDIR.\n"],
+    ["context that is no JSON", ["run", "-", "--context", "{x: 1}"], /^--context takes a JSON object/],
+    ["context that is no object", ["run", "-", "--context", "[1]"], "Context must be an object (key-value pairs).\n"],
+    [
+      "context with an impossible name",
+      ["run", "-", "--context", '{"a b": 1}'],
+      "Context keys must be valid Python names.\n",
+    ],
+    [
+      "a timeout that is no number",
+      ["run", "-", "--timeout", "soon"],
+      "Timeout must be a positive number (milliseconds).\n",
+    ],
+    ["a timeout of 0", ["run", "-", "--timeout", "0"], "Timeout must be a positive number (milliseconds).\n"],
+    [
+      "a timeout no timer can hold",
+      ["run", "-", "--timeout", "3000000000"],
+      "Timeout too large. Maximum: 300000ms (5 minutes).\n",
+    ],
+    ["no file", ["run"], /^Usage: /],
+    ["two files", ["run", "a.py", "b.py"], /^Usage: /],
+    ["an unknown option", ["run", "a.py", "--frobnicate"], /--frobnicate/],
+  ])("%s ends with 1 and a message", async (_name, args, message) => {
+    const { code, stdout, stderr } = await cli(args, {}, "1");
+    expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
+    if (typeof message === "string") expect(stderr).toBe(message);
+    else expect(stderr).toMatch(message);
+    expect(stderr).not.toMatch(/\n {4}at /);
+  });
+});
+
+describe("doctor", () => {
+  test("tells versions, cache and isolation, and ends with 0", async () => {
+    const { code, stdout } = await cli(["doctor"]);
+    expect(code).toBe(0);
+    for (const row of [
+      /^node +v\d+/m,
+      /^pyodide +\d+\.\d+\.\d+$/m,
+      /^deno +\//m,
+      /^python +3\.\d+/m,
+      /^sandbox +ready in \d+ ms$/m,
+      /^image +.*SHA-256/m,
+      /^isolation +.*deno/m,
+    ]) {
+      expect(stdout).toMatch(row);
+    }
+    expect(stdout).toContain(TEST_CACHE_DIR);
+  });
+
+  test("ends with 1 where the cache cannot be used", async () => {
+    const file = await script("not-a-folder", "");
+    const { code, stdout } = await cli(["doctor"], { CACHE_DIR: path.join(file, "cache") });
+    expect(code).toBe(1);
+    expect(stdout).toMatch(/^image +FAILED: The cache folder .* cannot be written \(ENOTDIR\)/m);
+  });
+});
+
+describe("serve", () => {
+  test("serves until SIGTERM, then ends with 0 and leaves no sandbox behind", async () => {
+    const child = start(["serve"], { PORT: "0" });
+    const log = text(child.stdout as NodeJS.ReadableStream);
+    const url = await new Promise<string>((resolve) => {
+      let said = "";
+      child.stderr?.setEncoding("utf8").on("data", (chunk: string) => {
+        said += chunk;
+        const [found] = /http:\/\/[^"\s]+/.exec(said) ?? [];
+        if (found) resolve(found);
+      });
+    });
+    const response = await fetch(`${url}/api/execute-raw`, {
+      method: "POST",
+      headers: { "content-type": "text/plain" },
+      body: "6 * 7",
+    });
+    expect(await response.json()).toMatchObject({ success: true, result: 42 });
+    const sandboxes = (await readFile(`/proc/${child.pid}/task/${child.pid}/children`, "utf8"))
+      .trim()
+      .split(" ")
+      .map(Number);
+    expect(sandboxes).toHaveLength(1);
+    child.kill("SIGTERM");
+    expect(await once(child, "close")).toEqual([0, null]);
+    for (const pid of sandboxes) expect(() => process.kill(pid, 0)).toThrow("ESRCH");
+    expect(await log).toBe("");
+  });
+
+  test("a port that is taken ends with 1 and says what to do", async () => {
+    const other = createServer().listen(0, "127.0.0.1");
+    await once(other, "listening");
+    const { port } = other.address() as { port: number };
+    try {
+      const { code, stderr } = await cli(["serve"], { PORT: String(port), LOG_LEVEL: "warn" });
+      expect({ code, stderr }).toEqual({
+        code: 1,
+        stderr: `Port ${port} is taken. Stop what uses it, or set PORT to another (0 picks a free one).\n`,
+      });
+    } finally {
+      other.close();
+    }
+  });
+
+  test("an address that is not this machine's ends with 1 and says what to do", async () => {
+    const { code, stderr } = await cli(["serve"], { HOST: "192.0.2.1", PORT: "0", ALLOW_ANONYMOUS: "true" });
+    expect(code).toBe(1);
+    expect(stderr).toContain("192.0.2.1 is not an address of this machine. Set HOST to one that is.");
+  });
+
+  test("settings that cannot be used end with 1, each of them named", async () => {
+    const { code, stdout, stderr } = await cli(["serve"], {
+      PORT: "http",
+      POOL_SIZE: "-1",
+      LOG_LEVEL: "loud",
+      EXECUTION_TIMEOUT_MS: "300001",
+      ALLOW_ANONYMOUS: "perhaps",
+      MAX_FILE_SIZE: "1.5",
+    });
+    expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
+    expect(stderr).toMatch(/^These settings cannot be used:\n/);
+    for (const bad of [
+      'PORT="http"',
+      'POOL_SIZE="-1"',
+      'LOG_LEVEL="loud"',
+      'EXECUTION_TIMEOUT_MS="300001"',
+      'ALLOW_ANONYMOUS="perhaps"',
+      'MAX_FILE_SIZE="1.5"',
+    ]) {
+      expect(stderr).toContain(`\n  ${bad}: `);
+    }
+    expect(stderr).not.toMatch(/\n {4}at /);
+    expect(stderr.trim().split("\n")).toHaveLength(7);
+  });
+
+  test("a cache folder that cannot be written ends with 1 and says what to do", async () => {
+    const file = await script("in-the-way", "");
+    const { code, stderr } = await cli(["serve"], {
+      CACHE_DIR: path.join(file, "cache"),
+      PORT: "0",
+      LOG_LEVEL: "warn",
+    });
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/^The cache folder .* cannot be written \(ENOTDIR\)\. Make it writable, or set CACHE_DIR/);
+  });
+});
+
+describe("usage", () => {
+  test.each([["frobnicate"], [""], ["toString"]])("%j is no command: 2", async (command) => {
+    const { code, stdout, stderr } = await cli(command === "" ? [] : [command]);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+    expect(stderr).toMatch(/^Usage: pyodide-express <command>/);
+  });
+
+  test.each([["help"], ["--help"]])("%s prints the usage: 0", async (command) => {
+    const { code, stdout, stderr } = await cli([command]);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    expect(stdout).toMatch(/^Usage: pyodide-express <command>/);
+  });
+});
