@@ -21,13 +21,19 @@ export interface DiskSessionsOptions {
   readonly maxBytes: number;
 }
 
+interface Change {
+  readonly action: () => void;
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+}
+
 const SCHEMA = `
   PRAGMA journal_mode = WAL;
   PRAGMA synchronous = FULL;
   CREATE TABLE IF NOT EXISTS sessions (
     id TEXT PRIMARY KEY, principal TEXT NOT NULL, last_used_at_ms REAL NOT NULL, ends_at_ms REAL NOT NULL, record TEXT NOT NULL
   ) WITHOUT ROWID;
-  CREATE INDEX IF NOT EXISTS sessions_principal ON sessions (principal, last_used_at_ms);
+  CREATE INDEX IF NOT EXISTS sessions_principal ON sessions (principal, ends_at_ms);
   CREATE INDEX IF NOT EXISTS sessions_end ON sessions (ends_at_ms);
   -- Which blobs each stored state of each session needs, its own bytes among them.
   CREATE TABLE IF NOT EXISTS refs (
@@ -60,6 +66,7 @@ export class DiskSessions implements SessionStore {
   readonly #needed = new Map<string, number>();
   readonly #deleting = new Map<string, Promise<void>>();
   #bytes: number;
+  readonly #changes: Change[] = [];
 
   private constructor(options: DiskSessionsOptions, lock: FolderLock, database: DatabaseSync, blobs: BlobFolder) {
     this.#maxBytes = options.maxBytes;
@@ -99,7 +106,7 @@ export class DiskSessions implements SessionStore {
   }
 
   async create(record: SessionRecord, maxOfPrincipal: number, from?: SessionLease): Promise<void> {
-    this.#transaction(() => {
+    await this.#change(() => {
       if (this.#sql.get.get(record.id)) throw new ClientError(409, "session_exists", "Session already exists");
       const { count } = this.#sql.count.get(record.principal, Date.now()) as { count: number };
       if (count >= maxOfPrincipal) {
@@ -138,7 +145,7 @@ export class DiskSessions implements SessionStore {
   async deleteEnded(id: string, nowMs: number): Promise<void> {
     const row = this.#guard(() => this.#sql.get.get(id)) as { record: string } | undefined;
     if (!row || this.#leases.has(id) || endsAtMs(JSON.parse(row.record)) > nowMs) return;
-    this.delete(id);
+    await this.delete(id);
   }
 
   async announceInterrupt(): Promise<void> {
@@ -146,6 +153,7 @@ export class DiskSessions implements SessionStore {
   }
 
   async close(): Promise<void> {
+    if (this.#changes.length > 0) this.#applyChanges();
     await Promise.all(this.#deleting.values());
     this.#database.close();
     this.#lock[Symbol.dispose]();
@@ -165,7 +173,7 @@ export class DiskSessions implements SessionStore {
     let dropped: Blob[] = [];
     try {
       if (snapshot) await this.#writeBlobs(snapshot);
-      this.#transaction(() => {
+      await this.#change(() => {
         this.#put(record);
         for (const { sha256, size } of needed) {
           this.#sql.addRef.run(record.id, snapshot?.blob.sha256 ?? "", sha256, size);
@@ -186,9 +194,9 @@ export class DiskSessions implements SessionStore {
     }
   }
 
-  delete(id: string): void {
+  async delete(id: string): Promise<void> {
     let dropped: Blob[] = [];
-    this.#transaction(() => {
+    await this.#change(() => {
       this.#sql.delete.run(id);
       dropped = this.#sql.dropRefs.all(id, "[]") as unknown as Blob[];
     });
@@ -248,17 +256,42 @@ export class DiskSessions implements SessionStore {
     return record && endsAtMs(record) > Date.now() ? record : undefined;
   }
 
-  #transaction(action: () => void): void {
-    this.#guard(() => {
+  /**
+   * Changes the index, all or nothing, durably. Changes that are asked for at once share one transaction, and so one wait
+   * for the disk.
+   */
+  #change(action: () => void): Promise<void> {
+    if (this.#changes.length === 0) setImmediate(() => this.#applyChanges());
+    return new Promise((resolve, reject) => this.#changes.push({ action, resolve, reject }));
+  }
+
+  #applyChanges(): void {
+    const changes = this.#changes.splice(0);
+    const done: (() => void)[] = [];
+    try {
       this.#database.exec("BEGIN IMMEDIATE");
-      try {
-        action();
-        this.#database.exec("COMMIT");
-      } catch (error) {
-        if (this.#database.isTransaction) this.#database.exec("ROLLBACK");
-        throw error;
+      for (const { action, resolve, reject } of changes) {
+        this.#database.exec("SAVEPOINT change");
+        try {
+          action();
+          done.push(resolve);
+        } catch (error) {
+          this.#database.exec("ROLLBACK TO change");
+          done.push(() => reject(error instanceof ClientError ? error : unavailable(error)));
+        }
+        this.#database.exec("RELEASE change");
       }
-    });
+      this.#database.exec("COMMIT");
+    } catch (error) {
+      try {
+        if (this.#database.isTransaction) this.#database.exec("ROLLBACK");
+      } catch {
+        // The first error says more.
+      }
+      for (const { reject } of changes) reject(unavailable(error));
+      return;
+    }
+    for (const settle of done) settle();
   }
 
   #guard<T>(action: () => T): T {
@@ -304,7 +337,7 @@ class DiskLease implements SessionLease {
   }
 
   async delete(): Promise<void> {
-    this.#store.delete(this.record.id);
+    await this.#store.delete(this.record.id);
     this.#store.release(this.record.id);
   }
 
