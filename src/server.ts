@@ -9,6 +9,7 @@ import { Statistics } from "./audit/statistics.ts";
 import type { Config } from "./config.ts";
 import { Engine } from "./engine/engine.ts";
 import { SandboxPool } from "./engine/pool.ts";
+import { Sessions } from "./engine/sessions.ts";
 import { ArchiveReader } from "./environments/archive-reader.ts";
 import { denoCache } from "./environments/deno-cache.ts";
 import { Environments, loadDefinitions, STDLIB } from "./environments/environments.ts";
@@ -26,6 +27,8 @@ import { CallerPackages } from "./http/caller-packages.ts";
 import { assertIsolation, detectIsolation, type IsolationReport } from "./sandbox/isolation.ts";
 import { GUEST_DIR, PYODIDE_DIR } from "./sandbox/launch.ts";
 import { Sandbox, type SandboxOptions } from "./sandbox/sandbox.ts";
+import { DiskSessions } from "./store/disk-sessions.ts";
+import type { SessionStore } from "./store/session-store.ts";
 import { WorkspaceStore } from "./store/workspaces.ts";
 
 export interface RunningServer {
@@ -161,10 +164,23 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   if (securityLog === null && config.AUDIT_REQUIRED) {
     throw new StartupError("AUDIT_REQUIRED is set, but LOG_DIR is `none`: there would be no security log.");
   }
+  const store = stack.adopt(await openSessionStore(config), async (store) => await store.close());
   const runtime = await startRuntime(config, logger);
   let graceMs = 0;
   stack.defer(async () => await runtime.stop(graceMs));
   const { engine, environments, packages, isolation } = runtime;
+  const sessions = new Sessions({
+    pool: engine.pool,
+    store,
+    identityOf: (name) => environments.get(name).image.sha256,
+    durability: config.SESSION_DURABILITY,
+    defaultTtlMs: config.SESSION_TTL_S * 1000,
+    maxBytes: config.SESSION_MAX_MB * 2 ** 20,
+    maxOfPrincipal: config.SESSIONS_PER_PRINCIPAL,
+    files: { maxBytes: config.WORKSPACE_MAX_MB * 2 ** 20, maxFiles: config.WORKSPACE_MAX_FILES },
+    onError: (error, session) => logger.error({ err: error, session }, "a session could not be looked after"),
+  });
+  stack.defer(async () => await sessions.stop(graceMs));
   const metrics = new Metrics({
     queueDepth: () => engine.pool.status().queued,
     sandboxes: () => {
@@ -180,6 +196,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     config,
     logger,
     engine,
+    sessions,
     workspaces,
     packages,
     securityLog,
@@ -222,6 +239,13 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
       await closed;
     },
   };
+}
+
+async function openSessionStore(config: Config): Promise<SessionStore> {
+  return await DiskSessions.open({
+    directory: path.join(config.DATA_DIR, "sessions"),
+    maxBytes: config.SESSION_STORE_MAX_MB * 2 ** 20,
+  });
 }
 
 /** What the package sources are, and which files folders among them hold. */

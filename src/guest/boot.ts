@@ -10,8 +10,9 @@ import { decodeImage, encodeImage, ImageFormatError } from "../sandbox/image-for
 import type { GuestEnvironment } from "../sandbox/protocol.ts";
 import { ArchiveFiles } from "./archive-filesystem.ts";
 import type { Boot } from "./channel.ts";
+import { Clock } from "./clock.ts";
 import { Devices } from "./device.ts";
-import type { Exports, Module } from "./emscripten.ts";
+import type { Exports, Module, Node } from "./emscripten.ts";
 import { boundStreams, freeze, TenantFiles, WRITABLE_ROOTS } from "./filesystem.ts";
 import { loadInterpreter, type Pyodide } from "./load.ts";
 import { type Mailbox, post } from "./mailbox.ts";
@@ -35,6 +36,7 @@ export interface BootedInterpreter {
   readonly runner: Runner;
   readonly files: TenantFiles;
   readonly devices: Devices;
+  readonly clock: Clock;
   readonly pythonVersion: string;
   readonly pyodideVersion: string;
   /** After this, what reaches JavaScript from WebAssembly ends the sandbox. */
@@ -52,6 +54,9 @@ export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInter
   const { environment } = options.options;
   const readArchive = environment && openArchive(environment.archivePath);
   const image = options.image && decodeImage(options.image);
+  const clock = new Clock();
+  if (isBuilding(options)) stopTimeAndChance();
+  else clock.install();
   const imports = sealImports();
   const { pyodide, module, exports } = await loadInterpreter(options, imports.wrap);
   const devices = new Devices(module.FS, options.shared, mailbox);
@@ -64,6 +69,7 @@ export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInter
     fs.writeFile(target, encoder.encode(source));
   }
   for (const path of [ENVIRONMENT_PATH, PACKAGES_PATH, ...WRITABLE_ROOTS]) fs.mkdirTree(path);
+  setTimes(fs, ARCHIVE_MTIME_MS);
   if (options.snapshot === null) {
     const tableLength = module.wasmTable.length;
     const pythonVersion = prepareSnapshot(pyodide, options.options.preload);
@@ -109,6 +115,7 @@ export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInter
     runner,
     files,
     devices,
+    clock,
     pythonVersion,
     pyodideVersion: pyodide.version,
     seal: imports.close,
@@ -130,6 +137,53 @@ function reserveTableSlots({ wasmTable, freeTableIndexes }: Module): void {
     freeTableIndexes.push(wasmTable.length);
     wasmTable.grow(1);
   }
+}
+
+/** What a process is to build: bytes that are the same wherever and whenever they are built. */
+function isBuilding({ snapshot, image, options }: Boot): boolean {
+  return snapshot === null || (options.environment !== null && image === null);
+}
+
+/**
+ * Makes an image a function of what it is built from. Sessions are differences from an image: they must outlive a cache that
+ * was deleted, and move to a machine that built its own. What would be secret in an image is drawn anew for each execution.
+ */
+function stopTimeAndChance(): void {
+  const now = ARCHIVE_MTIME_MS;
+  Date.now = () => now;
+  globalThis.Date = class extends Date {
+    constructor(...parameters: [] | [number]) {
+      super(...((parameters.length === 0 ? [now] : parameters) as [number]));
+    }
+  } as DateConstructor;
+  // It goes on, or a loop that waits for it would never end; a millisecond at each look, wherever that is.
+  let monotonicMs = 0;
+  performance.now = () => ++monotonicMs;
+  Math.random = () => 0.5;
+  let state = 1;
+  crypto.getRandomValues = <T extends ArrayBufferView | null>(view: T): T => {
+    if (view === null) return view;
+    const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+    for (let index = 0; index < bytes.length; index++) {
+      state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
+      bytes[index] = state >>> 16;
+    }
+    return view;
+  };
+}
+
+/** Python's import system remembers folders' times: they must not differ from process to process. */
+function setTimes(fs: Module["FS"], timeMs: number): void {
+  const seen = new Set<Node>();
+  const visit = (node: Node) => {
+    if (seen.has(node)) return;
+    seen.add(node);
+    node.atime = node.mtime = node.ctime = timeMs;
+    if (!fs.isDir(node.mode)) return;
+    if (node.contents) for (const child of Object.values(node.contents as Record<string, Node>)) visit(child);
+    if (node.mounted) visit(node.mounted.root);
+  };
+  visit(fs.root);
 }
 
 /** Imports all that every execution needs, so that the snapshot holds it. Returns Python's version. */

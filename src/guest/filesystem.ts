@@ -348,6 +348,8 @@ export class TenantFiles {
   #remove(parent: TenantNode, name: string): void {
     const node = parent.children?.get(name);
     if (!node) throw new this.#fs.ErrnoError(ERRNO.ENOENT);
+    // The host forgets a deleted file's content; whoever has it open may read on.
+    if (node.unread !== null && this.#fs.streams.some((stream) => stream?.node === node)) this.#loaded(node);
     parent.children?.delete(name);
     parent.mtime = parent.ctime = Date.now();
     this.#count--;

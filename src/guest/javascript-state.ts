@@ -1,5 +1,6 @@
 import type { OpenFile } from "../sandbox/protocol.ts";
 import type { Exports, FileSystem, Module, Node, Stream } from "./emscripten.ts";
+import { WRITABLE_ROOTS } from "./filesystem.ts";
 
 interface StreamRecord {
   readonly stream: Stream;
@@ -116,6 +117,9 @@ export class JavaScriptState {
       const { node, flags, position } = stream;
       const path = this.#pathOf(stream);
       if (path === null) throw new NotCapturable("an open pipe, or an open file that was deleted");
+      if (fs.isFile(node.mode) && !WRITABLE_ROOTS.some((root) => path.startsWith(`${root}/`))) {
+        throw new NotCapturable("an open file of a package");
+      }
       if (fs.isDir(node.mode) && "getdents" in stream && stream.getdents) {
         throw new NotCapturable("a folder that is being listed");
       }

@@ -5,8 +5,10 @@ import type { SecurityLog } from "../audit/security-log.ts";
 import type { Statistics } from "../audit/statistics.ts";
 import type { Config } from "../config.ts";
 import type { Engine } from "../engine/engine.ts";
-import type { ExecutionResult, OutputEvent } from "../engine/execution.ts";
-import { ClientError } from "../errors.ts";
+import type { ExecutionRequest, ExecutionResult, OutputEvent } from "../engine/execution.ts";
+import type { Sessions } from "../engine/sessions.ts";
+import { baseOf } from "../environments/environments.ts";
+import { badRequest, ClientError } from "../errors.ts";
 import type { WorkspaceStore } from "../store/workspaces.ts";
 import { type Principal, principalOf } from "./authentication.ts";
 import type { CallerPackages } from "./caller-packages.ts";
@@ -16,6 +18,7 @@ import type { ExecuteBody } from "./validation.ts";
 export interface Services {
   readonly config: Config;
   readonly engine: Engine;
+  readonly sessions: Sessions;
   readonly workspaces: WorkspaceStore;
   readonly packages: CallerPackages;
   /** Null where log files are off. */
@@ -49,7 +52,7 @@ export async function runCode(
   const { config } = services;
   requireAudit(services);
   const caller = callerOf(request, response);
-  const environment = body.environment ?? services.packages.defaultEnvironment;
+  const environment = await environmentOf(services, body, caller.principal);
   let result: ExecutionResult;
   try {
     result = await executeFor(services, principalOf(response), {
@@ -79,6 +82,16 @@ export async function runCode(
   return result;
 }
 
+/** @throws {ClientError} 404 if it is to run in a session that there is not, 400 if that has another environment. */
+async function environmentOf({ sessions, packages }: Services, body: ExecuteBody, principal: string): Promise<string> {
+  if (body.session === undefined) return body.environment ?? packages.defaultEnvironment;
+  const { environment } = await sessions.record(principal, body.session);
+  if (body.environment !== undefined && body.environment !== baseOf(environment)) {
+    throw badRequest("other_environment", `The session runs in the environment "${environment}".`);
+  }
+  return environment;
+}
+
 export interface CallerExecution {
   readonly code: string;
   readonly context?: Readonly<Record<string, unknown>> | undefined;
@@ -86,31 +99,37 @@ export interface CallerExecution {
   readonly environment: string;
   readonly timeoutMs: number;
   readonly files?: "workspace" | "none" | undefined;
+  /** Id of the session to run in. */
+  readonly session?: string | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onOutput?: ((event: OutputEvent) => void) | undefined;
 }
 
 /** Runs code in a principal's workspace and with its packages; nothing is recorded. */
 export async function executeFor(
-  { engine, workspaces, packages }: Pick<Services, "engine" | "workspaces" | "packages">,
+  { engine, sessions, workspaces, packages }: Pick<Services, "engine" | "sessions" | "workspaces" | "packages">,
   principal: Principal,
   execution: CallerExecution,
 ): Promise<ExecutionResult> {
-  const { environment, archive } = await packages.environmentFor(principal.id, execution.environment);
-  using workspace = execution.files === "none" ? null : workspaces.of(principal.id).forExecution();
-  return await engine.execute({
+  const inSession = execution.session !== undefined;
+  const { environment, archive } = inSession
+    ? await packages.environmentOfSession(principal.id, execution.environment)
+    : await packages.environmentFor(principal.id, execution.environment);
+  const request: ExecutionRequest = {
     ...execution,
     environment,
     principal: principal.id,
-    workspace: workspace ?? undefined,
     packages: archive ?? undefined,
     installPackages: async (requirements) => {
       if (!principal.scopes.has("packages")) {
         throw new ClientError(403, "missing_scope", 'This API key lacks the scope "packages"');
       }
-      return await packages.installWhileRunning(principal.id, execution.environment, requirements);
+      return await packages.installWhileRunning(principal.id, baseOf(execution.environment), requirements);
     },
-  });
+  };
+  if (execution.session !== undefined) return await sessions.execute(execution.session, request);
+  using workspace = execution.files === "none" ? null : workspaces.of(principal.id).forExecution();
+  return await engine.execute({ ...request, workspace: workspace ?? undefined });
 }
 
 /** @throws {ClientError} 503 if runs have to be recorded and cannot be. */
@@ -146,7 +165,7 @@ function record(
   result: ExecutionResult | null,
   outcome: ExecutionOutcome,
 ): boolean {
-  metrics.recordExecution(outcome, environment.split("+", 1)[0] as string, result?.executionTimeMs);
+  metrics.recordExecution(outcome, baseOf(environment), result?.executionTimeMs);
   if (securityLog === null) return true;
   return securityLog.append({
     event: result?.success ? "code_execution" : "code_execution_error",

@@ -6,6 +6,9 @@ export interface TestServer extends RunningServer {
   /** Sends JSON (or, given a string or bytes, exactly those) and reads JSON. */
   post(path: string, body: unknown, headers?: Record<string, string>): Promise<Reply>;
   get(path: string, headers?: Record<string, string>): Promise<Reply>;
+  /** Sends bytes or text as they are. */
+  put(path: string, body: string | Uint8Array, headers?: Record<string, string>): Promise<Reply>;
+  delete(path: string, headers?: Record<string, string>): Promise<Reply>;
 }
 
 export interface Reply {
@@ -36,5 +39,8 @@ export async function startTestServer(settings: Record<string, string> = {}): Pr
             : JSON.stringify(body),
       }),
     get: (path, headers = {}) => send(path, { headers }),
+    put: (path, body, headers = {}) =>
+      send(path, { method: "PUT", headers, body: body as NonNullable<RequestInit["body"]> }),
+    delete: (path, headers = {}) => send(path, { method: "DELETE", headers }),
   };
 }
