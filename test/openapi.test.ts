@@ -48,7 +48,7 @@ describe("the document", () => {
         declared.every(({ required }) => required),
         route,
       ).toBe(true);
-      expect(Object.keys(operation.responses), route).toContain("200");
+      expect(Object.keys(operation.responses), route).toContainEqual(expect.stringMatching(/^20[01]$/));
     }
     const references = [...JSON.stringify(document).matchAll(/"\$ref":"#\/components\/schemas\/([^"]+)"/g)];
     expect(references.length).toBeGreaterThan(50);
@@ -187,7 +187,7 @@ function routesOf(router: unknown): string[] {
     if (!route) return handle?.stack ? routesOf(handle) : [];
     const methods = new Set(route.stack.map(({ method }) => method.toUpperCase()));
     return [route.path].flat().flatMap((path) => {
-      const template = path.replace(/:(\w+)/g, "{$1}");
+      const template = path.replace(/[:*](\w+)/g, "{$1}");
       return path.startsWith("/assets/") ? [] : [...methods].map((method) => `${method} ${template}`);
     });
   });

@@ -4,6 +4,7 @@ import { z } from "zod";
 import { createDocument, type ZodOpenApiOperationObject, type ZodOpenApiResponsesObject } from "zod-openapi";
 import { installBody } from "./packages.ts";
 import * as replies from "./schemas.ts";
+import { checkpointBody, sessionBody } from "./sessions.ts";
 import { executeBody } from "./validation.ts";
 
 const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
@@ -14,6 +15,11 @@ const TAGS = [
   {
     name: "Running code",
     description: "Every execution has a pristine interpreter; the caller's files and packages are there.",
+  },
+  {
+    name: "Sessions",
+    description:
+      "A session keeps its variables and files between executions, whatever happens to the process that ran them.",
   },
   {
     name: "Files",
@@ -35,6 +41,11 @@ function json(description: string, schema: z.ZodType): ZodOpenApiResponsesObject
 
 const wrong = (description: string) => ({ 400: json(description, replies.errorReply) });
 const missing = { 404: json("There is no such file.", replies.errorReply) };
+const session = z.object({ id: z.string().meta({ description: "The session's id." }) });
+const sessionFile = session.extend({
+  path: z.string().meta({ description: "In the home folder, or below `tmp/` or `plots/`.", example: "data.csv" }),
+});
+const noSession = { 404: json("There is no such session, or none of the caller's.", replies.errorReply) };
 const overloaded = {
   413: json("The body is too large, or the workspace full.", replies.errorReply),
   429: json("Too many executions wait. `Retry-After` says when to try again.", replies.errorReply),
@@ -79,7 +90,7 @@ const upload: Omit<ZodOpenApiOperationObject, "operationId"> = {
 };
 
 type Operation = ZodOpenApiOperationObject & { readonly operationId: string };
-type Method = "get" | "post" | "delete";
+type Method = "get" | "post" | "put" | "delete";
 
 /** Every route there is: tag → `METHOD path` → operation. */
 const OPERATIONS: Readonly<Record<string, Readonly<Record<string, Operation>>>> = {
@@ -109,6 +120,90 @@ const OPERATIONS: Readonly<Record<string, Readonly<Record<string, Operation>>>> 
         },
         ...wrong("The request is wrong; `error` says what."),
       },
+    },
+  },
+  Sessions: {
+    "POST /api/sessions": {
+      operationId: "createSession",
+      summary: "Create a session",
+      requestBody: jsonBody(sessionBody, { ttl: 3600 }),
+      responses: { 201: json("The session.", replies.sessionReply), ...wrong("The request is wrong."), ...overloaded },
+    },
+    "GET /api/sessions": {
+      operationId: "listSessions",
+      summary: "List the caller's sessions",
+      responses: { 200: json("The sessions.", replies.sessionsReply) },
+    },
+    "GET /api/sessions/{id}": {
+      operationId: "getSession",
+      summary: "Describe a session",
+      requestParams: { path: session },
+      responses: { 200: json("The session.", replies.sessionReply), ...noSession },
+    },
+    "DELETE /api/sessions/{id}": {
+      operationId: "deleteSession",
+      summary: "End a session",
+      requestParams: { path: session },
+      responses: { 200: json("It is gone.", replies.messageReply), ...noSession },
+    },
+    "POST /api/sessions/{id}/fork": {
+      operationId: "forkSession",
+      summary: "Make a new session that begins as this one is",
+      requestParams: { path: session },
+      responses: { 201: json("The new session.", replies.sessionReply), ...noSession, ...overloaded },
+    },
+    "POST /api/sessions/{id}/interrupt": {
+      operationId: "interruptSession",
+      summary: "Interrupt what runs in a session",
+      requestParams: { path: session },
+      responses: { 200: json("Whether anything ran.", replies.interruptReply), ...noSession },
+    },
+    "GET /api/sessions/{id}/checkpoints": {
+      operationId: "listCheckpoints",
+      summary: "List a session's checkpoints",
+      requestParams: { path: session },
+      responses: { 200: json("The checkpoints.", replies.checkpointsReply), ...noSession },
+    },
+    "POST /api/sessions/{id}/checkpoints": {
+      operationId: "createCheckpoint",
+      summary: "Keep what a session is now under a name",
+      requestParams: { path: session },
+      requestBody: jsonBody(checkpointBody, { name: "before-training" }),
+      responses: { 201: json("The checkpoint.", replies.checkpointReply), ...noSession, ...overloaded },
+    },
+    "POST /api/sessions/{id}/checkpoints/{name}/restore": {
+      operationId: "restoreCheckpoint",
+      summary: "Take a session back to a checkpoint",
+      requestParams: { path: session.extend({ name: z.string() }) },
+      responses: { 200: json("The session.", replies.sessionReply), ...noSession },
+    },
+    "GET /api/sessions/{id}/files": {
+      operationId: "listSessionFiles",
+      summary: "List a session's files",
+      requestParams: { path: session },
+      responses: { 200: json("The files.", replies.sessionFilesReply), ...noSession },
+    },
+    "GET /api/sessions/{id}/files/{path}": {
+      operationId: "readSessionFile",
+      summary: "Download a session's file",
+      requestParams: { path: sessionFile },
+      responses: { 200: download(), ...noSession },
+    },
+    "PUT /api/sessions/{id}/files/{path}": {
+      operationId: "writeSessionFile",
+      summary: "Write a session's file",
+      requestParams: { path: sessionFile },
+      requestBody: {
+        required: true,
+        content: { "application/octet-stream": { schema: z.string().meta({ override: { format: "binary" } }) } },
+      },
+      responses: { 200: json("The file.", replies.sessionFileReply), ...noSession, ...overloaded },
+    },
+    "DELETE /api/sessions/{id}/files/{path}": {
+      operationId: "deleteSessionFile",
+      summary: "Delete a session's file",
+      requestParams: { path: sessionFile },
+      responses: { 200: json("It is gone.", replies.messageReply), ...noSession },
     },
   },
   Files: {

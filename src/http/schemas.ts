@@ -137,6 +137,43 @@ export const clearedFilesReply = z.looseObject({
 
 export const messageReply = z.looseObject({ success, message: z.string(), timestamp }).meta({ id: "Done" });
 
+const session = z
+  .looseObject({
+    id: z.string(),
+    environment: z.string(),
+    state: z.string().meta({ description: "`resident`, `hibernated`, …; on the server that answers." }),
+    createdAt: timestamp,
+    lastUsedAt: timestamp,
+    expiresAt: timestamp,
+    memoryBytes: bytes.meta({ description: "Of its stored state, compressed." }),
+    fileBytes: bytes,
+    executions: z.int().min(0),
+    checkpoints: z.int().min(0),
+    pinned: z.string().optional().meta({ description: "Why it cannot leave its sandbox." }),
+  })
+  .meta({ id: "Session" });
+const checkpoint = z
+  .looseObject({
+    name: z.string(),
+    createdAt: timestamp,
+    executions: z.int().min(0),
+    memoryBytes: bytes,
+    fileBytes: bytes,
+  })
+  .meta({ id: "Checkpoint" });
+const sessionFile = z
+  .looseObject({ path: z.string(), name: z.string(), size: bytes, modified: timestamp })
+  .meta({ id: "SessionFile" });
+const count = z.int().min(0);
+
+export const sessionReply = z.looseObject({ success, session, timestamp });
+export const sessionsReply = z.looseObject({ success, sessions: z.array(session), count, timestamp });
+export const interruptReply = z.looseObject({ success, interrupted: z.boolean(), timestamp });
+export const checkpointReply = z.looseObject({ success, checkpoint, timestamp });
+export const checkpointsReply = z.looseObject({ success, checkpoints: z.array(checkpoint), count, timestamp });
+export const sessionFilesReply = z.looseObject({ success, files: z.array(sessionFile), count, timestamp });
+export const sessionFileReply = z.looseObject({ success, file: sessionFile, timestamp });
+
 export const installReply = z.looseObject({
   success: z.boolean().meta({ description: "False if the package cannot be had; `error` says why." }),
   message: z.string().optional(),
