@@ -73,10 +73,6 @@ function unless(condition: (request: Request) => boolean, handler: RequestHandle
   return (request, response, next) => (condition(request) ? next() : handler(request, response, next));
 }
 
-function unlessPut(parse: RequestHandler): RequestHandler {
-  return (request, response, next) => (request.method === "PUT" ? next() : parse(request, response, next));
-}
-
 function securityHeaders(): RequestHandler {
   return helmet({
     contentSecurityPolicy: {
