@@ -2,13 +2,14 @@ import { loadConfig } from "../../src/config.ts";
 import { ImageCache } from "../../src/environments/image-cache.ts";
 import type { GuestOptions } from "../../src/sandbox/protocol.ts";
 import { type Job, type JobResult, Sandbox } from "../../src/sandbox/sandbox.ts";
+import { openHost } from "../../src/server.ts";
 import { TEST_CACHE_DIR } from "./config.ts";
 
 /** One sandbox of the standard library, without a pool. */
 export async function startTestSandbox(guest: Partial<GuestOptions> = {}): Promise<Sandbox> {
   const config = loadConfig({ CACHE_DIR: TEST_CACHE_DIR });
-  const host = { memoryMb: config.SANDBOX_MEMORY_MB, startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS };
-  const images = new ImageCache({ cacheDir: config.CACHE_DIR, ...host, onProgress: () => {} });
+  const host = await openHost(config);
+  const images = new ImageCache({ cacheDir: config.CACHE_DIR, host, onProgress: () => {} });
   const { path } = await images.snapshot();
   return await Sandbox.start({
     ...host,
