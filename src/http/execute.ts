@@ -36,7 +36,8 @@ export function executeRoutes(services: Services): Router {
     send({ type: "status", message: "Starting execution..." });
     try {
       const result = await runCode(services, checked, request, response, (event) => {
-        send(event.type === "output" ? { type: "output", ...event.bundle, data: event.bundle } : event);
+        // The type last: a bundle's keys are user code's, and one may be called `type`.
+        send(event.type === "output" ? { ...event.bundle, data: event.bundle, type: "output" } : event);
       });
       send({ type: "result", ...toReply(result) });
     } catch (error) {
