@@ -90,16 +90,11 @@ function receiveFile({ config }: Services): RequestHandler {
   return (request, response, next) => {
     if (!request.is("multipart/form-data")) return next(badRequest("no_file", "No file uploaded"));
     upload(request, response, (error: unknown) => {
-      const files = Array.isArray(request.files) ? request.files : [];
-      if (error === undefined) {
-        const [file] = files;
-        if (file) request.file = file;
-        return next();
-      }
-      Promise.all(files.map((file) => rm(file.path, { force: true }))).then(
-        () => next(toClientError(error, config.MAX_FILE_SIZE)),
-        next,
-      );
+      // Multer has taken away what it wrote.
+      if (error !== undefined) return next(toClientError(error, config.MAX_FILE_SIZE));
+      const [file] = Array.isArray(request.files) ? request.files : [];
+      if (file) request.file = file;
+      next();
     });
   };
 }
@@ -117,8 +112,8 @@ function toClientError(error: unknown, maxBytes: number): unknown {
         return badRequest("invalid_upload", error.message);
     }
   }
-  // Busboy: a body that was cut off, or is no multipart at all.
-  if (error instanceof Error && !(error instanceof ClientError) && !("code" in error)) {
+  // A body that was cut off, or is no multipart at all. What has a `syscall` is a failure of our own disk.
+  if (error instanceof Error && !(error instanceof ClientError) && !("syscall" in error)) {
     return badRequest("invalid_upload", "The upload is incomplete or malformed");
   }
   return error;
