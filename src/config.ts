@@ -51,6 +51,11 @@ export const SETTINGS = {
   SESSION_MAX_MB: setting(integer(1, 4096), "128", "largest stored state of one session, files included, MiB"),
   SESSIONS_PER_PRINCIPAL: setting(integer(1), "1000", "most sessions of one principal"),
   SESSION_STORE_MAX_MB: setting(integer(1), "10240", "most that all sessions may take on this disk, MiB"),
+  SESSION_LEASE_MS: setting(
+    integer(1000, 600_000),
+    "10000",
+    "with Redis: a server silent for so long has lost its sessions to the others, ms",
+  ),
   REDIS_URL: setting(text, "", "Redis or Valkey that servers share sessions through; empty: sessions on this disk"),
   CORS_ORIGIN: setting(text, "", "allowed origins, comma separated; empty: `*` while authentication is off, else none"),
   TRUST_PROXY: setting(text, "", "addresses or count of reverse proxies whose X-Forwarded-For is believed"),

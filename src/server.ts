@@ -28,6 +28,7 @@ import { assertIsolation, detectIsolation, type IsolationReport } from "./sandbo
 import { GUEST_DIR, PYODIDE_DIR } from "./sandbox/launch.ts";
 import { Sandbox, type SandboxOptions } from "./sandbox/sandbox.ts";
 import { DiskSessions } from "./store/disk-sessions.ts";
+import { RedisSessions } from "./store/redis-sessions.ts";
 import type { SessionStore } from "./store/session-store.ts";
 import { WorkspaceStore } from "./store/workspaces.ts";
 
@@ -164,7 +165,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   if (securityLog === null && config.AUDIT_REQUIRED) {
     throw new StartupError("AUDIT_REQUIRED is set, but LOG_DIR is `none`: there would be no security log.");
   }
-  const store = stack.adopt(await openSessionStore(config), async (store) => await store.close());
+  const store = stack.adopt(await openSessionStore(config, logger), async (store) => await store.close());
   const runtime = await startRuntime(config, logger);
   let graceMs = 0;
   stack.defer(async () => await runtime.stop(graceMs));
@@ -241,7 +242,17 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   };
 }
 
-async function openSessionStore(config: Config): Promise<SessionStore> {
+async function openSessionStore(config: Config, logger: Logger): Promise<SessionStore> {
+  if (config.REDIS_URL !== "") {
+    return new RedisSessions({
+      url: config.REDIS_URL,
+      leaseMs: config.SESSION_LEASE_MS,
+      onConnection: (connected, reason) => {
+        if (connected) logger.info("Redis can be reached.");
+        else logger.error({ reason }, "Redis cannot be reached; trying again.");
+      },
+    });
+  }
   return await DiskSessions.open({
     directory: path.join(config.DATA_DIR, "sessions"),
     maxBytes: config.SESSION_STORE_MAX_MB * 2 ** 20,
