@@ -22,6 +22,7 @@ import { StartupError } from "./errors.ts";
 import { createApp } from "./http/app.ts";
 import { checkBinding } from "./http/authentication.ts";
 import { CallerPackages } from "./http/caller-packages.ts";
+import { openNetwork } from "./network/network-proxy.ts";
 import { assertIsolation, detectIsolation, type IsolationReport } from "./sandbox/isolation.ts";
 import { GUEST_DIR, PYODIDE_DIR } from "./sandbox/launch.ts";
 import { Sandbox, type SandboxOptions } from "./sandbox/sandbox.ts";
@@ -156,6 +157,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   if (securityLog === null && config.AUDIT_REQUIRED) {
     throw new StartupError("AUDIT_REQUIRED is set, but LOG_DIR is `none`: there would be no security log.");
   }
+  const network = openNetwork(config);
   const runtime = await startRuntime(config, logger);
   let graceMs = 0;
   stack.defer(async () => await runtime.stop(graceMs));
@@ -177,6 +179,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     engine,
     workspaces,
     packages,
+    network,
     securityLog,
     statistics,
     metrics,

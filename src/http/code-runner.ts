@@ -7,6 +7,7 @@ import type { Config } from "../config.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { ExecutionResult, OutputEvent } from "../engine/execution.ts";
 import { ClientError } from "../errors.ts";
+import type { NetworkEvent, NetworkProxy } from "../network/network-proxy.ts";
 import type { WorkspaceStore } from "../store/workspaces.ts";
 import { type Principal, principalOf } from "./authentication.ts";
 import type { CallerPackages } from "./caller-packages.ts";
@@ -18,6 +19,7 @@ export interface Services {
   readonly engine: Engine;
   readonly workspaces: WorkspaceStore;
   readonly packages: CallerPackages;
+  readonly network: NetworkProxy;
   /** Null where log files are off. */
   readonly securityLog: SecurityLog | null;
   readonly statistics: Statistics;
@@ -58,6 +60,7 @@ export async function runCode(
       timeoutMs: body.timeout ?? config.EXECUTION_TIMEOUT_MS,
       signal: clientGone(response),
       onOutput,
+      onNetwork: ({ event, ...details }) => services.securityLog?.append({ event, ...caller, details }),
     });
   } catch (error) {
     // Recorded all the same: that somebody tried is what an audit wants to know.
@@ -88,18 +91,21 @@ export interface CallerExecution {
   readonly files?: "workspace" | "none" | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onOutput?: ((event: OutputEvent) => void) | undefined;
+  readonly onNetwork?: ((event: NetworkEvent) => void) | undefined;
 }
 
 /** Runs code in a principal's workspace and with its packages; nothing is recorded. */
 export async function executeFor(
-  { engine, workspaces, packages }: Pick<Services, "engine" | "workspaces" | "packages">,
+  { engine, workspaces, packages, network }: Pick<Services, "engine" | "workspaces" | "packages" | "network">,
   principal: Principal,
   execution: CallerExecution,
 ): Promise<ExecutionResult> {
   const { environment, archive } = await packages.environmentFor(principal.id, execution.environment);
   using workspace = execution.files === "none" ? null : workspaces.of(principal.id).forExecution();
+  using opened = network.open(principal.id, execution.onNetwork);
   return await engine.execute({
     ...execution,
+    network: opened,
     environment,
     principal: principal.id,
     workspace: workspace ?? undefined,
