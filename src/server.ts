@@ -24,6 +24,7 @@ import { StartupError } from "./errors.ts";
 import { createApp } from "./http/app.ts";
 import { checkBinding } from "./http/authentication.ts";
 import { CallerPackages } from "./http/caller-packages.ts";
+import { openNetwork } from "./network/network-proxy.ts";
 import { assertIsolation, detectIsolation, type IsolationReport } from "./sandbox/isolation.ts";
 import { GUEST_DIR, PYODIDE_DIR } from "./sandbox/launch.ts";
 import { Sandbox, type SandboxOptions } from "./sandbox/sandbox.ts";
@@ -166,6 +167,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     throw new StartupError("AUDIT_REQUIRED is set, but LOG_DIR is `none`: there would be no security log.");
   }
   const store = stack.adopt(await openSessionStore(config, logger), async (store) => await store.close());
+  const network = openNetwork(config);
   const runtime = await startRuntime(config, logger);
   let graceMs = 0;
   stack.defer(async () => await runtime.stop(graceMs));
@@ -200,6 +202,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     sessions,
     workspaces,
     packages,
+    network,
     securityLog,
     statistics,
     metrics,
