@@ -1,4 +1,4 @@
-import type { Exports, Module } from "./emscripten.ts";
+import type { Module } from "./emscripten.ts";
 import { references } from "./javascript-state.ts";
 
 const PERMISSIONS = ["read", "write", "net", "env", "run", "sys", "ffi", "import"] as const;
@@ -54,9 +54,11 @@ export function closeRealm(): void {
  * Pyodide keeps its own interface there (`pyodide_js`), from which all of Emscripten's can be reached; a walk over
  * `gc.get_objects()` finds those references even when no module offers them.
  */
-export function severReferences(module: Module, exports: Exports): void {
+export function severReferences(module: Module): void {
   const nothing = Object.freeze(Object.create(null));
-  for (const [index] of references(module, exports)) module.__hiwire_set(index, nothing);
+  for (const [index, value] of references(module).entries()) {
+    if (value !== null && value !== undefined) module.__hiwire_set(index, nothing);
+  }
 }
 
 /** Imports through which WebAssembly makes, holds or calls JavaScript objects, or asks for a code of its own to run. */
