@@ -21,7 +21,7 @@ export const LAYERS = {
   /** Imports that reach JavaScript, and shared libraries. */
   seal: [{ file: "guest/interpreter.ts", from: "  booted.seal();\n", to: "" }],
   /** Python's references to Pyodide's own JavaScript objects. */
-  references: [{ file: "guest/boot.ts", from: "  severReferences(module, exports);\n", to: "" }],
+  references: [{ file: "guest/boot.ts", from: "  severReferences(module);\n", to: "" }],
   /** What the worker's global object offers. */
   realm: [{ file: "guest/boot.ts", from: "  closeRealm();\n", to: "" }],
   /** Deno's permissions: every one granted, none given up. */
@@ -49,7 +49,7 @@ export const LAYERS = {
     },
   ],
   /** Read-only standard library. */
-  "read-only-files": [{ file: "guest/boot.ts", from: "  freeze(fs);\n", to: "" }],
+  "read-only-files": [{ file: "guest/boot.ts", from: "  freeze(fs, ARCHIVE_MTIME_MS);\n", to: "" }],
   /** Memory as it was. */
   rewind: [
     {
