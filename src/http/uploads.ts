@@ -7,6 +7,7 @@ import { badRequest, ClientError } from "../errors.ts";
 import { principalOf, requireScope } from "./authentication.ts";
 import { callerOf, executeFor, type Services } from "./code-runner.ts";
 import { sanitiseFilename } from "./filenames.ts";
+import { isTextFile } from "./text-content.ts";
 
 const FIELDS = ["csvFile", "file"];
 const EXTENSIONS = [".csv", ".json", ".txt", ".py"];
@@ -34,10 +35,12 @@ async function takeIn(services: Services, request: Request, response: Response, 
   const filename = sanitiseFilename(originalName);
   const alsoAs = extensionOf(filename) === ".csv" ? [LATEST_CSV] : [];
   const workspace = services.workspaces.of(principal.id);
+  const upload = async () => {
+    if (!(await isTextFile(file.path))) throw badRequest("file_content", "File content is not text");
+    return await workspace.upload({ hostFile: file.path }, { filename, originalName, alsoAs });
+  };
   // Before anybody is answered: the temporary file never outlives its request.
-  const record = await workspace
-    .upload({ hostFile: file.path }, { filename, originalName, alsoAs })
-    .finally(async () => await rm(file.path, { force: true }));
+  const record = await upload().finally(async () => await rm(file.path, { force: true }));
   services.statistics.recordUpload(principal.id);
   services.securityLog?.append({
     event: "file_upload",
