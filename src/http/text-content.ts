@@ -6,7 +6,8 @@ const WIDE_TEXT = ["fffe", "feff"];
 /**
  * Whether a file's content may be what its name says: `.csv`, `.json`, `.txt` and `.py` are text, and text has no NUL byte.
  *
- * A program, an archive, a picture or a WebAssembly module under such a name has some.
+ * A program, an archive, a picture or a WebAssembly module under such a name has some. It is stored all the same, as the
+ * contract says, and flagged: in the reply, and in the security log.
  */
 export async function isTextFile(path: string): Promise<boolean> {
   let first = true;
