@@ -9,7 +9,7 @@ import type { ExecutionResult, OutputEvent } from "../engine/execution.ts";
 import { ClientError } from "../errors.ts";
 import type { WorkspaceStore } from "../store/workspaces.ts";
 import { type Principal, principalOf } from "./authentication.ts";
-import type { CallerPackages } from "./caller-packages.ts";
+import type { CallerPackages, OnInstall } from "./caller-packages.ts";
 import type { ExecuteBody } from "./validation.ts";
 
 /** What stands behind every route. */
@@ -58,6 +58,7 @@ export async function runCode(
       timeoutMs: body.timeout ?? config.EXECUTION_TIMEOUT_MS,
       signal: clientGone(response),
       onOutput,
+      onInstall: (requirement, error) => recordInstall(services, caller, requirement, error),
     });
   } catch (error) {
     // Recorded all the same: that somebody tried is what an audit wants to know.
@@ -88,6 +89,8 @@ export interface CallerExecution {
   readonly files?: "workspace" | "none" | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onOutput?: ((event: OutputEvent) => void) | undefined;
+  /** Called for what the code installs. */
+  readonly onInstall?: OnInstall | undefined;
 }
 
 /** Runs code in a principal's workspace and with its packages; nothing is recorded. */
@@ -108,9 +111,22 @@ export async function executeFor(
       if (!principal.scopes.has("packages")) {
         throw new ClientError(403, "missing_scope", 'This API key lacks the scope "packages"');
       }
-      return await packages.installWhileRunning(principal.id, execution.environment, requirements);
+      const { environment, onInstall } = execution;
+      return await packages.installWhileRunning(principal.id, environment, requirements, onInstall);
     },
   });
+}
+
+/** Puts on record what somebody had installed, or tried to: by request, or from code. */
+export function recordInstall(
+  { securityLog, statistics }: Services,
+  caller: ReturnType<typeof callerOf>,
+  requirement: string,
+  error: string | null,
+): void {
+  if (error === null) statistics.recordPackage(caller.principal);
+  const details = { package: requirement, success: error === null, error };
+  securityLog?.append({ event: "package_install", ...caller, details });
 }
 
 /** @throws {ClientError} 503 if runs have to be recorded and cannot be. */
