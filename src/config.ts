@@ -97,7 +97,16 @@ export const SETTINGS = {
     "false",
     "a package of an environment that cannot be had is an error, not a warning",
   ),
-  NETWORK_ALLOW: setting(list, "", "hosts user code may reach, comma separated, `*.` for subdomains; empty: none"),
+  NETWORK_ALLOW: setting(
+    list,
+    "",
+    "hosts user code may reach over HTTP, comma separated, with `*.` for subdomains and `:port` for other ports; empty: none",
+  ),
+  NETWORK_ALLOW_PRIVATE: setting(flag, "false", "hosts of NETWORK_ALLOW may have private and loopback addresses, too"),
+  NETWORK_TIMEOUT_MS: setting(integer(1, 300_000), "30000", "give up on a silent host after this time, ms"),
+  NETWORK_MAX_REQUEST_MB: setting(integer(1, 32), "10", "largest body user code may send, MiB"),
+  NETWORK_MAX_RESPONSE_MB: setting(integer(1, 1024), "64", "largest body user code may receive, MiB"),
+  NETWORK_MAX_OPEN: setting(integer(1, 1024), "16", "requests of one principal at a time"),
 } as const satisfies Record<string, Setting<unknown>>;
 
 type Raw = { [K in keyof typeof SETTINGS]: (typeof SETTINGS)[K] extends Setting<infer T> ? T : never };

@@ -15,6 +15,10 @@ export type SecurityEventName =
   | "auth_failure"
   | "access_denied"
   | "rate_limited"
+  /** User code asked a host for something through the server. */
+  | "network_request"
+  /** It asked for what NETWORK_ALLOW, or the rules for addresses and requests, do not permit. */
+  | "network_refused"
   /** A line that was being written when the server died was cut off; `details.torn` is what there was of it. */
   | "log_recovered"
   /** Lines were changed, removed or added by somebody else; `verifySecurityLog` names the first. */

@@ -19,6 +19,21 @@ export interface PackageArchive {
   read(offset: number, length: number): Uint8Array;
 }
 
+/** What the host answers when user code asks it for something: JSON, and bytes. */
+export interface HostAnswer {
+  readonly value: unknown;
+  readonly body?: Uint8Array;
+}
+
+/** HTTP on behalf of user code; `network/network-session.ts` has its operations. */
+export interface ExecutionNetwork {
+  /**
+   * @param operation begins with `http-`.
+   * @param signal aborted when the execution is stopped; the answer then comes at once.
+   */
+  call(operation: string, argument: unknown, signal: AbortSignal): Promise<HostAnswer>;
+}
+
 /** One piece of Python to run. */
 export interface ExecutionRequest {
   readonly code: string;
@@ -35,6 +50,8 @@ export interface ExecutionRequest {
   readonly packages?: PackageArchive | undefined;
   /** What `micropip.install` does; resolves with all packages that are there from then on. */
   readonly installPackages?: ((requirements: readonly string[]) => Promise<PackageArchive | null>) | undefined;
+  /** Default: none. Whoever gives it ends it. */
+  readonly network?: ExecutionNetwork | undefined;
   /** Aborting it (the client went away) stops the execution. */
   readonly signal?: AbortSignal | undefined;
   /** Called while the code runs, in order. What went through it is in the result all the same. */

@@ -25,6 +25,8 @@ export const PACKAGES_PATH = "/lib/packages";
 /** 1980-01-01, the earliest a zip can say. An archive's files have no time of their own. */
 export const ARCHIVE_MTIME_MS = 315_532_800_000;
 
+/** Slots of the function table that importing ctypes takes, and leaves free. */
+const CTYPES_SLOTS = 1;
 const RTLD_NOW = 2;
 const RTLD_GLOBAL = 256;
 
@@ -69,13 +71,16 @@ export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInter
   for (const path of [ENVIRONMENT_PATH, PACKAGES_PATH, ...WRITABLE_ROOTS]) fs.mkdirTree(path);
   setTimes(fs, ARCHIVE_MTIME_MS);
   if (options.snapshot === null) {
+    const tableLength = module.wasmTable.length;
     const pythonVersion = prepareSnapshot(pyodide, options.options.preload);
+    if (module.wasmTable.length !== tableLength + CTYPES_SLOTS || module.freeTableIndexes.length !== CTYPES_SLOTS) {
+      throw new Error("the snapshot's modules use the function table in another way than boot.ts expects");
+    }
     post({ type: "image", pythonVersion, failedImports: {}, image: pyodide.makeMemorySnapshot() });
     return null;
   }
 
-  // A fixed point: ctypes takes a slot of the function table when it is imported, and whoever comes after it lands higher.
-  pyodide.runPython("import ctypes");
+  reserveTableSlots(module);
   if (environment && readArchive) {
     new ArchiveFiles(fs, readArchive, ARCHIVE_MTIME_MS).mount(ENVIRONMENT_PATH);
     loadLibraries(exports, environment.libraries);
@@ -97,11 +102,11 @@ export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInter
   const pythonVersion = pyodide.runPython("import sys; sys.version.split()[0]") as string;
   const runner = new Runner(exports);
   fs.ignorePermissions = false;
-  freeze(fs);
+  freeze(fs, ARCHIVE_MTIME_MS);
   boundStreams(module);
   const files = new TenantFiles(fs, (path) => mailbox.fetch("read-file", path));
   pyodide.setInterruptBuffer(new Uint8Array(options.shared.interrupt));
-  severReferences(module, exports);
+  severReferences(module);
   await revokePermissions();
   closeRealm();
   return {
@@ -121,6 +126,17 @@ export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInter
     },
     hash: async () => (options.options.hashCheckpoint ? await sha256(new Uint8Array(exports.memory.buffer)) : null),
   };
+}
+
+/**
+ * Brings the function table to where it was when the snapshot was taken, which holds memory only: importing ctypes makes a
+ * closure, which takes a slot, and frees it again. Whatever is loaded later must land above it, as it did there.
+ */
+function reserveTableSlots({ wasmTable, freeTableIndexes }: Module): void {
+  for (let slot = 0; slot < CTYPES_SLOTS; slot++) {
+    freeTableIndexes.push(wasmTable.length);
+    wasmTable.grow(1);
+  }
 }
 
 /** What a process is to build: bytes that are the same wherever and whenever they are built. */
@@ -179,6 +195,7 @@ import sandbox_runner.execution
 sys.path.remove("/lib")
 sys.path += ["${ENVIRONMENT_PATH}/site-packages", "${PACKAGES_PATH}/site-packages"]
 sandbox_runner.execution.prepare()
+import ctypes
 for name in ${JSON.stringify(preload)}:
     __import__(name)
 while "" in sys.path:

@@ -16,10 +16,13 @@ import type { Services } from "./code-runner.ts";
 import { errorHandler, notFoundHandler } from "./error-handler.ts";
 import { executeRoutes } from "./execute.ts";
 import { fileRoutes } from "./files.ts";
+import { openApiRoutes } from "./openapi.ts";
 import { packageRoutes } from "./packages.ts";
+import { pageRoutes } from "./pages.ts";
 import { memoryLimiter, rateLimit } from "./rate-limit.ts";
 import { sessionRoutes } from "./sessions.ts";
 import { statisticsRoutes } from "./statistics.ts";
+import { statisticsStreamRoutes } from "./stats-stream.ts";
 import { describeStatus, probeRoutes, type StatusOptions, statusRoutes } from "./status.ts";
 import { trustProxy } from "./trust-proxy.ts";
 import { uploadRoutes } from "./uploads.ts";
@@ -42,6 +45,8 @@ export function createApp(options: AppOptions): Express {
   app.use(securityHeaders());
   app.use(cors({ origin: allowedOrigins(options), exposedHeaders: ["X-Request-Id", "Retry-After"] }));
   app.use(probeRoutes(status));
+  app.use(pageRoutes());
+  app.use(openApiRoutes());
 
   // Who asks comes before what they send: no stranger gets 30 MB parsed.
   app.use(authenticate(config));
@@ -57,6 +62,7 @@ export function createApp(options: AppOptions): Express {
   app.use(packageRoutes(options));
   app.use(sessionRoutes(options));
   app.use(statisticsRoutes(options, () => describeStatus(status)));
+  app.use(statisticsStreamRoutes(options));
   app.use(notFoundHandler);
   app.use(recordRefusals(options));
   app.use(errorHandler(logger));

@@ -9,6 +9,7 @@ import type { ExecutionRequest, ExecutionResult, OutputEvent } from "../engine/e
 import type { Sessions } from "../engine/sessions.ts";
 import { baseOf } from "../environments/environments.ts";
 import { badRequest, ClientError } from "../errors.ts";
+import type { NetworkEvent, NetworkProxy } from "../network/network-proxy.ts";
 import type { WorkspaceStore } from "../store/workspaces.ts";
 import { type Principal, principalOf } from "./authentication.ts";
 import type { CallerPackages } from "./caller-packages.ts";
@@ -21,6 +22,7 @@ export interface Services {
   readonly sessions: Sessions;
   readonly workspaces: WorkspaceStore;
   readonly packages: CallerPackages;
+  readonly network: NetworkProxy;
   /** Null where log files are off. */
   readonly securityLog: SecurityLog | null;
   readonly statistics: Statistics;
@@ -61,6 +63,7 @@ export async function runCode(
       timeoutMs: body.timeout ?? config.EXECUTION_TIMEOUT_MS,
       signal: clientGone(response),
       onOutput,
+      onNetwork: ({ event, ...details }) => services.securityLog?.append({ event, ...caller, details }),
     });
   } catch (error) {
     // Recorded all the same: that somebody tried is what an audit wants to know.
@@ -103,11 +106,18 @@ export interface CallerExecution {
   readonly session?: string | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onOutput?: ((event: OutputEvent) => void) | undefined;
+  readonly onNetwork?: ((event: NetworkEvent) => void) | undefined;
 }
 
 /** Runs code in a principal's workspace and with its packages; nothing is recorded. */
 export async function executeFor(
-  { engine, sessions, workspaces, packages }: Pick<Services, "engine" | "sessions" | "workspaces" | "packages">,
+  {
+    engine,
+    sessions,
+    workspaces,
+    packages,
+    network,
+  }: Pick<Services, "engine" | "sessions" | "workspaces" | "packages" | "network">,
   principal: Principal,
   execution: CallerExecution,
 ): Promise<ExecutionResult> {
@@ -115,8 +125,10 @@ export async function executeFor(
   const { environment, archive } = inSession
     ? await packages.environmentOfSession(principal.id, execution.environment)
     : await packages.environmentFor(principal.id, execution.environment);
+  using opened = network.open(principal.id, execution.onNetwork);
   const request: ExecutionRequest = {
     ...execution,
+    network: opened,
     environment,
     principal: principal.id,
     packages: archive ?? undefined,
