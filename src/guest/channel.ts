@@ -32,9 +32,13 @@ export const CONTROL = {
 /** What the worker is asked to do, one at a time; each ends with `idle`. */
 export type Task =
   | Extract<HostMessage, { type: "execute" | "rewind" }>
-  | (Extract<HostMessage, { type: "load" }> & { readonly body: Uint8Array });
+  | (Extract<HostMessage, { type: "load" }> & { readonly body: ArrayBuffer });
 
-export type Answer = Extract<HostMessage, { type: "answer" }> & { readonly body: Uint8Array };
+/**
+ * Bodies cross as bare buffers: in a typed array Deno's `receiveMessageOnPort` looks at each element for a port that may have
+ * been sent along, which took half a second for a megabyte.
+ */
+export type Answer = Extract<HostMessage, { type: "answer" }> & { readonly body: ArrayBuffer };
 
 export type ToWorker = Task | Answer;
 

@@ -61,7 +61,7 @@ export class Mailbox implements Host {
   fetch(operation: string, argument: unknown): Uint8Array {
     const answer = this.call(operation, argument);
     if (answer.error !== undefined) throw new Error(answer.error);
-    return answer.body;
+    return new Uint8Array(answer.body);
   }
 
   #next(): ToWorker {

@@ -60,7 +60,7 @@ function handle(nonce: string, message: HostMessage, body: Uint8Array): void {
       break;
     case "load":
       jobNonce = nonce;
-      toWorker({ ...message, body });
+      toWorker({ ...message, body: bareBuffer(body) });
       break;
     case "interrupt":
       // A late one must not hit the next job.
@@ -70,7 +70,7 @@ function handle(nonce: string, message: HostMessage, body: Uint8Array): void {
       wake();
       break;
     case "answer":
-      if (nonce === jobNonce) toWorker({ ...message, body });
+      if (nonce === jobNonce) toWorker({ ...message, body: bareBuffer(body) });
       break;
     case "start":
       throw new Error("the host said start twice");
@@ -132,8 +132,12 @@ function fail(reason: string): void {
   send(processNonce, { type: "fatal", reason });
 }
 
+function bareBuffer(bytes: Uint8Array): ArrayBuffer {
+  return bytes.slice().buffer as ArrayBuffer;
+}
+
 function toWorker(message: ToWorker): void {
-  mailbox.postMessage(message);
+  mailbox.postMessage(message, "body" in message ? [message.body] : []);
   wake();
 }
 
