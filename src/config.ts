@@ -38,6 +38,25 @@ export const SETTINGS = {
   MAX_FILE_SIZE: setting(integer(1), String(10 * 1024 * 1024), "largest upload, bytes"),
   WORKSPACE_MAX_MB: setting(integer(1, 65_536), "256", "largest workspace of one principal, MiB"),
   WORKSPACE_MAX_FILES: setting(integer(1), "10000", "most files in one workspace"),
+  SESSION_DURABILITY: setting(
+    z.enum(["after-reply", "commit"]),
+    "after-reply",
+    "`commit`: a session's reply is sent when its state is stored; `after-reply`: it is stored before its next execution",
+  ),
+  SESSION_TTL_S: setting(
+    integer(1, 315_360_000),
+    "86400",
+    "a session that names no ttl ends when unused for so long, s",
+  ),
+  SESSION_MAX_MB: setting(integer(1, 4096), "128", "largest stored state of one session, files included, MiB"),
+  SESSIONS_PER_PRINCIPAL: setting(integer(1), "1000", "most sessions of one principal"),
+  SESSION_STORE_MAX_MB: setting(integer(1), "10240", "most that all sessions may take on this disk, MiB"),
+  SESSION_LEASE_MS: setting(
+    integer(1000, 600_000),
+    "10000",
+    "with Redis: a server silent for so long has lost its sessions to the others, ms",
+  ),
+  REDIS_URL: setting(text, "", "Redis or Valkey that servers share sessions through; empty: sessions on this disk"),
   CORS_ORIGIN: setting(text, "", "allowed origins, comma separated; empty: `*` while authentication is off, else none"),
   TRUST_PROXY: setting(text, "", "addresses or count of reverse proxies whose X-Forwarded-For is believed"),
   API_KEYS: setting(

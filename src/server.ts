@@ -9,9 +9,11 @@ import { Statistics } from "./audit/statistics.ts";
 import type { Config } from "./config.ts";
 import { Engine } from "./engine/engine.ts";
 import { SandboxPool } from "./engine/pool.ts";
+import { Sessions } from "./engine/sessions.ts";
 import { ArchiveReader } from "./environments/archive-reader.ts";
-import { Environments, loadDefinitions } from "./environments/environments.ts";
-import { ImageCache } from "./environments/image-cache.ts";
+import { denoCache } from "./environments/deno-cache.ts";
+import { Environments, loadDefinitions, STDLIB } from "./environments/environments.ts";
+import { ImageCache, unusableCache } from "./environments/image-cache.ts";
 import { PackageSetBuilder } from "./environments/package-set.ts";
 import { createPackageSources } from "./environments/package-sources.ts";
 import { PackageStore } from "./environments/package-store.ts";
@@ -26,6 +28,9 @@ import { openNetwork } from "./network/network-proxy.ts";
 import { assertIsolation, detectIsolation, type IsolationReport } from "./sandbox/isolation.ts";
 import { GUEST_DIR, PYODIDE_DIR } from "./sandbox/launch.ts";
 import { Sandbox, type SandboxOptions } from "./sandbox/sandbox.ts";
+import { DiskSessions } from "./store/disk-sessions.ts";
+import { RedisSessions } from "./store/redis-sessions.ts";
+import type { SessionStore } from "./store/session-store.ts";
 import { WorkspaceStore } from "./store/workspaces.ts";
 
 export interface RunningServer {
@@ -48,14 +53,21 @@ export interface Runtime {
 /**
  * How a sandbox process is started on this host; the operating system's layers are tried out, not assumed.
  *
- * @throws {StartupError} if a layer that ISOLATION_REQUIRED names does not work here.
+ * @throws {StartupError} if the cache folder cannot be made, or a layer that ISOLATION_REQUIRED names does not work here.
  */
 export async function openHost(config: Config): Promise<Omit<SandboxOptions, "guest">> {
   // Made here, since only what exists can be made visible inside.
-  await mkdir(config.CACHE_DIR, { recursive: true }).catch(() => {});
+  await mkdir(config.CACHE_DIR, { recursive: true }).catch((cause) => {
+    throw unusableCache(config.CACHE_DIR, cause);
+  });
   const isolation = await detectIsolation(config, { readOnlyPaths: [GUEST_DIR, PYODIDE_DIR, config.CACHE_DIR] });
   assertIsolation(isolation, config);
-  return { memoryMb: config.SANDBOX_MEMORY_MB, startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS, isolation };
+  return {
+    memoryMb: config.SANDBOX_MEMORY_MB,
+    startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS,
+    isolation,
+    denoDir: null,
+  };
 }
 
 /** Package sources, and the environments that are made from them; nothing is built yet. */
@@ -65,16 +77,13 @@ export async function openEnvironments(config: Config, logger: Logger, host: Omi
   const wheels = new WheelStore(path.join(config.DATA_DIR, "packages"), remote);
   const sources = await createPackageSources(config, { lock, remote, store: wheels });
   const sets = new PackageSetBuilder(path.join(config.CACHE_DIR, "archives"), { store: wheels, lock });
+  const images = new ImageCache({ cacheDir: config.CACHE_DIR, host, onProgress: (message) => logger.info(message) });
   const environments = new Environments({
     definitions: await loadDefinitions(config),
     sources,
     python: lock.python,
     sets,
-    images: new ImageCache({
-      cacheDir: config.CACHE_DIR,
-      host,
-      onProgress: (message) => logger.info(message),
-    }),
+    images,
     cacheDir: config.CACHE_DIR,
     sourcesFingerprint: await fingerprintSources(config),
     strict: config.ENVIRONMENT_STRICT,
@@ -83,7 +92,7 @@ export async function openEnvironments(config: Config, logger: Logger, host: Omi
   });
   const folder = path.join(config.DATA_DIR, "packages", "principals");
   const store = new PackageStore({ folder, sources, python: lock.python, wheels, sets });
-  return { environments, store, close: () => remote.close() };
+  return { environments, images, store, close: () => remote.close() };
 }
 
 /**
@@ -93,8 +102,20 @@ export async function openEnvironments(config: Config, logger: Logger, host: Omi
  */
 export async function startRuntime(config: Config, logger: Logger): Promise<Runtime> {
   const host = await openHost(config);
-  const { environments, store, close } = await openEnvironments(config, logger, host);
+  const { environments, images, store, close } = await openEnvironments(config, logger, host);
   await environments.prepare();
+  const guestOf = (name: string) => ({
+    snapshotPath: environments.get(name).snapshotPath,
+    environment: environments.get(name).guest,
+    preload: [],
+    maxHeapBytes: config.SANDBOX_MAX_HEAP_MB * 1024 * 1024,
+    hashCheckpoint: false,
+  });
+  const denoDir = await denoCache({
+    cacheDir: config.CACHE_DIR,
+    key: await images.runtimeKey(),
+    sandbox: { ...host, guest: guestOf(STDLIB) },
+  });
 
   const pool = new SandboxPool({
     size: config.POOL_SIZE,
@@ -102,19 +123,7 @@ export async function startRuntime(config: Config, logger: Logger): Promise<Runt
     maxExecutions: config.SANDBOX_MAX_EXECUTIONS,
     maxAgeMs: config.SANDBOX_MAX_AGE_MS,
     environment: environments.defaultName,
-    start: (name) => {
-      const { snapshotPath, guest } = environments.get(name);
-      return Sandbox.start({
-        guest: {
-          snapshotPath,
-          environment: guest,
-          preload: [],
-          maxHeapBytes: config.SANDBOX_MAX_HEAP_MB * 1024 * 1024,
-          hashCheckpoint: false,
-        },
-        ...host,
-      });
-    },
+    start: (name) => Sandbox.start({ ...host, denoDir, guest: guestOf(name) }),
   });
   pool.on("ready", (sandbox) => logger.debug({ pid: sandbox.pid, bootMs: sandbox.bootMs }, "sandbox ready"));
   pool.on("startFailed", (error) => logger.error({ err: error }, "a sandbox could not be started; trying again"));
@@ -157,11 +166,24 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   if (securityLog === null && config.AUDIT_REQUIRED) {
     throw new StartupError("AUDIT_REQUIRED is set, but LOG_DIR is `none`: there would be no security log.");
   }
+  const store = stack.adopt(await openSessionStore(config, logger), async (store) => await store.close());
   const network = openNetwork(config);
   const runtime = await startRuntime(config, logger);
   let graceMs = 0;
   stack.defer(async () => await runtime.stop(graceMs));
   const { engine, environments, packages, isolation } = runtime;
+  const sessions = new Sessions({
+    pool: engine.pool,
+    store,
+    identityOf: (name) => environments.get(name).image.sha256,
+    durability: config.SESSION_DURABILITY,
+    defaultTtlMs: config.SESSION_TTL_S * 1000,
+    maxBytes: config.SESSION_MAX_MB * 2 ** 20,
+    maxOfPrincipal: config.SESSIONS_PER_PRINCIPAL,
+    files: { maxBytes: config.WORKSPACE_MAX_MB * 2 ** 20, maxFiles: config.WORKSPACE_MAX_FILES },
+    onError: (error, session) => logger.error({ err: error, session }, "a session could not be looked after"),
+  });
+  stack.defer(async () => await sessions.stop(graceMs));
   const metrics = new Metrics({
     queueDepth: () => engine.pool.status().queued,
     sandboxes: () => {
@@ -177,6 +199,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     config,
     logger,
     engine,
+    sessions,
     workspaces,
     packages,
     network,
@@ -220,6 +243,23 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
       await closed;
     },
   };
+}
+
+async function openSessionStore(config: Config, logger: Logger): Promise<SessionStore> {
+  if (config.REDIS_URL !== "") {
+    return new RedisSessions({
+      url: config.REDIS_URL,
+      leaseMs: config.SESSION_LEASE_MS,
+      onConnection: (connected, reason) => {
+        if (connected) logger.info("Redis can be reached.");
+        else logger.error({ reason }, "Redis cannot be reached; trying again.");
+      },
+    });
+  }
+  return await DiskSessions.open({
+    directory: path.join(config.DATA_DIR, "sessions"),
+    maxBytes: config.SESSION_STORE_MAX_MB * 2 ** 20,
+  });
 }
 
 /** What the package sources are, and which files folders among them hold. */

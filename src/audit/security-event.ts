@@ -9,6 +9,8 @@ export type SecurityEventName =
   | "files_clear"
   | "package_install"
   | "state_reset"
+  | "session_create"
+  | "session_delete"
   | "statistics_clear"
   | "auth_failure"
   | "access_denied"

@@ -75,4 +75,16 @@ export interface ExecutionResult {
   /** ms that the code ran, without waiting in the queue. */
   readonly executionTimeMs: number;
   readonly truncated: boolean;
+  /** Where it ran in a session. */
+  readonly session?: SessionNote;
+}
+
+/** What became of a session. */
+export interface SessionNote {
+  readonly id: string;
+  /** The session is not as the execution, or the one before it, left it; `reason` says as what and why. */
+  readonly restored?: boolean;
+  readonly reason?: string;
+  /** Why it cannot be stored as it is. */
+  readonly pinned?: string;
 }

@@ -74,6 +74,11 @@ export class ImageCache {
     return await this.#once(name, key, `the environment "${name}"`, snapshot.path, { ...environment, imagePath: null });
   }
 
+  /** Names the program that makes images, and that runs them. */
+  async runtimeKey(): Promise<string> {
+    return await this.#key("runtime", null);
+  }
+
   /** SHA-256 over the program that makes images, and `inputs`. */
   async #key(kind: string, inputs: unknown): Promise<string> {
     this.#runtimeHash ??= hashRuntime();
@@ -144,14 +149,19 @@ export class ImageCache {
       await writeAtomically(imagePath, image);
       await writeAtomically(manifestPath(imagePath), JSON.stringify(manifest, null, 2));
     } catch (cause) {
-      const reason = (cause as NodeJS.ErrnoException).code ?? String(cause);
-      throw new StartupError(
-        `The cache folder ${cacheDir} cannot be written (${reason}). Make it writable, or set CACHE_DIR to a folder that is.`,
-        { cause },
-      );
+      throw unusableCache(cacheDir, cause);
     }
     await removeLeftovers(cacheDir);
   }
+}
+
+/** What to say where the cache folder cannot be made, or cannot be written. */
+export function unusableCache(cacheDir: string, cause: unknown): StartupError {
+  const reason = (cause as NodeJS.ErrnoException).code ?? String(cause);
+  return new StartupError(
+    `The cache folder ${cacheDir} cannot be written (${reason}). Make it writable, or set CACHE_DIR to a folder that is.`,
+    { cause },
+  );
 }
 
 /** @returns null if there is no image, or it is not byte for byte what was built. */

@@ -10,8 +10,9 @@ import { decodeImage, encodeImage, ImageFormatError } from "../sandbox/image-for
 import type { GuestEnvironment } from "../sandbox/protocol.ts";
 import { ArchiveFiles } from "./archive-filesystem.ts";
 import type { Boot } from "./channel.ts";
+import { Clock } from "./clock.ts";
 import { Devices } from "./device.ts";
-import type { Exports, Module } from "./emscripten.ts";
+import type { Exports, Module, Node } from "./emscripten.ts";
 import { boundStreams, freeze, TenantFiles, WRITABLE_ROOTS } from "./filesystem.ts";
 import { loadInterpreter, type Pyodide } from "./load.ts";
 import { type Mailbox, post } from "./mailbox.ts";
@@ -24,6 +25,8 @@ export const PACKAGES_PATH = "/lib/packages";
 /** 1980-01-01, the earliest a zip can say. An archive's files have no time of their own. */
 export const ARCHIVE_MTIME_MS = 315_532_800_000;
 
+/** Slots of the function table that importing ctypes takes, and leaves free. */
+const CTYPES_SLOTS = 1;
 const RTLD_NOW = 2;
 const RTLD_GLOBAL = 256;
 
@@ -33,6 +36,7 @@ export interface BootedInterpreter {
   readonly runner: Runner;
   readonly files: TenantFiles;
   readonly devices: Devices;
+  readonly clock: Clock;
   readonly pythonVersion: string;
   readonly pyodideVersion: string;
   /** After this, what reaches JavaScript from WebAssembly ends the sandbox. */
@@ -50,6 +54,9 @@ export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInter
   const { environment } = options.options;
   const readArchive = environment && openArchive(environment.archivePath);
   const image = options.image && decodeImage(options.image);
+  const clock = new Clock();
+  if (isBuilding(options)) stopTimeAndChance();
+  else clock.install();
   const imports = sealImports();
   const { pyodide, module, exports } = await loadInterpreter(options, imports.wrap);
   const devices = new Devices(module.FS, options.shared, mailbox);
@@ -62,14 +69,18 @@ export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInter
     fs.writeFile(target, encoder.encode(source));
   }
   for (const path of [ENVIRONMENT_PATH, PACKAGES_PATH, ...WRITABLE_ROOTS]) fs.mkdirTree(path);
+  setTimes(fs, ARCHIVE_MTIME_MS);
   if (options.snapshot === null) {
+    const tableLength = module.wasmTable.length;
     const pythonVersion = prepareSnapshot(pyodide, options.options.preload);
+    if (module.wasmTable.length !== tableLength + CTYPES_SLOTS || module.freeTableIndexes.length !== CTYPES_SLOTS) {
+      throw new Error("the snapshot's modules use the function table in another way than boot.ts expects");
+    }
     post({ type: "image", pythonVersion, failedImports: {}, image: pyodide.makeMemorySnapshot() });
     return null;
   }
 
-  // A fixed point: ctypes takes a slot of the function table when it is imported, and whoever comes after it lands higher.
-  pyodide.runPython("import ctypes");
+  reserveTableSlots(module);
   if (environment && readArchive) {
     new ArchiveFiles(fs, readArchive, ARCHIVE_MTIME_MS).mount(ENVIRONMENT_PATH);
     loadLibraries(exports, environment.libraries);
@@ -91,11 +102,11 @@ export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInter
   const pythonVersion = pyodide.runPython("import sys; sys.version.split()[0]") as string;
   const runner = new Runner(exports);
   fs.ignorePermissions = false;
-  freeze(fs);
+  freeze(fs, ARCHIVE_MTIME_MS);
   boundStreams(module);
   const files = new TenantFiles(fs, (path) => mailbox.fetch("read-file", path));
   pyodide.setInterruptBuffer(new Uint8Array(options.shared.interrupt));
-  severReferences(module, exports);
+  severReferences(module);
   await revokePermissions();
   closeRealm();
   return {
@@ -104,6 +115,7 @@ export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInter
     runner,
     files,
     devices,
+    clock,
     pythonVersion,
     pyodideVersion: pyodide.version,
     seal: imports.close,
@@ -116,6 +128,64 @@ export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInter
   };
 }
 
+/**
+ * Brings the function table to where it was when the snapshot was taken, which holds memory only: importing ctypes makes a
+ * closure, which takes a slot, and frees it again. Whatever is loaded later must land above it, as it did there.
+ */
+function reserveTableSlots({ wasmTable, freeTableIndexes }: Module): void {
+  for (let slot = 0; slot < CTYPES_SLOTS; slot++) {
+    freeTableIndexes.push(wasmTable.length);
+    wasmTable.grow(1);
+  }
+}
+
+/** What a process is to build: bytes that are the same wherever and whenever they are built. */
+function isBuilding({ snapshot, image, options }: Boot): boolean {
+  return snapshot === null || (options.environment !== null && image === null);
+}
+
+/**
+ * Makes an image a function of what it is built from. Sessions are differences from an image: they must outlive a cache that
+ * was deleted, and move to a machine that built its own. What would be secret in an image is drawn anew for each execution.
+ */
+function stopTimeAndChance(): void {
+  const now = ARCHIVE_MTIME_MS;
+  Date.now = () => now;
+  globalThis.Date = class extends Date {
+    constructor(...parameters: [] | [number]) {
+      super(...((parameters.length === 0 ? [now] : parameters) as [number]));
+    }
+  } as DateConstructor;
+  // It goes on, or a loop that waits for it would never end; a millisecond at each look, wherever that is.
+  let monotonicMs = 0;
+  performance.now = () => ++monotonicMs;
+  Math.random = () => 0.5;
+  let state = 1;
+  crypto.getRandomValues = <T extends ArrayBufferView | null>(view: T): T => {
+    if (view === null) return view;
+    const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+    for (let index = 0; index < bytes.length; index++) {
+      state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
+      bytes[index] = state >>> 16;
+    }
+    return view;
+  };
+}
+
+/** Python's import system remembers folders' times: they must not differ from process to process. */
+function setTimes(fs: Module["FS"], timeMs: number): void {
+  const seen = new Set<Node>();
+  const visit = (node: Node) => {
+    if (seen.has(node)) return;
+    seen.add(node);
+    node.atime = node.mtime = node.ctime = timeMs;
+    if (!fs.isDir(node.mode)) return;
+    if (node.contents) for (const child of Object.values(node.contents as Record<string, Node>)) visit(child);
+    if (node.mounted) visit(node.mounted.root);
+  };
+  visit(fs.root);
+}
+
 /** Imports all that every execution needs, so that the snapshot holds it. Returns Python's version. */
 function prepareSnapshot(pyodide: Pyodide, preload: readonly string[]): string {
   return pyodide.runPython(`
@@ -125,6 +195,7 @@ import sandbox_runner.execution
 sys.path.remove("/lib")
 sys.path += ["${ENVIRONMENT_PATH}/site-packages", "${PACKAGES_PATH}/site-packages"]
 sandbox_runner.execution.prepare()
+import ctypes
 for name in ${JSON.stringify(preload)}:
     __import__(name)
 while "" in sys.path:

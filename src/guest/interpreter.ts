@@ -112,7 +112,8 @@ class Interpreter {
       const { heapBytes, blocks, data } = this.#checkpoint.difference();
       const { currentPath, nextInode } = this.#booted.module.FS;
       const links = this.#files.links();
-      const state = { heapBytes, blockCount: blocks.length, currentPath, nextInode, streams, links };
+      const clockMs = this.#booted.clock.nowMs();
+      const state = { heapBytes, blockCount: blocks.length, currentPath, nextInode, clockMs, streams, links };
       post({ type: "state", state, blocks, data });
     } catch (error) {
       if (!(error instanceof NotCapturable)) throw error;
@@ -143,7 +144,9 @@ class Interpreter {
       return refuse("a file that the session had open is missing");
     }
     fs.currentPath = state.currentPath;
-    fs.nextInode = state.nextInode;
+    // Not less than it is: two nodes of one number would share an entry in the file system's table of names.
+    fs.nextInode = Math.max(fs.nextInode, state.nextInode);
+    this.#booted.clock.advanceTo(state.clockMs);
     return { state: "resident" };
   }
 
@@ -155,6 +158,7 @@ class Interpreter {
     this.#state.restore();
     this.#files.reset();
     this.#booted.devices.reset();
+    this.#booted.clock.reset();
     this.#unmountPackages();
     this.#unmountPackages = () => {};
     if (this.#verifyRewind && !this.#checkpoint.isIntact()) return refuse("the rewind is not exact");

@@ -2,35 +2,38 @@
 
 import json
 import os
+import sys
+
+# The file is to be read, not run: the caller's own modules lie beside it.
+sys.path.remove("")
 
 
 def analyse(filename):
     path = os.path.join("/home/pyodide", filename)
-    size = os.path.getsize(path)
     report = {"success": False, "filename": filename, "shape": None, "columns": None, "sample": None, "memory_usage": None}
-    extension = filename.rsplit(".", 1)[-1].lower()
-    if size == 0:
-        return {**report, "error": "The file is empty."}
     try:
-        if extension == "csv":
-            return {**report, **analyse_csv(path), "success": True}
-        if extension == "json":
-            return {**report, **analyse_json(path), "success": True}
+        if os.path.getsize(path) == 0:
+            raise ValueError("the file is empty")
+        analyse_table = analyse_csv if filename.lower().endswith(".csv") else analyse_json
+        return {**report, **analyse_table(path), "success": True}
     except Exception as error:
         return {**report, "error": f"{type(error).__name__}: {error}"}
-    return {**report, "error": f"A .{extension} file is no table."}
 
 
 def analyse_csv(path):
-    text, encoding = read_text(path)
-    dialect = sniff(text[:65536])
+    text = read_text(path)
+    if not text.strip():
+        raise ValueError("the file is empty")
+    if "\0" in text[:65536]:
+        raise ValueError("the file is binary")
+    delimiter = delimiter_of(text)
     try:
         import pandas
     except ImportError:
-        return analyse_rows(text, dialect)
+        return analyse_rows(text, delimiter)
     import io
 
-    frame = pandas.read_csv(io.StringIO(text), sep=dialect.delimiter, quotechar=dialect.quotechar)
+    frame = pandas.read_csv(io.StringIO(text), sep=delimiter)
     return {
         "shape": [int(n) for n in frame.shape],
         "columns": [str(name) for name in frame.columns],
@@ -39,12 +42,15 @@ def analyse_csv(path):
     }
 
 
-def analyse_rows(text, dialect):
+def analyse_rows(text, delimiter):
     import csv
     import io
 
-    rows = csv.reader(io.StringIO(text), dialect, strict=True)
-    columns = unique([name.strip() for name in next(rows)])
+    csv.field_size_limit(sys.maxsize)
+    # No newline translation: a quoted "\r\n" is data.
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header = next(row for row in rows if any(map(str.strip, row)))
+    columns = unique([name.strip() for name in header])
     sample, count, used = [], 0, 0
     for row in rows:
         if not row:
@@ -78,47 +84,51 @@ def read_text(path):
     with open(path, "rb") as file:
         data = file.read()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16"), "utf-16"
+        return data.decode("utf-16")
     for encoding in ("utf-8-sig", "cp1252"):
         try:
-            return data.decode(encoding), encoding
+            return data.decode(encoding)
         except UnicodeDecodeError:
             pass
-    return data.decode("latin-1"), "latin-1"
+    return data.decode("latin-1")
 
 
-def sniff(head):
-    import csv
-
-    class Dialect(csv.excel):
-        delimiter = ","
-
-    if "\0" in head:
-        raise ValueError("the file is binary")
-    first = next(iter(csv.reader([line for line in head.splitlines() if line.strip()][:1])), [])
-    header = head.splitlines()[0] if head.splitlines() else ""
-    counts = {mark: header.count(mark) for mark in (",", ";", "\t", "|")}
-    best = max(counts, key=counts.get)
-    if counts[best] > 0 and (len(first) <= 1 or counts[best] > counts[","]):
-        Dialect.delimiter = best
-    return Dialect
+def delimiter_of(text):
+    """The most frequent candidate in the header, outside of quotes."""
+    counts = {",": 0, ";": 0, "\t": 0, "|": 0}
+    quoted, blank = False, True
+    for character in text[:65536]:
+        if character == '"':
+            quoted = not quoted
+        elif character in "\r\n" and not quoted and not blank:
+            break
+        elif character in counts and not quoted:
+            counts[character] += 1
+        blank = blank and character.isspace()
+    return max(counts, key=counts.get)
 
 
 def unique(names):
-    seen, result = {}, []
+    """Numbered as pandas does: `a`, `a.1`, `a.2`."""
+    given, taken, numbers, result = set(names), set(), {}, []
     for index, name in enumerate(names):
-        name = name or f"Unnamed: {index}"
-        seen[name] = seen.get(name, -1) + 1
-        result.append(name if seen[name] == 0 else f"{name}.{seen[name]}")
+        free = name = name or f"Unnamed: {index}"
+        while free in taken or (free != name and free in given):
+            numbers[name] = numbers.get(name, 0) + 1
+            free = f"{name}.{numbers[name]}"
+        taken.add(free)
+        result.append(free)
     return result
 
 
 def value(text):
-    for convert in (int, float):
-        try:
-            return convert(text)
-        except ValueError:
-            pass
+    # Python also takes `1_000` and digits of other scripts, which is nobody's number elsewhere.
+    if text.isascii() and "_" not in text:
+        for convert in (int, float):
+            try:
+                return convert(text)
+            except ValueError:
+                pass
     return text if text != "" else None
 
 

@@ -1,6 +1,6 @@
 import express, { type Request, type Response, Router } from "express";
 import type { ExecutionResult } from "../engine/execution.ts";
-import { badRequest } from "../errors.ts";
+import { badRequest, ClientError } from "../errors.ts";
 import { requireScope } from "./authentication.ts";
 import { runCode, type Services } from "./code-runner.ts";
 import { executeBody, parseBody } from "./validation.ts";
@@ -36,17 +36,21 @@ export function executeRoutes(services: Services): Router {
     send({ type: "status", message: "Starting execution..." });
     try {
       const result = await runCode(services, checked, request, response, (event) => {
-        send(event.type === "output" ? { type: "output", ...event.bundle, data: event.bundle } : event);
+        // The bundle's keys are user code's: none may pass for the type.
+        send(event.type === "output" ? { ...event.bundle, data: event.bundle, type: "output" } : event);
       });
       send({ type: "result", ...toReply(result) });
     } catch (error) {
       // Too late for a status; the reply's shape says it.
-      const message = error instanceof Error && "status" in error ? error.message : "Internal server error";
+      const known = error instanceof ClientError;
+      const message = known ? error.message : "Internal server error";
       send({ type: "result", success: false, error: message, timestamp: new Date().toISOString() });
-      if (!(error instanceof Error && "status" in error) && !response.destroyed) response.locals.streamError = error;
+      // The error handler logs it, and sends nothing more.
+      if (!known) throw error;
+    } finally {
+      send({ type: "complete" });
+      response.end();
     }
-    send({ type: "complete" });
-    response.end();
   });
   return router;
 }

@@ -35,8 +35,8 @@ function fullyDecoded(name: string): string {
  */
 export function sanitiseFilename(originalName: string): string {
   const safe = shortened(originalName.replace(/[^a-zA-Z0-9.-]/g, "_"))
-    // Else the name could be uploaded, but never asked for.
-    .replace(/(?<=\.)\./g, "_");
+    // Else the name could be uploaded, but never asked for. The last dot stays: it begins the extension.
+    .replace(/\.(?=\.)/g, "_");
   return safe === "" || safe === "." ? "_" : safe;
 }
 

@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { type Request, type Response, Router } from "express";
 import { z } from "zod";
 import { PackageError } from "../environments/package-error.ts";
+import { normaliseName } from "../environments/requirements.ts";
 import { badRequest, ClientError } from "../errors.ts";
 import { principalOf, requireScope } from "./authentication.ts";
 import { callerOf, executeFor, type Services } from "./code-runner.ts";
@@ -41,7 +42,7 @@ export function packageRoutes(services: Services): Router {
   router.post("/api/install-package", requireScope("packages"), async (request, response) => {
     const body = parseBody(installBody, request.body);
     const [name = ""] = body.package.split("==", 1);
-    if (REFUSED.has(name.toLowerCase())) {
+    if (REFUSED.has(normaliseName(name))) {
       logInstall(services, request, response, body.package, "refused");
       const message = `Package "${body.package}" is not allowed for security reasons.`;
       throw new ClientError(403, "package_refused", message);
@@ -102,7 +103,9 @@ export function packageRoutes(services: Services): Router {
 
   router.post("/api/reset", requireScope("execute"), async (request, response) => {
     // Every execution has a pristine interpreter; what is left to reset are the packages that were installed on top.
-    if (principalOf(response).scopes.has("packages")) await packages.clear(principalOf(response).id);
+    const session = (request.body as { session?: unknown } | undefined)?.session;
+    if (session !== undefined) await services.sessions.reset(principalOf(response).id, String(session));
+    else if (principalOf(response).scopes.has("packages")) await packages.clear(principalOf(response).id);
     services.securityLog?.append({ event: "state_reset", ...callerOf(request, response), details: {} });
     response.json({
       success: true,

@@ -10,6 +10,8 @@ import { sanitiseFilename } from "./filenames.ts";
 
 const FIELDS = ["csvFile", "file"];
 const EXTENSIONS = [".csv", ".json", ".txt", ".py"];
+/** What can be described; the rest is only stored. */
+const TABLES = [".csv", ".json"];
 const LATEST_CSV = "uploaded_file.csv";
 const ANALYSIS_TIMEOUT_MS = 30_000;
 const ANALYSIS = readFileSync(new URL("analyse-upload.py", import.meta.url), "utf8");
@@ -21,24 +23,21 @@ export function uploadRoutes(services: Services): Router {
   router.post(["/api/upload", "/api/upload-csv"], requireScope("files"), receive, async (request, response) => {
     const { file } = request;
     if (!file) throw badRequest("no_file", "No file uploaded");
-    try {
-      response.json(await takeIn(services, request, response, file));
-    } finally {
-      await rm(file.path, { force: true });
-    }
+    response.json(await takeIn(services, request, response, file));
   });
   return router;
 }
 
 async function takeIn(services: Services, request: Request, response: Response, file: Express.Multer.File) {
   const principal = principalOf(response);
-  // Browsers send UTF-8; multer reads the header as Latin-1.
-  const originalName = Buffer.from(file.originalname, "latin1").toString("utf8");
+  const originalName = file.originalname;
   const filename = sanitiseFilename(originalName);
-  const isCsv = extensionOf(filename) === ".csv";
-  const record = await services.workspaces
-    .of(principal.id)
-    .upload({ hostFile: file.path }, { filename, originalName, alsoAs: isCsv ? [LATEST_CSV] : [] });
+  const alsoAs = extensionOf(filename) === ".csv" ? [LATEST_CSV] : [];
+  const workspace = services.workspaces.of(principal.id);
+  // Before anybody is answered: the temporary file never outlives its request.
+  const record = await workspace
+    .upload({ hostFile: file.path }, { filename, originalName, alsoAs })
+    .finally(async () => await rm(file.path, { force: true }));
   services.statistics.recordUpload(principal.id);
   services.securityLog?.append({
     event: "file_upload",
@@ -56,6 +55,8 @@ async function takeIn(services: Services, request: Request, response: Response, 
 /** A file that cannot be described is uploaded all the same. */
 async function analyse(services: Services, response: Response, filename: string): Promise<object> {
   const nothing = { success: false, filename, shape: null, columns: null, sample: null, memory_usage: null };
+  const extension = extensionOf(filename);
+  if (!TABLES.includes(extension)) return { ...nothing, error: `A ${extension} file is no table.` };
   try {
     const { success, result, error } = await executeFor(services, principalOf(response), {
       code: ANALYSIS,
@@ -75,9 +76,11 @@ function receiveFile({ config }: Services): RequestHandler {
   mkdirSync(config.UPLOAD_DIR, { recursive: true, mode: 0o700 });
   const upload = multer({
     dest: config.UPLOAD_DIR,
+    // As browsers send names; multer's own default is Latin-1.
+    defParamCharset: "utf8",
     limits: { fileSize: config.MAX_FILE_SIZE, files: 1, fields: 20, parts: 30, fieldSize: 64 * 1024, headerPairs: 100 },
     fileFilter: (_request, file, accept) => {
-      const extension = extensionOf(sanitiseFilename(Buffer.from(file.originalname, "latin1").toString("utf8")));
+      const extension = extensionOf(sanitiseFilename(file.originalname));
       if (!FIELDS.includes(file.fieldname)) return accept(badRequest("unexpected_field", "Unexpected field"));
       if (EXTENSIONS.includes(extension)) return accept(null, true);
       const message = `File type ${extension || "(none)"} not allowed. Allowed types: ${EXTENSIONS.join(", ")}`;
@@ -87,16 +90,11 @@ function receiveFile({ config }: Services): RequestHandler {
   return (request, response, next) => {
     if (!request.is("multipart/form-data")) return next(badRequest("no_file", "No file uploaded"));
     upload(request, response, (error: unknown) => {
-      const files = Array.isArray(request.files) ? request.files : [];
-      if (error === undefined) {
-        const [file] = files;
-        if (file) request.file = file;
-        return next();
-      }
-      Promise.all(files.map((file) => rm(file.path, { force: true }))).then(
-        () => next(toClientError(error, config.MAX_FILE_SIZE)),
-        next,
-      );
+      // Multer has taken away what it wrote.
+      if (error !== undefined) return next(toClientError(error, config.MAX_FILE_SIZE));
+      const [file] = Array.isArray(request.files) ? request.files : [];
+      if (file) request.file = file;
+      next();
     });
   };
 }
@@ -114,8 +112,8 @@ function toClientError(error: unknown, maxBytes: number): unknown {
         return badRequest("invalid_upload", error.message);
     }
   }
-  // Busboy: a body that was cut off, or is no multipart at all.
-  if (error instanceof Error && !(error instanceof ClientError) && !("code" in error)) {
+  // A body that was cut off, or is no multipart at all. What has a `syscall` is a failure of our own disk.
+  if (error instanceof Error && !(error instanceof ClientError) && !("syscall" in error)) {
     return badRequest("invalid_upload", "The upload is incomplete or malformed");
   }
   return error;

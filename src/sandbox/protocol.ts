@@ -131,6 +131,8 @@ export interface SessionState {
   readonly blockCount: number;
   readonly currentPath: string;
   readonly nextInode: number;
+  /** What the monotonic clock showed, ms. */
+  readonly clockMs: number;
   readonly streams: readonly OpenFile[];
   readonly links: readonly { readonly path: string; readonly target: string }[];
 }

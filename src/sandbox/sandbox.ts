@@ -248,6 +248,12 @@ export class Sandbox {
     return this.#connection.endReason;
   }
 
+  /** Lets an idle process end by itself. */
+  async end(): Promise<void> {
+    this.#connection.closeInput();
+    await this.ended;
+  }
+
   /** Ends the process now. A job on it ends as killed. */
   kill(reason: string): void {
     this.#connection.kill(reason);
@@ -437,8 +443,8 @@ class Connection {
     process.stderr?.setEncoding("utf8").on("data", (text: string) => {
       this.#diagnostics = (this.#diagnostics + text).slice(-MAX_DIAGNOSTICS_BYTES);
     });
-    // A process that was killed closes its pipe under our writes; its end is reported by "close".
-    process.stdin?.on("error", () => {});
+    // A process that was killed closes its pipes under our hands; its end is reported by "close".
+    for (const pipe of [process.stdin, process.stdout, process.stderr]) pipe?.on("error", () => {});
     this.ended = new Promise((resolve) => {
       const end = (reason: string) => {
         this.endReason ??= reason;
@@ -455,6 +461,10 @@ class Connection {
     const { stdin } = this.#process;
     if (!stdin?.writable) return;
     for (const chunk of encodeFrame(nonce, message, ...body)) stdin.write(chunk);
+  }
+
+  closeInput(): void {
+    this.#process.stdin?.end();
   }
 
   kill(reason: string): void {

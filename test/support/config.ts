@@ -7,11 +7,11 @@ import { type Config, loadConfig } from "../../src/config.ts";
 /** Shared by all test files and runs: the image in it is keyed by what it is made from. */
 export const TEST_CACHE_DIR = fileURLToPath(new URL("../../node_modules/.cache/pyodide-express", import.meta.url));
 
-/** Settings for a test: a data folder of its own, no log files, any free port. */
-export function testConfig(settings: Record<string, string> = {}): Config {
-  const dataDir = mkdtempSync(path.join(os.tmpdir(), "pyodide-express-test-"));
-  mkdirSync(path.join(dataDir, "no-packages"));
-  return loadConfig({
+/** Environment variables for a server under test: a data folder of its own, any free port, nothing from a network. */
+export function testSettings(settings: Record<string, string> = {}): Record<string, string> {
+  const dataDir = settings.DATA_DIR ?? mkdtempSync(path.join(os.tmpdir(), "pyodide-express-test-"));
+  mkdirSync(path.join(dataDir, "no-packages"), { recursive: true });
+  return {
     DATA_DIR: dataDir,
     CACHE_DIR: TEST_CACHE_DIR,
     PORT: "0",
@@ -22,5 +22,10 @@ export function testConfig(settings: Record<string, string> = {}): Config {
     PYODIDE_INDEX_URL: path.join(dataDir, "no-packages"),
     PACKAGE_INDEX_URL: "none",
     ...settings,
-  });
+  };
+}
+
+/** Settings for a test: a data folder of its own, any free port. */
+export function testConfig(settings: Record<string, string> = {}): Config {
+  return loadConfig(testSettings(settings));
 }

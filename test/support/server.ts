@@ -1,40 +1,31 @@
+import { rm } from "node:fs/promises";
 import { pino } from "pino";
+import type { Config } from "../../src/config.ts";
 import { type RunningServer, startServer } from "../../src/server.ts";
+import { createClient, type TestClient } from "./client.ts";
 import { testConfig } from "./config.ts";
 
-export interface TestServer extends RunningServer {
-  /** Sends JSON (or, given a string or bytes, exactly those) and reads JSON. */
-  post(path: string, body: unknown, headers?: Record<string, string>): Promise<Reply>;
-  get(path: string, headers?: Record<string, string>): Promise<Reply>;
+export type { Reply } from "./client.ts";
+
+export interface TestServer extends RunningServer, TestClient {
+  readonly config: Config;
 }
 
-export interface Reply {
-  readonly status: number;
-  readonly headers: Headers;
-  // biome-ignore lint/suspicious/noExplicitAny: what a server sends is what the test is about to find out.
-  readonly body: any;
-}
-
-/** A real server on a free port of the loopback interface. */
+/**
+ * A real server on a free port of the loopback interface.
+ *
+ * @param settings as environment variables. With a DATA_DIR of the test's own, that folder is there after `stop`.
+ */
 export async function startTestServer(settings: Record<string, string> = {}): Promise<TestServer> {
-  const server = await startServer(testConfig(settings), pino({ level: "silent" }));
-  const send = async (path: string, init: RequestInit): Promise<Reply> => {
-    const response = await fetch(server.url + path, init);
-    const text = await response.text();
-    const isJson = response.headers.get("content-type")?.includes("json") === true;
-    return { status: response.status, headers: response.headers, body: isJson ? JSON.parse(text) : text };
-  };
+  const config = testConfig(settings);
+  const server = await startServer(config, pino({ level: "silent" }));
   return {
     ...server,
-    post: (path, body, headers = {}) =>
-      send(path, {
-        method: "POST",
-        headers: { "content-type": "application/json", ...headers },
-        body:
-          typeof body === "string" || body instanceof Uint8Array
-            ? (body as NonNullable<RequestInit["body"]>)
-            : JSON.stringify(body),
-      }),
-    get: (path, headers = {}) => send(path, { headers }),
+    ...createClient(server.url),
+    config,
+    stop: async (graceMs) => {
+      await server.stop(graceMs);
+      if (settings.DATA_DIR === undefined) await rm(config.DATA_DIR, { recursive: true, force: true });
+    },
   };
 }
