@@ -42,6 +42,16 @@ export type Answer = Extract<HostMessage, { type: "answer" }> & { readonly body:
 
 export type ToWorker = Task | Answer;
 
+/**
+ * How a message to the worker travels. Deno looks for ports in every property of a message that is taken synchronously, and
+ * each byte of a Uint8Array is a property: 100 ms for a megabyte. A text and a buffer have none.
+ */
+export interface Envelope {
+  /** JSON of a `ToWorker` without its body. */
+  readonly message: string;
+  readonly body: ArrayBuffer;
+}
+
 export type FromWorker =
   | Extract<GuestMessage, { type: "ready" | "display" | "call" }>
   | (Extract<GuestMessage, { type: "image" }> & { readonly image: Uint8Array })
