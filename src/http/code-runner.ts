@@ -12,7 +12,7 @@ import { badRequest, ClientError } from "../errors.ts";
 import type { NetworkEvent, NetworkProxy } from "../network/network-proxy.ts";
 import type { WorkspaceStore } from "../store/workspaces.ts";
 import { type Principal, principalOf } from "./authentication.ts";
-import type { CallerPackages } from "./caller-packages.ts";
+import type { CallerPackages, OnInstall } from "./caller-packages.ts";
 import type { ExecuteBody } from "./validation.ts";
 
 /** What stands behind every route. */
@@ -64,6 +64,7 @@ export async function runCode(
       signal: clientGone(response),
       onOutput,
       onNetwork: ({ event, ...details }) => services.securityLog?.append({ event, ...caller, details }),
+      onInstall: (requirement, error) => recordInstall(services, caller, requirement, error),
     });
   } catch (error) {
     // Recorded all the same: that somebody tried is what an audit wants to know.
@@ -107,6 +108,8 @@ export interface CallerExecution {
   readonly signal?: AbortSignal | undefined;
   readonly onOutput?: ((event: OutputEvent) => void) | undefined;
   readonly onNetwork?: ((event: NetworkEvent) => void) | undefined;
+  /** Called for what the code installs. */
+  readonly onInstall?: OnInstall | undefined;
 }
 
 /** Runs code in a principal's workspace and with its packages; nothing is recorded. */
@@ -136,12 +139,25 @@ export async function executeFor(
       if (!principal.scopes.has("packages")) {
         throw new ClientError(403, "missing_scope", 'This API key lacks the scope "packages"');
       }
-      return await packages.installWhileRunning(principal.id, baseOf(execution.environment), requirements);
+      const { environment, onInstall } = execution;
+      return await packages.installWhileRunning(principal.id, baseOf(environment), requirements, onInstall);
     },
   };
   if (execution.session !== undefined) return await sessions.execute(execution.session, request);
   using workspace = execution.files === "none" ? null : workspaces.of(principal.id).forExecution();
   return await engine.execute({ ...request, workspace: workspace ?? undefined });
+}
+
+/** Puts on record what somebody had installed, or tried to: by request, or from code. */
+export function recordInstall(
+  { securityLog, statistics }: Services,
+  caller: ReturnType<typeof callerOf>,
+  requirement: string,
+  error: string | null,
+): void {
+  if (error === null) statistics.recordPackage(caller.principal);
+  const details = { package: requirement, success: error === null, error };
+  securityLog?.append({ event: "package_install", ...caller, details });
 }
 
 /** @throws {ClientError} 503 if runs have to be recorded and cannot be. */
