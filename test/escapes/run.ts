@@ -21,7 +21,7 @@ const { values, positionals } = parseArgs({
 });
 const scoresFile = path.join(SCORES_DIR, "escapes.jsonl");
 rmSync(scoresFile, { force: true });
-const vitest = fileURLToPath(import.meta.resolve("vitest/vitest.mjs"));
+const vitest = fileURLToPath(new URL("vitest.mjs", import.meta.resolve("vitest/package.json")));
 const child = spawn(process.execPath, [vitest, "run", "test/escapes", "test/isolation", ...positionals], {
   stdio: "inherit",
   env: {

@@ -9,6 +9,7 @@ import type { Attack } from "./attack.ts";
 import { Bait } from "./target.ts";
 
 const TIMEOUT_MS = 5000;
+const REPLY = '{"text":';
 
 /** Runs attacks in Pyodide as it comes, each on the same bait as the server's. A process that one has ruined is replaced. */
 export class Stock {
@@ -35,10 +36,20 @@ export class Stock {
     const lines = await this.#start();
     this.#process?.stdin?.write(`${JSON.stringify({ code, context: { ...prize, ...context } })}\n`);
     const timer = setTimeout(() => this.#process?.kill("SIGKILL"), TIMEOUT_MS);
-    const { value } = await lines.next();
+    let text = "";
+    for (;;) {
+      const { value } = await lines.next();
+      if (value === undefined) {
+        await this.#end();
+        break;
+      }
+      // What a command of the host printed comes between.
+      const line = String(value);
+      const at = line.indexOf(REPLY);
+      text += line;
+      if (at >= 0) break;
+    }
     clearTimeout(timer);
-    if (value === undefined) await this.#end();
-    const text: string = value === undefined ? "" : JSON.parse(value).text;
     const seen = this.#bait.takeConnections() > 0 || existsSync(marker) || text.includes(this.#bait.secret);
     return seen || (proof === "reply" && text.includes(won));
   }

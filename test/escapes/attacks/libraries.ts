@@ -21,7 +21,7 @@ const data = (text: string) => `(data (global.get $base) ${JSON.stringify(text)}
 const passName = (name: string, type = "(param i32)") => `(import "env" "${name}" (func $f ${type}))`;
 
 const MODULES: Readonly<Record<string, string>> = {
-  EM_JS: `(module ${memory} (global (export "__em_js__pwn") i32 (i32.const 0)) ${data(`(void)<::>{ ${WRITE} }`)}
+  EM_JS: `(module ${memory} (global (export "__em_js__pwn") i32 (i32.const 0)) ${data(`(void)<::>{}; ${WRITE}`)}
     (func (export "pwn")))`,
   "EM_JS with an escape in its argument list": `(module ${memory} (global (export "__em_js__pwn") i32 (i32.const 0))
     ${data(`(int a=${WRITE})<::>{ return a }`)} (func (export "pwn")))`,
