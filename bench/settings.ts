@@ -19,12 +19,16 @@ export const BENCH = {
 export const PYTHON =
   process.env.BENCH_PYTHON ?? ["/usr/bin/python3", "/usr/local/bin/python3"].find(existsSync) ?? "python3";
 
-/** Our server as `npm start` runs it, on a free port and with data of its own. The queue is longer than all connections. */
-export const OURS = { args: ["src/cli.ts", "serve"], env: { PORT: "0", LOG_LEVEL: "info", DATA_DIR: dataDir() } };
+const DATA_DIR = path.join(os.tmpdir(), `pyodide-express-bench-${process.pid}`);
 
-function dataDir(): string {
-  return path.join(os.tmpdir(), `pyodide-express-bench-${process.pid}`);
-}
+/**
+ * Our server as `npm start` runs it, with workspaces, logs and statistics; on a free port, with data of its own. The environment is
+ * the standard library, which is what the peers have.
+ */
+export const OURS = {
+  args: ["src/cli.ts", "serve"],
+  env: { PORT: "0", DATA_DIR, PYODIDE_PACKAGES: "none", PACKAGE_INDEX_URL: "none" },
+};
 
 export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);

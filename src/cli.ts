@@ -9,6 +9,7 @@ import { loadConfig } from "./config.ts";
 import { doctor } from "./doctor.ts";
 import { ClientError, StartupError } from "./errors.ts";
 import { executeBody, parseBody } from "./http/validation.ts";
+import { openNetwork } from "./network/network-proxy.ts";
 import { openEnvironments, openHost, startRuntime, startServer } from "./server.ts";
 
 const STOP_GRACE_MS = 10_000;
@@ -65,8 +66,10 @@ async function run(args: string[]): Promise<number> {
   });
   const code = await readCode(file);
   const config = { ...loadConfig(), POOL_SIZE: 1 };
+  const proxy = openNetwork(config);
   const runtime = await startRuntime(config, createLogger("warn"));
   try {
+    using network = proxy.open("cli");
     const result = await runtime.engine.execute({
       code,
       environment: runtime.environments.defaultName,
@@ -75,6 +78,7 @@ async function run(args: string[]): Promise<number> {
       stdin: file !== "-" && !process.stdin.isTTY ? await text(process.stdin) : "",
       timeoutMs: timeoutMs ?? config.EXECUTION_TIMEOUT_MS,
       principal: "cli",
+      network,
       onOutput: (event) => {
         if (event.type === "stdout") process.stdout.write(event.content);
         if (event.type === "stderr") process.stderr.write(event.content);

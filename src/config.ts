@@ -38,6 +38,25 @@ export const SETTINGS = {
   MAX_FILE_SIZE: setting(integer(1), String(10 * 1024 * 1024), "largest upload, bytes"),
   WORKSPACE_MAX_MB: setting(integer(1, 65_536), "256", "largest workspace of one principal, MiB"),
   WORKSPACE_MAX_FILES: setting(integer(1), "10000", "most files in one workspace"),
+  SESSION_DURABILITY: setting(
+    z.enum(["after-reply", "commit"]),
+    "after-reply",
+    "`commit`: a session's reply is sent when its state is stored; `after-reply`: it is stored before its next execution",
+  ),
+  SESSION_TTL_S: setting(
+    integer(1, 315_360_000),
+    "86400",
+    "a session that names no ttl ends when unused for so long, s",
+  ),
+  SESSION_MAX_MB: setting(integer(1, 4096), "128", "largest stored state of one session, files included, MiB"),
+  SESSIONS_PER_PRINCIPAL: setting(integer(1), "1000", "most sessions of one principal"),
+  SESSION_STORE_MAX_MB: setting(integer(1), "10240", "most that all sessions may take on this disk, MiB"),
+  SESSION_LEASE_MS: setting(
+    integer(1000, 600_000),
+    "10000",
+    "with Redis: a server silent for so long has lost its sessions to the others, ms",
+  ),
+  REDIS_URL: setting(text, "", "Redis or Valkey that servers share sessions through; empty: sessions on this disk"),
   CORS_ORIGIN: setting(text, "", "allowed origins, comma separated; empty: `*` while authentication is off, else none"),
   TRUST_PROXY: setting(text, "", "addresses or count of reverse proxies whose X-Forwarded-For is believed"),
   API_KEYS: setting(
@@ -56,6 +75,16 @@ export const SETTINGS = {
   AUDIT_REQUIRED: setting(flag, "false", "refuse to run code while the security log cannot be written"),
   POOL_SIZE: setting(integer(0, 1024), "0", "warm sandboxes; 0: one for each core"),
   QUEUE_LIMIT: setting(integer(0), "256", "executions that may wait for a sandbox before 429"),
+  PRINCIPAL_MAX_CONCURRENCY: setting(
+    integer(0),
+    "0",
+    "executions of one principal that run at a time; 0: all sandboxes but one where several have keys, else all",
+  ),
+  PRINCIPAL_MAX_QUEUED: setting(
+    integer(0),
+    "0",
+    "executions of one principal that may wait; 0: half of QUEUE_LIMIT where several have keys, else all",
+  ),
   EXECUTION_TIMEOUT_MS: setting(integer(1, 300_000), "30000", "timeout of a request that names none, ms"),
   SANDBOX_MEMORY_MB: setting(integer(64, 4096), "512", "most WebAssembly memory of one sandbox, MiB"),
   SANDBOX_MAX_EXECUTIONS: setting(integer(1), "100000", "replace a sandbox after this many executions"),
@@ -78,7 +107,16 @@ export const SETTINGS = {
     "false",
     "a package of an environment that cannot be had is an error, not a warning",
   ),
-  NETWORK_ALLOW: setting(list, "", "hosts user code may reach, comma separated, `*.` for subdomains; empty: none"),
+  NETWORK_ALLOW: setting(
+    list,
+    "",
+    "hosts user code may reach over HTTP, comma separated, with `*.` for subdomains and `:port` for other ports; empty: none",
+  ),
+  NETWORK_ALLOW_PRIVATE: setting(flag, "false", "hosts of NETWORK_ALLOW may have private and loopback addresses, too"),
+  NETWORK_TIMEOUT_MS: setting(integer(1, 300_000), "30000", "give up on a silent host after this time, ms"),
+  NETWORK_MAX_REQUEST_MB: setting(integer(1, 32), "10", "largest body user code may send, MiB"),
+  NETWORK_MAX_RESPONSE_MB: setting(integer(1, 1024), "64", "largest body user code may receive, MiB"),
+  NETWORK_MAX_OPEN: setting(integer(1, 1024), "16", "requests of one principal at a time"),
 } as const satisfies Record<string, Setting<unknown>>;
 
 type Raw = { [K in keyof typeof SETTINGS]: (typeof SETTINGS)[K] extends Setting<infer T> ? T : never };

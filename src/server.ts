@@ -9,9 +9,11 @@ import { Statistics } from "./audit/statistics.ts";
 import type { Config } from "./config.ts";
 import { Engine } from "./engine/engine.ts";
 import { SandboxPool } from "./engine/pool.ts";
+import { Sessions } from "./engine/sessions.ts";
 import { ArchiveReader } from "./environments/archive-reader.ts";
-import { Environments, loadDefinitions } from "./environments/environments.ts";
-import { ImageCache } from "./environments/image-cache.ts";
+import { denoCache } from "./environments/deno-cache.ts";
+import { Environments, loadDefinitions, STDLIB } from "./environments/environments.ts";
+import { ImageCache, unusableCache } from "./environments/image-cache.ts";
 import { PackageSetBuilder } from "./environments/package-set.ts";
 import { createPackageSources } from "./environments/package-sources.ts";
 import { PackageStore } from "./environments/package-store.ts";
@@ -20,12 +22,30 @@ import { Remote } from "./environments/remote.ts";
 import { WheelStore } from "./environments/wheel-store.ts";
 import { StartupError } from "./errors.ts";
 import { createApp } from "./http/app.ts";
-import { checkBinding } from "./http/authentication.ts";
+import { checkBinding, parseApiKeys } from "./http/authentication.ts";
 import { CallerPackages } from "./http/caller-packages.ts";
+import { openNetwork } from "./network/network-proxy.ts";
 import { assertIsolation, detectIsolation, type IsolationReport } from "./sandbox/isolation.ts";
 import { GUEST_DIR, PYODIDE_DIR } from "./sandbox/launch.ts";
 import { Sandbox, type SandboxOptions } from "./sandbox/sandbox.ts";
+import { DiskSessions } from "./store/disk-sessions.ts";
+import { RedisSessions } from "./store/redis-sessions.ts";
+import type { SessionStore } from "./store/session-store.ts";
 import { WorkspaceStore } from "./store/workspaces.ts";
+
+/**
+ * How long a client may take to send, ms, looked at every `connectionsCheckingInterval`. A client that sends a byte now and then is
+ * ended all the same; one that only reads (a stream of events, a long execution) is not, for its request has arrived.
+ */
+const HTTP_LIMITS = {
+  headersTimeout: 15_000,
+  requestTimeout: 120_000,
+  keepAliveTimeout: 10_000,
+  connectionsCheckingInterval: 2_000,
+  maxHeaderSize: 16 * 1024,
+};
+/** Half of the descriptors that a process commonly may have, 4096 or more with Node's own raising of the limit. */
+const MAX_CONNECTIONS = 2_000;
 
 export interface RunningServer {
   /** `http://127.0.0.1:3000` */
@@ -47,14 +67,21 @@ export interface Runtime {
 /**
  * How a sandbox process is started on this host; the operating system's layers are tried out, not assumed.
  *
- * @throws {StartupError} if a layer that ISOLATION_REQUIRED names does not work here.
+ * @throws {StartupError} if the cache folder cannot be made, or a layer that ISOLATION_REQUIRED names does not work here.
  */
 export async function openHost(config: Config): Promise<Omit<SandboxOptions, "guest">> {
   // Made here, since only what exists can be made visible inside.
-  await mkdir(config.CACHE_DIR, { recursive: true }).catch(() => {});
+  await mkdir(config.CACHE_DIR, { recursive: true }).catch((cause) => {
+    throw unusableCache(config.CACHE_DIR, cause);
+  });
   const isolation = await detectIsolation(config, { readOnlyPaths: [GUEST_DIR, PYODIDE_DIR, config.CACHE_DIR] });
   assertIsolation(isolation, config);
-  return { memoryMb: config.SANDBOX_MEMORY_MB, startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS, isolation };
+  return {
+    memoryMb: config.SANDBOX_MEMORY_MB,
+    startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS,
+    isolation,
+    denoDir: null,
+  };
 }
 
 /** Package sources, and the environments that are made from them; nothing is built yet. */
@@ -64,16 +91,13 @@ export async function openEnvironments(config: Config, logger: Logger, host: Omi
   const wheels = new WheelStore(path.join(config.DATA_DIR, "packages"), remote);
   const sources = await createPackageSources(config, { lock, remote, store: wheels });
   const sets = new PackageSetBuilder(path.join(config.CACHE_DIR, "archives"), { store: wheels, lock });
+  const images = new ImageCache({ cacheDir: config.CACHE_DIR, host, onProgress: (message) => logger.info(message) });
   const environments = new Environments({
     definitions: await loadDefinitions(config),
     sources,
     python: lock.python,
     sets,
-    images: new ImageCache({
-      cacheDir: config.CACHE_DIR,
-      host,
-      onProgress: (message) => logger.info(message),
-    }),
+    images,
     cacheDir: config.CACHE_DIR,
     sourcesFingerprint: await fingerprintSources(config),
     strict: config.ENVIRONMENT_STRICT,
@@ -82,7 +106,7 @@ export async function openEnvironments(config: Config, logger: Logger, host: Omi
   });
   const folder = path.join(config.DATA_DIR, "packages", "principals");
   const store = new PackageStore({ folder, sources, python: lock.python, wheels, sets });
-  return { environments, store, close: () => remote.close() };
+  return { environments, images, store, close: () => remote.close() };
 }
 
 /**
@@ -92,28 +116,29 @@ export async function openEnvironments(config: Config, logger: Logger, host: Omi
  */
 export async function startRuntime(config: Config, logger: Logger): Promise<Runtime> {
   const host = await openHost(config);
-  const { environments, store, close } = await openEnvironments(config, logger, host);
+  const { environments, images, store, close } = await openEnvironments(config, logger, host);
   await environments.prepare();
+  const guestOf = (name: string) => ({
+    snapshotPath: environments.get(name).snapshotPath,
+    environment: environments.get(name).guest,
+    preload: [],
+    maxHeapBytes: config.SANDBOX_MAX_HEAP_MB * 1024 * 1024,
+    hashCheckpoint: false,
+  });
+  const denoDir = await denoCache({
+    cacheDir: config.CACHE_DIR,
+    key: await images.runtimeKey(),
+    sandbox: { ...host, guest: guestOf(STDLIB) },
+  });
 
   const pool = new SandboxPool({
     size: config.POOL_SIZE,
     queueLimit: config.QUEUE_LIMIT,
+    ...principalShares(config),
     maxExecutions: config.SANDBOX_MAX_EXECUTIONS,
     maxAgeMs: config.SANDBOX_MAX_AGE_MS,
     environment: environments.defaultName,
-    start: (name) => {
-      const { snapshotPath, guest } = environments.get(name);
-      return Sandbox.start({
-        guest: {
-          snapshotPath,
-          environment: guest,
-          preload: [],
-          maxHeapBytes: config.SANDBOX_MAX_HEAP_MB * 1024 * 1024,
-          hashCheckpoint: false,
-        },
-        ...host,
-      });
-    },
+    start: (name) => Sandbox.start({ ...host, denoDir, guest: guestOf(name) }),
   });
   pool.on("ready", (sandbox) => logger.debug({ pid: sandbox.pid, bootMs: sandbox.bootMs }, "sandbox ready"));
   pool.on("startFailed", (error) => logger.error({ err: error }, "a sandbox could not be started; trying again"));
@@ -156,10 +181,24 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   if (securityLog === null && config.AUDIT_REQUIRED) {
     throw new StartupError("AUDIT_REQUIRED is set, but LOG_DIR is `none`: there would be no security log.");
   }
+  const store = stack.adopt(await openSessionStore(config, logger), async (store) => await store.close());
+  const network = openNetwork(config);
   const runtime = await startRuntime(config, logger);
   let graceMs = 0;
   stack.defer(async () => await runtime.stop(graceMs));
   const { engine, environments, packages, isolation } = runtime;
+  const sessions = new Sessions({
+    pool: engine.pool,
+    store,
+    identityOf: (name) => environments.get(name).image.sha256,
+    durability: config.SESSION_DURABILITY,
+    defaultTtlMs: config.SESSION_TTL_S * 1000,
+    maxBytes: config.SESSION_MAX_MB * 2 ** 20,
+    maxOfPrincipal: config.SESSIONS_PER_PRINCIPAL,
+    files: { maxBytes: config.WORKSPACE_MAX_MB * 2 ** 20, maxFiles: config.WORKSPACE_MAX_FILES },
+    onError: (error, session) => logger.error({ err: error, session }, "a session could not be looked after"),
+  });
+  stack.defer(async () => await sessions.stop(graceMs));
   const metrics = new Metrics({
     queueDepth: () => engine.pool.status().queued,
     sandboxes: () => {
@@ -175,8 +214,10 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     config,
     logger,
     engine,
+    sessions,
     workspaces,
     packages,
+    network,
     securityLog,
     statistics,
     metrics,
@@ -201,7 +242,8 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
       }),
     },
   });
-  const http = createServer(app);
+  const http = createServer(HTTP_LIMITS, app);
+  http.maxConnections = MAX_CONNECTIONS;
   await listen(http, config);
   const { address, port, family } = http.address() as AddressInfo;
   const running = stack.move();
@@ -216,6 +258,33 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
       http.closeAllConnections();
       await closed;
     },
+  };
+}
+
+async function openSessionStore(config: Config, logger: Logger): Promise<SessionStore> {
+  if (config.REDIS_URL !== "") {
+    return new RedisSessions({
+      url: config.REDIS_URL,
+      leaseMs: config.SESSION_LEASE_MS,
+      onConnection: (connected, reason) => {
+        if (connected) logger.info("Redis can be reached.");
+        else logger.error({ reason }, "Redis cannot be reached; trying again.");
+      },
+    });
+  }
+  return await DiskSessions.open({
+    directory: path.join(config.DATA_DIR, "sessions"),
+    maxBytes: config.SESSION_STORE_MAX_MB * 2 ** 20,
+  });
+}
+
+/** How much of the pool one principal may have. Nobody needs to be kept from taking all of what is theirs alone. */
+function principalShares(config: Config): { maxPerPrincipal: number; maxQueuedPerPrincipal: number } {
+  const { POOL_SIZE, QUEUE_LIMIT, PRINCIPAL_MAX_CONCURRENCY, PRINCIPAL_MAX_QUEUED } = config;
+  const isShared = new Set(parseApiKeys(config).map(({ principal }) => principal.id)).size > 1;
+  return {
+    maxPerPrincipal: PRINCIPAL_MAX_CONCURRENCY || (isShared ? Math.max(1, POOL_SIZE - 1) : POOL_SIZE),
+    maxQueuedPerPrincipal: PRINCIPAL_MAX_QUEUED || (isShared ? Math.ceil(QUEUE_LIMIT / 2) : QUEUE_LIMIT),
   };
 }
 

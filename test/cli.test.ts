@@ -1,12 +1,13 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { mkdtempSync } from "node:fs";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import os from "node:os";
 import path from "node:path";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { TEST_CACHE_DIR } from "./support/config.ts";
 
 const CLI = fileURLToPath(new URL("../src/cli.ts", import.meta.url));
@@ -24,11 +25,30 @@ interface Outcome {
   readonly stderr: string;
 }
 
+const running = new Set<ChildProcess>();
+afterEach(() => {
+  for (const child of running) child.kill("SIGKILL");
+});
+
+/** Starts a command with data of its own, and without the sources of packages that it could only wait for here. */
 function start(args: readonly string[], env: Record<string, string> = {}): ChildProcess {
-  return spawn(process.execPath, [CLI, ...args], {
+  const dataDir = mkdtempSync(path.join(dir, "data-"));
+  const child = spawn(process.execPath, [CLI, ...args], {
     stdio: ["pipe", "pipe", "pipe"],
-    env: { PATH: process.env.PATH, DATA_DIR: dir, CACHE_DIR: TEST_CACHE_DIR, POOL_SIZE: "1", ...env },
+    env: {
+      PATH: process.env.PATH,
+      DATA_DIR: dataDir,
+      CACHE_DIR: TEST_CACHE_DIR,
+      POOL_SIZE: "1",
+      PYODIDE_PACKAGES: "none",
+      PYODIDE_INDEX_URL: dataDir,
+      PACKAGE_INDEX_URL: "none",
+      ...env,
+    },
   });
+  running.add(child);
+  child.once("close", () => running.delete(child));
+  return child;
 }
 
 /** Runs a command to its end. */
@@ -41,6 +61,32 @@ async function cli(args: readonly string[], env: Record<string, string> = {}, st
     once(child, "close"),
   ]);
   return { code, stdout, stderr };
+}
+
+function listening(child: ChildProcess): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let said = "";
+    const read = (chunk: string) => {
+      said += chunk;
+      const [url] = /http:\/\/[\d.:]+/.exec(said) ?? [];
+      if (url) resolve(url);
+    };
+    child.stdout?.setEncoding("utf8").on("data", read);
+    child.stderr?.setEncoding("utf8").on("data", read);
+    child.once("close", () => reject(new Error(said)));
+  });
+}
+
+async function descendants(pid: number): Promise<number[]> {
+  const children = await readFile(`/proc/${pid}/task/${pid}/children`, "utf8");
+  const pids = children.trim().split(" ").filter(Boolean).map(Number);
+  return [...pids, ...(await Promise.all(pids.map(descendants))).flat()];
+}
+
+/** One that has ended and waits to be reaped by whoever inherited it does not run. */
+async function isRunning(pid: number): Promise<boolean> {
+  const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => null);
+  return stat !== null && !/\) [ZX] /.test(stat);
 }
 
 async function script(name: string, code: string): Promise<string> {
@@ -151,7 +197,7 @@ describe("doctor", () => {
       /^python +3\.\d+/m,
       /^sandbox +ready in \d+ ms$/m,
       /^image +.*SHA-256/m,
-      /^isolation +.*deno/m,
+      /^isolation: [\w-]+ +(not )?active: /m,
     ]) {
       expect(stdout).toMatch(row);
     }
@@ -162,37 +208,25 @@ describe("doctor", () => {
     const file = await script("not-a-folder", "");
     const { code, stdout } = await cli(["doctor"], { CACHE_DIR: path.join(file, "cache") });
     expect(code).toBe(1);
-    expect(stdout).toMatch(/^image +FAILED: The cache folder .* cannot be written \(ENOTDIR\)/m);
+    expect(stdout).toMatch(/^sandbox +FAILED: The cache folder .* cannot be written \(ENOTDIR\)/m);
   });
 });
 
 describe("serve", () => {
   test("serves until SIGTERM, then ends with 0 and leaves no sandbox behind", async () => {
     const child = start(["serve"], { PORT: "0" });
-    const log = text(child.stdout as NodeJS.ReadableStream);
-    const url = await new Promise<string>((resolve) => {
-      let said = "";
-      child.stderr?.setEncoding("utf8").on("data", (chunk: string) => {
-        said += chunk;
-        const [found] = /http:\/\/[^"\s]+/.exec(said) ?? [];
-        if (found) resolve(found);
-      });
-    });
+    const url = await listening(child);
     const response = await fetch(`${url}/api/execute-raw`, {
       method: "POST",
       headers: { "content-type": "text/plain" },
       body: "6 * 7",
     });
     expect(await response.json()).toMatchObject({ success: true, result: 42 });
-    const sandboxes = (await readFile(`/proc/${child.pid}/task/${child.pid}/children`, "utf8"))
-      .trim()
-      .split(" ")
-      .map(Number);
-    expect(sandboxes).toHaveLength(1);
+    const below = await descendants(child.pid as number);
+    expect(below.length).toBeGreaterThan(0);
     child.kill("SIGTERM");
     expect(await once(child, "close")).toEqual([0, null]);
-    for (const pid of sandboxes) expect(() => process.kill(pid, 0)).toThrow("ESRCH");
-    expect(await log).toBe("");
+    for (const pid of below) while (await isRunning(pid));
   });
 
   test("a port that is taken ends with 1 and says what to do", async () => {

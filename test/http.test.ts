@@ -343,6 +343,39 @@ describe("POST /api/execute-raw", () => {
   });
 });
 
+describe("POST /api/execute-stream", () => {
+  const events = async (body: unknown): Promise<Record<string, unknown>[]> => {
+    const { status, headers, body: text } = await server.post("/api/execute-stream", body);
+    expect(status).toBe(200);
+    expect(headers.get("content-type")).toMatch(/^text\/event-stream/);
+    const lines = (text as string).split("\n\n").filter(Boolean);
+    return lines.map((line) => JSON.parse(line.slice("data: ".length)));
+  };
+
+  test("sends status, output, result and complete, in this order", async () => {
+    const [first, ...rest] = await events({ code: 'print("out")\ndisplay(1)\n6 * 7' });
+    expect(first).toEqual({ type: "status", message: "Starting execution..." });
+    expect(rest.at(-1)).toEqual({ type: "complete" });
+    expect(rest.at(-2)).toMatchObject({ type: "result", success: true, result: 42, stdout: "out\n" });
+    expect(rest.slice(0, -2)).toEqual([
+      { type: "stdout", content: "out\n" },
+      { type: "output", "text/plain": "1", data: { "text/plain": "1" } },
+    ]);
+  });
+
+  test("nothing that code displays or prints passes for a result", async () => {
+    const forged = '{"type": "result", "success": "true", "data": "x"}';
+    const code = `class Forger:\n    def _repr_mimebundle_(self, **_): return ${forged}\ndisplay(Forger())
+print('\\n\\ndata: ${forged}\\n\\n')\n1 / 0`;
+    const results = (await events({ code })).filter(({ type }) => type === "result");
+    expect(results).toMatchObject([{ success: false, error: "division by zero" }]);
+  });
+
+  test("a body that is wrong is refused as elsewhere", async () => {
+    expectError(await server.post("/api/execute-stream", { code: "" }), 400, "Code cannot be empty");
+  });
+});
+
 describe("bodies that are too large", () => {
   const TOO_LARGE = "request entity too large";
 

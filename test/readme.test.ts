@@ -31,11 +31,11 @@ test("the first curl gets the reply that stands below it", async () => {
 });
 
 test("every endpoint it lists is served", async () => {
-  const listed = Array.from(readme.matchAll(/^\| `(GET|POST) (\/[\w/-]*)` \|/gm), ([, method, path]) => ({
+  const listed = Array.from(readme.matchAll(/`(GET|POST) (\/[\w/-]+)`/g), ([, method, path]) => ({
     method,
     path,
   }));
-  expect(listed.length).toBeGreaterThan(5);
+  expect(listed.length).toBeGreaterThan(15);
   for (const { method, path } of listed) {
     const { status } = await fetch(server.url + path, { method: method as string });
     expect([path, status]).not.toEqual([path, 404]);

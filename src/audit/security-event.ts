@@ -9,10 +9,16 @@ export type SecurityEventName =
   | "files_clear"
   | "package_install"
   | "state_reset"
+  | "session_create"
+  | "session_delete"
   | "statistics_clear"
   | "auth_failure"
   | "access_denied"
   | "rate_limited"
+  /** User code asked a host for something through the server. */
+  | "network_request"
+  /** It asked for what NETWORK_ALLOW, or the rules for addresses and requests, do not permit. */
+  | "network_refused"
   /** A line that was being written when the server died was cut off; `details.torn` is what there was of it. */
   | "log_recovered"
   /** Lines were changed, removed or added by somebody else; `verifySecurityLog` names the first. */

@@ -71,7 +71,7 @@ export function toJob(request: ExecutionRequest): Omit<Job, "mode" | "reseed" | 
         if (content !== "") onOutput({ type: stream, content });
       }),
     onDisplay: onOutput && ((bundle) => onOutput({ type: "output", bundle })),
-    onCall: async (operation, argument) => {
+    onCall: async (operation, argument, signal) => {
       if (operation === "read-file" && workspace && typeof argument === "string") {
         return { value: null, body: await workspace.read(argument) };
       }
@@ -85,6 +85,9 @@ export function toJob(request: ExecutionRequest): Omit<Job, "mode" | "reseed" | 
         const archive = await request.installPackages(argument);
         if (archive) remember(archive);
         return { value: archive?.listing ?? null };
+      }
+      if (operation.startsWith("http-") && request.network) {
+        return await request.network.call(operation, argument, signal);
       }
       throw new ClientError(400, "unknown_operation", `the sandbox does not offer ${JSON.stringify(operation)} here`);
     },

@@ -19,6 +19,21 @@ export interface PackageArchive {
   read(offset: number, length: number): Uint8Array;
 }
 
+/** What the host answers when user code asks it for something: JSON, and bytes. */
+export interface HostAnswer {
+  readonly value: unknown;
+  readonly body?: Uint8Array;
+}
+
+/** HTTP on behalf of user code; `network/network-session.ts` has its operations. */
+export interface ExecutionNetwork {
+  /**
+   * @param operation begins with `http-`.
+   * @param signal aborted when the execution is stopped; the answer then comes at once.
+   */
+  call(operation: string, argument: unknown, signal: AbortSignal): Promise<HostAnswer>;
+}
+
 /** One piece of Python to run. */
 export interface ExecutionRequest {
   readonly code: string;
@@ -35,6 +50,8 @@ export interface ExecutionRequest {
   readonly packages?: PackageArchive | undefined;
   /** What `micropip.install` does; resolves with all packages that are there from then on. */
   readonly installPackages?: ((requirements: readonly string[]) => Promise<PackageArchive | null>) | undefined;
+  /** Default: none. Whoever gives it ends it. */
+  readonly network?: ExecutionNetwork | undefined;
   /** Aborting it (the client went away) stops the execution. */
   readonly signal?: AbortSignal | undefined;
   /** Called when a sandbox is there and the code is about to run: from then on what happens is a result. */
@@ -60,4 +77,16 @@ export interface ExecutionResult {
   /** ms that the code ran, without waiting in the queue. */
   readonly executionTimeMs: number;
   readonly truncated: boolean;
+  /** Where it ran in a session. */
+  readonly session?: SessionNote;
+}
+
+/** What became of a session. */
+export interface SessionNote {
+  readonly id: string;
+  /** The session is not as the execution, or the one before it, left it; `reason` says as what and why. */
+  readonly restored?: boolean;
+  readonly reason?: string;
+  /** Why it cannot be stored as it is. */
+  readonly pinned?: string;
 }

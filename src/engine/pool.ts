@@ -12,6 +12,9 @@ export interface PoolOptions {
   readonly size: number;
   /** Most that may wait for one. */
   readonly queueLimit: number;
+  /** Most that one principal may have running, and waiting; default: all there is. */
+  readonly maxPerPrincipal?: number;
+  readonly maxQueuedPerPrincipal?: number;
   /** Replace a sandbox that has run this many executions, or is this old. */
   readonly maxExecutions: number;
   readonly maxAgeMs: number;
@@ -20,17 +23,28 @@ export interface PoolOptions {
   readonly start: (environment: string) => Promise<Sandbox>;
 }
 
-type SlotState = "starting" | "idle" | "busy" | "failed";
+/** `clearing`: an idle sandbox forgets the session it held. */
+type SlotState = "starting" | "idle" | "busy" | "clearing" | "failed";
+
+/** A session that a sandbox holds. */
+interface Resident {
+  /** Names the session in one state; what the last user gave. */
+  readonly key: string;
+  /** It exists nowhere else. */
+  pinned: boolean;
+}
 
 interface Slot {
   environment: string;
   state: SlotState;
   sandbox: Sandbox | null;
+  resident: Resident | null;
   idleSince: number;
   failures: number;
 }
 
 interface Waiting {
+  readonly principal: string;
   readonly environment: string;
   readonly resolve: (slot: Slot) => void;
   readonly reject: (error: Error) => void;
@@ -41,6 +55,8 @@ export interface PoolStatus {
   readonly idle: number;
   readonly busy: number;
   readonly starting: number;
+  /** Idle, and holding a session that may want it again. */
+  readonly resident: number;
   readonly failed: number;
   readonly queued: number;
   readonly queueLimit: number;
@@ -56,21 +72,47 @@ interface PoolEvents {
   startFailed: [error: Error];
   discarded: [reason: string];
   rewound: [];
+  /** A sandbox no longer holds a session. */
+  evicted: [key: string];
 }
 
 /** A sandbox that is the caller's alone until `use`'s callback has ended. */
-export type UseSandbox<T> = (sandbox: Sandbox) => Promise<T>;
+export type UseSandbox<T> = (sandbox: Sandbox, loan: Loan) => Promise<T>;
+
+export interface Loan {
+  /** The sandbox still holds the session that was asked for. If false, it is pristine. */
+  readonly isResident: boolean;
+  /** The sandbox has the session `key` on it now, and may keep it until somebody else waits for a sandbox. */
+  keep(key: string): void;
+  /** What the sandbox holds cannot be had back: it is the last to be taken. */
+  pin(): void;
+  /** Resolves when the sandbox has been given back. */
+  readonly returned: Promise<void>;
+}
+
+export interface UseOptions {
+  readonly environment: string;
+  readonly principal: string;
+  readonly signal: AbortSignal | undefined;
+  /** Key of a session that a sandbox may still hold. */
+  readonly resident?: string;
+}
 
 /**
  * Keeps sandboxes warm and lends each to one execution at a time.
  *
  * A sandbox comes back when it has rewound itself; one that must not be used again, has ended, or has served long enough is
  * replaced at once. A sandbox of one environment makes room for one of another only when somebody waits for that.
+ *
+ * A sandbox may keep the session it ran until somebody waits: then the one unused for longest forgets its session. Those
+ * whose session is pinned come last, when there is no other sandbox to wait for.
  */
 export class SandboxPool extends EventEmitter<PoolEvents> {
   readonly #options: PoolOptions;
   readonly #slots: Slot[];
   readonly #queue: FairQueue<Waiting>;
+  /** Sandboxes that each principal has now; none of zero. */
+  readonly #inUse = new Map<string, number>();
   readonly #discarded = new Map<string, number>();
   readonly #borrowed = new Set<Promise<unknown>>();
   readonly #starting = new Set<Promise<unknown>>();
@@ -86,6 +128,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
       environment: options.environment,
       state: "starting" as const,
       sandbox: null,
+      resident: null,
       idleSince: 0,
       failures: 0,
     }));
@@ -118,7 +161,8 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
       size: this.#slots.length,
       idle: count("idle"),
       busy: count("busy"),
-      starting: count("starting"),
+      starting: count("starting") + count("clearing"),
+      resident: this.#slots.filter((slot) => slot.state === "idle" && slot.resident !== null).length,
       failed: count("failed"),
       queued: this.#queue.length,
       queueLimit: this.#options.queueLimit,
@@ -139,19 +183,29 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
    * @throws {ClientError} 429 if too many wait already, 503 if the server is stopping.
    * @throws the signal's reason, if it is aborted before a sandbox is free.
    */
-  async use<T>(
-    { environment, principal, signal }: { environment: string; principal: string; signal: AbortSignal | undefined },
-    use: UseSandbox<T>,
-  ): Promise<T> {
+  async use<T>(options: UseOptions, use: UseSandbox<T>): Promise<T> {
     if (this.#stopping) throw new ClientError(503, "stopping", "The server is stopping.", { retryAfterS: 5 });
-    const slot = await this.#acquire(environment, principal, signal);
+    const slot = await this.#acquire(options);
     const sandbox = slot.sandbox as Sandbox;
     this.#executions++;
-    const work = use(sandbox);
+    const isResident = slot.resident !== null;
+    const { promise: returned, resolve: giveBack } = Promise.withResolvers<void>();
+    const work = use(sandbox, {
+      isResident,
+      returned,
+      keep: (key) => {
+        this.#forget(slot);
+        slot.resident = { key, pinned: false };
+      },
+      pin: () => {
+        if (slot.resident) slot.resident.pinned = true;
+      },
+    });
     const done = work.then(
-      () => this.#release(slot, sandbox),
-      () => this.#release(slot, sandbox),
+      () => this.#release(slot, sandbox, options.principal),
+      () => this.#release(slot, sandbox, options.principal),
     );
+    done.then(giveBack, giveBack);
     this.#borrowed.add(done);
     done.finally(() => this.#borrowed.delete(done));
     return await work;
@@ -174,18 +228,39 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     await Promise.allSettled([...this.#borrowed, ...this.#starting]);
   }
 
-  #acquire(environment: string, principal: string, signal: AbortSignal | undefined): Promise<Slot> {
+  /** Whether an idle sandbox still holds the session. */
+  holds(key: string): boolean {
+    return this.#slots.some((slot) => slot.state === "idle" && slot.resident?.key === key);
+  }
+
+  /** Has the sandbox that holds the session forget it. */
+  evict(key: string): void {
+    const slot = this.#slots.find(({ resident }) => resident?.key === key);
+    if (!slot) return;
+    if (slot.state === "idle") void this.#clear(slot);
+    // Else `#release` does, since nothing says any more that it may keep it.
+    else this.#forget(slot);
+  }
+
+  #acquire({ environment, principal, signal, resident }: UseOptions): Promise<Slot> {
     signal?.throwIfAborted();
-    const free = this.#slots.find((slot) => slot.state === "idle" && slot.environment === environment);
-    if (free && this.#queue.length === 0) {
-      free.state = "busy";
-      return Promise.resolve(free);
+    if (this.#mayUse(principal)) {
+      const own = this.#slots.find((slot) => slot.state === "idle" && resident && slot.resident?.key === resident);
+      const free = own ?? (this.#queue.length === 0 ? this.#pristine(environment) : undefined);
+      if (free) {
+        this.#lend(free, principal);
+        return Promise.resolve(free);
+      }
     }
     if (this.#queue.isFull) {
       throw new ClientError(429, "queue_full", "The server is busy. Try again later.", { retryAfterS: 1 });
     }
+    if (this.#queue.lengthOf(principal) >= (this.#options.maxQueuedPerPrincipal ?? Number.POSITIVE_INFINITY)) {
+      const message = "Too many of your executions are waiting. Try again later.";
+      throw new ClientError(429, "principal_queue_full", message, { retryAfterS: 1 });
+    }
     const { promise, resolve, reject } = Promise.withResolvers<Slot>();
-    const waiting: Waiting = { environment, resolve, reject };
+    const waiting: Waiting = { principal, environment, resolve, reject };
     this.#queue.push(principal, waiting);
     const onAbort = () => {
       if (this.#queue.remove(principal, waiting)) reject(signal?.reason);
@@ -200,29 +275,87 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     if (this.#queue.length === 0) return;
     const claimed = new Map<string, number>();
     for (const waiting of [...this.#queue.inOrder()]) {
-      const idle = this.#slots.filter((slot) => slot.state === "idle");
-      const fitting = idle.find((slot) => slot.environment === waiting.environment);
+      if (!this.#mayUse(waiting.principal)) continue;
+      const fitting = this.#pristine(waiting.environment);
       if (fitting) {
         this.#queue.take((other) => other === waiting);
-        fitting.state = "busy";
+        this.#lend(fitting, waiting.principal);
         waiting.resolve(fitting);
         continue;
       }
       const claims = (claimed.get(waiting.environment) ?? 0) + 1;
       claimed.set(waiting.environment, claims);
-      const coming = this.#slots.filter((s) => s.state === "starting" && s.environment === waiting.environment).length;
-      const spare = idle.sort((a, b) => a.idleSince - b.idleSince)[0];
-      if (claims > coming && spare) this.#replace(spare, waiting.environment, "environment");
-      if (idle.length === 0) break;
+      const isComing = ({ state, environment }: Slot) =>
+        (state === "starting" || state === "clearing") && environment === waiting.environment;
+      const spare = this.#spare(waiting.environment);
+      if (claims > this.#slots.filter(isComing).length && spare) {
+        if (spare.environment === waiting.environment) void this.#clear(spare);
+        else this.#replace(spare, waiting.environment, "environment");
+      }
+      if (!this.#slots.some((slot) => slot.state === "idle")) break;
     }
   }
 
-  async #release(slot: Slot, sandbox: Sandbox): Promise<void> {
+  #mayUse(principal: string): boolean {
+    return (this.#inUse.get(principal) ?? 0) < (this.#options.maxPerPrincipal ?? Number.POSITIVE_INFINITY);
+  }
+
+  #lend(slot: Slot, principal: string): void {
+    slot.state = "busy";
+    this.#inUse.set(principal, (this.#inUse.get(principal) ?? 0) + 1);
+  }
+
+  #giveBack(principal: string): void {
+    const left = (this.#inUse.get(principal) ?? 0) - 1;
+    if (left > 0) this.#inUse.set(principal, left);
+    else this.#inUse.delete(principal);
+  }
+
+  #pristine(environment: string): Slot | undefined {
+    return this.#slots.find((slot) => slot.state === "idle" && !slot.resident && slot.environment === environment);
+  }
+
+  /** The idle sandbox that can best be had for `environment`, although it holds a session or is of another one. */
+  #spare(environment: string): Slot | undefined {
+    const everyOneIsPinned = this.#slots.every((slot) => slot.resident?.pinned === true);
+    return this.#slots
+      .filter((slot) => slot.state === "idle" && (everyOneIsPinned || slot.resident?.pinned !== true))
+      .sort((a, b) => {
+        const fit = Number(b.environment === environment) - Number(a.environment === environment);
+        return fit || a.idleSince - b.idleSince;
+      })[0];
+  }
+
+  /** Makes an idle sandbox pristine again. */
+  async #clear(slot: Slot): Promise<void> {
+    const sandbox = slot.sandbox as Sandbox;
+    slot.state = "clearing";
+    this.#forget(slot);
+    const verdict = await sandbox.rewind();
+    if (slot.sandbox === sandbox) this.#settle(slot, sandbox, verdict);
+  }
+
+  #forget(slot: Slot): void {
+    const { resident } = slot;
+    slot.resident = null;
+    if (resident) this.emit("evicted", resident.key);
+  }
+
+  async #release(slot: Slot, sandbox: Sandbox, principal: string): Promise<void> {
     const verdict = await sandbox.idle;
-    if (slot.sandbox !== sandbox) return;
+    this.#giveBack(principal);
+    // Its place has been taken; whoever this principal still has waiting may use another one now.
+    if (slot.sandbox !== sandbox) return this.#dispatch();
+    if (verdict.state === "resident" && slot.resident === null) await this.#clear(slot);
+    else this.#settle(slot, sandbox, verdict);
+  }
+
+  /** What becomes of a sandbox that has nothing to do. */
+  #settle(slot: Slot, sandbox: Sandbox, verdict: Verdict): void {
     if (verdict.state === "pristine") this.emit("rewound");
     const reason = this.#retirement(sandbox, verdict);
-    if (reason === null) {
+    if (reason === null || (slot.resident?.pinned && verdict.state === "resident")) {
+      if (verdict.state === "pristine") this.#forget(slot);
       slot.state = "idle";
       slot.idleSince = Date.now();
       this.#dispatch();
@@ -242,6 +375,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
 
   #replace(slot: Slot, environment: string, reason: string): void {
     this.#count(reason);
+    this.#forget(slot);
     slot.sandbox?.kill(reason);
     slot.sandbox = null;
     slot.environment = environment;

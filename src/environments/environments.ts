@@ -59,6 +59,11 @@ export const DEFAULT = "default";
 /** Between a base's name and the hash of what was installed on top of it. No definition's name has it. */
 const DERIVED_SEPARATOR = "+";
 
+/** The definition that an environment is, or is derived from. */
+export function baseOf(name: string): string {
+  return name.split(DERIVED_SEPARATOR, 1)[0] as string;
+}
+
 /** Global names that users of these packages expect. */
 const ALIASES: Readonly<Record<string, readonly string[]>> = {
   numpy: ["np", "numpy"],
@@ -165,6 +170,10 @@ export class Environments {
     if (environment) return environment;
     const names = this.list().map((other) => other.name);
     throw badRequest("unknown_environment", `Unknown environment "${name}". Available: ${names.join(", ")}.`);
+  }
+
+  has(name: string): boolean {
+    return this.#ready.has(name);
   }
 
   base(name: string): BaseEnvironment {
@@ -296,13 +305,17 @@ export class Environments {
     for (const [module, reason] of Object.entries(image.failedImports)) {
       warnings.push(`In the environment "${name}" ${module} cannot be imported: ${reason}`);
     }
+    for (const [part, reason] of Object.entries(image.unfit)) {
+      warnings.push(`The image of the environment "${name}" goes without ${part}: ${reason}`);
+    }
+    const libraries = unbuilt.libraries.filter((library) => !(library in image.unfit));
     return {
       name,
       packages: set.packages,
       warnings,
       image,
       snapshotPath: (await images.snapshot()).path,
-      guest: { ...unbuilt, imagePath: image.path },
+      guest: { ...unbuilt, libraries, imagePath: image.path },
       archiveBytes: set.archive.bytes,
     };
   }

@@ -10,8 +10,9 @@ import { decodeImage, encodeImage, ImageFormatError } from "../sandbox/image-for
 import type { GuestEnvironment } from "../sandbox/protocol.ts";
 import { ArchiveFiles } from "./archive-filesystem.ts";
 import type { Boot } from "./channel.ts";
+import { Clock } from "./clock.ts";
 import { Devices } from "./device.ts";
-import type { Exports, Module } from "./emscripten.ts";
+import type { Exports, Module, Node } from "./emscripten.ts";
 import { boundStreams, freeze, TenantFiles, WRITABLE_ROOTS } from "./filesystem.ts";
 import { loadInterpreter, type Pyodide } from "./load.ts";
 import { type Mailbox, post } from "./mailbox.ts";
@@ -24,6 +25,8 @@ export const PACKAGES_PATH = "/lib/packages";
 /** 1980-01-01, the earliest a zip can say. An archive's files have no time of their own. */
 export const ARCHIVE_MTIME_MS = 315_532_800_000;
 
+/** Slots of the function table that importing ctypes takes, and leaves free. */
+const CTYPES_SLOTS = 1;
 const RTLD_NOW = 2;
 const RTLD_GLOBAL = 256;
 
@@ -33,6 +36,7 @@ export interface BootedInterpreter {
   readonly runner: Runner;
   readonly files: TenantFiles;
   readonly devices: Devices;
+  readonly clock: Clock;
   readonly pythonVersion: string;
   readonly pyodideVersion: string;
   /** After this, what reaches JavaScript from WebAssembly ends the sandbox. */
@@ -50,6 +54,9 @@ export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInter
   const { environment } = options.options;
   const readArchive = environment && openArchive(environment.archivePath);
   const image = options.image && decodeImage(options.image);
+  const clock = new Clock();
+  if (isBuilding(options)) stopTimeAndChance();
+  else clock.install();
   const imports = sealImports();
   const { pyodide, module, exports } = await loadInterpreter(options, imports.wrap);
   const devices = new Devices(module.FS, options.shared, mailbox);
@@ -62,17 +69,27 @@ export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInter
     fs.writeFile(target, encoder.encode(source));
   }
   for (const path of [ENVIRONMENT_PATH, PACKAGES_PATH, ...WRITABLE_ROOTS]) fs.mkdirTree(path);
+  setTimes(fs, ARCHIVE_MTIME_MS);
   if (options.snapshot === null) {
+    const tableLength = module.wasmTable.length;
     const pythonVersion = prepareSnapshot(pyodide, options.options.preload);
-    post({ type: "image", pythonVersion, failedImports: {}, image: pyodide.makeMemorySnapshot() });
+    if (module.wasmTable.length !== tableLength + CTYPES_SLOTS || module.freeTableIndexes.length !== CTYPES_SLOTS) {
+      throw new Error("the snapshot's modules use the function table in another way than boot.ts expects");
+    }
+    post({ type: "image", pythonVersion, failedImports: {}, unfit: {}, image: pyodide.makeMemorySnapshot() });
     return null;
   }
 
-  // A fixed point: ctypes takes a slot of the function table when it is imported, and whoever comes after it lands higher.
-  pyodide.runPython("import ctypes");
+  reserveTableSlots(module);
   if (environment && readArchive) {
     new ArchiveFiles(fs, readArchive, ARCHIVE_MTIME_MS).mount(ENVIRONMENT_PATH);
-    loadLibraries(exports, environment.libraries);
+    const unloadable = loadLibraries(exports, environment.libraries);
+    const [problem] = Object.entries(unloadable);
+    if (problem && image !== null) throw new ImageFormatError(`the library ${problem.join(" cannot be loaded: ")}`);
+    if (problem) {
+      post({ type: "image", pythonVersion: "", failedImports: {}, unfit: unloadable, image: new Uint8Array(0) });
+      return null;
+    }
     if (image === null) {
       buildImage(pyodide, module, exports, environment);
       return null;
@@ -91,11 +108,11 @@ export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInter
   const pythonVersion = pyodide.runPython("import sys; sys.version.split()[0]") as string;
   const runner = new Runner(exports);
   fs.ignorePermissions = false;
-  freeze(fs);
+  freeze(fs, ARCHIVE_MTIME_MS);
   boundStreams(module);
   const files = new TenantFiles(fs, (path) => mailbox.fetch("read-file", path));
   pyodide.setInterruptBuffer(new Uint8Array(options.shared.interrupt));
-  severReferences(module, exports);
+  severReferences(module);
   await revokePermissions();
   closeRealm();
   return {
@@ -104,6 +121,7 @@ export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInter
     runner,
     files,
     devices,
+    clock,
     pythonVersion,
     pyodideVersion: pyodide.version,
     seal: imports.close,
@@ -116,6 +134,64 @@ export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInter
   };
 }
 
+/**
+ * Brings the function table to where it was when the snapshot was taken, which holds memory only: importing ctypes makes a
+ * closure, which takes a slot, and frees it again. Whatever is loaded later must land above it, as it did there.
+ */
+function reserveTableSlots({ wasmTable, freeTableIndexes }: Module): void {
+  for (let slot = 0; slot < CTYPES_SLOTS; slot++) {
+    freeTableIndexes.push(wasmTable.length);
+    wasmTable.grow(1);
+  }
+}
+
+/** What a process is to build: bytes that are the same wherever and whenever they are built. */
+function isBuilding({ snapshot, image, options }: Boot): boolean {
+  return snapshot === null || (options.environment !== null && image === null);
+}
+
+/**
+ * Makes an image a function of what it is built from. Sessions are differences from an image: they must outlive a cache that
+ * was deleted, and move to a machine that built its own. What would be secret in an image is drawn anew for each execution.
+ */
+function stopTimeAndChance(): void {
+  const now = ARCHIVE_MTIME_MS;
+  Date.now = () => now;
+  globalThis.Date = class extends Date {
+    constructor(...parameters: [] | [number]) {
+      super(...((parameters.length === 0 ? [now] : parameters) as [number]));
+    }
+  } as DateConstructor;
+  // It goes on, or a loop that waits for it would never end; a millisecond at each look, wherever that is.
+  let monotonicMs = 0;
+  performance.now = () => ++monotonicMs;
+  Math.random = () => 0.5;
+  let state = 1;
+  crypto.getRandomValues = <T extends ArrayBufferView | null>(view: T): T => {
+    if (view === null) return view;
+    const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+    for (let index = 0; index < bytes.length; index++) {
+      state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
+      bytes[index] = state >>> 16;
+    }
+    return view;
+  };
+}
+
+/** Python's import system remembers folders' times: they must not differ from process to process. */
+function setTimes(fs: Module["FS"], timeMs: number): void {
+  const seen = new Set<Node>();
+  const visit = (node: Node) => {
+    if (seen.has(node)) return;
+    seen.add(node);
+    node.atime = node.mtime = node.ctime = timeMs;
+    if (!fs.isDir(node.mode)) return;
+    if (node.contents) for (const child of Object.values(node.contents as Record<string, Node>)) visit(child);
+    if (node.mounted) visit(node.mounted.root);
+  };
+  visit(fs.root);
+}
+
 /** Imports all that every execution needs, so that the snapshot holds it. Returns Python's version. */
 function prepareSnapshot(pyodide: Pyodide, preload: readonly string[]): string {
   return pyodide.runPython(`
@@ -125,6 +201,7 @@ import sandbox_runner.execution
 sys.path.remove("/lib")
 sys.path += ["${ENVIRONMENT_PATH}/site-packages", "${PACKAGES_PATH}/site-packages"]
 sandbox_runner.execution.prepare()
+import ctypes
 for name in ${JSON.stringify(preload)}:
     __import__(name)
 while "" in sys.path:
@@ -142,17 +219,24 @@ sys.version.split()[0]
  * Loads shared libraries, and looks up the function that Python will call in each: the look-up takes a slot of the
  * function table, which must be the same one whether the library's module is imported now, later, or was imported when
  * the image was built.
+ *
+ * @returns those that cannot be loaded: path → why.
  */
-function loadLibraries(exports: Exports, libraries: readonly string[]): void {
+function loadLibraries(exports: Exports, libraries: readonly string[]): Record<string, string> {
+  const unloadable: Record<string, string> = {};
   for (const library of libraries) {
     const isLinkedTo = library.startsWith("dynlib/");
     const flags = RTLD_NOW | (isLinkedTo ? RTLD_GLOBAL : 0);
     const handle = withCString(exports, `${ENVIRONMENT_PATH}/${library}`, (path) => exports.dlopen(path, flags));
-    if (handle === 0) throw new Error(`the library ${library} cannot be loaded: ${lastLinkError(exports)}`);
+    if (handle === 0) {
+      unloadable[library] = lastLinkError(exports);
+      continue;
+    }
     const name = library.slice(library.lastIndexOf("/") + 1).split(".")[0] as string;
     if (!isLinkedTo) withCString(exports, `PyInit_${name}`, (symbol) => exports.dlsym(handle, symbol));
     exports.dlerror();
   }
+  return unloadable;
 }
 
 function lastLinkError(exports: Exports): string {
@@ -161,27 +245,45 @@ function lastLinkError(exports: Exports): string {
   return pointer === 0 ? "no reason given" : new TextDecoder().decode(heap.slice(pointer, heap.indexOf(0, pointer)));
 }
 
+/** Which slots of the function table there are, and which of them are free. */
+function slotsOf({ wasmTable, freeTableIndexes }: Module): string {
+  return [wasmTable.length, ...freeTableIndexes].join();
+}
+
+/**
+ * Imports the environment's modules and posts the image. A module whose import changes the JavaScript side cannot be in an
+ * image, since no other process would have that change: it is named, and nothing is built.
+ */
 function buildImage(pyodide: Pyodide, module: Module, exports: Exports, environment: GuestEnvironment): void {
   const tableLength = module.wasmTable.length;
   const references = exports.hiwire_num_refs();
-  const failedImports = JSON.parse(
-    pyodide.runPython(`
+  const unfit: Record<string, string> = {};
+  const failedImports: Record<string, string> = {};
+  const step = (name: string, code: string) => {
+    const slots = slotsOf(module);
+    const before = exports.hiwire_num_refs();
+    const failure = pyodide.runPython(`import sandbox_runner.environment as _environment\n_environment.${code}`);
+    if (failure) failedImports[name] = String(failure);
+    if (slotsOf(module) !== slots) unfit[name] = "importing it takes slots of the function table";
+    else if (exports.hiwire_num_refs() !== before) unfit[name] = "importing it makes references into JavaScript";
+  };
+  for (const name of environment.imports) step(name, `import_module(${JSON.stringify(name)})`);
+  step("matplotlib.pyplot", "prepare_matplotlib()");
+  pyodide.runPython(`
 import sandbox_runner.environment
-sandbox_runner.environment.build(${JSON.stringify(JSON.stringify(environment))})
-`) as string,
-  ) as Record<string, string>;
-  if (module.wasmTable.length !== tableLength) {
-    throw new Error(`importing took ${module.wasmTable.length - tableLength} slots of the function table`);
-  }
-  if (exports.hiwire_num_refs() !== references) throw new Error("importing made references into JavaScript");
-  const image = encodeImage(new Uint8Array(exports.memory.buffer), {
-    tableLength,
-    references,
-    freeTableSlots: [...module.freeTableIndexes],
-    stackPointer: exports.__stack_pointer.value,
-  });
+sandbox_runner.environment.finish(${JSON.stringify(JSON.stringify(environment.aliases))})
+`);
   const pythonVersion = pyodide.runPython("import sys; sys.version.split()[0]") as string;
-  post({ type: "image", pythonVersion, failedImports, image });
+  const isFit = Object.keys(unfit).length === 0;
+  const image = isFit
+    ? encodeImage(new Uint8Array(exports.memory.buffer), {
+        tableLength,
+        references,
+        freeTableSlots: [...module.freeTableIndexes],
+        stackPointer: exports.__stack_pointer.value,
+      })
+    : new Uint8Array(0);
+  post({ type: "image", pythonVersion, failedImports, unfit, image });
 }
 
 /** @throws {ImageFormatError} if this process is not as the one that made the image was at the same point. */

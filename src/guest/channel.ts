@@ -40,11 +40,25 @@ export interface Printed {
 /** What the worker is asked to do, one at a time; each ends with `idle`. */
 export type Task =
   | Extract<HostMessage, { type: "execute" | "rewind" }>
-  | (Extract<HostMessage, { type: "load" }> & { readonly body: Uint8Array });
+  | (Extract<HostMessage, { type: "load" }> & { readonly body: ArrayBuffer });
 
-export type Answer = Extract<HostMessage, { type: "answer" }> & { readonly body: Uint8Array };
+/**
+ * Bodies cross as bare buffers: in a typed array Deno's `receiveMessageOnPort` looks at each element for a port that may have
+ * been sent along, which took half a second for a megabyte.
+ */
+export type Answer = Extract<HostMessage, { type: "answer" }> & { readonly body: ArrayBuffer };
 
 export type ToWorker = Task | Answer;
+
+/**
+ * How a message to the worker travels. Deno looks for ports in every property of a message that is taken synchronously, and
+ * each byte of a Uint8Array is a property: 100 ms for a megabyte. A text and a buffer have none.
+ */
+export interface Envelope {
+  /** JSON of a `ToWorker` without its body. */
+  readonly message: string;
+  readonly body: ArrayBuffer;
+}
 
 export type FromWorker =
   | Extract<GuestMessage, { type: "ready" | "call" }>

@@ -1,4 +1,10 @@
-import { BUNDLE_OVERHEAD_BYTES, MAX_DISPLAY_BYTES, MAX_OUTPUT_BYTES, type MimeBundle } from "../sandbox/protocol.ts";
+import {
+  BUNDLE_OVERHEAD_BYTES,
+  concatenate,
+  MAX_DISPLAY_BYTES,
+  MAX_OUTPUT_BYTES,
+  type MimeBundle,
+} from "../sandbox/protocol.ts";
 import { CONTROL, type Shared } from "./channel.ts";
 import { ERRNO, type FileSystem, type StreamOperations } from "./emscripten.ts";
 
@@ -14,7 +20,7 @@ export interface Host {
   sleep(durationMs: number): void;
   display(bundle: MimeBundle): void;
   /** Blocks until the host answers. Never throws for a refusal: that is in `error`. */
-  call(operation: string, argument: unknown): { value: unknown; error?: string };
+  call(operation: string, argument: unknown): { value: unknown; error?: string; body: ArrayBuffer };
   announceOutput(): void;
 }
 
@@ -141,8 +147,9 @@ export class Devices {
       if (this.#displayBytes > MAX_DISPLAY_BYTES) throw new this.#fs.ErrnoError(ERRNO.ENOSPC);
       this.#host.display(argument);
     } else if (typeof operation === "string") {
-      const { value, error } = this.#host.call(operation, argument);
-      this.#answer = this.#encoder.encode(JSON.stringify({ value, error }));
+      const { value, error, body } = this.#host.call(operation, argument);
+      // JSON has no newline of its own, so the first one is where the bytes begin.
+      this.#answer = concatenate([this.#encoder.encode(`${JSON.stringify({ value, error })}\n`), new Uint8Array(body)]);
       this.#answerPosition = 0;
     } else {
       throw new this.#fs.ErrnoError(ERRNO.EINVAL);

@@ -37,15 +37,18 @@ interface TenantNode extends Node {
  * Makes everything that exists in the interpreter's file system read-only, for good: `chmod` fails too.
  *
  * A module poisoned on disk would outlive a rewind, which restores memory only.
+ *
+ * @param timeMs what every file and folder gives as its times. The real ones would tell sandboxes apart, and those of a device
+ *   when it was last used, and by whom.
  */
-export function freeze(fs: FileSystem): void {
+export function freeze(fs: FileSystem, timeMs: number): void {
   const seen = new Set<Node>();
   const visit = (node: Node) => {
     if (seen.has(node)) return;
     seen.add(node);
     const isFolder = fs.isDir(node.mode);
     if (isFolder || fs.isFile(node.mode)) node.mode &= ~0o222;
-    node.node_ops = readOnlyNodeOperations(node);
+    node.node_ops = readOnlyNodeOperations(node, new Date(timeMs));
     if (!isFolder) {
       if (fs.isFile(node.mode)) {
         const { write: _, msync: __, ...readOnly } = node.stream_ops;
@@ -78,10 +81,9 @@ export function boundStreams({ FS: fs, PIPEFS: pipes }: Module): void {
   };
 }
 
-function readOnlyNodeOperations(node: Node): NodeOperations {
+function readOnlyNodeOperations(node: Node, time: Date): NodeOperations {
   const { getattr, lookup, readdir, readlink } = node.node_ops;
-  // Once and for all: reading /dev/random changes its times, and the next tenant would see when that was.
-  const attributes = getattr?.(node);
+  const attributes = getattr && { ...getattr(node), atime: time, mtime: time, ctime: time };
   return {
     ...(attributes && { getattr: () => attributes }),
     ...(lookup && { lookup }),
@@ -346,6 +348,8 @@ export class TenantFiles {
   #remove(parent: TenantNode, name: string): void {
     const node = parent.children?.get(name);
     if (!node) throw new this.#fs.ErrnoError(ERRNO.ENOENT);
+    // The host forgets a deleted file's content; whoever has it open may read on.
+    if (node.unread !== null && this.#fs.streams.some((stream) => stream?.node === node)) this.#loaded(node);
     parent.children?.delete(name);
     parent.mtime = parent.ctime = Date.now();
     this.#count--;

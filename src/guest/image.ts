@@ -1,14 +1,22 @@
-import { findRuns } from "../sandbox/image-format.ts";
 import { REWIND_MODULE } from "./rewind-module.ts";
 
 const WASM_PAGE_BYTES = 65_536;
+/** What a rewind copies at least. */
+const PAGE_BYTES = 4096;
+/** In place of where a span's bytes lie in the image. */
+const ZERO = -1;
 /** Blocks that a session's state is made of. Smaller ones cost more to list, larger ones carry more that did not change. */
 export const STATE_BLOCK_BYTES = 256;
+
+/** A list names every block of a heap that is so many times larger than the list. */
+const BLOCKS_PER_LIST_BYTE = STATE_BLOCK_BYTES / 4;
+
+const pagesFor = (bytes: number) => Math.max(1, Math.ceil(bytes / WASM_PAGE_BYTES));
 
 interface Span {
   readonly start: number;
   readonly end: number;
-  /** Where the span's bytes lie in the image; -1: the span is zero. */
+  /** Where the span's bytes lie in the image; `ZERO`: the span is zero. */
   readonly source: number;
 }
 
@@ -56,24 +64,34 @@ export class Checkpoint {
 
   /** @param verifiable keep a second copy for `isIntact`. */
   static async take(heap: WebAssembly.Memory, verifiable = false): Promise<Checkpoint> {
+    const code = Uint8Array.from(atob(REWIND_MODULE), (character) => character.charCodeAt(0));
+    const image = new WebAssembly.Memory({ initial: 1 });
+    const blocks = new WebAssembly.Memory({ initial: pagesFor(heap.buffer.byteLength / BLOCKS_PER_LIST_BYTE) });
+    const { instance } = await WebAssembly.instantiate(code, { rewind: { heap, image, blocks } });
+    const rewind = instance.exports as unknown as RewindExports;
     const bytes = new Uint8Array(heap.buffer);
+    // Blocks that are not zero, joined to runs of whole pages.
+    const count = rewind.diff(0, bytes.length, ZERO, 0);
+    const runs: { start: number; end: number }[] = [];
+    for (const block of new Uint32Array(blocks.buffer, 0, count)) {
+      const start = Math.floor((block * STATE_BLOCK_BYTES) / PAGE_BYTES) * PAGE_BYTES;
+      const last = runs.at(-1);
+      if (last && start <= last.end) last.end = Math.max(last.end, start + PAGE_BYTES);
+      else runs.push({ start, end: start + PAGE_BYTES });
+    }
     const spans: Span[] = [];
     let covered = 0;
     let imageBytes = 0;
-    for (const [start, end] of findRuns(bytes)) {
-      if (start > covered) spans.push({ start: covered, end: start, source: -1 });
+    for (const { start, end } of runs) {
+      if (start > covered) spans.push({ start: covered, end: start, source: ZERO });
       spans.push({ start, end, source: imageBytes });
       imageBytes += end - start;
       covered = end;
     }
-    if (covered < bytes.length) spans.push({ start: covered, end: bytes.length, source: -1 });
-    const image = new WebAssembly.Memory({ initial: Math.ceil(imageBytes / WASM_PAGE_BYTES) });
+    if (covered < bytes.length) spans.push({ start: covered, end: bytes.length, source: ZERO });
+    image.grow(pagesFor(imageBytes));
     const copy = new Uint8Array(image.buffer);
-    for (const { start, end, source } of spans) if (source >= 0) copy.set(bytes.subarray(start, end), source);
-    const code = Uint8Array.from(atob(REWIND_MODULE), (character) => character.charCodeAt(0));
-    const blocks = new WebAssembly.Memory({ initial: 1 });
-    const { instance } = await WebAssembly.instantiate(code, { rewind: { heap, image, blocks } });
-    const rewind = instance.exports as unknown as RewindExports;
+    for (const { start, end, source } of spans) if (source !== ZERO) copy.set(bytes.subarray(start, end), source);
     return new Checkpoint(heap, spans, blocks, rewind, verifiable ? bytes.slice() : null);
   }
 
@@ -86,7 +104,7 @@ export class Checkpoint {
   restore(): number {
     let changed = 0;
     for (const { start, end, source } of this.#allSpans()) {
-      changed += source < 0 ? this.#rewind.clear(start, end) : this.#rewind.restore(start, end, source);
+      changed += source === ZERO ? this.#rewind.clear(start, end) : this.#rewind.restore(start, end, source);
     }
     return changed;
   }
@@ -104,8 +122,7 @@ export class Checkpoint {
   difference(): MemoryDifference {
     const heapBytes = this.#heap.buffer.byteLength;
     // Room for the case that every block differs.
-    const needed = (heapBytes / STATE_BLOCK_BYTES) * 4;
-    const missing = Math.ceil(needed / WASM_PAGE_BYTES) - this.#blocks.buffer.byteLength / WASM_PAGE_BYTES;
+    const missing = pagesFor(heapBytes / BLOCKS_PER_LIST_BYTE) - this.#blocks.buffer.byteLength / WASM_PAGE_BYTES;
     if (missing > 0) this.#blocks.grow(missing);
     let count = 0;
     for (const { start, end, source } of this.#allSpans()) {
@@ -134,6 +151,6 @@ export class Checkpoint {
   *#allSpans(): Generator<Span> {
     yield* this.#spans;
     const grownTo = this.#heap.buffer.byteLength;
-    if (grownTo > this.heapBytes) yield { start: this.heapBytes, end: grownTo, source: -1 };
+    if (grownTo > this.heapBytes) yield { start: this.heapBytes, end: grownTo, source: ZERO };
   }
 }

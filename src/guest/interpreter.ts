@@ -112,7 +112,8 @@ class Interpreter {
       const { heapBytes, blocks, data } = this.#checkpoint.difference();
       const { currentPath, nextInode } = this.#booted.module.FS;
       const links = this.#files.links();
-      const state = { heapBytes, blockCount: blocks.length, currentPath, nextInode, streams, links };
+      const clockMs = this.#booted.clock.nowMs();
+      const state = { heapBytes, blockCount: blocks.length, currentPath, nextInode, clockMs, streams, links };
       post({ type: "state", state, blocks, data });
     } catch (error) {
       if (!(error instanceof NotCapturable)) throw error;
@@ -122,12 +123,13 @@ class Interpreter {
   }
 
   /** From the checkpoint to a session's state. What does not fit is refused: the process is then no longer usable. */
-  #load({ state, files, body }: Extract<Task, { type: "load" }>): Verdict {
+  #load({ state, files, body: buffer }: Extract<Task, { type: "load" }>): Verdict {
     this.#files.begin(files);
     if (state === null) return { state: "resident" };
     const { blockCount, heapBytes } = state;
+    const body = new Uint8Array(buffer);
     if (body.length !== blockCount * (4 + STATE_BLOCK_BYTES)) return refuse("the session's memory is incomplete");
-    const blocks = new Uint32Array(body.slice(0, blockCount * 4).buffer);
+    const blocks = new Uint32Array(buffer, 0, blockCount);
     const last = blocks.at(-1) ?? -1;
     if (blocks.some((block, index) => index > 0 && block <= (blocks[index - 1] as number))) {
       return refuse("the session's blocks are out of order");
@@ -143,7 +145,9 @@ class Interpreter {
       return refuse("a file that the session had open is missing");
     }
     fs.currentPath = state.currentPath;
-    fs.nextInode = state.nextInode;
+    // Not less than it is: two nodes of one number would share an entry in the file system's table of names.
+    fs.nextInode = Math.max(fs.nextInode, state.nextInode);
+    this.#booted.clock.advanceTo(state.clockMs);
     return { state: "resident" };
   }
 
@@ -155,6 +159,7 @@ class Interpreter {
     this.#state.restore();
     this.#files.reset();
     this.#booted.devices.reset();
+    this.#booted.clock.reset();
     this.#unmountPackages();
     this.#unmountPackages = () => {};
     if (this.#verifyRewind && !this.#checkpoint.isIntact()) return refuse("the rewind is not exact");

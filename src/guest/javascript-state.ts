@@ -1,5 +1,6 @@
 import type { OpenFile } from "../sandbox/protocol.ts";
 import type { Exports, FileSystem, Module, Node, Stream } from "./emscripten.ts";
+import { WRITABLE_ROOTS } from "./filesystem.ts";
 
 interface StreamRecord {
   readonly stream: Stream;
@@ -7,18 +8,16 @@ interface StreamRecord {
   readonly position: number;
 }
 
-/** The JavaScript objects that Python holds references to, with the number each goes by. */
-export function* references(module: Module, exports: Exports): Generator<readonly [index: number, value: unknown]> {
-  const count = exports.hiwire_num_refs();
-  for (let index = 1, found = 0; found < count && index < count + 16; index++) {
-    let value: unknown;
+/** The table of the JavaScript objects that Python refers to; null and undefined where a place is free. */
+export function references(module: Module): unknown[] {
+  const values: unknown[] = [];
+  for (;;) {
     try {
-      value = module.__hiwire_get(index);
+      values.push(module.__hiwire_get(values.length));
     } catch {
-      continue;
+      // Past its end.
+      return values;
     }
-    found++;
-    yield [index, value];
   }
 }
 
@@ -34,6 +33,7 @@ export class JavaScriptState {
   readonly #exports: Exports;
   readonly #fs: FileSystem;
   readonly #references: number;
+  readonly #referenced: readonly unknown[];
   readonly #tableLength: number;
   readonly #freeSlots: string;
   readonly #libraries: string;
@@ -41,7 +41,6 @@ export class JavaScriptState {
   readonly #streams: readonly (StreamRecord | null)[];
   readonly #nextInode: number;
   readonly #nameTable: readonly (Node | undefined)[];
-  readonly #referenced: readonly (readonly [index: number, value: unknown])[];
   readonly #currentPath: string;
 
   /** @param changed the import that user code called, if one, which changes this side in ways that do not show here. */
@@ -51,7 +50,7 @@ export class JavaScriptState {
     this.#exports = exports;
     this.#fs = module.FS;
     this.#references = exports.hiwire_num_refs();
-    this.#referenced = [...references(module, exports)];
+    this.#referenced = references(module);
     this.#tableLength = module.wasmTable.length;
     this.#freeSlots = module.freeTableIndexes.join();
     this.#libraries = this.#listLibraries();
@@ -70,9 +69,9 @@ export class JavaScriptState {
     if (call !== null) return `a call of ${call}`;
     if (this.#exports.hiwire_num_refs() !== this.#references) return "JavaScript references";
     // Their number is kept in memory, which a rewind restores; what they refer to is not.
-    for (const [index, value] of this.#referenced) {
-      if (this.#module.__hiwire_get(index) !== value) return "JavaScript references";
-    }
+    const referenced = references(this.#module);
+    if (referenced.length !== this.#referenced.length) return "JavaScript references";
+    if (referenced.some((value, index) => value !== this.#referenced[index])) return "JavaScript references";
     if (this.#module.wasmTable.length !== this.#tableLength) return "function table";
     if (this.#module.freeTableIndexes.join() !== this.#freeSlots) return "free slots of the function table";
     if (this.#listLibraries() !== this.#libraries) return "shared libraries";
@@ -118,6 +117,9 @@ export class JavaScriptState {
       const { node, flags, position } = stream;
       const path = this.#pathOf(stream);
       if (path === null) throw new NotCapturable("an open pipe, or an open file that was deleted");
+      if (fs.isFile(node.mode) && !WRITABLE_ROOTS.some((root) => path.startsWith(`${root}/`))) {
+        throw new NotCapturable("an open file of a package");
+      }
       if (fs.isDir(node.mode) && "getdents" in stream && stream.getdents) {
         throw new NotCapturable("a folder that is being listed");
       }

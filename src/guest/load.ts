@@ -16,7 +16,7 @@ export interface Pyodide {
  */
 export async function loadInterpreter(
   boot: Boot,
-  wrapImports: (imports: WebAssembly.Imports) => void,
+  wrapImports: (imports: WebAssembly.Imports, needed: ReadonlySet<string>) => void,
 ): Promise<{ pyodide: Pyodide; module: Module; exports: Exports }> {
   hideHostRuntime();
   const { loadPyodide } = await import(`${boot.pyodideUrl}pyodide.mjs`);
@@ -58,13 +58,13 @@ export async function loadInterpreter(
 async function instantiate(
   module: WebAssembly.Module,
   imports: WebAssembly.Imports,
-  wrapImports: (imports: WebAssembly.Imports) => void,
+  wrapImports: (imports: WebAssembly.Imports, needed: ReadonlySet<string>) => void,
 ): Promise<WebAssembly.Instance> {
   const env = imports.env as Record<string, WebAssembly.ImportValue>;
   const errors = errorImports();
   env.Jsv_GetError_import = () => errors.marker;
   env.JsvError_Check = (value: unknown) => (value === errors.marker ? 1 : 0);
-  wrapImports(imports);
+  wrapImports(imports, new Set(WebAssembly.Module.imports(module).map(({ name }) => name)));
   return await WebAssembly.instantiate(module, imports);
 }
 

@@ -1,6 +1,14 @@
 import { receiveMessageOnPort } from "node:worker_threads";
 import type { MimeBundle, PackageListing } from "../sandbox/protocol.ts";
-import { type Answer, type Boot, CONTROL, type FromWorker, type Task, type ToWorker } from "./channel.ts";
+import {
+  type Answer,
+  type Boot,
+  CONTROL,
+  type Envelope,
+  type FromWorker,
+  type Task,
+  type ToWorker,
+} from "./channel.ts";
 import type { Host } from "./device.ts";
 
 /** Sends to the main thread. Works while the worker blocks. */
@@ -64,14 +72,17 @@ export class Mailbox implements Host {
   fetch(operation: string, argument: unknown): Uint8Array {
     const answer = this.call(operation, argument);
     if (answer.error !== undefined) throw new Error(answer.error);
-    return answer.body;
+    return new Uint8Array(answer.body);
   }
 
   #next(): ToWorker {
     for (;;) {
       const seen = Atomics.load(this.#control, CONTROL.WAKE);
       const received = receiveMessageOnPort(this.#port as never);
-      if (received) return received.message as ToWorker;
+      if (received) {
+        const { message, body } = received.message as Envelope;
+        return { ...JSON.parse(message), body };
+      }
       Atomics.wait(this.#control, CONTROL.WAKE, seen);
     }
   }

@@ -14,7 +14,7 @@ import {
   type HostMessage,
   MAX_OUTPUT_BYTES,
 } from "../sandbox/protocol.ts";
-import { type Boot, CONTROL, type FromWorker, type Printed, type Shared, type ToWorker } from "./channel.ts";
+import { type Boot, CONTROL, type Envelope, type FromWorker, type Printed, type Shared } from "./channel.ts";
 import { revokePermissions } from "./realm.ts";
 
 const SIGINT = 2;
@@ -61,7 +61,7 @@ function handle(nonce: string, message: HostMessage, body: Uint8Array): void {
       break;
     case "load":
       jobNonce = nonce;
-      toWorker({ ...message, body });
+      toWorker(message, body);
       break;
     case "interrupt":
       // A late one must not hit the next job.
@@ -71,7 +71,7 @@ function handle(nonce: string, message: HostMessage, body: Uint8Array): void {
       wake();
       break;
     case "answer":
-      if (nonce === jobNonce) toWorker({ ...message, body });
+      if (nonce === jobNonce) toWorker(message, body);
       break;
     case "start":
       throw new Error("the host said start twice");
@@ -137,8 +137,10 @@ function fail(reason: string): void {
   send(processNonce, { type: "fatal", reason });
 }
 
-function toWorker(message: ToWorker): void {
-  mailbox.postMessage(message);
+function toWorker(message: HostMessage, content?: Uint8Array): void {
+  const body = new Uint8Array(content ?? []).buffer;
+  const envelope: Envelope = { message: JSON.stringify(message), body };
+  mailbox.postMessage(envelope, [body]);
   wake();
 }
 

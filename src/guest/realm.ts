@@ -1,4 +1,4 @@
-import type { Exports, Module } from "./emscripten.ts";
+import type { Module } from "./emscripten.ts";
 import { references } from "./javascript-state.ts";
 
 const PERMISSIONS = ["read", "write", "net", "env", "run", "sys", "ffi", "import"] as const;
@@ -54,9 +54,11 @@ export function closeRealm(): void {
  * Pyodide keeps its own interface there (`pyodide_js`), from which all of Emscripten's can be reached; a walk over
  * `gc.get_objects()` finds those references even when no module offers them.
  */
-export function severReferences(module: Module, exports: Exports): void {
+export function severReferences(module: Module): void {
   const nothing = Object.freeze(Object.create(null));
-  for (const [index] of references(module, exports)) module.__hiwire_set(index, nothing);
+  for (const [index, value] of references(module).entries()) {
+    if (value !== null && value !== undefined) module.__hiwire_set(index, nothing);
+  }
 }
 
 /** Imports through which WebAssembly makes, holds or calls JavaScript objects, or asks for a code of its own to run. */
@@ -69,6 +71,17 @@ const JAVASCRIPT_IMPORT =
  */
 const CHANGING_IMPORT =
   /^(ffi_closure_alloc_js|ffi_closure_free_js|ffi_prep_closure_loc_js|_setitimer_js|capture_stderr|restore_stderr|emscripten_set_up_async_input_device_js)$/;
+
+/**
+ * Functions of Emscripten's JavaScript library that the interpreter itself does not import, but a shared library may: they
+ * compute, and do nothing else. All others there (scripts, timers, workers, sockets, downloads, the page, 800 of WebGL) can
+ * be had by their names, with `dlsym` and so with `ctypes.CDLL(None)`.
+ */
+const HARMLESS_LIBRARY_FUNCTION =
+  /^(emscripten_math_\w+|emscripten_(get_now_res|performance_now|random|notify_memory_growth|throw_number|throw_string|print_double|has_asyncify|is_main_browser_thread|runtime_keepalive_check)|_emscripten_get_now_is_monotonic|_Unwind_\w+|stack(Alloc|Save|Restore)|strptime(_l)?|__asctime_r)$/;
+
+/** Imports that set Pyodide's JavaScript side up. Done once; again, it would be set up as user code's memory says. */
+const BOOT_IMPORT = /^(jslib_init_js|jslib_init_buffers_js|set_suspender)$/;
 
 const EACCES = 2;
 const EAI_FAIL = -4;
@@ -87,7 +100,8 @@ const NETWORK_ANSWERS: Readonly<Record<string, number>> = {
 
 /** Stands between WebAssembly and its imports. */
 export interface ImportSeal {
-  wrap(imports: WebAssembly.Imports): void;
+  /** @param needed names of all that the interpreter's own module imports. */
+  wrap(imports: WebAssembly.Imports, needed: ReadonlySet<string>): void;
   /**
    * From now on a call to an import that reaches JavaScript ends the sandbox: booting needed it, nothing that user code may
    * do does. Shared libraries cannot be loaded any more: their code would be part of a state that no rewind undoes.
@@ -105,7 +119,7 @@ export function sealImports(): ImportSeal {
   let resizeHeap: (bytes: number) => boolean | number = () => false;
   return {
     broken: () => broken,
-    wrap(imports) {
+    wrap(imports, needed) {
       const env = imports.env as Record<string, unknown>;
       resizeHeap = env.emscripten_resize_heap as typeof resizeHeap;
       const dlopen = env._dlopen_js as (handle: number) => number;
@@ -124,10 +138,16 @@ export function sealImports(): ImportSeal {
             if (closed) broken ??= name;
             return call(...parameters);
           });
-        } else if (JAVASCRIPT_IMPORT.test(name)) {
+        } else if (
+          JAVASCRIPT_IMPORT.test(name) ||
+          BOOT_IMPORT.test(name) ||
+          (!needed.has(name) && !HARMLESS_LIBRARY_FUNCTION.test(name))
+        ) {
           replace((...parameters) => {
-            if (closed) throw new WebAssembly.RuntimeError(`sealed: ${name}`);
-            return call(...parameters);
+            if (!closed) return call(...parameters);
+            // C++ that catches everything catches this too; what it goes on with is not used again.
+            broken ??= name;
+            throw new WebAssembly.RuntimeError(`sealed: ${name}`);
           });
         }
       }

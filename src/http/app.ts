@@ -1,6 +1,12 @@
 import { randomUUID } from "node:crypto";
 import cors from "cors";
-import express, { type ErrorRequestHandler, type Express, type RequestHandler, type Response } from "express";
+import express, {
+  type ErrorRequestHandler,
+  type Express,
+  type Request,
+  type RequestHandler,
+  type Response,
+} from "express";
 import helmet from "helmet";
 import type { Logger } from "pino";
 import type { SecurityEventName } from "../audit/security-event.ts";
@@ -10,9 +16,13 @@ import type { Services } from "./code-runner.ts";
 import { errorHandler, notFoundHandler } from "./error-handler.ts";
 import { executeRoutes } from "./execute.ts";
 import { fileRoutes } from "./files.ts";
+import { openApiRoutes } from "./openapi.ts";
 import { packageRoutes } from "./packages.ts";
+import { pageRoutes } from "./pages.ts";
 import { memoryLimiter, rateLimit } from "./rate-limit.ts";
+import { sessionRoutes } from "./sessions.ts";
 import { statisticsRoutes } from "./statistics.ts";
+import { statisticsStreamRoutes } from "./stats-stream.ts";
 import { describeStatus, probeRoutes, type StatusOptions, statusRoutes } from "./status.ts";
 import { trustProxy } from "./trust-proxy.ts";
 import { uploadRoutes } from "./uploads.ts";
@@ -35,22 +45,32 @@ export function createApp(options: AppOptions): Express {
   app.use(securityHeaders());
   app.use(cors({ origin: allowedOrigins(options), exposedHeaders: ["X-Request-Id", "Retry-After"] }));
   app.use(probeRoutes(status));
+  app.use(pageRoutes());
+  app.use(openApiRoutes());
 
   // Who asks comes before what they send: no stranger gets 30 MB parsed.
   app.use(authenticate(config));
   app.use(rateLimit(memoryLimiter(config)));
-  app.use(express.json({ limit: MAX_BODY_BYTES }));
-  app.use(express.urlencoded({ limit: MAX_BODY_BYTES, extended: true }));
+  // A session's files come as they are, JSON ones too.
+  const isFile = (request: Request) => request.method === "PUT";
+  app.use(unless(isFile, express.json({ limit: MAX_BODY_BYTES })));
+  app.use(unless(isFile, express.urlencoded({ limit: MAX_BODY_BYTES, extended: true })));
   app.use(statusRoutes(status));
   app.use(executeRoutes(options));
   app.use(uploadRoutes(options));
   app.use(fileRoutes(options));
   app.use(packageRoutes(options));
+  app.use(sessionRoutes(options));
   app.use(statisticsRoutes(options, () => describeStatus(status)));
+  app.use(statisticsStreamRoutes(options));
   app.use(notFoundHandler);
   app.use(recordRefusals(options));
   app.use(errorHandler(logger));
   return app;
+}
+
+function unless(condition: (request: Request) => boolean, handler: RequestHandler): RequestHandler {
+  return (request, response, next) => (condition(request) ? next() : handler(request, response, next));
 }
 
 function securityHeaders(): RequestHandler {

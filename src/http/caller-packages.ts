@@ -1,9 +1,10 @@
 import type { PackageArchive } from "../engine/execution.ts";
 import type { ArchiveReader } from "../environments/archive-reader.ts";
-import type { Environments } from "../environments/environments.ts";
+import { baseOf, type Environments } from "../environments/environments.ts";
 import { PackageError } from "../environments/package-error.ts";
 import type { PackageSet } from "../environments/package-set.ts";
 import type { Installed, PackageStore } from "../environments/package-store.ts";
+import { ClientError } from "../errors.ts";
 
 export interface CallerPackagesOptions {
   readonly store: PackageStore;
@@ -45,6 +46,26 @@ export class CallerPackages {
     if (set === null) return { environment, archive: null };
     if (set.compiled) return { environment: await environments.derive(environment, set), archive: null };
     return { environment, archive: this.#archiveOf(set) };
+  }
+
+  /**
+   * As {@link environmentFor}, for a session: it stays in the environment it was made in, whatever was installed since.
+   *
+   * @throws {ClientError} 409 `session_environment_gone` if that was derived from packages that are not installed any more.
+   */
+  async environmentOfSession(
+    principal: string,
+    environment: string,
+  ): Promise<{ environment: string; archive: PackageArchive | null }> {
+    const { environments } = this.#options;
+    const current = await this.environmentFor(principal, baseOf(environment));
+    if (current.environment === environment) return current;
+    if (environments.has(environment)) return { environment, archive: null };
+    throw new ClientError(
+      409,
+      "session_environment_gone",
+      "The session was made with packages that are not installed any more. Its files can still be read.",
+    );
   }
 
   /**

@@ -5,8 +5,11 @@ import type { SecurityLog } from "../audit/security-log.ts";
 import type { Statistics } from "../audit/statistics.ts";
 import type { Config } from "../config.ts";
 import type { Engine } from "../engine/engine.ts";
-import type { ExecutionResult, OutputEvent } from "../engine/execution.ts";
-import { ClientError } from "../errors.ts";
+import type { ExecutionRequest, ExecutionResult, OutputEvent } from "../engine/execution.ts";
+import type { Sessions } from "../engine/sessions.ts";
+import { baseOf } from "../environments/environments.ts";
+import { badRequest, ClientError } from "../errors.ts";
+import type { NetworkEvent, NetworkProxy } from "../network/network-proxy.ts";
 import type { WorkspaceStore } from "../store/workspaces.ts";
 import { type Principal, principalOf } from "./authentication.ts";
 import type { CallerPackages, OnInstall } from "./caller-packages.ts";
@@ -16,8 +19,10 @@ import type { ExecuteBody } from "./validation.ts";
 export interface Services {
   readonly config: Config;
   readonly engine: Engine;
+  readonly sessions: Sessions;
   readonly workspaces: WorkspaceStore;
   readonly packages: CallerPackages;
+  readonly network: NetworkProxy;
   /** Null where log files are off. */
   readonly securityLog: SecurityLog | null;
   readonly statistics: Statistics;
@@ -50,16 +55,19 @@ export async function runCode(
   const { config } = services;
   requireAudit(services);
   const caller = callerOf(request, response);
-  const environment = body.environment ?? services.packages.defaultEnvironment;
+  // At once: a client that goes away while something is looked up must be noticed, too.
+  const signal = clientGone(response);
   const code = codeDetails(body.code, config.LOG_CODE, body.codeBytes);
+  const environment = await environmentOf(services, body, caller.principal);
   let result: ExecutionResult;
   try {
     result = await executeFor(services, principalOf(response), {
       ...body,
       environment,
       timeoutMs: body.timeout ?? config.EXECUTION_TIMEOUT_MS,
-      signal: clientGone(response),
+      signal,
       ...watch,
+      onNetwork: ({ event, ...details }) => services.securityLog?.append({ event, ...caller, details }),
       onInstall: (requirement, error) => recordInstall(services, caller, requirement, error),
     });
   } catch (error) {
@@ -82,6 +90,16 @@ export async function runCode(
   return result;
 }
 
+/** @throws {ClientError} 404 if it is to run in a session that there is not, 400 if that has another environment. */
+async function environmentOf({ sessions, packages }: Services, body: ExecuteBody, principal: string): Promise<string> {
+  if (body.session === undefined) return body.environment ?? packages.defaultEnvironment;
+  const { environment } = await sessions.record(principal, body.session);
+  if (body.environment !== undefined && body.environment !== baseOf(environment)) {
+    throw badRequest("other_environment", `The session runs in the environment "${environment}".`);
+  }
+  return environment;
+}
+
 export interface CallerExecution {
   readonly code: string;
   readonly context?: Readonly<Record<string, unknown>> | undefined;
@@ -89,35 +107,50 @@ export interface CallerExecution {
   readonly environment: string;
   readonly timeoutMs: number;
   readonly files?: "workspace" | "none" | undefined;
+  /** Id of the session to run in. */
+  readonly session?: string | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onStart?: (() => void) | undefined;
   readonly onOutput?: ((event: OutputEvent) => void) | undefined;
+  readonly onNetwork?: ((event: NetworkEvent) => void) | undefined;
   /** Called for what the code installs. */
   readonly onInstall?: OnInstall | undefined;
 }
 
 /** Runs code in a principal's workspace and with its packages; nothing is recorded. */
 export async function executeFor(
-  { engine, workspaces, packages }: Pick<Services, "engine" | "workspaces" | "packages">,
+  {
+    engine,
+    sessions,
+    workspaces,
+    packages,
+    network,
+  }: Pick<Services, "engine" | "sessions" | "workspaces" | "packages" | "network">,
   principal: Principal,
   execution: CallerExecution,
 ): Promise<ExecutionResult> {
-  const { environment, archive } = await packages.environmentFor(principal.id, execution.environment);
-  using workspace = execution.files === "none" ? null : workspaces.of(principal.id).forExecution();
-  return await engine.execute({
+  const inSession = execution.session !== undefined;
+  const { environment, archive } = inSession
+    ? await packages.environmentOfSession(principal.id, execution.environment)
+    : await packages.environmentFor(principal.id, execution.environment);
+  using opened = network.open(principal.id, execution.onNetwork);
+  const request: ExecutionRequest = {
     ...execution,
+    network: opened,
     environment,
     principal: principal.id,
-    workspace: workspace ?? undefined,
     packages: archive ?? undefined,
     installPackages: async (requirements) => {
       if (!principal.scopes.has("packages")) {
         throw new ClientError(403, "missing_scope", 'This API key lacks the scope "packages"');
       }
       const { environment, onInstall } = execution;
-      return await packages.installWhileRunning(principal.id, environment, requirements, onInstall);
+      return await packages.installWhileRunning(principal.id, baseOf(environment), requirements, onInstall);
     },
-  });
+  };
+  if (execution.session !== undefined) return await sessions.execute(execution.session, request);
+  using workspace = execution.files === "none" ? null : workspaces.of(principal.id).forExecution();
+  return await engine.execute({ ...request, workspace: workspace ?? undefined });
 }
 
 /** Puts on record what somebody had installed, or tried to: by request, or from code. */
@@ -165,7 +198,7 @@ function record(
   result: ExecutionResult | null,
   outcome: ExecutionOutcome,
 ): boolean {
-  metrics.recordExecution(outcome, environment.split("+", 1)[0] as string, result?.executionTimeMs);
+  metrics.recordExecution(outcome, baseOf(environment), result?.executionTimeMs);
   if (securityLog === null) return true;
   return securityLog.append({
     event: result?.success ? "code_execution" : "code_execution_error",

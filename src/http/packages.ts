@@ -103,7 +103,9 @@ export function packageRoutes(services: Services): Router {
 
   router.post("/api/reset", requireScope("execute"), async (request, response) => {
     // Every execution has a pristine interpreter; what is left to reset are the packages that were installed on top.
-    if (principalOf(response).scopes.has("packages")) await packages.clear(principalOf(response).id);
+    const session = (request.body as { session?: unknown } | undefined)?.session;
+    if (session !== undefined) await services.sessions.reset(principalOf(response).id, String(session));
+    else if (principalOf(response).scopes.has("packages")) await packages.clear(principalOf(response).id);
     services.securityLog?.append({ event: "state_reset", ...callerOf(request, response), details: {} });
     response.json({
       success: true,

@@ -61,7 +61,7 @@ const stdin = z
   .max(MAX_STDIN_CHARACTERS, `Stdin too long. Maximum length: ${MAX_STDIN_CHARACTERS} characters.`)
   .meta({ description: "What `input()` and `sys.stdin` read." });
 
-const environment = z
+export const environment = z
   .string("Environment must be a string.")
   .regex(/^[a-z0-9][a-z0-9_-]{0,63}$/, "Invalid environment name.")
   .meta({ description: "Package set to run in.", example: "stdlib" });
@@ -69,6 +69,18 @@ const environment = z
 const files = z
   .enum(["workspace", "none"], 'Files must be "workspace" or "none".')
   .meta({ description: "Whether the caller's files are there; they are unless `none` is asked for." });
+
+/** A name that a caller gives to something of its own. */
+export function plainName(what: string) {
+  const rules = "Use 1 to 64 letters, digits, dots, hyphens and underscores, and no dot first.";
+  return z
+    .string(`${what} must be a string.`)
+    .regex(/^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/, `Invalid ${what.toLowerCase()}. ${rules}`);
+}
+
+const session = z
+  .string("Session must be a string.")
+  .meta({ description: "Run in this session, which keeps its state." });
 
 /** Body of `POST /api/execute`. Keys stand in the order in which they are checked. */
 export const executeBody = z.object({
@@ -78,6 +90,7 @@ export const executeBody = z.object({
   stdin: stdin.optional(),
   environment: environment.optional(),
   files: files.optional(),
+  session: session.optional(),
 });
 
 export type ExecuteBody = z.output<typeof executeBody>;

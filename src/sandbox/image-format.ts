@@ -36,10 +36,10 @@ export class ImageFormatError extends Error {
 
 /** Runs of non-zero blocks. @param memory length a multiple of 4096. */
 export function findRuns(memory: Uint8Array): Run[] {
-  const words = new BigUint64Array(memory.buffer, memory.byteOffset, memory.length / 8);
+  const words = new Uint32Array(memory.buffer, memory.byteOffset, memory.length / 4);
   const isZero = (block: number) => {
-    const end = (block + BLOCK_BYTES) / 8;
-    for (let word = block / 8; word < end; word++) if (words[word] !== 0n) return false;
+    const end = (block + BLOCK_BYTES) / 4;
+    for (let word = block / 4; word < end; word++) if (words[word] !== 0) return false;
     return true;
   };
   const runs: [number, number][] = [];

@@ -121,7 +121,7 @@ function withoutWrapper(why: string, rejected: readonly string[] = []): Isolatio
 
 /** Runs Deno, with every permission of its own, under the wrapping. @throws {Error} if it does not run there. */
 async function probe(wrapping: Wrapping, readOnlyPaths: readonly string[]): Promise<IsolationLayer[]> {
-  const listener = createServer((socket) => socket.on("error", () => {}).destroy()).listen(0, "127.0.0.1");
+  await using listener = createServer((socket) => socket.on("error", () => {}).destroy()).listen(0, "127.0.0.1");
   await once(listener, "listening");
   const { port } = listener.address() as AddressInfo;
   const request: SandboxCommand = {
@@ -155,6 +155,5 @@ async function probe(wrapping: Wrapping, readOnlyPaths: readonly string[]): Prom
   } finally {
     clearTimeout(timer);
     child.kill("SIGKILL");
-    listener.close();
   }
 }

@@ -22,10 +22,12 @@ export interface LaunchOptions {
   readonly memoryMb: number;
   /** What the operating system puts around the process. */
   readonly isolation: IsolationReport;
+  /** Deno's own cache folder; null: none. */
+  readonly denoDir: string | null;
 }
 
 /** The command that starts a sandbox process: Deno with no permission but to read the named files until it is ready. */
-export function sandboxCommand({ guest, memoryMb }: Omit<LaunchOptions, "isolation">): {
+export function sandboxCommand({ guest, memoryMb }: Pick<LaunchOptions, "guest" | "memoryMb">): {
   command: string;
   args: string[];
   readable: string[];
@@ -60,6 +62,9 @@ export function sandboxCommand({ guest, memoryMb }: Omit<LaunchOptions, "isolati
 /** Starts the process with pipes and an empty environment. Its end is the caller's to watch. */
 export function launch(options: LaunchOptions): ChildProcess {
   const { command, args, readable } = sandboxCommand(options);
-  const memoryBytes = options.memoryMb * 2 ** 20;
-  return spawnWrapped(wrapCommand(options.isolation, { command, args, readOnlyPaths: readable, env: {}, memoryBytes }));
+  const { isolation, memoryMb, denoDir } = options;
+  const readOnlyPaths = denoDir === null ? readable : [...readable, denoDir];
+  const env: Record<string, string> = denoDir === null ? {} : { DENO_DIR: denoDir };
+  const memoryBytes = memoryMb * 2 ** 20;
+  return spawnWrapped(wrapCommand(isolation, { command, args, readOnlyPaths, env, memoryBytes }));
 }

@@ -131,6 +131,8 @@ export interface SessionState {
   readonly blockCount: number;
   readonly currentPath: string;
   readonly nextInode: number;
+  /** What the monotonic clock showed, ms. */
+  readonly clockMs: number;
   readonly streams: readonly OpenFile[];
   readonly links: readonly { readonly path: string; readonly target: string }[];
 }
@@ -189,6 +191,11 @@ export type GuestMessage =
       readonly pythonVersion: string;
       /** Modules that could not be imported: name → why. */
       readonly failedImports: Readonly<Record<string, string>>;
+      /**
+       * What has no place in an image: modules and libraries by name, and why. If there are any, nothing was built, and a
+       * build without them is to be tried.
+       */
+      readonly unfit: Readonly<Record<string, string>>;
     }
   /** What was printed since the last such frame; the body is the bytes. */
   | { readonly type: "output"; readonly stream: "stdout" | "stderr" }

@@ -49,8 +49,15 @@ export interface Job {
   readonly signal: AbortSignal | undefined;
   readonly onOutput: ((stream: "stdout" | "stderr", bytes: Uint8Array) => void) | undefined;
   readonly onDisplay: ((bundle: MimeBundle) => void) | undefined;
-  /** Answers what user code asks of the host. A ClientError's message is shown to user code. */
-  readonly onCall: (operation: string, argument: unknown) => Promise<{ value: unknown; body?: Uint8Array }>;
+  /**
+   * Answers what user code asks of the host. A ClientError's message is shown to user code. Code that waits for an answer
+   * cannot be interrupted, so that one is due at once when `signal` is aborted.
+   */
+  readonly onCall: (
+    operation: string,
+    argument: unknown,
+    signal: AbortSignal,
+  ) => Promise<{ readonly value: unknown; readonly body?: Uint8Array }>;
 }
 
 /** A session as it was after an execution: what `load` takes. Or why it cannot leave its process. */
@@ -88,6 +95,8 @@ interface Running {
   /** A `call` was not answered yet; the worker waits for the answer and can make no other. */
   calling: boolean;
   timer: NodeJS.Timeout | undefined;
+  /** Aborted when the execution is to end, or has. */
+  readonly stopped: AbortController;
   stopListening: () => void;
   answered: boolean;
   readonly resolveCapture: (capture: Capture) => void;
@@ -169,6 +178,7 @@ export class Sandbox {
       displayBytes: 0,
       calling: false,
       timer: undefined,
+      stopped: new AbortController(),
       stopListening: () => {},
       answered: false,
       resolveCapture: capture.resolve,
@@ -238,6 +248,12 @@ export class Sandbox {
     return this.#connection.endReason;
   }
 
+  /** Lets an idle process end by itself. */
+  async end(): Promise<void> {
+    this.#connection.closeInput();
+    await this.ended;
+  }
+
   /** Ends the process now. A job on it ends as killed. */
   kill(reason: string): void {
     this.#connection.kill(reason);
@@ -248,6 +264,8 @@ export class Sandbox {
     running.end = end;
     clearTimeout(running.timer);
     this.#connection.send(running.nonce, { type: "interrupt" });
+    // After it, so that an answer it hastens finds the interrupt set.
+    running.stopped.abort();
     running.timer = setTimeout(() => this.kill(end), KILL_GRACE_MS);
   }
 
@@ -306,7 +324,7 @@ export class Sandbox {
   }
 
   #answer(running: Running, call: number, operation: string, argument: unknown): void {
-    running.job.onCall(operation, argument).then(
+    running.job.onCall(operation, argument, running.stopped.signal).then(
       ({ value, body }) => {
         running.calling = false;
         if (this.#running === running) {
@@ -368,6 +386,7 @@ export class Sandbox {
     this.#settleIdle({ state: "discard", reason });
     if (!running) return;
     clearTimeout(running.timer);
+    running.stopped.abort();
     running.stopListening();
     running.resolveCapture({ state: null, reason });
     if (running.answered) return;
@@ -399,12 +418,12 @@ export class Sandbox {
  */
 export async function buildImage(
   options: SandboxOptions,
-): Promise<{ image: Uint8Array; pythonVersion: string; failedImports: Readonly<Record<string, string>> }> {
+): Promise<{ image: Uint8Array } & Omit<Extract<GuestMessage, { type: "image" }>, "type">> {
   const { connection, frame } = await connect(options);
   connection.kill("the image is built");
   if (frame.message.type !== "image") throw new SandboxDiedError(`Building the image failed: "${frame.message.type}".`);
-  const { pythonVersion, failedImports } = frame.message;
-  return { image: frame.body, pythonVersion, failedImports };
+  const { type: _, ...facts } = frame.message;
+  return { image: frame.body, ...facts };
 }
 
 /** The pipes of one process: frames in, frames out. */
@@ -442,6 +461,10 @@ class Connection {
     const { stdin } = this.#process;
     if (!stdin?.writable) return;
     for (const chunk of encodeFrame(nonce, message, ...body)) stdin.write(chunk);
+  }
+
+  closeInput(): void {
+    this.#process.stdin?.end();
   }
 
   kill(reason: string): void {

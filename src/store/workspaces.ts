@@ -4,11 +4,11 @@ import path from "node:path";
 import type { Workspace } from "../engine/execution.ts";
 import { ClientError, notFound } from "../errors.ts";
 import type { FileChanges, FileEntry } from "../sandbox/protocol.ts";
-import { type Blob, sha256Hex } from "./blob-folder.ts";
+import { addressChanges } from "./addressed-changes.ts";
+import type { Blob } from "./blob-folder.ts";
 import { FolderLock } from "./folder-lock.ts";
 import {
   fileEntry,
-  invalidChanges,
   tooManyBytes,
   type UploadRecord,
   WorkspaceIndex,
@@ -325,7 +325,7 @@ export class ExecutionWorkspace implements Workspace, Disposable {
   /** @throws {ClientError} 400 `invalid_path` or `invalid_changes`, 413 `workspace_full`; then nothing has changed. */
   async apply(changes: FileChanges, contents: readonly Uint8Array[]): Promise<void> {
     if (changes.written.length === 0 && changes.deleted.length === 0) return;
-    const { written, blobs } = await this.#address(changes, contents);
+    const { written, contents: blobs } = await addressChanges(changes, contents, this.#limits);
     using held = await this.#hold();
     await held.state.change(
       (index) => index.merge(written, changes.deleted, this.#limits),
@@ -346,27 +346,6 @@ export class ExecutionWorkspace implements Workspace, Disposable {
     if (this.#disposed) throw new Error("the execution has ended");
     const held = await this.#hold();
     return { held, snapshot: held.state.snapshot() };
-  }
-
-  async #address({ written }: FileChanges, contents: readonly Uint8Array[]) {
-    if (written.length !== contents.length) throw new Error("contents do not belong to the changes");
-    const totalBytes = contents.reduce((sum, { length }) => sum + length, 0);
-    if (totalBytes > this.#limits.maxBytes) throw tooManyBytes(this.#limits);
-    const blobs = new Map<string, Uint8Array>();
-    const addressed: Written[] = [];
-    for (const [i, { path, kind, mtimeMs, size }] of written.entries()) {
-      const content = contents[i] as Uint8Array;
-      workspacePath(path);
-      if (content.length !== size || (kind !== "file" && kind !== "folder")) throw invalidChanges(path);
-      if (kind === "folder") {
-        addressed.push({ path, kind, mtimeMs });
-      } else {
-        const sha256 = await sha256Hex(content);
-        blobs.set(sha256, content);
-        addressed.push({ path, kind: "file", mtimeMs, size, sha256 });
-      }
-    }
-    return { written: addressed, blobs };
   }
 }
 

@@ -15,6 +15,8 @@ export interface TestClient {
   post(path: string, body: unknown, headers?: Record<string, string>): Promise<Reply>;
   get(path: string, headers?: Record<string, string>): Promise<Reply>;
   delete(path: string, headers?: Record<string, string>): Promise<Reply>;
+  /** Sends bytes or text as they are. */
+  put(path: string, content: Content, headers?: Record<string, string>): Promise<Reply>;
   /** Uploads one file as a browser's form does. */
   upload(filename: string, content: Content, options?: UploadOptions): Promise<Reply>;
 }
@@ -47,6 +49,8 @@ export function createClient(url: string, defaultHeaders: Record<string, string>
       }),
     get: (path, headers = {}) => request(path, { headers }),
     delete: (path, headers = {}) => request(path, { method: "DELETE", headers }),
+    put: (path, content, headers = {}) =>
+      request(path, { method: "PUT", headers, body: content as NonNullable<RequestInit["body"]> }),
     upload: (filename, content, { path = "/api/upload", field = "csvFile", headers = {} } = {}) => {
       const form = new FormData();
       form.append(field, new Blob([content as Uint8Array<ArrayBuffer>]), filename);

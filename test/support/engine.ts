@@ -6,31 +6,28 @@ import { testConfig } from "./config.ts";
 
 export interface TestEngine {
   readonly engine: Engine;
-  /** Runs code as one principal, with ten seconds for it. */
+  /** Runs code on the standard library alone, as one principal, with ten seconds for it. */
   run(code: string, request?: Partial<ExecutionRequest>): Promise<ExecutionResult>;
   stop(): Promise<void>;
 }
 
 /** Real sandboxes without HTTP in front of them. */
 export async function startTestEngine(settings: Record<string, string> = {}): Promise<TestEngine> {
-  const { engine } = await startRuntime(testConfig(settings), pino({ level: "silent" }));
+  const { engine, environments, stop } = await startRuntime(testConfig(settings), pino({ level: "silent" }));
+  const environment = environments.defaultName;
   return {
     engine,
     run: (code, request = {}) =>
-      engine.execute({ code, environment: "stdlib", timeoutMs: 10_000, principal: "test", ...request }),
-    stop: () => engine.pool.stop(0),
+      engine.execute({ code, environment, timeoutMs: 10_000, principal: "test", ...request }),
+    stop: () => stop(0),
   };
 }
 
 /** Cuts the indentation that all lines share, so that Python can be indented as the TypeScript around it. */
 export function py(strings: TemplateStringsArray, ...values: readonly unknown[]): string {
-  const text = String.raw({ raw: strings.raw }, ...values).replace(/^\n/, "");
-  const margins = text
-    .split("\n")
-    .filter((line) => line.trim() !== "")
-    .map((line) => /^ */.exec(line)?.[0].length ?? 0);
-  return text
-    .split("\n")
-    .map((line) => line.slice(Math.min(...margins)))
-    .join("\n");
+  const lines = String.raw({ raw: strings.raw }, ...values)
+    .replace(/^\n/, "")
+    .split("\n");
+  const margins = lines.filter((line) => line.trim() !== "").map((line) => /^ */.exec(line)?.[0].length ?? 0);
+  return lines.map((line) => line.slice(Math.min(...margins))).join("\n");
 }

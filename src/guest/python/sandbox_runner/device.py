@@ -23,11 +23,17 @@ def ask(operation, argument=None):
 
     Returns the answer's JSON value. Raises OSError with the host's reason where it refuses.
     """
+    return ask_for_bytes(operation, argument)[0]
+
+
+def ask_for_bytes(operation, argument=None):
+    """As :func:`ask`. Returns the answer's JSON value and the bytes that came with it."""
     tell(operation, argument)
     answer = bytearray()
     while chunk := os.read(FD, 1 << 20):
         answer += chunk
-    value = loads(answer)
+    head, _, body = answer.partition(b"\n")
+    value = loads(head)
     if "error" in value:
         raise OSError(value["error"])
-    return value["value"]
+    return value["value"], bytes(body)

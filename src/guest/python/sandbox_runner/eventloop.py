@@ -8,13 +8,17 @@ import asyncio
 import time
 from asyncio import base_events, events
 
+from . import network
+
 
 class _Selector:
     def select(self, timeout):
-        if timeout is None:
+        if network.are_awaited():
+            network.wake_waiting(timeout)
+        elif timeout is None:
             # Nothing is scheduled and nothing outside can wake us: a deadlock, not a wait.
             raise RuntimeError("the event loop waits for something that can never happen (deadlock)")
-        if timeout > 0:
+        elif timeout > 0:
             time.sleep(timeout)
         return []
 

@@ -14,7 +14,7 @@ from io import FileIO, StringIO, TextIOWrapper
 # By name, so that code that patches `json` patches its own only.
 from json import dumps, loads
 
-from . import convert, display, eventloop, restrictions, tracebacks
+from . import convert, display, eventloop, network, restrictions, tracebacks
 
 _FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 _loop = None
@@ -24,6 +24,7 @@ def prepare():
     """Called once, before the memory image is taken."""
     global _loop
     restrictions.install()
+    network.install()
     _loop = eventloop.install()
     builtins.display = display.display
     sys.excepthook = tracebacks.excepthook

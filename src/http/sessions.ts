@@ -1,0 +1,157 @@
+import express, { type Response, Router } from "express";
+import { z } from "zod";
+import type { CheckpointView, SessionView } from "../engine/sessions.ts";
+import { badRequest } from "../errors.ts";
+import type { FileEntry } from "../sandbox/protocol.ts";
+import { HOME, nameOf, ROOTS } from "../store/workspace-path.ts";
+import { principalOf, requireScope } from "./authentication.ts";
+import { callerOf, type Services } from "./code-runner.ts";
+import { environment, parseBody, plainName } from "./validation.ts";
+
+const MAX_TTL_S = 315_360_000;
+
+/** Body of `POST /api/sessions`. */
+export const sessionBody = z.object({
+  environment: environment.optional(),
+  ttl: z
+    .number("Ttl must be a positive number (seconds).")
+    .positive("Ttl must be a positive number (seconds).")
+    .max(MAX_TTL_S, `Ttl too large. Maximum: ${MAX_TTL_S} seconds.`)
+    .optional()
+    .meta({ description: "The session ends when it is not used for so long, seconds.", example: 3600 }),
+  id: plainName("Session id").optional(),
+});
+
+/** Body of `POST /api/sessions/:id/checkpoints`. */
+export const checkpointBody = z.object({ name: plainName("Checkpoint name").optional() });
+
+/** `/api/sessions`: sessions, their checkpoints and their files. */
+export function sessionRoutes(services: Services): Router {
+  const router = Router();
+  const { sessions, packages, config } = services;
+  const timestamp = () => new Date().toISOString();
+  const idOf = (response: Response) => principalOf(response).id;
+  router.use("/api/sessions", requireScope("execute"));
+
+  router.post("/api/sessions", async (request, response) => {
+    const body = parseBody(sessionBody, request.body);
+    const wanted = body.environment ?? packages.defaultEnvironment;
+    const { environment } = await packages.environmentFor(idOf(response), wanted);
+    const ttlMs = body.ttl === undefined ? undefined : Math.ceil(body.ttl * 1000);
+    const session = await sessions.create(idOf(response), { environment, ttlMs, id: body.id });
+    services.securityLog?.append({
+      event: "session_create",
+      ...callerOf(request, response),
+      details: { session: session.id },
+    });
+    response.status(201).json({ success: true, session: toReply(session), timestamp: timestamp() });
+  });
+
+  router.get("/api/sessions", async (_request, response) => {
+    const list = await sessions.list(idOf(response));
+    response.json({ success: true, sessions: list.map(toReply), count: list.length, timestamp: timestamp() });
+  });
+
+  router.get("/api/sessions/:id", async (request, response) => {
+    const session = await sessions.get(idOf(response), request.params.id);
+    response.json({ success: true, session: toReply(session), timestamp: timestamp() });
+  });
+
+  router.delete("/api/sessions/:id", async (request, response) => {
+    await sessions.delete(idOf(response), request.params.id);
+    services.securityLog?.append({
+      event: "session_delete",
+      ...callerOf(request, response),
+      details: { session: request.params.id },
+    });
+    response.json({ success: true, message: "Session deleted successfully", timestamp: timestamp() });
+  });
+
+  router.post("/api/sessions/:id/fork", async (request, response) => {
+    const session = await sessions.fork(idOf(response), request.params.id);
+    services.securityLog?.append({
+      event: "session_create",
+      ...callerOf(request, response),
+      details: { session: session.id, forkOf: request.params.id },
+    });
+    response.status(201).json({ success: true, session: toReply(session), timestamp: timestamp() });
+  });
+
+  router.post("/api/sessions/:id/interrupt", async (request, response) => {
+    const interrupted = await sessions.interrupt(idOf(response), request.params.id);
+    response.json({ success: true, interrupted, timestamp: timestamp() });
+  });
+
+  router.get("/api/sessions/:id/checkpoints", async (request, response) => {
+    const list = await sessions.checkpoints(idOf(response), request.params.id);
+    response.json({ success: true, checkpoints: list.map(toCheckpoint), count: list.length, timestamp: timestamp() });
+  });
+
+  router.post("/api/sessions/:id/checkpoints", async (request, response) => {
+    const { name } = parseBody(checkpointBody, request.body);
+    const checkpoint = await sessions.checkpoint(idOf(response), request.params.id, name);
+    response.status(201).json({ success: true, checkpoint: toCheckpoint(checkpoint), timestamp: timestamp() });
+  });
+
+  router.post("/api/sessions/:id/checkpoints/:name/restore", async (request, response) => {
+    const { id, name } = request.params;
+    const session = await sessions.restore(idOf(response), id, name);
+    response.json({ success: true, session: toReply(session), timestamp: timestamp() });
+  });
+
+  const files = "/api/sessions/:id/files";
+  router.use(files, requireScope("files"));
+
+  router.get(files, async (request, response) => {
+    const entries = await sessions.listFiles(idOf(response), request.params.id);
+    const list = entries.filter(({ kind }) => kind === "file").map(toFile);
+    response.json({ success: true, files: list, count: list.length, timestamp: timestamp() });
+  });
+
+  router.get(`${files}/*path`, async (request, response) => {
+    const path = sandboxPath(request.params.path);
+    const content = await sessions.readFile(idOf(response), request.params.id, path);
+    // Whatever it is, a browser is not to run it.
+    response.attachment(nameOf(path)).type("application/octet-stream").send(Buffer.from(content));
+  });
+
+  const raw = express.raw({ type: () => true, limit: config.MAX_FILE_SIZE });
+  router.put(`${files}/*path`, raw, async (request, response) => {
+    const path = sandboxPath(request.params.path);
+    const content = Buffer.isBuffer(request.body) ? request.body : new Uint8Array(0);
+    const file = await sessions.writeFile(idOf(response), request.params.id, path, content);
+    response.json({ success: true, file: toFile(file), timestamp: timestamp() });
+  });
+
+  router.delete(`${files}/*path`, async (request, response) => {
+    const path = sandboxPath(request.params.path);
+    await sessions.deleteFile(idOf(response), request.params.id, path);
+    response.json({ success: true, message: `File ${nameOf(path)} deleted successfully`, timestamp: timestamp() });
+  });
+  return router;
+}
+
+/** `data.csv` is in the home folder; `tmp/x`, `plots/x` and `home/pyodide/x` are what they are in the sandbox. */
+function sandboxPath(components: readonly string[]): string {
+  const forbidden = (component: string) =>
+    component === "" || component === "." || component === ".." || /[/\\\0]/.test(component);
+  if (components.some(forbidden)) throw badRequest("invalid_filename", "Invalid filename");
+  const path = `/${components.join("/")}`;
+  return ROOTS.some((root) => path.startsWith(`${root}/`)) ? path : HOME + path;
+}
+
+function toReply({ createdAtMs, lastUsedAtMs, expiresAtMs, ...rest }: SessionView) {
+  return { ...rest, createdAt: toIso(createdAtMs), lastUsedAt: toIso(lastUsedAtMs), expiresAt: toIso(expiresAtMs) };
+}
+
+function toCheckpoint({ createdAtMs, ...rest }: CheckpointView) {
+  return { ...rest, createdAt: toIso(createdAtMs) };
+}
+
+function toFile({ path, size, mtimeMs }: FileEntry) {
+  return { path, name: nameOf(path), size, modified: toIso(mtimeMs) };
+}
+
+function toIso(timeMs: number): string {
+  return new Date(timeMs).toISOString();
+}

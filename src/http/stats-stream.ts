@@ -1,0 +1,75 @@
+import { Router } from "express";
+import type { Statistics } from "../audit/statistics.ts";
+import { ClientError } from "../errors.ts";
+import { requireScope } from "./authentication.ts";
+import { openEventStream } from "./execute.ts";
+import { visibleTo } from "./statistics.ts";
+
+export interface StatisticsStreamOptions {
+  readonly statistics: Statistics;
+  /** Least ms between two events of one stream; default 1000. */
+  readonly minIntervalMs?: number;
+  /** Most ms between two events, so that proxies keep the connection and clocks on the page go on; default 15 s. */
+  readonly heartbeatMs?: number;
+  /** Streams open at a time; default 100. */
+  readonly maxStreams?: number;
+}
+
+/**
+ * `GET /api/dashboard/stats/stream`: what `GET /api/dashboard/stats` replies, as server-sent events: one at once, then one
+ * whenever something changed, and one every `heartbeatMs`. Runs behind `authenticate`.
+ *
+ * Fails with {@link ClientError} 429 `too_many_streams` while `maxStreams` are open.
+ */
+export function statisticsStreamRoutes({
+  statistics,
+  minIntervalMs = 1000,
+  heartbeatMs = 15_000,
+  maxStreams = 100,
+}: StatisticsStreamOptions): Router {
+  let openStreams = 0;
+  const router = Router();
+  router.get("/api/dashboard/stats/stream", requireScope("stats"), (_request, response) => {
+    if (openStreams >= maxStreams) {
+      throw new ClientError(429, "too_many_streams", "Too many dashboards are open", { retryAfterS: 10 });
+    }
+    const principal = visibleTo(response);
+    let due: NodeJS.Timeout | undefined;
+    let sentAtMs = 0;
+    let dueAtMs = Number.POSITIVE_INFINITY;
+    const schedule = (atMs: number) => {
+      if (atMs >= dueAtMs) return;
+      clearTimeout(due);
+      dueAtMs = atMs;
+      due = setTimeout(send, Math.max(0, atMs - performance.now()));
+    };
+    const send = () => {
+      try {
+        // A client that does not read gets the newest numbers once it does, and costs no memory until then.
+        if (!response.writableNeedDrain) {
+          const { stats } = statistics.snapshot(principal);
+          sendEvent({ success: true, stats, timestamp: new Date().toISOString() });
+        }
+      } catch {
+        // The database refuses. A timer has nobody to throw to; the page connects anew, and is told then.
+        response.end();
+        return;
+      }
+      sentAtMs = performance.now();
+      dueAtMs = Number.POSITIVE_INFINITY;
+      schedule(sentAtMs + heartbeatMs);
+    };
+    const onChange = () => schedule(sentAtMs + minIntervalMs);
+
+    openStreams += 1;
+    response.once("close", () => {
+      openStreams -= 1;
+      clearTimeout(due);
+      statistics.off("change", onChange);
+    });
+    const sendEvent = openEventStream(response);
+    statistics.on("change", onChange);
+    send();
+  });
+  return router;
+}

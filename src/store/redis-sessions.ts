@@ -1,0 +1,321 @@
+import { randomBytes } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Redis } from "ioredis";
+import { ClientError, StartupError } from "../errors.ts";
+import { type Blob, sha256Hex } from "./blob-folder.ts";
+import { SCRIPTS } from "./redis-scripts.ts";
+import {
+  endsAtMs,
+  MissingBlobError,
+  type NewSnapshot,
+  type SessionLease,
+  type SessionRecord,
+  type SessionStore,
+  snapshotsOf,
+} from "./session-store.ts";
+
+export interface RedisSessionsOptions {
+  /** `redis://[user:password@]host:port/db`, `rediss://` for TLS. */
+  readonly url: string;
+  /** Told when the connection is lost or had again. */
+  readonly onConnection?: (connected: boolean, reason: string) => void;
+  /** A server that has not been heard of for so long has lost its sessions to others; default 10,000 ms. */
+  readonly leaseMs?: number;
+  /** Answer "unavailable" when Redis has not answered by then; default 3000 ms. */
+  readonly timeoutMs?: number;
+}
+
+const PREFIX = "pyodide-express:";
+const INTERRUPTS = `${PREFIX}interrupts`;
+const DEFAULT_LEASE_MS = 10_000;
+const DEFAULT_TIMEOUT_MS = 3000;
+/** How long a caller waits for a session that another server has. */
+const MAX_WAIT_MS = 30_000;
+const FIRST_POLL_MS = 20;
+const LONGEST_POLL_MS = 250;
+const ATTEMPTS = 3;
+const LONGEST_RECONNECT_MS = 2000;
+
+/**
+ * Sessions in Redis or Valkey, shared by many servers.
+ *
+ *     session:<id>    hash: record, principal, fence, `b:<hash>` states and contents, `f:<hash>` the files of a state
+ *     lease:<id>      who has it, for as long as they say so in time
+ *     principal:<id>  sorted set of its sessions, by when they end
+ *
+ * Each lease draws a number from the session's `fence`. A change names its number, and one that is not the last drawn is
+ * refused: a server that was away for so long that another took over can do no harm, whatever it still believes. A change
+ * also names the time by which Redis must have had it: one that was given up on is not made later.
+ */
+export class RedisSessions implements SessionStore {
+  onInterrupt: (id: string) => void = () => {};
+  readonly leaseMs: number;
+  readonly #timeoutMs: number;
+  readonly #redis: Redis;
+  readonly #subscriber: Redis;
+  /** Redis's clock less ours. */
+  #clockOffsetMs = 0;
+
+  /** @throws {StartupError} if the URL is none. */
+  constructor(options: RedisSessionsOptions) {
+    this.leaseMs = options.leaseMs ?? DEFAULT_LEASE_MS;
+    this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    if (!/^rediss?:\/\//.test(options.url) || !URL.canParse(options.url)) {
+      throw new StartupError("REDIS_URL: it must look like redis://host:6379 or rediss://user:password@host:6379/0.");
+    }
+    this.#redis = new Redis(options.url, {
+      // Longer than a change is valid for, so that it is not made after it was given up.
+      commandTimeout: this.#timeoutMs * 1.5,
+      connectTimeout: this.#timeoutMs,
+      maxRetriesPerRequest: 1,
+      retryStrategy: (times) => Math.min(LONGEST_RECONNECT_MS, 50 * 2 ** Math.min(times, 10)),
+    });
+    this.#subscriber = this.#redis.duplicate({ maxRetriesPerRequest: null, commandTimeout: undefined });
+    let reason = "";
+    this.#redis.on("error", (error: Error) => {
+      reason = error.message;
+    });
+    this.#redis.on("ready", () => options.onConnection?.(true, ""));
+    this.#redis.on("close", () => options.onConnection?.(false, reason));
+    // It reconnects by itself, and subscribes again.
+    this.#subscriber.on("error", () => {});
+    this.#subscriber.on("message", (_channel, id) => this.onInterrupt(id));
+    this.#subscriber.subscribe(INTERRUPTS).catch(() => {});
+  }
+
+  async create(record: SessionRecord, maxOfPrincipal: number, from?: SessionLease): Promise<void> {
+    const { id, principal, head } = record;
+    const keys = [sessionKey(id), principalKey(principal), from ? sessionKey(from.record.id) : sessionKey(id)];
+    const answer = await this.run("create", keys, [
+      JSON.stringify(record),
+      principal,
+      id,
+      endsAtMs(record),
+      Date.now(),
+      maxOfPrincipal,
+      head?.sha256 ?? "",
+    ]);
+    if (answer === "exists") throw new ClientError(409, "session_exists", "Session already exists");
+    if (answer === "limit") {
+      const message = `Session limit reached: at most ${maxOfPrincipal} for each principal. Delete sessions first.`;
+      throw new ClientError(429, "session_limit", message);
+    }
+  }
+
+  async get(id: string): Promise<SessionRecord | undefined> {
+    const text = await this.#attempt((redis) => redis.hget(sessionKey(id), "record"));
+    return text === null ? undefined : unlessEnded(JSON.parse(text));
+  }
+
+  async list(principal: string): Promise<readonly SessionRecord[]> {
+    const ids = await this.#attempt((redis) => redis.zrangebyscore(principalKey(principal), Date.now(), "+inf"));
+    const texts = await this.#attempt((redis) => {
+      const pipeline = redis.pipeline();
+      for (const id of ids) pipeline.hget(sessionKey(id), "record");
+      return pipeline.exec();
+    });
+    const records: SessionRecord[] = [];
+    for (const [error, text] of texts ?? []) {
+      if (error) throw unavailable(error);
+      const record = typeof text === "string" ? unlessEnded(JSON.parse(text)) : undefined;
+      if (record) records.push(record);
+    }
+    return records.sort((a, b) => b.lastUsedAtMs - a.lastUsedAtMs);
+  }
+
+  async read(id: string, { sha256, size }: Blob): Promise<Uint8Array> {
+    const bytes = await this.#attempt((redis) => redis.hgetBuffer(sessionKey(id), `b:${sha256}`));
+    if (bytes?.length !== size) throw new MissingBlobError("a content is missing or cut off");
+    if ((await sha256Hex(bytes)) !== sha256) throw new MissingBlobError("a content's checksum is wrong");
+    return bytes;
+  }
+
+  async acquire(id: string, principal: string, signal?: AbortSignal): Promise<SessionLease | undefined> {
+    const deadline = performance.now() + MAX_WAIT_MS;
+    const holder = randomBytes(16).toString("hex");
+    for (let pauseMs = FIRST_POLL_MS; ; pauseMs = Math.min(LONGEST_POLL_MS, pauseMs * 1.5)) {
+      const answer = await this.run("acquire", [sessionKey(id), leaseKey(id)], [holder, this.leaseMs, principal]);
+      if (answer === null) return undefined;
+      if (Array.isArray(answer)) {
+        const [text, fence, timeMs] = answer as [string, number, number];
+        this.#clockOffsetMs = timeMs - Date.now();
+        return new RedisLease(this, JSON.parse(text), fence, holder);
+      }
+      if (performance.now() > deadline) {
+        throw new ClientError(503, "session_busy", "The session is busy on another server.", { retryAfterS: 5 });
+      }
+      await sleep(pauseMs, undefined, signal && { signal });
+    }
+  }
+
+  async ended(): Promise<readonly { id: string }[]> {
+    // Redis deletes them itself.
+    return [];
+  }
+
+  async deleteEnded(): Promise<void> {}
+
+  async announceInterrupt(id: string): Promise<void> {
+    await this.#attempt((redis) => redis.publish(INTERRUPTS, id));
+  }
+
+  async close(): Promise<void> {
+    this.#redis.disconnect();
+    this.#subscriber.disconnect();
+  }
+
+  /** When, by Redis's clock, a change that is sent now comes too late. */
+  deadlineMs(): number {
+    return Date.now() + this.#clockOffsetMs + this.#timeoutMs;
+  }
+
+  /**
+   * Runs one of the scripts. Each may be run again if its answer is lost.
+   *
+   * @throws {ClientError} 503 `store_unavailable`, 507 `store_full`.
+   */
+  async run(
+    name: keyof typeof SCRIPTS,
+    keys: readonly string[],
+    parameters: readonly (string | number | Buffer)[],
+  ): Promise<unknown> {
+    return await this.#attempt((redis) => redis.eval(SCRIPTS[name], keys.length, ...keys, ...parameters));
+  }
+
+  async #attempt<T>(action: (redis: Redis) => Promise<T>): Promise<T> {
+    const deadline = performance.now() + this.#timeoutMs;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await action(this.#redis);
+      } catch (error) {
+        if (attempt === ATTEMPTS || performance.now() > deadline || isAnswer(error)) throw unavailable(error);
+        await sleep(50 * 2 ** attempt);
+      }
+    }
+  }
+}
+
+class RedisLease implements SessionLease {
+  record: SessionRecord;
+  readonly lost: AbortSignal;
+  readonly #store: RedisSessions;
+  readonly #fence: number;
+  readonly #holder: string;
+  readonly #lose = new AbortController();
+  readonly #renewal: NodeJS.Timeout;
+  #validUntilMs: number;
+
+  constructor(store: RedisSessions, record: SessionRecord, fence: number, holder: string) {
+    this.#store = store;
+    this.record = record;
+    this.#fence = fence;
+    this.#holder = holder;
+    this.lost = this.#lose.signal;
+    this.#validUntilMs = performance.now() + store.leaseMs;
+    this.#renewal = setInterval(() => void this.#renew(), store.leaseMs / 4).unref();
+  }
+
+  async commit(record: SessionRecord, snapshot?: NewSnapshot): Promise<void> {
+    const { id, principal } = record;
+    const contents: (string | Buffer)[] = [];
+    if (snapshot) {
+      contents.push(snapshot.blob.sha256, asBuffer(snapshot.bytes));
+      for (const [sha256, bytes] of snapshot.contents) contents.push(sha256, asBuffer(bytes));
+    }
+    const answer = await this.#store.run(
+      "commit",
+      [sessionKey(id), principalKey(principal)],
+      [
+        this.#fence,
+        this.#store.deadlineMs(),
+        id,
+        JSON.stringify(record),
+        endsAtMs(record),
+        JSON.stringify(snapshotsOf(record).map(({ sha256 }) => sha256)),
+        snapshot?.blob.sha256 ?? "",
+        JSON.stringify(snapshot?.files.map(({ sha256 }) => sha256) ?? []),
+        ...contents,
+      ],
+    );
+    if (answer === "late") throw unavailable(new Error("Redis had the change too late"));
+    if (answer === "missing") throw new Error("a content of a session's file is nowhere");
+    if (answer !== "stored") this.#moved();
+    this.record = record;
+  }
+
+  async delete(): Promise<void> {
+    const { id, principal } = this.record;
+    clearInterval(this.#renewal);
+    const keys = [sessionKey(id), principalKey(principal), leaseKey(id)];
+    if ((await this.#store.run("delete", keys, [this.#fence, id])) !== "deleted") this.#moved();
+  }
+
+  async release(): Promise<void> {
+    clearInterval(this.#renewal);
+    await this.#store.run("release", [leaseKey(this.record.id)], [this.#holder]);
+  }
+
+  async #renew(): Promise<void> {
+    const askedAtMs = performance.now();
+    const { id } = this.record;
+    try {
+      const keys = [sessionKey(id), leaseKey(id)];
+      const answer = await this.#store.run("renew", keys, [this.#fence, this.#holder, this.#store.leaseMs]);
+      if (answer === "renewed") this.#validUntilMs = askedAtMs + this.#store.leaseMs;
+      else this.#validUntilMs = 0;
+    } catch {
+      // Redis may be back before the lease is over.
+    }
+    if (performance.now() < this.#validUntilMs || this.lost.aborted) return;
+    clearInterval(this.#renewal);
+    this.#lose.abort(moved());
+  }
+
+  #moved(): never {
+    clearInterval(this.#renewal);
+    this.#lose.abort(moved());
+    throw moved();
+  }
+}
+
+function sessionKey(id: string): string {
+  return `${PREFIX}session:${id}`;
+}
+
+function leaseKey(id: string): string {
+  return `${PREFIX}lease:${id}`;
+}
+
+function principalKey(principal: string): string {
+  return `${PREFIX}principal:${principal}`;
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+}
+
+function unlessEnded(record: SessionRecord): SessionRecord | undefined {
+  return endsAtMs(record) > Date.now() ? record : undefined;
+}
+
+function moved(): ClientError {
+  return new ClientError(409, "session_moved", "Another server has gone on with the session; this was not kept.");
+}
+
+/** Redis has answered, and will again say the same. */
+function isAnswer(error: unknown): boolean {
+  return (
+    (error as Error).name === "ReplyError" && !/^(LOADING|MASTERDOWN|TRYAGAIN|BUSY)/.test((error as Error).message)
+  );
+}
+
+function unavailable(cause: unknown): Error {
+  if (cause instanceof ClientError) return cause;
+  if (/OOM command not allowed/.test((cause as Error).message)) {
+    return new ClientError(507, "store_full", "The session store is full. Delete sessions first.", { cause });
+  }
+  return new ClientError(503, "store_unavailable", "The session store cannot be reached at the moment.", {
+    cause,
+    retryAfterS: 2,
+  });
+}

@@ -1,0 +1,154 @@
+/**
+ * A session at rest:
+ *
+ *     8 bytes   "PYEXSESS"
+ *     u32 le    format version
+ *     u32 le    length of the header, bytes
+ *     header    JSON in UTF-8: see `header` below
+ *     memory    what `load` takes (protocol.ts), compressed with zstd
+ *     32 bytes  SHA-256 of all before
+ *
+ * Contents of files are not in it: the header lists them by hash, so that states of one session share them.
+ */
+import { createHash } from "node:crypto";
+import { promisify } from "node:util";
+import { constants, zstdCompress, zstdDecompress } from "node:zlib";
+import { z } from "zod";
+import type { SessionState } from "../sandbox/protocol.ts";
+import { WorkspaceIndex } from "./workspace-index.ts";
+
+export const SESSION_VERSION = 1;
+
+const MAGIC = Buffer.from("PYEXSESS");
+const PREFIX_BYTES = 16;
+const CHECKSUM_BYTES = 32;
+/** One block of memory and its number, as `load` takes them. */
+const BYTES_PER_BLOCK = 256 + 4;
+const MAX_HEAP_BYTES = 2 ** 32;
+// Slower levels win little: most of what differs is small objects that do not repeat.
+const COMPRESSION = { params: { [constants.ZSTD_c_compressionLevel]: 1 } };
+
+const compress = promisify(zstdCompress);
+const decompress = promisify(zstdDecompress);
+
+/** A session as it was after an execution. */
+export interface SessionSnapshot {
+  /** Identity of the environment's image that the memory differs from: no other can be put under it. */
+  readonly environment: string;
+  /** Null: nothing has run since the session began. */
+  readonly state: SessionState | null;
+  /** As `Sandbox.load` takes it; empty if `state` is null. */
+  readonly memory: Uint8Array;
+  readonly files: WorkspaceIndex;
+  /** Executions up to then. */
+  readonly executions: number;
+}
+
+/** The bytes are no session, a damaged one, or one of another version; `message` says what is wrong. */
+export class SessionFormatError extends Error {
+  override readonly name = "SessionFormatError";
+}
+
+const count = z.number().int().nonnegative();
+const sandboxPath = z.string().max(4096);
+
+const stateSchema = z.object({
+  heapBytes: count.max(MAX_HEAP_BYTES),
+  blockCount: count.max(MAX_HEAP_BYTES / 256),
+  currentPath: sandboxPath,
+  nextInode: count,
+  clockMs: z.number().nonnegative(),
+  streams: z
+    .array(
+      z.object({ fd: count.max(65_535), path: sandboxPath, flags: z.number().int(), position: count, group: count }),
+    )
+    .max(65_536),
+  links: z.array(z.object({ path: sandboxPath, target: sandboxPath })).max(100_000),
+}) satisfies z.ZodType<SessionState>;
+
+const header = z.object({
+  environment: z.string(),
+  executions: count,
+  state: stateSchema.nullable(),
+  memoryBytes: count.max(2 ** 33),
+  /** A `WorkspaceIndex`. */
+  files: z.unknown(),
+});
+
+/** @throws {SessionFormatError} if the sandbox that captured it described something impossible. */
+export async function encodeSession(snapshot: SessionSnapshot): Promise<Uint8Array> {
+  const { environment, executions, memory, files } = snapshot;
+  const state = snapshot.state && stateSchema.safeParse(snapshot.state);
+  if (state?.success === false) throw new SessionFormatError(`its state is not one: ${firstIssue(state.error)}`);
+  checkMemory(state?.data ?? null, memory.length);
+  const facts: z.input<typeof header> = {
+    environment,
+    executions,
+    state: state?.data ?? null,
+    memoryBytes: memory.length,
+    files: JSON.parse(files.toJson("")),
+  };
+  const headerBytes = Buffer.from(JSON.stringify(facts));
+  const compressed = await compress(memory, COMPRESSION);
+  const prefix = Buffer.alloc(PREFIX_BYTES);
+  MAGIC.copy(prefix);
+  prefix.writeUInt32LE(SESSION_VERSION, 8);
+  prefix.writeUInt32LE(headerBytes.length, 12);
+  const hash = createHash("sha256").update(prefix).update(headerBytes).update(compressed);
+  return Buffer.concat([prefix, headerBytes, compressed, hash.digest()]);
+}
+
+/** @throws {SessionFormatError} naming the first thing that is wrong. */
+export async function decodeSession(bytes: Uint8Array): Promise<SessionSnapshot> {
+  const { facts, files, compressed } = readHeader(bytes);
+  let memory: Uint8Array;
+  try {
+    memory = await decompress(compressed, { maxOutputLength: Math.max(1, facts.memoryBytes) });
+  } catch (cause) {
+    throw new SessionFormatError("the memory cannot be decompressed", { cause });
+  }
+  if (memory.length !== facts.memoryBytes) throw new SessionFormatError("the memory is incomplete");
+  const { environment, state, executions } = facts;
+  return { environment, state, memory, files, executions };
+}
+
+/** The files alone: a session whose memory no longer fits an environment still has them. */
+export function decodeSessionFiles(bytes: Uint8Array): WorkspaceIndex {
+  return readHeader(bytes).files;
+}
+
+function readHeader(bytes: Uint8Array) {
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+  if (buffer.length < PREFIX_BYTES + CHECKSUM_BYTES) throw new SessionFormatError("it is cut off");
+  if (!buffer.subarray(0, 8).equals(MAGIC)) throw new SessionFormatError("it is not a session");
+  const version = buffer.readUInt32LE(8);
+  if (version !== SESSION_VERSION) {
+    throw new SessionFormatError(`it has format version ${version}, and this server reads ${SESSION_VERSION}`);
+  }
+  const end = buffer.length - CHECKSUM_BYTES;
+  const headerEnd = PREFIX_BYTES + buffer.readUInt32LE(12);
+  if (headerEnd > end) throw new SessionFormatError("its header is cut off");
+  const sum = createHash("sha256").update(buffer.subarray(0, end)).digest();
+  if (!sum.equals(buffer.subarray(end))) throw new SessionFormatError("its checksum is wrong");
+  let facts: z.output<typeof header>;
+  let files: WorkspaceIndex;
+  try {
+    facts = header.parse(JSON.parse(buffer.toString("utf8", PREFIX_BYTES, headerEnd)));
+    files = WorkspaceIndex.parse(JSON.stringify(facts.files));
+  } catch (cause) {
+    throw new SessionFormatError("its header cannot be read", { cause });
+  }
+  checkMemory(facts.state, facts.memoryBytes);
+  return { facts, files, compressed: buffer.subarray(headerEnd, end) };
+}
+
+function checkMemory(state: SessionState | null, memoryBytes: number): void {
+  if ((state?.blockCount ?? 0) * BYTES_PER_BLOCK !== memoryBytes) {
+    throw new SessionFormatError("its memory does not fit its state");
+  }
+}
+
+function firstIssue(error: z.ZodError): string {
+  const [issue] = error.issues;
+  return `${issue?.path.join(".")}: ${issue?.message}`;
+}

@@ -1,0 +1,141 @@
+import { Redis } from "ioredis";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { RedisSessions } from "../src/store/redis-sessions.ts";
+import type { SessionRecord } from "../src/store/session-store.ts";
+import { hasRedis, startRedis, type TestRedis } from "./support/redis.ts";
+import { startTestServer, type TestServer } from "./support/server.ts";
+
+if (!hasRedis) console.warn("There is no redis-server on this machine: its tests are skipped.");
+
+describe.skipIf(!hasRedis)("sessions in Redis", () => {
+  let redis: TestRedis;
+  let a: TestServer;
+  let b: TestServer;
+
+  beforeAll(async () => {
+    redis = await startRedis();
+    const settings = { REDIS_URL: redis.url, SESSION_LEASE_MS: "1500", SESSION_DURABILITY: "commit" };
+    [a, b] = await Promise.all([startTestServer(settings), startTestServer(settings)]);
+  });
+
+  afterAll(async () => {
+    await Promise.all([a?.stop(0), b?.stop(0)]);
+    await redis?.stop();
+  });
+
+  const create = async (on: TestServer): Promise<string> => (await on.post("/api/sessions", {})).body.session.id;
+  const run = (on: TestServer, session: string, code: string, more: object = {}) =>
+    on.post("/api/execute", { code, session, ...more });
+
+  test("go on from one server to the other and back", async () => {
+    const id = await create(a);
+    await run(
+      a,
+      id,
+      "def g():\n  n = 0\n  while True:\n    n += 1\n    yield n\nit = g(); next(it); f = open('f', 'w')",
+    );
+    for (let call = 2; call <= 10; call++) {
+      const reply = await run(call % 2 ? a : b, id, `f.write("${call} "); f.flush(); [next(it), open("f").read()]`);
+      const written = Array.from({ length: call - 1 }, (_, i) => `${i + 2} `).join("");
+      expect(reply.body.result).toEqual([call, written]);
+    }
+    expect((await b.get("/api/sessions")).body.sessions).toMatchObject([{ id, executions: 10 }]);
+  });
+
+  test("one server at a time runs a session", async () => {
+    const id = await create(a);
+    await run(a, id, "n = 0");
+    const code = "m = n\nimport time; time.sleep(0.005)\nn = m + 1\nn";
+    const replies = await Promise.all(Array.from({ length: 16 }, (_, i) => run(i % 2 ? a : b, id, code)));
+    const numbers = replies.map(({ body }) => body.result).sort((x, y) => x - y);
+    expect(numbers).toEqual(Array.from({ length: 16 }, (_, i) => i + 1));
+  });
+
+  test("an interrupt finds the server that runs it", async () => {
+    const id = await create(a);
+    const running = run(a, id, "x = 1\nwhile True: pass", { timeout: 60_000 });
+    let over = false;
+    running.then(() => {
+      over = true;
+    });
+    while (!over) {
+      await b.post(`/api/sessions/${id}/interrupt`, {});
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    expect((await running).body).toMatchObject({ success: false, errorInfo: { type: "Cancelled" } });
+    expect((await run(b, id, "x")).body.result).toBe(1);
+  });
+
+  test("fork, checkpoints, files and deletion work across servers", async () => {
+    const id = await create(a);
+    await run(a, id, "x = 1; open('f', 'w').write('1')");
+    expect((await b.post(`/api/sessions/${id}/checkpoints`, { name: "one" })).status).toBe(201);
+    const fork = (await b.post(`/api/sessions/${id}/fork`, {})).body.session.id;
+    await run(b, id, "x = 2; open('f', 'w').write('22')");
+    expect((await a.get(`/api/sessions/${id}/files/f`)).body).toBe("22");
+    await a.post(`/api/sessions/${id}/checkpoints/one/restore`, {});
+    expect((await run(b, id, "[x, open('f').read()]")).body.result).toEqual([1, "1"]);
+    expect((await a.delete(`/api/sessions/${id}`)).status).toBe(200);
+    expect((await run(b, id, "x")).status).toBe(404);
+    expect((await run(a, fork, "[x, open('f').read()]")).body.result).toEqual([1, "1"]);
+  });
+
+  test("a server that lost its lease cannot store", async () => {
+    const store = new RedisSessions({ url: redis.url, leaseMs: 60_000 });
+    const direct = new Redis(redis.url);
+    try {
+      const id = await create(a);
+      const { principal } = (await store.get(id)) as SessionRecord;
+      const first = await store.acquire(id, principal);
+      await direct.del(`pyodide-express:lease:${id}`);
+      const second = await store.acquire(id, principal);
+      if (!first || !second) throw new Error("no lease");
+      await expect(first.commit({ ...first.record, revision: 1, executions: 99 })).rejects.toMatchObject({
+        status: 409,
+        code: "session_moved",
+      });
+      expect(first.lost.aborted).toBe(true);
+      await expect(first.delete()).rejects.toMatchObject({ code: "session_moved" });
+      await second.commit({ ...second.record, revision: 1, executions: 7 });
+      await first.release();
+      expect(await direct.exists(`pyodide-express:lease:${id}`)).toBe(1);
+      expect(await store.get(id)).toMatchObject({ executions: 7 });
+      await second.release();
+    } finally {
+      direct.disconnect();
+      await store.close();
+    }
+  });
+
+  test("Redis away: a clear error, nothing wrong, and recovery without a restart", { timeout: 120_000 }, async () => {
+    const id = await create(a);
+    await run(a, id, "n = 1");
+    await redis.kill();
+    const away = await run(a, id, "n = n + 1; n");
+    expect(away).toMatchObject({ status: 503, body: { success: false, code: "store_unavailable" } });
+    expect(Number(away.headers.get("retry-after"))).toBeGreaterThan(0);
+    expect((await a.post("/api/execute", { code: "1 + 1" })).body.result).toBe(2);
+    await redis.start();
+    await eventually(async () => (await run(a, id, "n")).status === 200);
+    await eventually(async () => (await run(b, id, "n")).status === 200);
+    expect((await run(b, id, "n")).body.result).toBe(1);
+  });
+
+  test("Redis stuck in the middle of an execution: what was answered holds", { timeout: 120_000 }, async () => {
+    const id = await create(a);
+    await run(a, id, "n = 1");
+    const running = run(a, id, "import time; time.sleep(0.5); n = 2; n");
+    await eventually(async () => (await a.get(`/api/sessions/${id}`)).body.session.state === "running");
+    redis.signal("SIGSTOP");
+    const reply = await running;
+    redis.signal("SIGCONT");
+    expect(reply.status === 200 || reply.status === 503).toBe(true);
+    await eventually(async () => (await run(b, id, "n")).status === 200);
+    // A change that was given up on is not made when Redis goes on.
+    expect((await run(b, id, "n")).body.result).toBe(reply.status === 200 && reply.body.success ? 2 : 1);
+  });
+});
+
+async function eventually(condition: () => Promise<boolean>): Promise<void> {
+  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 50));
+}

@@ -1,0 +1,134 @@
+import { element } from "./elements.js";
+import { richOutput } from "./rich-output.js";
+
+/** More than this makes a page slow to scroll; the whole of it is in the API's reply. */
+const MAX_SHOWN_CHARACTERS = 200_000;
+
+/** What one execution says, in the order in which it says it. */
+export class RunOutput {
+  #area;
+  /** @type {{ stream: "stdout" | "stderr", text: string }[]} */
+  #waiting = [];
+  #received = { stdout: 0, stderr: 0 };
+  #shownCharacters = 0;
+  #frame = 0;
+  /** @type {HTMLElement | undefined} */
+  #last;
+
+  /** @param {HTMLElement} area emptied */
+  constructor(area) {
+    this.#area = area;
+    area.replaceChildren();
+  }
+
+  /**
+   * @param {"stdout" | "stderr"} stream
+   * @param {string} text
+   */
+  write(stream, text) {
+    this.#received[stream] += text.length;
+    this.#waiting.push({ stream, text });
+    // A program may print faster than a page can be drawn.
+    this.#frame ||= requestAnimationFrame(() => this.flush());
+  }
+
+  /** @param {Readonly<Record<string, string>>} bundle */
+  display(bundle) {
+    this.flush();
+    this.#append(richOutput(bundle));
+  }
+
+  /**
+   * @param {any} result an `ExecResult`
+   * @param {(line: number) => void} goToLine
+   */
+  finish(result, goToLine) {
+    for (const stream of /** @type {const} */ (["stdout", "stderr"])) {
+      const rest = String(result[stream] ?? "").slice(this.#received[stream]);
+      if (rest !== "") this.write(stream, rest);
+    }
+    this.flush();
+    if (result.truncated) this.note("The output was cut: it is longer than the server keeps.");
+    if (!result.success) this.#append(errorCard(result, goToLine));
+    else if (result.result !== null) this.#append(resultCard(result.result));
+    else if (this.#last === undefined) this.note("No output.");
+  }
+
+  /** @param {string} text */
+  note(text) {
+    this.flush();
+    this.#append(element("p", { class: "note" }, text));
+  }
+
+  flush() {
+    cancelAnimationFrame(this.#frame);
+    this.#frame = 0;
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const { stream, text } of waiting) {
+      if (this.#shownCharacters >= MAX_SHOWN_CHARACTERS) return;
+      const room = MAX_SHOWN_CHARACTERS - this.#shownCharacters;
+      this.#shownCharacters += text.length;
+      this.#print(stream, text.slice(0, room));
+      if (this.#shownCharacters >= MAX_SHOWN_CHARACTERS) {
+        this.#append(element("p", { class: "note" }, "More was printed than is shown here."));
+      }
+    }
+    this.#area.scrollTop = this.#area.scrollHeight;
+  }
+
+  /**
+   * @param {"stdout" | "stderr"} stream
+   * @param {string} text
+   */
+  #print(stream, text) {
+    if (!this.#last?.classList.contains(stream)) {
+      this.#append(element("pre", { class: `stream ${stream}` }));
+    }
+    const last = this.#last?.lastChild;
+    if (last instanceof Text) last.appendData(text);
+    else this.#last?.append(text);
+  }
+
+  /** @param {HTMLElement} node */
+  #append(node) {
+    this.#last = node;
+    this.#area.append(node);
+    this.#area.scrollTop = this.#area.scrollHeight;
+  }
+}
+
+/** @param {unknown} value */
+function resultCard(value) {
+  const text = typeof value === "string" ? value : JSON.stringify(value, null, 2);
+  const shown =
+    text.length > MAX_SHOWN_CHARACTERS
+      ? `${text.slice(0, MAX_SHOWN_CHARACTERS)}\n… cut; the API sends all of it`
+      : text;
+  return element(
+    "section",
+    { class: "result", "aria-label": "Result" },
+    element("h3", {}, "Result"),
+    element("pre", { class: "stream" }, shown),
+  );
+}
+
+/**
+ * @param {any} result
+ * @param {(line: number) => void} goToLine
+ */
+function errorCard({ error, errorInfo }, goToLine) {
+  const card = element(
+    "section",
+    { class: "failure", "aria-label": "Error" },
+    element("h3", {}, errorInfo?.type ?? "Error"),
+    element("p", {}, errorInfo?.message || error || "The execution failed."),
+  );
+  const line = errorInfo?.line;
+  if (typeof line === "number") {
+    const button = element("button", { type: "button", class: "button small" }, `Go to line ${line}`);
+    button.addEventListener("click", () => goToLine(line));
+    card.append(button);
+  }
+  return card;
+}
