@@ -38,7 +38,7 @@ const named = (attacks: readonly Attack[], part: string): Attack => {
 const SLOT = "import ctypes\nslot = ctypes.cast(ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 1), ctypes.c_void_p).value\n";
 
 describe.skipIf(!wanted)("without one layer an attack succeeds", { timeout: 300_000 }, () => {
-  const walk = named(JAVASCRIPT.attacks, "proxies(gc.get_objects())");
+  const walk = named(JAVASCRIPT.attacks, "queue.extend");
   const answering =
     library(`(module (import "env" "memory" (memory 1)) (import "env" "__memory_base" (global $base i32))
     (global (export "__em_js__pwn") i32 (i32.const 0)) (data (global.get $base) "(void)<::>{ return 42 }\\00"))`);
