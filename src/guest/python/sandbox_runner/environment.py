@@ -3,6 +3,7 @@
 import gc
 import importlib
 import json
+import os
 import sys
 import warnings
 
@@ -13,6 +14,8 @@ def build(definition):
     """Import what `definition` (a `GuestEnvironment` as JSON) names. Returns `{module: why it failed}` as JSON."""
     definition = json.loads(definition)
     failed = {}
+    # Whoever imports matplotlib first decides; Pyodide's own default wants a page to draw on.
+    os.environ["MPLBACKEND"] = "agg"
     importlib.invalidate_caches()
     sys.path_importer_cache.clear()
     with warnings.catch_warnings():
