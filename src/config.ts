@@ -75,6 +75,16 @@ export const SETTINGS = {
   AUDIT_REQUIRED: setting(flag, "false", "refuse to run code while the security log cannot be written"),
   POOL_SIZE: setting(integer(0, 1024), "0", "warm sandboxes; 0: one for each core"),
   QUEUE_LIMIT: setting(integer(0), "256", "executions that may wait for a sandbox before 429"),
+  PRINCIPAL_MAX_CONCURRENCY: setting(
+    integer(0),
+    "0",
+    "executions of one principal that run at a time; 0: all sandboxes but one where several have keys, else all",
+  ),
+  PRINCIPAL_MAX_QUEUED: setting(
+    integer(0),
+    "0",
+    "executions of one principal that may wait; 0: half of QUEUE_LIMIT where several have keys, else all",
+  ),
   EXECUTION_TIMEOUT_MS: setting(integer(1, 300_000), "30000", "timeout of a request that names none, ms"),
   SANDBOX_MEMORY_MB: setting(integer(64, 4096), "512", "most WebAssembly memory of one sandbox, MiB"),
   SANDBOX_MAX_EXECUTIONS: setting(integer(1), "100000", "replace a sandbox after this many executions"),

@@ -1,6 +1,14 @@
 import { receiveMessageOnPort } from "node:worker_threads";
 import type { MimeBundle, PackageListing } from "../sandbox/protocol.ts";
-import { type Answer, type Boot, CONTROL, type FromWorker, type Task, type ToWorker } from "./channel.ts";
+import {
+  type Answer,
+  type Boot,
+  CONTROL,
+  type Envelope,
+  type FromWorker,
+  type Task,
+  type ToWorker,
+} from "./channel.ts";
 import type { Host } from "./device.ts";
 
 /** Sends to the main thread. Works while the worker blocks. */
@@ -37,7 +45,10 @@ export class Mailbox implements Host {
   }
 
   display(bundle: MimeBundle): void {
-    post({ type: "display", bundle });
+    Atomics.add(this.#control, CONTROL.DISPLAYS, 1);
+    const stdout = Atomics.load(this.#control, CONTROL.STDOUT_BYTES);
+    const stderr = Atomics.load(this.#control, CONTROL.STDERR_BYTES);
+    post({ type: "display", bundle, stdout, stderr });
   }
 
   announceOutput(): void {
@@ -68,7 +79,10 @@ export class Mailbox implements Host {
     for (;;) {
       const seen = Atomics.load(this.#control, CONTROL.WAKE);
       const received = receiveMessageOnPort(this.#port as never);
-      if (received) return received.message as ToWorker;
+      if (received) {
+        const { message, body } = received.message as Envelope;
+        return { ...JSON.parse(message), body };
+      }
       Atomics.wait(this.#control, CONTROL.WAKE, seen);
     }
   }

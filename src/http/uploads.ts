@@ -7,6 +7,7 @@ import { badRequest, ClientError } from "../errors.ts";
 import { principalOf, requireScope } from "./authentication.ts";
 import { callerOf, executeFor, type Services } from "./code-runner.ts";
 import { sanitiseFilename } from "./filenames.ts";
+import { isTextFile } from "./text-content.ts";
 
 const FIELDS = ["csvFile", "file"];
 const EXTENSIONS = [".csv", ".json", ".txt", ".py"];
@@ -34,19 +35,21 @@ async function takeIn(services: Services, request: Request, response: Response, 
   const filename = sanitiseFilename(originalName);
   const alsoAs = extensionOf(filename) === ".csv" ? [LATEST_CSV] : [];
   const workspace = services.workspaces.of(principal.id);
+  const store = async () => {
+    const isText = await isTextFile(file.path);
+    return { ...(await workspace.upload({ hostFile: file.path }, { filename, originalName, alsoAs })), isText };
+  };
   // Before anybody is answered: the temporary file never outlives its request.
-  const record = await workspace
-    .upload({ hostFile: file.path }, { filename, originalName, alsoAs })
-    .finally(async () => await rm(file.path, { force: true }));
+  const record = await store().finally(async () => await rm(file.path, { force: true }));
   services.statistics.recordUpload(principal.id);
   services.securityLog?.append({
     event: "file_upload",
     ...callerOf(request, response),
-    details: { success: true, filename, originalName, size: record.size, sha256: record.sha256 },
+    details: { success: true, filename, originalName, size: record.size, sha256: record.sha256, isText: record.isText },
   });
   return {
     success: true,
-    file: { originalName, size: record.size, pyodideFilename: filename, keepFile: true },
+    file: { originalName, size: record.size, pyodideFilename: filename, keepFile: true, isText: record.isText },
     analysis: await analyse(services, response, filename),
     timestamp: new Date().toISOString(),
   };

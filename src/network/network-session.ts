@@ -8,13 +8,14 @@ import { type HeaderList, requestHeaders, responseHeaders } from "./headers.ts";
 import { NetworkFailure, toFailure } from "./network-failure.ts";
 import type { NetworkEvent, NetworkProxy, NetworkProxyOptions, ResolvedAddress } from "./network-proxy.ts";
 import { type NetworkTarget, parseTarget } from "./network-target.ts";
+import { ReadAhead } from "./read-ahead.ts";
 
 /** Of one execution, refused ones included: each is a line of the security log. Each may be checked first. */
 const MAX_REQUESTS = 1000;
 const MAX_HEADER_BYTES = 65_536;
-/** One answer to `http-read` carries no more. */
+/** A trip into the sandbox costs nearly the same, whatever it carries. */
+const READ_AHEAD_BYTES = 1024 * 1024;
 const MAX_TIMER_MS = 2 ** 31 - 1;
-const MAX_CHUNK_BYTES = 1024 * 1024;
 /** TRACE echoes headers, CONNECT opens a tunnel past every check. */
 const FORBIDDEN_METHODS = new Set(["CONNECT", "TRACE", "TRACK"]);
 
@@ -49,9 +50,7 @@ interface Exchange {
   begun: Promise<void>;
   head: Head | null;
   failure: NetworkFailure | null;
-  chunks: AsyncIterator<Buffer> | null;
-  /** Received and not asked for yet. */
-  rest: Buffer;
+  body: ReadAhead | null;
   receivedBytes: number;
 }
 
@@ -141,8 +140,7 @@ export class NetworkSession implements ExecutionNetwork, Disposable {
       begun: Promise.resolve(),
       head: null,
       failure: null,
-      chunks: null,
-      rest: Buffer.alloc(0),
+      body: null,
       receivedBytes: 0,
     };
     this.#exchanges.set(id, exchange);
@@ -176,9 +174,9 @@ export class NetworkSession implements ExecutionNetwork, Disposable {
       const answered = resolved.then((addresses) =>
         send(target as NetworkTarget, addresses, { method, headers, body, signal, options }),
       );
-      const { head, chunks } = await within(answered, signal, timeoutMs, late);
+      const { head, body: received } = await within(answered, signal, timeoutMs, late);
       exchange.head = head;
-      exchange.chunks = chunks;
+      exchange.body = received;
       this.#report(method, target, head.status, null);
     } catch (error) {
       exchange.failure = toFailure(error, exchange.host);
@@ -215,33 +213,26 @@ export class NetworkSession implements ExecutionNetwork, Disposable {
 
   async #read({ id, timeoutMs }: z.infer<typeof readArgument>, signal: AbortSignal): Promise<HostAnswer> {
     const exchange = this.#exchanges.get(id);
-    if (!exchange?.chunks) return { value: { failure: inWords(GONE) } };
+    if (!exchange?.body) return { value: { failure: inWords(GONE) } };
     try {
-      if (exchange.rest.length === 0) {
-        const limitMs = timeoutMs ?? this.#proxy.options.timeoutMs;
-        const late = new NetworkFailure("timeout", `host ${exchange.host}: nothing more came within ${limitMs} ms`);
-        const { done, value } = await within(exchange.chunks.next(), signal, limitMs, late);
-        if (done) {
-          this.#end(id);
-          return { value: null };
-        }
-        exchange.rest = value;
-        exchange.receivedBytes += value.length;
-        const { maxResponseBytes } = this.#proxy.options;
-        if (exchange.receivedBytes > maxResponseBytes) {
-          throw new NetworkFailure(
-            "refused",
-            `the response of host ${exchange.host} is over ${maxResponseBytes} bytes`,
-          );
-        }
+      const limitMs = timeoutMs ?? this.#proxy.options.timeoutMs;
+      const late = new NetworkFailure("timeout", `host ${exchange.host}: nothing more came within ${limitMs} ms`);
+      const body = await within(exchange.body.next(), signal, limitMs, late);
+      if (body === null) {
+        this.#end(id);
+        return { value: null };
       }
+      exchange.receivedBytes += body.length;
+      const { maxResponseBytes } = this.#proxy.options;
+      if (exchange.receivedBytes > maxResponseBytes) {
+        const what = `the response of host ${exchange.host} is over ${maxResponseBytes} bytes`;
+        throw new NetworkFailure("refused", what);
+      }
+      return { value: null, body };
     } catch (error) {
       this.#end(id);
       return { value: { failure: inWords(toFailure(error, exchange.host)) } };
     }
-    const body = exchange.rest.subarray(0, MAX_CHUNK_BYTES);
-    exchange.rest = exchange.rest.subarray(body.length);
-    return { value: null, body };
   }
 
   #end(id: number): void {
@@ -267,7 +258,7 @@ async function send(
     readonly signal: AbortSignal;
     readonly options: NetworkProxyOptions;
   },
-): Promise<{ head: Head; chunks: AsyncIterator<Buffer> }> {
+): Promise<{ head: Head; body: ReadAhead }> {
   const lookup: LookupFunction = (_host, { all }, callback) => {
     const [first] = addresses;
     if (all) callback(null, [...addresses]);
@@ -289,8 +280,6 @@ async function send(
     body: body.length > 0 ? body : null,
     signal,
     responseHeaders: "raw",
-    // What has arrived is handed over in one piece, and a trip into the sandbox costs the same whatever it carries.
-    highWaterMark: MAX_CHUNK_BYTES,
   });
   client.close().catch(() => {});
   // What `raw` gives is a flat list.
@@ -298,7 +287,7 @@ async function send(
   const pairs = flat.flatMap((name, index) => (index % 2 === 0 ? [[name, flat[index + 1] ?? ""] as const] : []));
   return {
     head: { status: response.statusCode, reason: response.statusText, headers: responseHeaders(pairs) },
-    chunks: response.body[Symbol.asyncIterator]() as AsyncIterator<Buffer>,
+    body: new ReadAhead(response.body, READ_AHEAD_BYTES),
   };
 }
 

@@ -3,6 +3,7 @@
 import gc
 import importlib
 import json
+import os
 import sys
 import warnings
 
@@ -11,6 +12,8 @@ from . import display
 
 def import_module(name):
     """Import a module for the image. Returns why it failed; an empty string if it did not."""
+    # Whoever imports matplotlib first decides; Pyodide's own default wants a page to draw on.
+    os.environ["MPLBACKEND"] = "agg"
     importlib.invalidate_caches()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
