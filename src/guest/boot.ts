@@ -211,6 +211,7 @@ for name in [name for name in vars(__main__) if not name.startswith("__")]:
     if name != "sys": del vars(__main__)[name]
 import gc
 gc.collect()
+gc.freeze()  # or each collection would write to every object of the image, and sessions be that much larger
 sys.version.split()[0]
 `) as string;
 }

@@ -34,6 +34,8 @@ def finish(aliases):
     main.pop("sandbox_runner", None)
     for generation in range(3):
         gc.collect(generation)
+    # Each collection would write to every object of the image, and sessions be that much larger.
+    gc.freeze()
 
 
 def prepare_matplotlib():
