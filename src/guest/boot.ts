@@ -232,13 +232,15 @@ function lastLinkError(exports: Exports): string {
   return pointer === 0 ? "no reason given" : new TextDecoder().decode(heap.slice(pointer, heap.indexOf(0, pointer)));
 }
 
-function buildImage(pyodide: Pyodide, module: Module, exports: Exports, environment: GuestEnvironment): void {
+function buildImage(pyodide: Pyodide, module: Module, exports: Exports, { imports, aliases }: GuestEnvironment): void {
   const tableLength = module.wasmTable.length;
   const references = exports.hiwire_num_refs();
+  // Nothing else: a path of this machine would be in the image, and with it in every tenant's memory.
+  const definition = JSON.stringify(JSON.stringify({ imports, aliases }));
   const failedImports = JSON.parse(
     pyodide.runPython(`
 import sandbox_runner.environment
-sandbox_runner.environment.build(${JSON.stringify(JSON.stringify(environment))})
+sandbox_runner.environment.build(${definition})
 `) as string,
   ) as Record<string, string>;
   if (module.wasmTable.length !== tableLength) {

@@ -11,7 +11,7 @@ from . import display
 
 
 def build(definition):
-    """Import what `definition` (a `GuestEnvironment` as JSON) names. Returns `{module: why it failed}` as JSON."""
+    """Import what `definition` (`{imports, aliases}` of a `GuestEnvironment` as JSON) names. Returns `{module: why it failed}` as JSON."""
     definition = json.loads(definition)
     failed = {}
     # Whoever imports matplotlib first decides; Pyodide's own default wants a page to draw on.
