@@ -14,6 +14,8 @@ export interface LoadOptions {
   /** Indices into `PROGRAMS`; more than one: in turns. */
   readonly programs: readonly number[];
   readonly connections: number;
+  /** Further fields of each request's body. */
+  readonly body?: Readonly<Record<string, unknown>>;
   /** For so many seconds, or for so many requests. */
   readonly seconds?: number;
   readonly requests?: number;
@@ -57,7 +59,7 @@ async function main(options: LoadOptions): Promise<void> {
       return {
         method: "POST" as const,
         headers: { "content-type": "application/json" },
-        body: JSON.stringify({ code }),
+        body: JSON.stringify({ code, ...options.body }),
         onResponse: check(`"stdout":${JSON.stringify(stdout)}`),
       };
     }),
