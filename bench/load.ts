@@ -7,11 +7,11 @@ import { spawn } from "node:child_process";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import autocannon from "autocannon";
-import { PROGRAMS } from "./programs.ts";
+import { EVERY_PROGRAM } from "./programs.ts";
 
 export interface LoadOptions {
   readonly url: string;
-  /** Indices into `PROGRAMS`; more than one: in turns. */
+  /** Indices into `EVERY_PROGRAM`; more than one: in turns. */
   readonly programs: readonly number[];
   readonly connections: number;
   /** Further fields of each request's body. */
@@ -55,7 +55,7 @@ async function main(options: LoadOptions): Promise<void> {
     connections: options.connections,
     ...(options.requests === undefined ? { duration: options.seconds ?? 1 } : { amount: options.requests }),
     requests: options.programs.map((index) => {
-      const { code, stdout } = PROGRAMS[index] as (typeof PROGRAMS)[number];
+      const { code, stdout } = EVERY_PROGRAM[index] as (typeof EVERY_PROGRAM)[number];
       return {
         method: "POST" as const,
         headers: { "content-type": "application/json" },

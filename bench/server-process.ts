@@ -64,7 +64,8 @@ function listening(child: ChildProcess): Promise<string> {
   });
 }
 
-async function descendants(pid: number): Promise<number[]> {
+/** Every process below this one. Linux only. */
+export async function descendants(pid: number): Promise<number[]> {
   const children = await readFile(`/proc/${pid}/task/${pid}/children`, "utf8");
   const pids = children.trim().split(" ").filter(Boolean).map(Number);
   return [...pids, ...(await Promise.all(pids.map(descendants))).flat()];

@@ -46,7 +46,10 @@ const frames = readFrames();
 const first = await frames.next();
 if (first.done || first.value.message.type !== "start") throw new Error("the host did not say start");
 processNonce = first.value.nonce;
-worker.postMessage(await readBoot(first.value.message.options), [port]);
+const boot = await readBoot(first.value.message.options);
+// Given away, not copied: together they are larger than all else a sandbox holds.
+const given = [boot.stdlib, boot.snapshot, boot.image].flatMap((bytes) => (bytes ? [bytes.buffer as ArrayBuffer] : []));
+worker.postMessage(boot, [port, ...given]);
 await revokeWhenReady();
 for await (const { nonce, message, body } of frames) handle(nonce, message, body);
 Deno.exit(0);
