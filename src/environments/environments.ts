@@ -6,7 +6,7 @@ import type { Config } from "../config.ts";
 import { badRequest, StartupError } from "../errors.ts";
 import type { GuestEnvironment } from "../sandbox/protocol.ts";
 import type { Image, ImageCache } from "./image-cache.ts";
-import type { PackageError } from "./package-error.ts";
+import { PackageError } from "./package-error.ts";
 import { type PackageInfo, type PackageSet, type PackageSetBuilder, writeAtomically } from "./package-set.ts";
 import type { PackageSource } from "./package-source.ts";
 import type { BaseEnvironment } from "./package-store.ts";
@@ -83,8 +83,9 @@ const FURTHER_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   pillow: ["PIL.Image"],
 };
 
+const NAME = /^[a-z0-9][a-z0-9_-]{0,63}$/;
 const definitionsFile = z.record(
-  z.string().regex(/^[a-z0-9][a-z0-9_-]{0,63}$/, "a name has lower-case letters, digits, hyphens and underscores"),
+  z.string(),
   z.strictObject({ packages: z.array(z.string()), imports: z.array(z.string()).optional() }),
 );
 
@@ -111,6 +112,9 @@ export async function loadDefinitions(config: Config): Promise<readonly Environm
     const checked = definitionsFile.safeParse(parsed);
     if (!checked.success) throw problem(z.prettifyError(checked.error));
     for (const [name, definition] of Object.entries(checked.data)) {
+      if (!NAME.test(name)) {
+        throw problem(`${JSON.stringify(name)}: a name has lower-case letters, digits, hyphens and underscores`);
+      }
       if (name === STDLIB) throw problem(`"${STDLIB}" is built in`);
       const index = definitions.findIndex((other) => other.name === name);
       definitions.splice(index < 0 ? definitions.length : index, index < 0 ? 0 : 1, { name, ...definition });
@@ -210,7 +214,9 @@ export class Environments {
 
   async #build(definition: EnvironmentDefinition): Promise<Environment> {
     const { name, packages, imports } = definition;
-    const requested = packages.map(parseRequirement);
+    const { requested, unreadable } = readRequirements(packages);
+    const [first] = unreadable.values();
+    if (this.#options.strict && first) throw first;
     const asked = requested.map(({ key }) => key);
     const remembered = await this.#remembered(definition);
     if (remembered !== null) return await this.#buildImage(name, remembered, imports, [], asked);
@@ -223,14 +229,14 @@ export class Environments {
         }
       : await this.#available(requested);
     const warnings = Array.from(
-      failures,
+      [...unreadable, ...failures],
       ([requirement, error]) => `The environment "${name}" goes without ${requirement}: ${error.message}`,
     );
     if (resolved.length === 0) return { ...(await this.#stdlib()), name, warnings };
     const set = await sets.build(resolved, this.#progress());
     const environment = await this.#buildImage(name, set, imports, warnings, asked);
     // Only what is complete: the rest may be had at the next start.
-    if (failures.size === 0) await this.#remember(definition, set);
+    if (failures.size + unreadable.size === 0) await this.#remember(definition, set);
     return environment;
   }
 
@@ -337,6 +343,23 @@ export class Environments {
       this.#options.onProgress(`Downloading ${filename}: ${((receivedBytes ?? 0) / 2 ** 20).toFixed(1)}${size} MiB`);
     };
   }
+}
+
+function readRequirements(texts: readonly string[]): {
+  requested: Requirement[];
+  unreadable: Map<string, PackageError>;
+} {
+  const requested: Requirement[] = [];
+  const unreadable = new Map<string, PackageError>();
+  for (const text of texts) {
+    try {
+      requested.push(parseRequirement(text));
+    } catch (error) {
+      if (!(error instanceof PackageError)) throw error;
+      unreadable.set(text, error);
+    }
+  }
+  return { requested, unreadable };
 }
 
 function closure(root: string, needs: ReadonlyMap<string, readonly string[]>): ReadonlySet<string> {

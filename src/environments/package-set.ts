@@ -5,6 +5,7 @@ import { ARCHIVE_VERSION } from "../sandbox/archive-format.ts";
 import { ARCHIVE_SUFFIX, buildArchive } from "./archive.ts";
 import { DynlibZip } from "./dynlib.ts";
 import { PackageError, storageError } from "./package-error.ts";
+import type { Candidate } from "./package-source.ts";
 import { type LockStatus, lockStatus, type PyodideLock } from "./pyodide-lock.ts";
 import type { ResolvedPackage } from "./resolver.ts";
 import { Wheel } from "./wheel.ts";
@@ -152,7 +153,8 @@ export class PackageSetBuilder {
     const missing = new Map<string, PackageError>();
     for (const item of resolved) {
       try {
-        await this.#download([item], onProgress);
+        const [stored] = await this.#download([item], onProgress);
+        await verify(item.candidate, stored as StoredWheel);
       } catch (error) {
         if (!(error instanceof PackageError)) throw error;
         missing.set(item.candidate.key, error);
@@ -255,6 +257,16 @@ export class PackageSetBuilder {
 
   #archivePath(sha256: string): string {
     return path.join(this.#folder, `${sha256}${ARCHIVE_SUFFIX}`);
+  }
+}
+
+/** Reads every file there is: what a hash says of the whole is not what RECORD says of its parts. @throws {PackageError} */
+async function verify({ format, filename }: Candidate, stored: StoredWheel): Promise<void> {
+  const part = await (format === "wheel" ? Wheel : DynlibZip).open(stored.path, filename);
+  try {
+    for (const file of part.files) await part.read(file);
+  } finally {
+    part.close();
   }
 }
 

@@ -105,6 +105,9 @@ export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInter
       position += end - start;
     }
   }
+  // All of them are in the interpreter now, and no collector runs in a thread that never ends its turn.
+  for (const bytes of [options.stdlib, options.snapshot, options.image])
+    (bytes?.buffer as ArrayBuffer | undefined)?.transfer(0);
   const pythonVersion = pyodide.runPython("import sys; sys.version.split()[0]") as string;
   const runner = new Runner(exports);
   fs.ignorePermissions = false;
@@ -211,6 +214,7 @@ for name in [name for name in vars(__main__) if not name.startswith("__")]:
     if name != "sys": del vars(__main__)[name]
 import gc
 gc.collect()
+gc.freeze()  # or each collection would write to every object of the image, and sessions be that much larger
 sys.version.split()[0]
 `) as string;
 }

@@ -45,7 +45,10 @@ export class Mailbox implements Host {
   }
 
   display(bundle: MimeBundle): void {
-    post({ type: "display", bundle });
+    Atomics.add(this.#control, CONTROL.DISPLAYS, 1);
+    const stdout = Atomics.load(this.#control, CONTROL.STDOUT_BYTES);
+    const stderr = Atomics.load(this.#control, CONTROL.STDERR_BYTES);
+    post({ type: "display", bundle, stdout, stderr });
   }
 
   announceOutput(): void {

@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import path from "node:path";
 import { type Request, type RequestHandler, type Response, Router } from "express";
@@ -14,6 +14,8 @@ const EXTENSIONS = [".csv", ".json", ".txt", ".py"];
 /** What can be described; the rest is only stored. */
 const TABLES = [".csv", ".json"];
 const LATEST_CSV = "uploaded_file.csv";
+/** As multer makes them up. */
+const TEMPORARY_NAME = /^[0-9a-f]{32}$/;
 const ANALYSIS_TIMEOUT_MS = 30_000;
 const ANALYSIS = readFileSync(new URL("analyse-upload.py", import.meta.url), "utf8");
 
@@ -77,6 +79,10 @@ async function analyse(services: Services, response: Response, filename: string)
 /** Puts the one file of the request on disk, and takes it away again whatever goes wrong. */
 function receiveFile({ config }: Services): RequestHandler {
   mkdirSync(config.UPLOAD_DIR, { recursive: true, mode: 0o700 });
+  // What a server that was killed has left there.
+  for (const name of readdirSync(config.UPLOAD_DIR)) {
+    if (TEMPORARY_NAME.test(name)) rmSync(path.join(config.UPLOAD_DIR, name), { force: true });
+  }
   const upload = multer({
     dest: config.UPLOAD_DIR,
     // As browsers send names; multer's own default is Latin-1.

@@ -18,12 +18,19 @@ export function testSettings(settings: Record<string, string> = {}): Record<stri
     LOG_LEVEL: "silent",
     POOL_SIZE: "1",
     // Without a network there is nothing to be had from the defaults but waiting.
-    PYODIDE_PACKAGES: "none",
+    PYODIDE_PACKAGES: TEST_PACKAGES,
+    PACKAGE_DIR: TEST_PACKAGES === "none" ? "" : TEST_WHEELS,
     PYODIDE_INDEX_URL: path.join(dataDir, "no-packages"),
     PACKAGE_INDEX_URL: "none",
     ...settings,
   };
 }
+
+/** A folder of wheels built for the installed Pyodide, numpy among them; empty: what takes those is skipped. */
+export const TEST_WHEELS = process.env.PYODIDE_EXPRESS_WHEELS ?? "";
+
+/** What the default environment of tests holds. Files in `test/numpy/` set it and run other files' tests again. */
+const TEST_PACKAGES = process.env.TEST_PACKAGES ?? "none";
 
 /** Settings for a test: a data folder of its own, any free port. */
 export function testConfig(settings: Record<string, string> = {}): Config {

@@ -1,21 +1,22 @@
-import { loadConfig } from "../../src/config.ts";
-import { ImageCache } from "../../src/environments/image-cache.ts";
+import { pino } from "pino";
 import type { GuestOptions } from "../../src/sandbox/protocol.ts";
 import { type Job, type JobResult, Sandbox } from "../../src/sandbox/sandbox.ts";
-import { openHost } from "../../src/server.ts";
-import { TEST_CACHE_DIR } from "./config.ts";
+import { openEnvironments, openHost } from "../../src/server.ts";
+import { testConfig } from "./config.ts";
 
-/** One sandbox of the standard library, without a pool. */
+/** One sandbox of the default environment, without a pool. */
 export async function startTestSandbox(guest: Partial<GuestOptions> = {}): Promise<Sandbox> {
-  const config = loadConfig({ CACHE_DIR: TEST_CACHE_DIR });
+  const config = testConfig();
   const host = await openHost(config);
-  const images = new ImageCache({ cacheDir: config.CACHE_DIR, host, onProgress: () => {} });
-  const { path } = await images.snapshot();
+  const { environments, close } = await openEnvironments(config, pino({ level: "silent" }), host);
+  await environments.prepare();
+  await close();
+  const { snapshotPath, guest: environment } = environments.get(environments.defaultName);
   return await Sandbox.start({
     ...host,
     guest: {
-      snapshotPath: path,
-      environment: null,
+      snapshotPath,
+      environment,
       preload: [],
       maxHeapBytes: config.SANDBOX_MAX_HEAP_MB * 1024 * 1024,
       hashCheckpoint: false,

@@ -2,7 +2,8 @@
 
 None, bool, int, float and str as they are; list and tuple become arrays, dict an object with string keys; what has
 `to_dict()` (pandas) or `tolist()` (numpy) is converted by it; anything else is its `str()`. NaN and the infinities become
-null, integers beyond 2**53 strings, cycles and what lies deeper than 100 levels `str()`. Never raises.
+null, integers beyond 2**53 strings, cycles and what lies deeper than 100 levels `str()`. Never raises. docs/conversion.md has it
+as a table.
 """
 
 import math
@@ -11,6 +12,8 @@ import sys
 MAX_DEPTH = 100
 MAX_EXACT_INTEGER = 2**53
 MAX_BYTES = 10 * 1024 * 1024
+_LEAST_BYTES = {"b": 6, "i": 9, "u": 9, "f": 13}
+"""What an element of a list counts, by numpy's kind."""
 
 
 def to_json_data(value):
@@ -83,6 +86,12 @@ class _Converter:
         if issubclass(kind, tuple):
             return self._array(tuple.__getitem__(value, slice(None)), depth)
         if not issubclass(kind, type):
+            if _is_missing(value):
+                self._left -= 5
+                return None
+            value = self._prepare(value)
+            if type(value) is list:
+                return value
             for name in ("to_dict", "tolist"):
                 method = getattr_safely(value, name)
                 if not callable(method):
@@ -96,6 +105,46 @@ class _Converter:
                 if converted is not value:
                     return self.convert(converted, depth + 1)
         return self._text(describe(value))
+
+    def _prepare(self, value):
+        """What to convert in the place of an array or a table, so that nothing is lost, nor made only to be cut off.
+
+        A list is JSON data already.
+        """
+        numpy = sys.modules.get("numpy")
+        pandas = sys.modules.get("pandas")
+        try:
+            if numpy is not None and issubclass(type(value), (numpy.ndarray, numpy.generic)):
+                return self._prepare_array(numpy, value)
+            if pandas is not None and issubclass(type(value), (pandas.DataFrame, pandas.Series, pandas.Index)):
+                return value[: max(self._fitting_rows(value, 3), 1)]
+        except KeyboardInterrupt:  # a timeout
+            raise
+        except BaseException:
+            pass
+        return value
+
+    def _prepare_array(self, numpy, value):
+        least_bytes = _LEAST_BYTES.get(value.dtype.kind, 3)
+        if value.ndim > 0:
+            rows = self._fitting_rows(value, least_bytes)
+            if rows == 0 and value.ndim > 1:
+                self._left -= 1
+                return [self.convert(value[0], 1)]
+            value = value[:rows]
+        if not _is_json_data(numpy, value):
+            return _with_exact_elements(numpy, value)
+        # As it is: converting a million elements one by one takes a second.
+        self._left -= _list_bytes(value.shape, least_bytes)
+        return value.tolist()
+
+    def _fitting_rows(self, value, least_bytes):
+        """How many rows can be shown, if an element takes so many bytes, or more."""
+        size = _list_bytes(value.shape, least_bytes)
+        if size <= self._left:
+            return value.shape[0]
+        self.truncated = True
+        return max(self._left, 0) * value.shape[0] // size
 
     def _object(self, items, depth):
         result = {}
@@ -137,6 +186,57 @@ class _Converter:
             size = len(encoded)
         self._left -= size + 2
         return text
+
+
+def _is_missing(value):
+    """Pandas writes NaT and NA where it writes NaN elsewhere."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and (value is getattr_safely(pandas, "NaT") or value is getattr_safely(pandas, "NA"))
+
+
+def _list_bytes(shape, element_bytes):
+    """What nested lists of this shape count: their elements, and one for each inner list."""
+    count = 1
+    inner = 0
+    for length in shape:
+        count *= length
+        inner += count
+    return count * element_bytes + inner - count
+
+
+def _is_json_data(numpy, value):
+    """Whether `tolist()` gives numbers that JSON has."""
+    kind = value.dtype.kind
+    if type(value) is not numpy.ndarray or value.ndim == 0 or kind not in _LEAST_BYTES or value.dtype.itemsize > 8:
+        return False
+    if kind == "f":
+        return bool(numpy.isfinite(value).all())
+    if kind in "iu" and value.size > 0:
+        return -MAX_EXACT_INTEGER <= int(value.min()) <= int(value.max()) <= MAX_EXACT_INTEGER
+    return True
+
+
+def _with_exact_elements(numpy, value):
+    """Where `tolist()` would make bare integers of points in time, or leave what is no Python number."""
+    kind, unit = value.dtype.kind, None
+    if kind in "mM":
+        unit = numpy.datetime_data(value.dtype)[0]
+    if value.dtype.char in "gG":
+        return value.astype("float64" if kind == "f" else "complex128")
+    if kind == "M" and unit in ("ns", "ps", "fs", "as"):
+        # As Python and pandas write them, all nine digits included.
+        return _each(numpy, value, lambda item: str(item).replace("T", " "))
+    if kind == "m" and unit in ("ns", "ps", "fs", "as", "M", "Y"):
+        return _each(numpy, value, str)
+    return value
+
+
+def _each(numpy, value, function):
+    converted = numpy.empty(value.shape, dtype=object)
+    for index in numpy.ndindex(value.shape):
+        item = value[index]
+        converted[index] = None if numpy.isnat(item) else function(item)
+    return converted
 
 
 def _size(text):

@@ -69,10 +69,13 @@ def flush_figures():
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is None:
         return
-    for number in pyplot.get_fignums():
-        figure = pyplot.figure(number)
-        send({"image/png": _as_text(figure_png(figure)), "text/plain": repr(figure)})
-    pyplot.close("all")
+    try:
+        for number in pyplot.get_fignums():
+            figure = pyplot.figure(number)
+            send({"image/png": _as_text(figure_png(figure)), "text/plain": repr(figure)})
+    finally:
+        # One that cannot be drawn must not fail every later execution of a session, too.
+        pyplot.close("all")
 
 
 def figure_png(figure):

@@ -3,6 +3,7 @@
 import gc
 import importlib
 import json
+import os
 import sys
 import warnings
 
@@ -11,6 +12,8 @@ from . import display
 
 def import_module(name):
     """Import a module for the image. Returns why it failed; an empty string if it did not."""
+    # Whoever imports matplotlib first decides; Pyodide's own default wants a page to draw on.
+    os.environ["MPLBACKEND"] = "agg"
     importlib.invalidate_caches()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -31,6 +34,8 @@ def finish(aliases):
     main.pop("sandbox_runner", None)
     for generation in range(3):
         gc.collect(generation)
+    # Each collection would write to every object of the image, and sessions be that much larger.
+    gc.freeze()
 
 
 def prepare_matplotlib():

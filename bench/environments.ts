@@ -1,0 +1,221 @@
+/**
+ * `npm run bench:environments`: what an environment with compiled packages costs, and what its image saves. PYODIDE_EXPRESS_WHEELS names
+ * a folder of wheels, numpy among them; with pandas in it, and in the system's Python, pandas is measured as well. `-- --write` keeps
+ * the report in docs/benchmarks-environments.md.
+ */
+import { execFile, spawnSync } from "node:child_process";
+import { readdirSync } from "node:fs";
+import { readFile, rm, writeFile } from "node:fs/promises";
+import os from "node:os";
+import path from "node:path";
+import { promisify } from "node:util";
+import { pino } from "pino";
+import { loadConfig } from "../src/config.ts";
+import type { Environment } from "../src/environments/environments.ts";
+import { Sandbox } from "../src/sandbox/sandbox.ts";
+import { openEnvironments, openHost } from "../src/server.ts";
+import { type LoadResult, load } from "./load.ts";
+import { EVERY_PROGRAM, type Program } from "./programs.ts";
+import { descendants, startServerProcess } from "./server-process.ts";
+import { BENCH, median, OURS, PYTHON } from "./settings.ts";
+
+const FURTHER_SANDBOXES = 3;
+const REWINDS = 100;
+const WARM_UP_SECONDS = 1;
+const CONNECTIONS = 4;
+const TARGETS: Readonly<Record<string, { readonly start: number; readonly throughput: number }>> = {
+  numpy: { start: 8, throughput: 15 },
+  pandas: { start: 8, throughput: 40 },
+};
+
+const run = promisify(execFile);
+const log = (line: string) => console.error(line);
+const mib = (bytes: number) => (bytes / 2 ** 20).toFixed(1);
+
+interface Measured {
+  readonly name: string;
+  readonly plainMs: number;
+  readonly sandboxMs: number;
+  readonly ours: number;
+  readonly process: number;
+  readonly imageBytes: number;
+  readonly archiveBytes: number;
+  readonly rewindMs: number;
+  readonly furtherBytes: number;
+}
+
+/** Files of `name` and what it needs, as far as the folder has them. */
+function wheelsOf(folder: string, { packages }: Environment): string[] {
+  return packages.map(({ filename }) => path.join(folder, filename));
+}
+
+async function measure(name: string, folder: string): Promise<Measured> {
+  const env = {
+    ...OURS.env,
+    PYODIDE_PACKAGES: name,
+    PACKAGE_DIR: folder,
+    PACKAGE_INDEX_URL: "none",
+    PYODIDE_INDEX_URL: folder,
+  };
+  const config = loadConfig(env);
+  const host = await openHost(config);
+  const { environments, close } = await openEnvironments(config, pino({ level: "warn" }), host);
+  await environments.prepare();
+  await close();
+  const environment = environments.get("default");
+  const start = () =>
+    Sandbox.start({
+      ...host,
+      guest: {
+        snapshotPath: environment.snapshotPath,
+        environment: environment.guest,
+        preload: [],
+        maxHeapBytes: config.SANDBOX_MAX_HEAP_MB * 2 ** 20,
+        hashCheckpoint: false,
+      },
+    });
+
+  const times = { plain: [] as number[], sandbox: [] as number[] };
+  for (let round = 0; round < BENCH.starts; round++) {
+    const peer = ["bench/peers/plain-packages.ts", name, ...wheelsOf(folder, environment)];
+    times.plain.push(Number((await run(process.execPath, peer)).stdout));
+    const sandbox = await start();
+    times.sandbox.push(sandbox.bootMs);
+    sandbox.kill("measured");
+    await sandbox.ended;
+  }
+  log(`${name}: plain ${median(times.plain).toFixed(0)} ms, from the image ${median(times.sandbox).toFixed(0)} ms`);
+
+  const sandboxes: Sandbox[] = [];
+  for (let i = 0; i <= FURTHER_SANDBOXES; i++) sandboxes.push(await start());
+  const further = await Promise.all(sandboxes.slice(1).map(({ pid }) => privateBytes(pid)));
+  const rewinds = await rewindTimes(sandboxes[0] as Sandbox, name);
+  for (const sandbox of sandboxes) sandbox.kill("measured");
+  await Promise.all(sandboxes.map(({ ended }) => ended));
+  log(`${name}: rewind ${median(rewinds).toFixed(2)} ms, a further sandbox ${mib(median(further))} MiB`);
+
+  const index = EVERY_PROGRAM.findIndex((program) => program.name === name);
+  const rates = await throughput(index, env);
+  log(`${name}: ${rates.ours.toFixed(0)} requests/s, a process for each ${rates.process.toFixed(1)}/s`);
+  return {
+    name,
+    plainMs: median(times.plain),
+    sandboxMs: median(times.sandbox),
+    ...rates,
+    imageBytes: environment.image.bytes,
+    archiveBytes: environment.archiveBytes,
+    rewindMs: median(rewinds),
+    furtherBytes: median(further),
+  };
+}
+
+/** From the reply to being ready for the next tenant, ms. */
+async function rewindTimes(sandbox: Sandbox, module: string): Promise<number[]> {
+  const { code } = EVERY_PROGRAM.find(({ name }) => name === module) as Program;
+  const times: number[] = [];
+  for (let i = 0; i < REWINDS; i++) {
+    await sandbox.execute({
+      code,
+      context: null,
+      stdin: "",
+      timeoutMs: 30_000,
+      mode: "stateless",
+      reseed: true,
+      files: null,
+      packages: null,
+      signal: undefined,
+      onOutput: undefined,
+      onDisplay: undefined,
+      onCall: () => Promise.reject(new Error("nothing is offered here")),
+    });
+    const answeredAt = performance.now();
+    await sandbox.idle;
+    times.push(performance.now() - answeredAt);
+  }
+  return times;
+}
+
+async function throughput(program: number, env: Record<string, string>): Promise<{ ours: number; process: number }> {
+  const ours = await startServerProcess(OURS.args, env);
+  const peer = await startServerProcess(["bench/peers/python-process.ts"], {});
+  try {
+    const rounds = { ours: [] as LoadResult[], process: [] as LoadResult[] };
+    for (let round = 0; round <= BENCH.rounds; round++) {
+      for (const [id, { url }] of [
+        ["ours", ours],
+        ["process", peer],
+      ] as const) {
+        const seconds = round === 0 ? WARM_UP_SECONDS : BENCH.seconds;
+        const result = await load({ url, programs: [program], connections: CONNECTIONS, seconds });
+        if (round > 0) rounds[id].push(result);
+      }
+    }
+    const rate = (results: LoadResult[]) => median(results.map(({ requestsPerSecond }) => requestsPerSecond));
+    return { ours: rate(rounds.ours), process: rate(rounds.process) };
+  } finally {
+    await Promise.all([ours.stop(), peer.stop()]);
+  }
+}
+
+/** Memory that no other process shares: what this one costs. Linux only. */
+async function privateBytes(pid: number): Promise<number> {
+  let bytes = 0;
+  for (const id of [pid, ...(await descendants(pid))]) {
+    const text = await readFile(`/proc/${id}/smaps_rollup`, "utf8");
+    for (const [, kib] of text.matchAll(/^Private_(?:Clean|Dirty): +(\d+) kB$/gm)) bytes += Number(kib) * 1024;
+  }
+  return bytes;
+}
+
+function report(all: readonly Measured[]): string {
+  const goal = (value: number, least: number) => `${value.toFixed(1)} × | ${value >= least ? "yes" : "**no**"}`;
+  const rows = all.flatMap((m) => {
+    const { start, throughput } = TARGETS[m.name] as { start: number; throughput: number };
+    return [
+      `| ${m.name}: start to ready ≥ ${start} × faster than plain Pyodide | ${goal(m.plainMs / m.sandboxMs, start)} |`,
+      `| ${m.name}: throughput ≥ ${throughput} × a \`python3\` process for each request | ${goal(m.ours / m.process, throughput)} |`,
+    ];
+  });
+  const facts = all.map(
+    (m) =>
+      `| ${m.name} | ${m.plainMs.toFixed(0)} | ${m.sandboxMs.toFixed(0)} | ${m.ours.toFixed(0)} | ${m.process.toFixed(1)} | ` +
+      `${mib(m.imageBytes)} | ${mib(m.archiveBytes)} | ${m.rewindMs.toFixed(1)} | ${mib(m.furtherBytes)} |`,
+  );
+  const load = os.loadavg()[0] ?? 0;
+  return `# Environments
+
+Written by \`npm run bench:environments -- --write\`; do not edit. ${new Date().toISOString().slice(0, 10)}, ${os.cpus().length} × ${os.cpus()[0]?.model.trim()},
+Node ${process.versions.node}, load average at the end ${load.toFixed(1)}. Medians of ${BENCH.starts} starts, and of ${BENCH.rounds} rounds of ${BENCH.seconds} s at ${CONNECTIONS} connections.
+
+| target | reached | |
+| --- | --- | --- |
+${rows.join("\n")}
+
+| package | plain start, ms | from the image, ms | requests/s | \`python3\` each, requests/s | image, MiB | archive, MiB | rewind, ms | further sandbox, MiB |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+${facts.join("\n")}
+
+Plain start: \`loadPyodide()\`, loading the same wheels from disk, and the import, in a Node process of its own. The programs are in
+\`bench/programs.ts\`; both servers get the same code, ours answers from a pristine interpreter. Rewind: from the reply to being ready for the
+next tenant. Further sandbox: memory that it shares with no other process.
+`;
+}
+
+const folder = process.env.PYODIDE_EXPRESS_WHEELS ?? "";
+if (folder === "") throw new Error("PYODIDE_EXPRESS_WHEELS has to name a folder with a wheel of numpy.");
+if ((os.loadavg()[0] ?? 0) > 0.5) log("The machine is busy: the figures will be lower, and noisy.");
+const available = Object.keys(TARGETS).filter(
+  (name) =>
+    readdirSync(folder).some((file) => file.startsWith(`${name}-`)) &&
+    spawnSync(PYTHON, ["-I", "-c", `import ${name}`]).status === 0,
+);
+try {
+  const measured: Measured[] = [];
+  for (const name of available) measured.push(await measure(name, path.resolve(folder)));
+  const text = report(measured);
+  console.log(text);
+  if (process.argv.includes("--write"))
+    await writeFile(new URL("../docs/benchmarks-environments.md", import.meta.url), text);
+} finally {
+  await rm(OURS.env.DATA_DIR, { recursive: true, force: true });
+}

@@ -1,0 +1,40 @@
+import { cp, mkdir } from "node:fs/promises";
+import path from "node:path";
+import { pino } from "pino";
+import type { Environments } from "../../src/environments/environments.ts";
+import type { PackageStore } from "../../src/environments/package-store.ts";
+import { openEnvironments, openHost } from "../../src/server.ts";
+import { testConfig } from "./config.ts";
+
+export interface TestEnvironments extends AsyncDisposable {
+  readonly environments: Environments;
+  readonly store: PackageStore;
+  /** Of the server log, in order. */
+  readonly messages: string[];
+  readonly warnings: string[];
+}
+
+/** Environments as a server opens them; nothing is built yet. */
+export async function openTestEnvironments(settings: Record<string, string>): Promise<TestEnvironments> {
+  const messages: string[] = [];
+  const warnings: string[] = [];
+  const write = (line: string) => {
+    const { level, msg } = JSON.parse(line) as { level: number; msg: string };
+    messages.push(msg);
+    if (level >= 40) warnings.push(msg);
+  };
+  const config = testConfig(settings);
+  const { environments, store, close } = await openEnvironments(config, pino({}, { write }), await openHost(config));
+  return { environments, store, messages, warnings, [Symbol.asyncDispose]: close };
+}
+
+/** A cache folder of a test's own that has the standard library's image already. */
+export async function cacheFolder(): Promise<string> {
+  const folder = path.join(testConfig().DATA_DIR, "cache");
+  await mkdir(folder);
+  await using opened = await openTestEnvironments({ PYODIDE_PACKAGES: "none" });
+  await opened.environments.prepare("stdlib");
+  const { path: image } = opened.environments.get("stdlib").image;
+  for (const file of [image, `${image}.json`]) await cp(file, path.join(folder, path.basename(file)));
+  return folder;
+}
