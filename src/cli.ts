@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import { text } from "node:stream/consumers";
 import { parseArgs } from "node:util";
 import { type DestinationStream, pino } from "pino";
+import { escapeControls } from "./audit/security-event.ts";
 import { openServerLog } from "./audit/server-log.ts";
 import { verifySecurityLog } from "./audit/verify-security-log.ts";
 import { loadConfig } from "./config.ts";
@@ -120,7 +121,9 @@ async function audit([action, folder]: string[]): Promise<number> {
     console.error(`${result.file}:${result.line}: ${result.reason}`);
     return 1;
   }
-  for (const note of result.notes) console.log(`note: ${note}`);
+  for (const { file, line, event, details } of result.notes) {
+    console.log(`note: ${file}:${line}: ${event} ${escapeControls(JSON.stringify(details))}`);
+  }
   console.log(`ok: ${result.lines} lines in ${result.files.length} files`);
   // Who can rewrite the log to its end can rewrite its chain: kept elsewhere, this line tells.
   if (result.head) console.log(`line ${result.head.seq} has the hash ${result.head.hash}`);

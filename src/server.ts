@@ -22,7 +22,7 @@ import { Remote } from "./environments/remote.ts";
 import { WheelStore } from "./environments/wheel-store.ts";
 import { StartupError } from "./errors.ts";
 import { createApp } from "./http/app.ts";
-import { checkBinding } from "./http/authentication.ts";
+import { checkBinding, parseApiKeys } from "./http/authentication.ts";
 import { CallerPackages } from "./http/caller-packages.ts";
 import { openNetwork } from "./network/network-proxy.ts";
 import { assertIsolation, detectIsolation, type IsolationReport } from "./sandbox/isolation.ts";
@@ -32,6 +32,20 @@ import { DiskSessions } from "./store/disk-sessions.ts";
 import { RedisSessions } from "./store/redis-sessions.ts";
 import type { SessionStore } from "./store/session-store.ts";
 import { WorkspaceStore } from "./store/workspaces.ts";
+
+/**
+ * How long a client may take to send, ms, looked at every `connectionsCheckingInterval`. A client that sends a byte now and then is
+ * ended all the same; one that only reads (a stream of events, a long execution) is not, for its request has arrived.
+ */
+const HTTP_LIMITS = {
+  headersTimeout: 15_000,
+  requestTimeout: 120_000,
+  keepAliveTimeout: 10_000,
+  connectionsCheckingInterval: 2_000,
+  maxHeaderSize: 16 * 1024,
+};
+/** Half of the descriptors that a process commonly may have, 4096 or more with Node's own raising of the limit. */
+const MAX_CONNECTIONS = 2_000;
 
 export interface RunningServer {
   /** `http://127.0.0.1:3000` */
@@ -120,6 +134,7 @@ export async function startRuntime(config: Config, logger: Logger): Promise<Runt
   const pool = new SandboxPool({
     size: config.POOL_SIZE,
     queueLimit: config.QUEUE_LIMIT,
+    ...principalShares(config),
     maxExecutions: config.SANDBOX_MAX_EXECUTIONS,
     maxAgeMs: config.SANDBOX_MAX_AGE_MS,
     environment: environments.defaultName,
@@ -227,7 +242,8 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
       }),
     },
   });
-  const http = createServer(app);
+  const http = createServer(HTTP_LIMITS, app);
+  http.maxConnections = MAX_CONNECTIONS;
   await listen(http, config);
   const { address, port, family } = http.address() as AddressInfo;
   const running = stack.move();
@@ -260,6 +276,16 @@ async function openSessionStore(config: Config, logger: Logger): Promise<Session
     directory: path.join(config.DATA_DIR, "sessions"),
     maxBytes: config.SESSION_STORE_MAX_MB * 2 ** 20,
   });
+}
+
+/** How much of the pool one principal may have. Nobody needs to be kept from taking all of what is theirs alone. */
+function principalShares(config: Config): { maxPerPrincipal: number; maxQueuedPerPrincipal: number } {
+  const { POOL_SIZE, QUEUE_LIMIT, PRINCIPAL_MAX_CONCURRENCY, PRINCIPAL_MAX_QUEUED } = config;
+  const isShared = new Set(parseApiKeys(config).map(({ principal }) => principal.id)).size > 1;
+  return {
+    maxPerPrincipal: PRINCIPAL_MAX_CONCURRENCY || (isShared ? Math.max(1, POOL_SIZE - 1) : POOL_SIZE),
+    maxQueuedPerPrincipal: PRINCIPAL_MAX_QUEUED || (isShared ? Math.ceil(QUEUE_LIMIT / 2) : QUEUE_LIMIT),
+  };
 }
 
 /** What the package sources are, and which files folders among them hold. */

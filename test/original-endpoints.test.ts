@@ -34,7 +34,13 @@ describe("POST /api/upload", () => {
     expect(status).toBe(200);
     expect(body).toEqual({
       success: true,
-      file: { originalName: "people.csv", size: content.length, pyodideFilename: "people.csv", keepFile: true },
+      file: {
+        originalName: "people.csv",
+        size: content.length,
+        pyodideFilename: "people.csv",
+        keepFile: true,
+        isText: true,
+      },
       analysis: {
         success: true,
         filename: "people.csv",

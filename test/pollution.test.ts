@@ -62,6 +62,7 @@ const PROBE = py`
           "descriptors": lambda: ([(fd, attempt(lambda: (os.fstat(fd).st_mode, os.fstat(fd).st_ino, os.readlink(f"/proc/self/fd/{fd}"), fcntl.fcntl(fd, fcntl.F_GETFL), attempt(lambda: os.lseek(fd, 0, 1)))) ) for fd in (*range(20), 3999, 4000, 4001)], os.listdir("/proc/self/fd")),
           "next descriptors": lambda: (os.dup(1), os.pipe(), [os.fstat(fd).st_ino for fd in os.pipe()], [os.readlink(f"/proc/self/fd/{fd}") for fd in os.pipe()]),
           "files": lambda: [listing(p) for p in ("/home", "/tmp", "/plots", "/lib", "/dev", "/etc", "/usr", "/var")] + [sorted(os.listdir("/"))],
+          "names that others gave": lambda: [p for p in ("a", "a/secret", "b", "b/c", "y", "q", "l", "x/y/z", "e1", "/tmp/went", "/tmp/went/in", "/tmp/moved", "/tmp/gone", "/tmp/x", "/tmp/polluted", "/plots/polluted") if os.path.lexists(p) or os.access(p, os.F_OK)],
           "times of files": lambda: [(p, os.stat(p).st_mtime, os.stat(p).st_atime) for p in ("/dev/null", "/dev/random", "/dev/urandom", "/dev/tty", "/lib/sandbox_runner/execution.py", "/lib")],
           "sources": lambda: [open(f"/lib/sandbox_runner/{name}").read() for name in sorted(os.listdir("/lib/sandbox_runner"))],
           "a module from the archive": lambda: (importlib.import_module("colorsys").__doc__, importlib.import_module("this").__file__ if False else None, sorted(vars(importlib.import_module("sched")))),

@@ -165,7 +165,7 @@ describe("sandboxes are replaced", () => {
     await tested.run("import time; time.sleep(1.1)");
     expect(await tested.run("1")).toMatchObject({ result: 1 });
     expect(pidsOf(tested.engine.pool)).not.toContain(pid);
-    expect(tested.engine.pool.status().discarded).toMatchObject({ "served its time": 1 });
+    expect(tested.engine.pool.status().discarded).toEqual({ "served its time": expect.any(Number) });
     expect(isRunning(pid as number)).toBe(false);
   });
 

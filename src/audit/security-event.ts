@@ -94,14 +94,16 @@ export function escapeControls(json: string): string {
 /**
  * What an event says of code that somebody sent.
  *
- * @param code as it was sent; `codeHash` is the SHA-256 hex of its bytes in UTF-8, `codeLength` counts characters.
+ * @param code as it was sent; `codeLength` counts its characters.
  * @param logCode the setting LOG_CODE: record the code itself, too.
+ * @param bytes what `codeHash` is the SHA-256 hex of; default: the code in UTF-8.
  */
 export function codeDetails(
   code: string,
   logCode: boolean,
+  bytes: Uint8Array = Buffer.from(code, "utf8"),
 ): { readonly codeHash: string; readonly codeLength: number; readonly code?: string } {
-  const codeHash = createHash("sha256").update(code, "utf8").digest("hex");
+  const codeHash = createHash("sha256").update(bytes).digest("hex");
   return logCode ? { codeHash, codeLength: code.length, code } : { codeHash, codeLength: code.length };
 }
 

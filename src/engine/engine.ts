@@ -22,6 +22,7 @@ export class Engine {
     const { environment, principal, signal, workspace } = request;
     return await this.pool.use({ environment, principal, signal }, async (sandbox) => {
       const files = workspace ? await listFiles(workspace) : null;
+      request.onStart?.();
       const result = await sandbox.execute({ ...toJob(request), mode: "stateless", reseed: true, files });
       const failure = result.files && workspace ? await applyChanges(workspace, result.files) : null;
       return toExecutionResult(failure === null ? result : withFailure(result, failure), request.timeoutMs);

@@ -54,7 +54,9 @@ export interface ExecutionRequest {
   readonly network?: ExecutionNetwork | undefined;
   /** Aborting it (the client went away) stops the execution. */
   readonly signal?: AbortSignal | undefined;
-  /** Called while the code runs, in order. What went through it is in the result all the same. */
+  /** Called when a sandbox is there and the code is about to run: from then on what happens is a result. */
+  readonly onStart?: (() => void) | undefined;
+  /** Called while the code runs: each stream in order, and displayed data between what was printed before and after. What went through it is in the result all the same. */
   readonly onOutput?: ((event: OutputEvent) => void) | undefined;
 }
 

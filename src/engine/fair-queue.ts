@@ -20,6 +20,11 @@ export class FairQueue<T> {
     return this.#length >= this.#limit;
   }
 
+  /** How many items of one principal wait. */
+  lengthOf(principal: string): number {
+    return this.#items.get(principal)?.length ?? 0;
+  }
+
   push(principal: string, item: T): void {
     const own = this.#items.get(principal);
     if (own) own.push(item);

@@ -12,6 +12,9 @@ export interface PoolOptions {
   readonly size: number;
   /** Most that may wait for one. */
   readonly queueLimit: number;
+  /** Most that one principal may have running, and waiting; default: all there is. */
+  readonly maxPerPrincipal?: number;
+  readonly maxQueuedPerPrincipal?: number;
   /** Replace a sandbox that has run this many executions, or is this old. */
   readonly maxExecutions: number;
   readonly maxAgeMs: number;
@@ -41,6 +44,7 @@ interface Slot {
 }
 
 interface Waiting {
+  readonly principal: string;
   readonly environment: string;
   readonly resolve: (slot: Slot) => void;
   readonly reject: (error: Error) => void;
@@ -107,6 +111,8 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
   readonly #options: PoolOptions;
   readonly #slots: Slot[];
   readonly #queue: FairQueue<Waiting>;
+  /** Sandboxes that each principal has now; none of zero. */
+  readonly #inUse = new Map<string, number>();
   readonly #discarded = new Map<string, number>();
   readonly #borrowed = new Set<Promise<unknown>>();
   readonly #starting = new Set<Promise<unknown>>();
@@ -196,8 +202,8 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
       },
     });
     const done = work.then(
-      () => this.#release(slot, sandbox),
-      () => this.#release(slot, sandbox),
+      () => this.#release(slot, sandbox, options.principal),
+      () => this.#release(slot, sandbox, options.principal),
     );
     done.then(giveBack, giveBack);
     this.#borrowed.add(done);
@@ -238,17 +244,23 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
 
   #acquire({ environment, principal, signal, resident }: UseOptions): Promise<Slot> {
     signal?.throwIfAborted();
-    const own = this.#slots.find((slot) => slot.state === "idle" && resident && slot.resident?.key === resident);
-    const free = own ?? (this.#queue.length === 0 ? this.#pristine(environment) : undefined);
-    if (free) {
-      free.state = "busy";
-      return Promise.resolve(free);
+    if (this.#mayUse(principal)) {
+      const own = this.#slots.find((slot) => slot.state === "idle" && resident && slot.resident?.key === resident);
+      const free = own ?? (this.#queue.length === 0 ? this.#pristine(environment) : undefined);
+      if (free) {
+        this.#lend(free, principal);
+        return Promise.resolve(free);
+      }
     }
     if (this.#queue.isFull) {
       throw new ClientError(429, "queue_full", "The server is busy. Try again later.", { retryAfterS: 1 });
     }
+    if (this.#queue.lengthOf(principal) >= (this.#options.maxQueuedPerPrincipal ?? Number.POSITIVE_INFINITY)) {
+      const message = "Too many of your executions are waiting. Try again later.";
+      throw new ClientError(429, "principal_queue_full", message, { retryAfterS: 1 });
+    }
     const { promise, resolve, reject } = Promise.withResolvers<Slot>();
-    const waiting: Waiting = { environment, resolve, reject };
+    const waiting: Waiting = { principal, environment, resolve, reject };
     this.#queue.push(principal, waiting);
     const onAbort = () => {
       if (this.#queue.remove(principal, waiting)) reject(signal?.reason);
@@ -263,10 +275,11 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     if (this.#queue.length === 0) return;
     const claimed = new Map<string, number>();
     for (const waiting of [...this.#queue.inOrder()]) {
+      if (!this.#mayUse(waiting.principal)) continue;
       const fitting = this.#pristine(waiting.environment);
       if (fitting) {
         this.#queue.take((other) => other === waiting);
-        fitting.state = "busy";
+        this.#lend(fitting, waiting.principal);
         waiting.resolve(fitting);
         continue;
       }
@@ -281,6 +294,21 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
       }
       if (!this.#slots.some((slot) => slot.state === "idle")) break;
     }
+  }
+
+  #mayUse(principal: string): boolean {
+    return (this.#inUse.get(principal) ?? 0) < (this.#options.maxPerPrincipal ?? Number.POSITIVE_INFINITY);
+  }
+
+  #lend(slot: Slot, principal: string): void {
+    slot.state = "busy";
+    this.#inUse.set(principal, (this.#inUse.get(principal) ?? 0) + 1);
+  }
+
+  #giveBack(principal: string): void {
+    const left = (this.#inUse.get(principal) ?? 0) - 1;
+    if (left > 0) this.#inUse.set(principal, left);
+    else this.#inUse.delete(principal);
   }
 
   #pristine(environment: string): Slot | undefined {
@@ -313,9 +341,11 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     if (resident) this.emit("evicted", resident.key);
   }
 
-  async #release(slot: Slot, sandbox: Sandbox): Promise<void> {
+  async #release(slot: Slot, sandbox: Sandbox, principal: string): Promise<void> {
     const verdict = await sandbox.idle;
-    if (slot.sandbox !== sandbox) return;
+    this.#giveBack(principal);
+    // Its place has been taken; whoever this principal still has waiting may use another one now.
+    if (slot.sandbox !== sandbox) return this.#dispatch();
     if (verdict.state === "resident" && slot.resident === null) await this.#clear(slot);
     else this.#settle(slot, sandbox, verdict);
   }

@@ -93,6 +93,7 @@ async function runOn(sandbox: Sandbox, loan: Loan, execution: SessionExecution):
     },
     apply: async () => {},
   };
+  request.onStart?.();
   const running = sandbox.execute({ ...toJob({ ...request, workspace }), mode: "session", reseed, files: null });
   const { captured, idle } = sandbox;
   captured.then((capture) => {

@@ -379,7 +379,7 @@ export class Sessions {
       live.running = null;
     }
     const { result, left } = outcome;
-    const answer = (note: Omit<SessionNote, "id">, extra?: ClientError) => {
+    const answer = (note: Omit<SessionNote, "id">) => {
       const reason = note.reason ?? setback ?? undefined;
       reply(
         annotated(
@@ -389,7 +389,7 @@ export class Sessions {
             ...(reason !== undefined && { restored: true, reason }),
             ...(note.pinned !== undefined && { pinned: note.pinned }),
           },
-          note.reason ?? extra?.message,
+          note.reason,
         ),
       );
     };
@@ -658,7 +658,12 @@ const AS_BEFORE = "The session is as it was before this execution";
 
 function annotated(result: ExecutionResult, session: SessionNote, added: string | undefined): ExecutionResult {
   const { errorInfo } = result;
-  if (!errorInfo || added === undefined) return { ...result, session };
+  if (added === undefined) return { ...result, session };
+  if (!errorInfo) {
+    // The code has run: the caller gets its output, and is told that nothing else has come of it.
+    const lost = { type: "SessionNotKept", message: added, traceback: "", line: null, column: null };
+    return { ...result, session, success: false, error: added, errorInfo: lost };
+  }
   return { ...result, session, errorInfo: { ...errorInfo, message: `${errorInfo.message} ${added}` } };
 }
 

@@ -311,13 +311,17 @@ export class Environments {
     for (const [module, reason] of Object.entries(image.failedImports)) {
       warnings.push(`In the environment "${name}" ${module} cannot be imported: ${reason}`);
     }
+    for (const [part, reason] of Object.entries(image.unfit)) {
+      warnings.push(`The image of the environment "${name}" goes without ${part}: ${reason}`);
+    }
+    const libraries = unbuilt.libraries.filter((library) => !(library in image.unfit));
     return {
       name,
       packages: set.packages,
       warnings,
       image,
       snapshotPath: (await images.snapshot()).path,
-      guest: { ...unbuilt, imagePath: image.path },
+      guest: { ...unbuilt, libraries, imagePath: image.path },
       archiveBytes: set.archive.bytes,
     };
   }

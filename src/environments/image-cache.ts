@@ -3,7 +3,7 @@ import { createReadStream } from "node:fs";
 import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { pipeline } from "node:stream/promises";
-import { StartupError } from "../errors.ts";
+import { SandboxDiedError, StartupError } from "../errors.ts";
 import { denoBinary } from "../sandbox/deno-binary.ts";
 import { GUEST_DIR, PYODIDE_DIR, SHARED_FILES } from "../sandbox/launch.ts";
 import { type GuestEnvironment, PROTOCOL_VERSION } from "../sandbox/protocol.ts";
@@ -18,6 +18,9 @@ export const PRELOADED_MODULES: readonly string[] = (
   "urllib.parse uuid warnings weakref xml.etree.ElementTree zipfile zlib zoneinfo"
 ).split(" ");
 
+/** Each leaves out what the one before found to be unfit. */
+const MAX_ATTEMPTS = 5;
+
 /** A memory image on disk, checked. */
 export interface Image {
   readonly path: string;
@@ -28,6 +31,8 @@ export interface Image {
   readonly buildMs: number;
   /** Modules that could not be imported: name → why. */
   readonly failedImports: Readonly<Record<string, string>>;
+  /** Modules and libraries that it goes without, since no image can hold them: name → why. */
+  readonly unfit: Readonly<Record<string, string>>;
 }
 
 interface Manifest extends Omit<Image, "path"> {
@@ -115,17 +120,7 @@ export class ImageCache {
     if (cached !== null) return cached;
     onProgress(`Building the memory image of ${label} (once, a few seconds) …`);
     const startedAt = performance.now();
-    const { image, pythonVersion, failedImports } = await buildImage({
-      guest: {
-        snapshotPath,
-        environment,
-        preload: PRELOADED_MODULES,
-        maxHeapBytes: Number.MAX_SAFE_INTEGER,
-        hashCheckpoint: false,
-      },
-      ...host,
-      startTimeoutMs: Math.max(host.startTimeoutMs, 300_000),
-    });
+    const { image, pythonVersion, failedImports, unfit } = await buildWithoutUnfit(snapshotPath, environment, host);
     const manifest: Manifest = {
       key,
       sha256: createHash("sha256").update(image).digest("hex"),
@@ -134,6 +129,7 @@ export class ImageCache {
       builtAt: new Date().toISOString(),
       buildMs: Math.round(performance.now() - startedAt),
       failedImports,
+      unfit,
     };
     await this.#store(imagePath, image, manifest);
     const { key: _, ...rest } = manifest;
@@ -162,6 +158,36 @@ export function unusableCache(cacheDir: string, cause: unknown): StartupError {
     `The cache folder ${cacheDir} cannot be written (${reason}). Make it writable, or set CACHE_DIR to a folder that is.`,
     { cause },
   );
+}
+
+/** Builds an image, and again without what turns out to have no place in one. */
+async function buildWithoutUnfit(
+  snapshotPath: string | null,
+  environment: GuestEnvironment | null,
+  host: Omit<SandboxOptions, "guest">,
+): Promise<Awaited<ReturnType<typeof buildImage>>> {
+  let unfit: Record<string, string> = {};
+  const isFit = (name: string) => !(name in unfit);
+  for (let attempt = 1; ; attempt++) {
+    const built = await buildImage({
+      guest: {
+        snapshotPath,
+        environment: environment && {
+          ...environment,
+          imports: environment.imports.filter(isFit),
+          libraries: environment.libraries.filter(isFit),
+        },
+        preload: PRELOADED_MODULES,
+        maxHeapBytes: Number.MAX_SAFE_INTEGER,
+        hashCheckpoint: false,
+      },
+      ...host,
+      startTimeoutMs: Math.max(host.startTimeoutMs, 300_000),
+    });
+    if (Object.keys(built.unfit).length === 0) return { ...built, unfit };
+    if (attempt === MAX_ATTEMPTS) throw new SandboxDiedError(`No image can be made: ${JSON.stringify(built.unfit)}`);
+    unfit = { ...unfit, ...built.unfit };
+  }
 }
 
 /** @returns null if there is no image, or it is not byte for byte what was built. */

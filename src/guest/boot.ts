@@ -76,14 +76,20 @@ export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInter
     if (module.wasmTable.length !== tableLength + CTYPES_SLOTS || module.freeTableIndexes.length !== CTYPES_SLOTS) {
       throw new Error("the snapshot's modules use the function table in another way than boot.ts expects");
     }
-    post({ type: "image", pythonVersion, failedImports: {}, image: pyodide.makeMemorySnapshot() });
+    post({ type: "image", pythonVersion, failedImports: {}, unfit: {}, image: pyodide.makeMemorySnapshot() });
     return null;
   }
 
   reserveTableSlots(module);
   if (environment && readArchive) {
     new ArchiveFiles(fs, readArchive, ARCHIVE_MTIME_MS).mount(ENVIRONMENT_PATH);
-    loadLibraries(exports, environment.libraries);
+    const unloadable = loadLibraries(exports, environment.libraries);
+    const [problem] = Object.entries(unloadable);
+    if (problem && image !== null) throw new ImageFormatError(`the library ${problem.join(" cannot be loaded: ")}`);
+    if (problem) {
+      post({ type: "image", pythonVersion: "", failedImports: {}, unfit: unloadable, image: new Uint8Array(0) });
+      return null;
+    }
     if (image === null) {
       buildImage(pyodide, module, exports, environment);
       return null;
@@ -208,6 +214,7 @@ for name in [name for name in vars(__main__) if not name.startswith("__")]:
     if name != "sys": del vars(__main__)[name]
 import gc
 gc.collect()
+gc.freeze()  # or each collection would write to every object of the image, and sessions be that much larger
 sys.version.split()[0]
 `) as string;
 }
@@ -216,17 +223,24 @@ sys.version.split()[0]
  * Loads shared libraries, and looks up the function that Python will call in each: the look-up takes a slot of the
  * function table, which must be the same one whether the library's module is imported now, later, or was imported when
  * the image was built.
+ *
+ * @returns those that cannot be loaded: path → why.
  */
-function loadLibraries(exports: Exports, libraries: readonly string[]): void {
+function loadLibraries(exports: Exports, libraries: readonly string[]): Record<string, string> {
+  const unloadable: Record<string, string> = {};
   for (const library of libraries) {
     const isLinkedTo = library.startsWith("dynlib/");
     const flags = RTLD_NOW | (isLinkedTo ? RTLD_GLOBAL : 0);
     const handle = withCString(exports, `${ENVIRONMENT_PATH}/${library}`, (path) => exports.dlopen(path, flags));
-    if (handle === 0) throw new Error(`the library ${library} cannot be loaded: ${lastLinkError(exports)}`);
+    if (handle === 0) {
+      unloadable[library] = lastLinkError(exports);
+      continue;
+    }
     const name = library.slice(library.lastIndexOf("/") + 1).split(".")[0] as string;
     if (!isLinkedTo) withCString(exports, `PyInit_${name}`, (symbol) => exports.dlsym(handle, symbol));
     exports.dlerror();
   }
+  return unloadable;
 }
 
 function lastLinkError(exports: Exports): string {
@@ -235,29 +249,45 @@ function lastLinkError(exports: Exports): string {
   return pointer === 0 ? "no reason given" : new TextDecoder().decode(heap.slice(pointer, heap.indexOf(0, pointer)));
 }
 
-function buildImage(pyodide: Pyodide, module: Module, exports: Exports, { imports, aliases }: GuestEnvironment): void {
+/** Which slots of the function table there are, and which of them are free. */
+function slotsOf({ wasmTable, freeTableIndexes }: Module): string {
+  return [wasmTable.length, ...freeTableIndexes].join();
+}
+
+/**
+ * Imports the environment's modules and posts the image. A module whose import changes the JavaScript side cannot be in an
+ * image, since no other process would have that change: it is named, and nothing is built.
+ */
+function buildImage(pyodide: Pyodide, module: Module, exports: Exports, environment: GuestEnvironment): void {
   const tableLength = module.wasmTable.length;
   const references = exports.hiwire_num_refs();
-  // Nothing else: a path of this machine would be in the image, and with it in every tenant's memory.
-  const definition = JSON.stringify(JSON.stringify({ imports, aliases }));
-  const failedImports = JSON.parse(
-    pyodide.runPython(`
+  const unfit: Record<string, string> = {};
+  const failedImports: Record<string, string> = {};
+  const step = (name: string, code: string) => {
+    const slots = slotsOf(module);
+    const before = exports.hiwire_num_refs();
+    const failure = pyodide.runPython(`import sandbox_runner.environment as _environment\n_environment.${code}`);
+    if (failure) failedImports[name] = String(failure);
+    if (slotsOf(module) !== slots) unfit[name] = "importing it takes slots of the function table";
+    else if (exports.hiwire_num_refs() !== before) unfit[name] = "importing it makes references into JavaScript";
+  };
+  for (const name of environment.imports) step(name, `import_module(${JSON.stringify(name)})`);
+  step("matplotlib.pyplot", "prepare_matplotlib()");
+  pyodide.runPython(`
 import sandbox_runner.environment
-sandbox_runner.environment.build(${definition})
-`) as string,
-  ) as Record<string, string>;
-  if (module.wasmTable.length !== tableLength) {
-    throw new Error(`importing took ${module.wasmTable.length - tableLength} slots of the function table`);
-  }
-  if (exports.hiwire_num_refs() !== references) throw new Error("importing made references into JavaScript");
-  const image = encodeImage(new Uint8Array(exports.memory.buffer), {
-    tableLength,
-    references,
-    freeTableSlots: [...module.freeTableIndexes],
-    stackPointer: exports.__stack_pointer.value,
-  });
+sandbox_runner.environment.finish(${JSON.stringify(JSON.stringify(environment.aliases))})
+`);
   const pythonVersion = pyodide.runPython("import sys; sys.version.split()[0]") as string;
-  post({ type: "image", pythonVersion, failedImports, image });
+  const isFit = Object.keys(unfit).length === 0;
+  const image = isFit
+    ? encodeImage(new Uint8Array(exports.memory.buffer), {
+        tableLength,
+        references,
+        freeTableSlots: [...module.freeTableIndexes],
+        stackPointer: exports.__stack_pointer.value,
+      })
+    : new Uint8Array(0);
+  post({ type: "image", pythonVersion, failedImports, unfit, image });
 }
 
 /** @throws {ImageFormatError} if this process is not as the one that made the image was at the same point. */

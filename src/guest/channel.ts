@@ -26,15 +26,27 @@ export const CONTROL = {
   TRUNCATED: 3,
   /** 1: the main thread was told that there is new output and has not looked yet. */
   OUTPUT_ANNOUNCED: 4,
-  LENGTH: 5,
+  /** How many `display` messages were sent. */
+  DISPLAYS: 5,
+  LENGTH: 6,
 } as const;
+
+/** How many bytes each stream had when something happened: what was printed before it. */
+export interface Printed {
+  readonly stdout: number;
+  readonly stderr: number;
+}
 
 /** What the worker is asked to do, one at a time; each ends with `idle`. */
 export type Task =
   | Extract<HostMessage, { type: "execute" | "rewind" }>
-  | (Extract<HostMessage, { type: "load" }> & { readonly body: Uint8Array });
+  | (Extract<HostMessage, { type: "load" }> & { readonly body: ArrayBuffer });
 
-export type Answer = Extract<HostMessage, { type: "answer" }> & { readonly body: Uint8Array };
+/**
+ * Bodies cross as bare buffers: in a typed array Deno's `receiveMessageOnPort` looks at each element for a port that may have
+ * been sent along, which took half a second for a megabyte.
+ */
+export type Answer = Extract<HostMessage, { type: "answer" }> & { readonly body: ArrayBuffer };
 
 export type ToWorker = Task | Answer;
 
@@ -49,7 +61,8 @@ export interface Envelope {
 }
 
 export type FromWorker =
-  | Extract<GuestMessage, { type: "ready" | "display" | "call" }>
+  | Extract<GuestMessage, { type: "ready" | "call" }>
+  | (Extract<GuestMessage, { type: "display" }> & Printed)
   | (Extract<GuestMessage, { type: "image" }> & { readonly image: Uint8Array })
   | { readonly type: "output" }
   | {

@@ -20,7 +20,7 @@ export interface Host {
   sleep(durationMs: number): void;
   display(bundle: MimeBundle): void;
   /** Blocks until the host answers. Never throws for a refusal: that is in `error`. */
-  call(operation: string, argument: unknown): { value: unknown; error?: string; body: Uint8Array };
+  call(operation: string, argument: unknown): { value: unknown; error?: string; body: ArrayBuffer };
   announceOutput(): void;
 }
 
@@ -149,7 +149,7 @@ export class Devices {
     } else if (typeof operation === "string") {
       const { value, error, body } = this.#host.call(operation, argument);
       // JSON has no newline of its own, so the first one is where the bytes begin.
-      this.#answer = concatenate([this.#encoder.encode(`${JSON.stringify({ value, error })}\n`), body]);
+      this.#answer = concatenate([this.#encoder.encode(`${JSON.stringify({ value, error })}\n`), new Uint8Array(body)]);
       this.#answerPosition = 0;
     } else {
       throw new this.#fs.ErrnoError(ERRNO.EINVAL);

@@ -123,12 +123,13 @@ class Interpreter {
   }
 
   /** From the checkpoint to a session's state. What does not fit is refused: the process is then no longer usable. */
-  #load({ state, files, body }: Extract<Task, { type: "load" }>): Verdict {
+  #load({ state, files, body: buffer }: Extract<Task, { type: "load" }>): Verdict {
     this.#files.begin(files);
     if (state === null) return { state: "resident" };
     const { blockCount, heapBytes } = state;
+    const body = new Uint8Array(buffer);
     if (body.length !== blockCount * (4 + STATE_BLOCK_BYTES)) return refuse("the session's memory is incomplete");
-    const blocks = new Uint32Array(body.slice(0, blockCount * 4).buffer);
+    const blocks = new Uint32Array(buffer, 0, blockCount);
     const last = blocks.at(-1) ?? -1;
     if (blocks.some((block, index) => index > 0 && block <= (blocks[index - 1] as number))) {
       return refuse("the session's blocks are out of order");

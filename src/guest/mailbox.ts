@@ -45,7 +45,10 @@ export class Mailbox implements Host {
   }
 
   display(bundle: MimeBundle): void {
-    post({ type: "display", bundle });
+    Atomics.add(this.#control, CONTROL.DISPLAYS, 1);
+    const stdout = Atomics.load(this.#control, CONTROL.STDOUT_BYTES);
+    const stderr = Atomics.load(this.#control, CONTROL.STDERR_BYTES);
+    post({ type: "display", bundle, stdout, stderr });
   }
 
   announceOutput(): void {
@@ -69,7 +72,7 @@ export class Mailbox implements Host {
   fetch(operation: string, argument: unknown): Uint8Array {
     const answer = this.call(operation, argument);
     if (answer.error !== undefined) throw new Error(answer.error);
-    return answer.body;
+    return new Uint8Array(answer.body);
   }
 
   #next(): ToWorker {
@@ -78,7 +81,7 @@ export class Mailbox implements Host {
       const received = receiveMessageOnPort(this.#port as never);
       if (received) {
         const { message, body } = received.message as Envelope;
-        return { ...JSON.parse(message), body: new Uint8Array(body) };
+        return { ...JSON.parse(message), body };
       }
       Atomics.wait(this.#control, CONTROL.WAKE, seen);
     }

@@ -14,7 +14,7 @@ import {
   type HostMessage,
   MAX_OUTPUT_BYTES,
 } from "../sandbox/protocol.ts";
-import { type Boot, CONTROL, type Envelope, type FromWorker, type Shared } from "./channel.ts";
+import { type Boot, CONTROL, type Envelope, type FromWorker, type Printed, type Shared } from "./channel.ts";
 import { revokePermissions } from "./realm.ts";
 
 const SIGINT = 2;
@@ -29,6 +29,7 @@ const shared: Shared = {
 const control = new Int32Array(shared.control);
 const interrupt = new Uint8Array(shared.interrupt);
 const sent = { stdout: 0, stderr: 0 };
+let relayedDisplays = 0;
 const { port1: mailbox, port2: port } = new MessageChannel();
 
 let processNonce = "";
@@ -84,8 +85,8 @@ function relay(message: FromWorker): void {
   switch (message.type) {
     case "result": {
       const { outcome, contents, executionTimeMs, files } = message;
-      const stdout = takeOutput("stdout");
-      const stderr = takeOutput("stderr");
+      const stdout = takeOutput("stdout", printed());
+      const stderr = takeOutput("stderr", printed());
       const truncated = Atomics.exchange(control, CONTROL.TRUNCATED, 0) === 1;
       const header: GuestMessage = {
         type: "result",
@@ -107,10 +108,14 @@ function relay(message: FromWorker): void {
     case "output":
       sendOutput();
       break;
-    case "display":
+    case "display": {
+      const { stdout, stderr, ...header } = message;
+      sendUpTo({ stdout, stderr });
+      send(jobNonce, header);
+      relayedDisplays++;
       sendOutput();
-      send(jobNonce, message);
       break;
+    }
     case "call":
       send(jobNonce, message);
       break;
@@ -147,19 +152,32 @@ function wake(): void {
   Atomics.notify(control, CONTROL.WAKE);
 }
 
+function printed(): Printed {
+  return {
+    stdout: Atomics.load(control, CONTROL.STDOUT_BYTES),
+    stderr: Atomics.load(control, CONTROL.STDERR_BYTES),
+  };
+}
+
 /** What was printed and not sent yet. */
-function takeOutput(stream: "stdout" | "stderr"): Uint8Array {
-  const counter = stream === "stdout" ? CONTROL.STDOUT_BYTES : CONTROL.STDERR_BYTES;
-  const end = Atomics.load(control, counter);
+function takeOutput(stream: "stdout" | "stderr", upTo: Printed): Uint8Array {
+  const end = Math.max(sent[stream], Math.min(upTo[stream], MAX_OUTPUT_BYTES));
   const bytes = new Uint8Array(shared[stream]).slice(sent[stream], end);
   sent[stream] = end;
   return bytes;
 }
 
 function sendOutput(): void {
+  // In this order: what is printed from here on is announced again, what was displayed from here on came after `upTo`.
   Atomics.store(control, CONTROL.OUTPUT_ANNOUNCED, 0);
+  const upTo = printed();
+  // Displayed data that is on its way here may belong in between; the last of it calls this again.
+  if (Atomics.load(control, CONTROL.DISPLAYS) === relayedDisplays) sendUpTo(upTo);
+}
+
+function sendUpTo(upTo: Printed): void {
   for (const stream of ["stdout", "stderr"] as const) {
-    const bytes = takeOutput(stream);
+    const bytes = takeOutput(stream, upTo);
     if (bytes.length > 0) send(jobNonce, { type: "output", stream }, bytes);
   }
 }
@@ -168,9 +186,10 @@ function sendOutput(): void {
 function clearOutput(): void {
   new Uint8Array(shared.stdout).fill(0, 0, sent.stdout);
   new Uint8Array(shared.stderr).fill(0, 0, sent.stderr);
-  sent.stdout = sent.stderr = 0;
+  sent.stdout = sent.stderr = relayedDisplays = 0;
   control[CONTROL.STDOUT_BYTES] = 0;
   control[CONTROL.STDERR_BYTES] = 0;
+  control[CONTROL.DISPLAYS] = 0;
 }
 
 function send(nonce: string, message: GuestMessage, ...body: Uint8Array[]): void {

@@ -12,6 +12,9 @@ export interface CallerPackagesOptions {
   readonly archives: ArchiveReader;
 }
 
+/** @param error a {@link PackageError}'s code; null: it is installed. */
+export type OnInstall = (requirement: string, error: string | null) => void;
+
 /** Which environment, with which packages on top, a caller's code runs in. */
 export class CallerPackages {
   readonly #options: CallerPackagesOptions;
@@ -77,14 +80,28 @@ export class CallerPackages {
     return installed;
   }
 
-  /** As `micropip.install`. @returns all of the caller's packages; null: there are none besides the environment's. */
+  /**
+   * As `micropip.install`.
+   *
+   * @param onInstall is told of each requirement that was tried: null, or why it cannot be had.
+   * @returns all of the caller's packages; null: there are none besides the environment's.
+   */
   async installWhileRunning(
     principal: string,
     environment: string,
     requirements: readonly string[],
+    onInstall: OnInstall = () => {},
   ): Promise<PackageArchive | null> {
     let set: PackageSet | null = null;
-    for (const requirement of requirements) set = (await this.install(principal, environment, requirement)).set;
+    for (const requirement of requirements) {
+      try {
+        set = (await this.install(principal, environment, requirement)).set;
+      } catch (error) {
+        onInstall(requirement, error instanceof PackageError ? error.code : "internal");
+        throw error;
+      }
+      onInstall(requirement, null);
+    }
     if (set === null || set.packages.length === 0) return null;
     if (set.compiled) {
       const names = set.packages.filter(({ compiled }) => compiled).map(({ name }) => name);

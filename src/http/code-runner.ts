@@ -12,7 +12,7 @@ import { badRequest, ClientError } from "../errors.ts";
 import type { NetworkEvent, NetworkProxy } from "../network/network-proxy.ts";
 import type { WorkspaceStore } from "../store/workspaces.ts";
 import { type Principal, principalOf } from "./authentication.ts";
-import type { CallerPackages } from "./caller-packages.ts";
+import type { CallerPackages, OnInstall } from "./caller-packages.ts";
 import type { ExecuteBody } from "./validation.ts";
 
 /** What stands behind every route. */
@@ -42,18 +42,22 @@ export function callerOf(request: Request, response: Response) {
 /**
  * Runs a caller's code: in its workspace, with its packages, recorded before it is answered.
  *
+ * @param body `codeBytes` is the code as it came, where that was not UTF-8 in JSON.
  * @throws {ClientError} 503 while the security log cannot be written and AUDIT_REQUIRED is set; what `Engine.execute` throws.
  */
 export async function runCode(
   services: Services,
-  body: ExecuteBody,
+  body: ExecuteBody & { readonly codeBytes?: Uint8Array | undefined },
   request: Request,
   response: Response,
-  onOutput?: (event: OutputEvent) => void,
+  watch: Pick<CallerExecution, "onStart" | "onOutput"> = {},
 ): Promise<ExecutionResult> {
   const { config } = services;
   requireAudit(services);
   const caller = callerOf(request, response);
+  // At once: a client that goes away while something is looked up must be noticed, too.
+  const signal = clientGone(response);
+  const code = codeDetails(body.code, config.LOG_CODE, body.codeBytes);
   const environment = await environmentOf(services, body, caller.principal);
   let result: ExecutionResult;
   try {
@@ -61,18 +65,19 @@ export async function runCode(
       ...body,
       environment,
       timeoutMs: body.timeout ?? config.EXECUTION_TIMEOUT_MS,
-      signal: clientGone(response),
-      onOutput,
+      signal,
+      ...watch,
       onNetwork: ({ event, ...details }) => services.securityLog?.append({ event, ...caller, details }),
+      onInstall: (requirement, error) => recordInstall(services, caller, requirement, error),
     });
   } catch (error) {
     // Recorded all the same: that somebody tried is what an audit wants to know.
     const cancelled = error instanceof ClientError && error.code === "client_gone";
-    record(services, caller, body.code, environment, null, cancelled ? "cancelled" : "rejected");
+    record(services, caller, code, environment, null, cancelled ? "cancelled" : "rejected");
     throw error;
   }
   const outcome = outcomeOf(result);
-  if (!record(services, caller, body.code, environment, result, outcome)) requireAudit(services);
+  if (!record(services, caller, code, environment, result, outcome)) requireAudit(services);
   services.statistics.record({
     type: "execution",
     principal: caller.principal,
@@ -105,8 +110,11 @@ export interface CallerExecution {
   /** Id of the session to run in. */
   readonly session?: string | undefined;
   readonly signal?: AbortSignal | undefined;
+  readonly onStart?: (() => void) | undefined;
   readonly onOutput?: ((event: OutputEvent) => void) | undefined;
   readonly onNetwork?: ((event: NetworkEvent) => void) | undefined;
+  /** Called for what the code installs. */
+  readonly onInstall?: OnInstall | undefined;
 }
 
 /** Runs code in a principal's workspace and with its packages; nothing is recorded. */
@@ -136,12 +144,25 @@ export async function executeFor(
       if (!principal.scopes.has("packages")) {
         throw new ClientError(403, "missing_scope", 'This API key lacks the scope "packages"');
       }
-      return await packages.installWhileRunning(principal.id, baseOf(execution.environment), requirements);
+      const { environment, onInstall } = execution;
+      return await packages.installWhileRunning(principal.id, baseOf(environment), requirements, onInstall);
     },
   };
   if (execution.session !== undefined) return await sessions.execute(execution.session, request);
   using workspace = execution.files === "none" ? null : workspaces.of(principal.id).forExecution();
   return await engine.execute({ ...request, workspace: workspace ?? undefined });
+}
+
+/** Puts on record what somebody had installed, or tried to: by request, or from code. */
+export function recordInstall(
+  { securityLog, statistics }: Services,
+  caller: ReturnType<typeof callerOf>,
+  requirement: string,
+  error: string | null,
+): void {
+  if (error === null) statistics.recordPackage(caller.principal);
+  const details = { package: requirement, success: error === null, error };
+  securityLog?.append({ event: "package_install", ...caller, details });
 }
 
 /** @throws {ClientError} 503 if runs have to be recorded and cannot be. */
@@ -170,9 +191,9 @@ function outcomeOf(result: ExecutionResult): ExecutionOutcome {
 
 /** @returns whether the security log has it. */
 function record(
-  { config, securityLog, metrics }: Services,
+  { securityLog, metrics }: Services,
   caller: ReturnType<typeof callerOf>,
-  code: string,
+  code: ReturnType<typeof codeDetails>,
   environment: string,
   result: ExecutionResult | null,
   outcome: ExecutionOutcome,
@@ -185,7 +206,7 @@ function record(
     details: {
       success: result?.success ?? false,
       outcome,
-      ...codeDetails(code, config.LOG_CODE),
+      ...code,
       environment,
       executionTime: result && Math.round(result.executionTimeMs * 1000) / 1000,
       resultLength: result === null ? 0 : resultLength(result.result),

@@ -25,32 +25,46 @@ export function executeRoutes(services: Services): Router {
     response.json(toReply(await runCode(services, body(request), request, response)));
   });
 
-  const text = express.text({ type: "text/plain", limit: "10mb" });
+  const text = express.text({
+    type: "text/plain",
+    limit: "10mb",
+    verify: (_request, response, bytes) => {
+      // What the security log has the hash of: a byte order mark, or another encoding, is gone from the text.
+      (response as Response).locals.codeBytes = bytes;
+    },
+  });
   router.post("/api/execute-raw", requireScope("execute"), text, async (request, response) => {
-    response.json(toReply(await runCode(services, { code: rawCode(request) }, request, response)));
+    const { codeBytes } = response.locals as { codeBytes?: Uint8Array };
+    response.json(toReply(await runCode(services, { code: rawCode(request), codeBytes }, request, response)));
   });
 
   router.post("/api/execute-stream", requireScope("execute"), async (request, response) => {
-    const checked = body(request);
-    const send = openEventStream(response);
-    send({ type: "status", message: "Starting execution..." });
+    let send: ((event: object) => void) | null = null;
+    const begin = () => {
+      if (send) return send;
+      send = openEventStream(response);
+      send({ type: "status", message: "Starting execution..." });
+      return send;
+    };
     try {
-      const result = await runCode(services, checked, request, response, (event) => {
-        // The bundle's keys are user code's: none may pass for the type.
-        send(event.type === "output" ? { ...event.bundle, data: event.bundle, type: "output" } : event);
+      const result = await runCode(services, body(request), request, response, {
+        onStart: begin,
+        // The type last: a bundle's keys are user code's, and one may be called `type`.
+        onOutput: (event) =>
+          begin()(event.type === "output" ? { ...event.bundle, data: event.bundle, type: "output" } : event),
       });
-      send({ type: "result", ...toReply(result) });
+      begin()({ type: "result", ...toReply(result) });
     } catch (error) {
-      // Too late for a status; the reply's shape says it.
-      const known = error instanceof ClientError;
-      const message = known ? error.message : "Internal server error";
-      send({ type: "result", success: false, error: message, timestamp: new Date().toISOString() });
-      // The error handler logs it, and sends nothing more.
-      if (!known) throw error;
-    } finally {
-      send({ type: "complete" });
-      response.end();
+      // Not begun: a status can still say it.
+      if (!response.headersSent) throw error;
+      const message = error instanceof ClientError ? error.message : "Internal server error";
+      begin()({ type: "result", success: false, error: message, timestamp: new Date().toISOString() });
+      begin()({ type: "complete" });
+      // Puts it on record, and ends the reply.
+      throw error;
     }
+    begin()({ type: "complete" });
+    response.end();
   });
   return router;
 }

@@ -324,7 +324,7 @@ const OPERATIONS: Readonly<Record<string, Readonly<Record<string, Operation>>>> 
     },
     "GET /metrics": {
       operationId: "metrics",
-      summary: "Metrics for Prometheus",
+      summary: "Metrics for Prometheus, of everybody's executions: needs the scope admin",
       responses: { 200: { description: "Text of Prometheus.", content: { "text/plain": { schema: z.string() } } } },
     },
   },

@@ -1,11 +1,11 @@
 import { readFileSync } from "node:fs";
-import { type Request, type Response, Router } from "express";
+import { Router } from "express";
 import { z } from "zod";
 import { PackageError } from "../environments/package-error.ts";
 import { normaliseName } from "../environments/requirements.ts";
 import { badRequest, ClientError } from "../errors.ts";
 import { principalOf, requireScope } from "./authentication.ts";
-import { callerOf, executeFor, type Services } from "./code-runner.ts";
+import { callerOf, executeFor, recordInstall, type Services } from "./code-runner.ts";
 import { toReply } from "./execute.ts";
 import { parseBody } from "./validation.ts";
 
@@ -42,8 +42,9 @@ export function packageRoutes(services: Services): Router {
   router.post("/api/install-package", requireScope("packages"), async (request, response) => {
     const body = parseBody(installBody, request.body);
     const [name = ""] = body.package.split("==", 1);
+    const record = (error: string | null) => recordInstall(services, callerOf(request, response), body.package, error);
     if (REFUSED.has(normaliseName(name))) {
-      logInstall(services, request, response, body.package, "refused");
+      record("refused");
       const message = `Package "${body.package}" is not allowed for security reasons.`;
       throw new ClientError(403, "package_refused", message);
     }
@@ -52,13 +53,12 @@ export function packageRoutes(services: Services): Router {
     try {
       const environment = body.environment ?? packages.defaultEnvironment;
       const { added } = await packages.install(principal.id, environment, body.package);
-      services.statistics.recordPackage(principal.id);
-      logInstall(services, request, response, body.package, null);
+      record(null);
       const installed = added.map(({ name, version }) => ({ name, version }));
       response.json({ success: true, message: "Package installed successfully", installed, timestamp: timestamp() });
     } catch (error) {
       if (!(error instanceof PackageError)) throw error;
-      logInstall(services, request, response, body.package, error.code);
+      record(error.code);
       response.json({ success: false, error: error.message, code: error.code, timestamp: timestamp() });
     }
   });
@@ -114,18 +114,4 @@ export function packageRoutes(services: Services): Router {
     });
   });
   return router;
-}
-
-function logInstall(
-  services: Services,
-  request: Request,
-  response: Response,
-  requirement: string,
-  error: string | null,
-): void {
-  services.securityLog?.append({
-    event: "package_install",
-    ...callerOf(request, response),
-    details: { package: requirement, success: error === null, error },
-  });
 }

@@ -87,6 +87,9 @@ export const uploadReply = z.looseObject({
     originalName: z.string().meta({ example: "my data.csv" }),
     size: bytes,
     pyodideFilename: z.string().meta({ description: "Its name in `/home/pyodide`.", example: "my_data.csv" }),
+    isText: z
+      .boolean()
+      .meta({ description: "Whether its content has the form of text. What has not is stored all the same." }),
     keepFile: z.boolean(),
   }),
   analysis,

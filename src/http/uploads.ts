@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import path from "node:path";
 import { type Request, type RequestHandler, type Response, Router } from "express";
@@ -7,12 +7,15 @@ import { badRequest, ClientError } from "../errors.ts";
 import { principalOf, requireScope } from "./authentication.ts";
 import { callerOf, executeFor, type Services } from "./code-runner.ts";
 import { sanitiseFilename } from "./filenames.ts";
+import { isTextFile } from "./text-content.ts";
 
 const FIELDS = ["csvFile", "file"];
 const EXTENSIONS = [".csv", ".json", ".txt", ".py"];
 /** What can be described; the rest is only stored. */
 const TABLES = [".csv", ".json"];
 const LATEST_CSV = "uploaded_file.csv";
+/** As multer makes them up. */
+const TEMPORARY_NAME = /^[0-9a-f]{32}$/;
 const ANALYSIS_TIMEOUT_MS = 30_000;
 const ANALYSIS = readFileSync(new URL("analyse-upload.py", import.meta.url), "utf8");
 
@@ -34,19 +37,21 @@ async function takeIn(services: Services, request: Request, response: Response, 
   const filename = sanitiseFilename(originalName);
   const alsoAs = extensionOf(filename) === ".csv" ? [LATEST_CSV] : [];
   const workspace = services.workspaces.of(principal.id);
+  const store = async () => {
+    const isText = await isTextFile(file.path);
+    return { ...(await workspace.upload({ hostFile: file.path }, { filename, originalName, alsoAs })), isText };
+  };
   // Before anybody is answered: the temporary file never outlives its request.
-  const record = await workspace
-    .upload({ hostFile: file.path }, { filename, originalName, alsoAs })
-    .finally(async () => await rm(file.path, { force: true }));
+  const record = await store().finally(async () => await rm(file.path, { force: true }));
   services.statistics.recordUpload(principal.id);
   services.securityLog?.append({
     event: "file_upload",
     ...callerOf(request, response),
-    details: { success: true, filename, originalName, size: record.size, sha256: record.sha256 },
+    details: { success: true, filename, originalName, size: record.size, sha256: record.sha256, isText: record.isText },
   });
   return {
     success: true,
-    file: { originalName, size: record.size, pyodideFilename: filename, keepFile: true },
+    file: { originalName, size: record.size, pyodideFilename: filename, keepFile: true, isText: record.isText },
     analysis: await analyse(services, response, filename),
     timestamp: new Date().toISOString(),
   };
@@ -74,6 +79,10 @@ async function analyse(services: Services, response: Response, filename: string)
 /** Puts the one file of the request on disk, and takes it away again whatever goes wrong. */
 function receiveFile({ config }: Services): RequestHandler {
   mkdirSync(config.UPLOAD_DIR, { recursive: true, mode: 0o700 });
+  // What a server that was killed has left there.
+  for (const name of readdirSync(config.UPLOAD_DIR)) {
+    if (TEMPORARY_NAME.test(name)) rmSync(path.join(config.UPLOAD_DIR, name), { force: true });
+  }
   const upload = multer({
     dest: config.UPLOAD_DIR,
     // As browsers send names; multer's own default is Latin-1.

@@ -191,6 +191,11 @@ export type GuestMessage =
       readonly pythonVersion: string;
       /** Modules that could not be imported: name → why. */
       readonly failedImports: Readonly<Record<string, string>>;
+      /**
+       * What has no place in an image: modules and libraries by name, and why. If there are any, nothing was built, and a
+       * build without them is to be tried.
+       */
+      readonly unfit: Readonly<Record<string, string>>;
     }
   /** What was printed since the last such frame; the body is the bytes. */
   | { readonly type: "output"; readonly stream: "stdout" | "stderr" }

@@ -418,12 +418,12 @@ export class Sandbox {
  */
 export async function buildImage(
   options: SandboxOptions,
-): Promise<{ image: Uint8Array; pythonVersion: string; failedImports: Readonly<Record<string, string>> }> {
+): Promise<{ image: Uint8Array } & Omit<Extract<GuestMessage, { type: "image" }>, "type">> {
   const { connection, frame } = await connect(options);
   connection.kill("the image is built");
   if (frame.message.type !== "image") throw new SandboxDiedError(`Building the image failed: "${frame.message.type}".`);
-  const { pythonVersion, failedImports } = frame.message;
-  return { image: frame.body, pythonVersion, failedImports };
+  const { type: _, ...facts } = frame.message;
+  return { image: frame.body, ...facts };
 }
 
 /** The pipes of one process: frames in, frames out. */

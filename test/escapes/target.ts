@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { type AddressInfo, createServer, type Server } from "node:net";
 import os from "node:os";
 import path from "node:path";
@@ -12,6 +12,9 @@ import { TEST_CACHE_DIR } from "../support/config.ts";
 import type { Attack, Prize } from "./attack.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url)).replace(/\/$/, "");
+const INSTALLED = [ROOT, realpathSync(path.join(ROOT, "node_modules"))];
+/** What the server itself writes to its log of an attack. */
+const OWN_EVENTS = ["code_execution", "code_execution_error", "network_refused", "package_install"];
 /** Over HTTP on a busy machine; what may take longer than its timeout is what the server itself does. */
 const SLACK_MS = 30_000;
 /** Names nobody else's code leaves behind, and what the interpreter looks like before anybody was here. */
@@ -178,7 +181,7 @@ export class Target {
     if (takeConnections() > 0) return "connected to a port of the host";
     for (const { text, body } of replies) {
       if (text.includes(secret)) return "read a secret of the host";
-      if (text.includes(ROOT)) return "learned where the server is installed";
+      if (INSTALLED.some((place) => text.includes(place))) return "learned where the server is installed";
       if (proof === "reply" && text.includes(won)) return "said so";
       if (proof === "result" && body?.result === won) return "forged a result";
     }
@@ -222,7 +225,7 @@ export class Target {
       expect.objectContaining({ principal: "mallory", details: expect.objectContaining({ codeHash }) }),
     );
     // Whatever the attack printed, nothing in the log is of its making.
-    for (const line of lines) expect(["code_execution", "code_execution_error"]).toContain(line.event);
+    for (const line of lines) expect(OWN_EVENTS).toContain(line.event);
   }
 
   /** The whole chain, and that nothing secret got into either log. */
@@ -237,7 +240,7 @@ export class Target {
 }
 
 /** What lies around the server for an attacker to find. */
-class Bait {
+export class Bait {
   readonly secret = `secret-${randomBytes(16).toString("hex")}`;
   readonly secretFile: string;
   readonly port: number;
@@ -253,6 +256,8 @@ class Bait {
     this.secretFile = path.join(folder, "secret");
     writeFileSync(this.secretFile, this.secret);
     chmodSync(folder, 0o777);
+    // Nothing but the layers under test shall keep an attacker out.
+    chmodSync(path.dirname(folder), 0o755);
     listener.on("connection", (socket) => {
       this.#connections++;
       socket.on("error", () => {}).end(`HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n${this.secret}`);

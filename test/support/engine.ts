@@ -6,7 +6,7 @@ import { testConfig } from "./config.ts";
 
 export interface TestEngine {
   readonly engine: Engine;
-  /** Runs code on the standard library alone, as one principal, with ten seconds for it. */
+  /** Runs code on the standard library alone, as one principal, with half a minute for it. */
   run(code: string, request?: Partial<ExecutionRequest>): Promise<ExecutionResult>;
   stop(): Promise<void>;
 }
@@ -18,7 +18,7 @@ export async function startTestEngine(settings: Record<string, string> = {}): Pr
   return {
     engine,
     run: (code, request = {}) =>
-      engine.execute({ code, environment, timeoutMs: 10_000, principal: "test", ...request }),
+      engine.execute({ code, environment, timeoutMs: 30_000, principal: "test", ...request }),
     stop: () => stop(0),
   };
 }

@@ -7,7 +7,7 @@ const WRITE = "globalThis.process.getBuiltinModule('fs').writeFileSync('MARKER'.
 const PLACE = "M".repeat(160);
 
 /** Puts Emscripten's mark of a shared library before what `wat` assembles to. */
-function library(wat: string): Buffer {
+export function library(wat: string): Buffer {
   const module = Buffer.from(assembler.parseWat("attack.wat", wat).toBinary({}).buffer);
   // Subsection 1: 4096 bytes of memory, no slot of the table.
   const info = Buffer.from([0x01, 0x05, 0x80, 0x20, 0x04, 0x00, 0x00]);
@@ -51,19 +51,21 @@ const LOADERS: Readonly<Record<string, string>> = {
   "ctypes.CDLL": "ctypes.CDLL(path).pwn()",
   "ctypes with RTLD_GLOBAL": "ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)['pwn']()",
   "_ctypes.dlopen": "import _ctypes\n_ctypes.dlsym(_ctypes.dlopen(path, 2), 'pwn')",
-  "the C library's dlopen": "h = ctypes.CDLL(None).dlopen(path.encode(), 2)\nctypes.CDLL(None).dlsym(h, b'pwn')",
-  emscripten_dlopen: "ctypes.CDLL(None).emscripten_dlopen(path.encode(), 2, 0, 0, 0)",
+  "the C library's dlopen":
+    "h = ctypes.CDLL(None).dlopen(path.encode(), 2)\nassert h\nctypes.CDLL(None).dlsym(h, b'pwn')",
+  emscripten_dlopen: "ctypes.CDLL(None).emscripten_dlopen(path.encode(), 2, 0, 0, 0)\nassert False",
   "import as an extension module":
     "sys.path.insert(0, '/tmp')\nos.rename(path, '/tmp/evil' + __import__('importlib.machinery').machinery.EXTENSION_SUFFIXES[0])\nimport evil",
   ExtensionFileLoader:
     "import importlib.machinery, importlib.util\nloader = importlib.machinery.ExtensionFileLoader('evil', path)\nimportlib.util.module_from_spec(importlib.util.spec_from_loader('evil', loader))",
 };
 
-function attack(what: string, how: string): Attack {
+export function libraryAttack(what: string, how: string): Attack {
   const binary = library((MODULES[what] as string).replaceAll("MARKER", PLACE));
   return {
     name: `${how}: a library ${what}`,
-    code: PRELUDE + LOADERS[how],
+    // That such a library can be loaded at all is an escape.
+    code: `${PRELUDE}${LOADERS[how]}\nprint(won)`,
     context: { library: binary.toString("base64") },
     timeoutMs: 3000,
   };
@@ -76,9 +78,9 @@ export const LIBRARIES: Technique = {
   attacks: [
     ...Object.keys(MODULES)
       .filter((what) => !what.includes("extension"))
-      .map((what) => attack(what, "ctypes.CDLL")),
+      .map((what) => libraryAttack(what, "ctypes.CDLL")),
     ...LOADER_NAMES.slice(1).map((how) =>
-      attack(how.includes("xtension") ? "that is an extension module" : "importing emscripten_run_script", how),
+      libraryAttack(how.includes("xtension") ? "that is an extension module" : "importing emscripten_run_script", how),
     ),
     {
       name: "a .so over the standard library's",

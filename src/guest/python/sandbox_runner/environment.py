@@ -10,40 +10,50 @@ import warnings
 from . import display
 
 
-def build(definition):
-    """Import what `definition` (`{imports, aliases}` of a `GuestEnvironment` as JSON) names. Returns `{module: why it failed}` as JSON."""
-    definition = json.loads(definition)
-    failed = {}
+def import_module(name):
+    """Import a module for the image. Returns why it failed; an empty string if it did not."""
     # Whoever imports matplotlib first decides; Pyodide's own default wants a page to draw on.
     os.environ["MPLBACKEND"] = "agg"
     importlib.invalidate_caches()
-    sys.path_importer_cache.clear()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in definition["imports"]:
-            try:
-                importlib.import_module(name)
-            except Exception as error:
-                failed[name] = f"{type(error).__name__}: {error}"
-        _prepare_matplotlib()
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def finish(aliases):
+    """Bind global names, `{name: module}` as JSON, and tidy up."""
     main = sys.modules["__main__"].__dict__
-    for alias, name in definition["aliases"].items():
-        if name in sys.modules and name not in failed:
+    for alias, name in json.loads(aliases).items():
+        if name in sys.modules:
             main[alias] = sys.modules[name]
+    main.pop("_environment", None)
+    main.pop("sandbox_runner", None)
     for generation in range(3):
         gc.collect(generation)
-    return json.dumps(failed)
+    # Each collection would write to every object of the image, and sessions be that much larger.
+    gc.freeze()
 
 
-def _prepare_matplotlib():
-    if "matplotlib" not in sys.modules:
-        return
-    import matplotlib
-
-    matplotlib.use("agg")
+def prepare_matplotlib():
+    """Make figures go out with the reply. Returns why that failed, as `import_module` does."""
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is None:
-        return
+        return ""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _prepare(pyplot)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _prepare(pyplot):
+    pyplot.switch_backend("agg")
 
     def show(*_args, **_kwargs):
         """Send every open figure as a PNG and close it."""

@@ -24,7 +24,8 @@ async def install(
     `requirements` is one requirement or a list of them, as PEP 508 writes them. Raises ValueError saying which package
     cannot be had, and why. The server decides where packages come from; the other parameters have no effect.
     """
-    names = [requirements] if isinstance(requirements, str) else list(requirements)
+    # Not `list`, which is the function below.
+    names = [requirements] if isinstance(requirements, str) else [*requirements]
     try:
         device.ask("install-packages", names)
     except OSError as error:

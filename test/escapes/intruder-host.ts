@@ -1,0 +1,104 @@
+/**
+ * A stand-in for the server around one sandbox with an intruder in it and one without. `mutant.ts` copies it beside the
+ * `src` it is to run, hence its imports.
+ *
+ * Argument: JSON, a {@link Visit}. Prints one line of JSON, an {@link Outcome}.
+ */
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+// @ts-expect-error: beside a copy of the source.
+import { loadConfig } from "./src/config.ts";
+// @ts-expect-error
+import { ImageCache } from "./src/environments/image-cache.ts";
+// @ts-expect-error
+import { innermostProcess } from "./src/sandbox/process-facts.ts";
+// @ts-expect-error
+import { Sandbox } from "./src/sandbox/sandbox.ts";
+// @ts-expect-error
+import { openHost } from "./src/server.ts";
+
+export interface Visit {
+  readonly suite: "reaching" | "lookingAround" | "fromStrings" | "forge";
+  readonly isolation: "auto" | "deno";
+  readonly cacheDir: string;
+  readonly secretFile: string;
+  readonly marker: string;
+  readonly port: number;
+  readonly won: string;
+}
+
+export interface Outcome {
+  /** true: succeeded; else why not. Empty: the intruder said nothing. */
+  readonly attacks: Readonly<Record<string, true | string>>;
+  /** What the execution came to in which the intruder was. */
+  readonly result: unknown;
+  readonly ended: string;
+  /** What the host saw. */
+  readonly signals: number;
+  readonly wrote: boolean;
+  /** The other sandbox still answers, and answers right. */
+  readonly peerIsWell: boolean;
+  readonly tool: string;
+}
+
+let signals = 0;
+process.on("SIGUSR2", () => {
+  signals++;
+});
+const visit: Visit = JSON.parse(process.argv[2] ?? "");
+const config = loadConfig({ ISOLATION: visit.isolation, CACHE_DIR: visit.cacheDir, LOG_LEVEL: "silent" });
+mkdirSync(config.CACHE_DIR, { recursive: true });
+const host = await openHost(config);
+const snapshot = await new ImageCache({ cacheDir: config.CACHE_DIR, host, onProgress: () => {} }).snapshot();
+const guest = {
+  snapshotPath: snapshot.path,
+  environment: null,
+  preload: [],
+  maxHeapBytes: 160 * 2 ** 20,
+  hashCheckpoint: false,
+};
+const [sandbox, peer] = await Promise.all([Sandbox.start({ ...host, guest }), Sandbox.start({ ...host, guest })]);
+const moduleFile = path.join(path.dirname(visit.marker), "module.js");
+writeFileSync(moduleFile, "export default 1");
+const facts = {
+  ...visit,
+  moduleFile,
+  visible: fileURLToPath(new URL("./src/guest/channel.ts", import.meta.url)),
+  serverPid: process.pid,
+  peerPid: await innermostProcess(peer.pid),
+};
+const job = {
+  context: null,
+  stdin: "",
+  timeoutMs: 30_000,
+  mode: "stateless",
+  reseed: true,
+  files: null,
+  packages: null,
+  signal: undefined,
+  onOutput: undefined,
+  onDisplay: undefined,
+  onCall: () => Promise.reject(new Error("nothing")),
+};
+const { outcome } = await sandbox.execute({ ...job, code: JSON.stringify(facts) } as never);
+sandbox.kill("the visit is over");
+const ended = await sandbox.ended;
+// Node notices a signal some time after the kernel has delivered it.
+await new Promise((resolve) => setTimeout(resolve, 20));
+// The peer's own intruder would answer a job; that it lives is what it can say without.
+const peerIsWell = peer.endReason === null && (await peer.rewind()).state === "pristine";
+peer.kill("the visit is over");
+await peer.ended;
+const attacks = ended.startsWith("INTRUDER") ? JSON.parse(ended.slice("INTRUDER".length)) : {};
+const said: Outcome = {
+  attacks,
+  result: outcome.result,
+  ended: ended.slice(0, 300),
+  signals,
+  wrote: existsSync(visit.marker),
+  peerIsWell,
+  tool: host.isolation.tool,
+};
+console.log(JSON.stringify(said));
+process.exit(0);

@@ -1,0 +1,146 @@
+import { chmodSync, cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+
+const ROOT = fileURLToPath(new URL("../../", import.meta.url));
+
+/** One change of one source file: `from` must stand in it exactly once. */
+export interface Edit {
+  readonly file: string;
+  readonly from: string;
+  readonly to: string;
+}
+
+const DENIED = ["write", "net", "env", "run", "ffi", "sys", "import"];
+
+/** Each layer of the defence, and how a copy of the source comes to be without it. `os` is a setting (ISOLATION=deno). */
+export const LAYERS = {
+  /** The language: no code from strings. */
+  "code-generation": [{ file: "sandbox/launch.ts", from: "--disallow-code-generation-from-strings,", to: "" }],
+  /** Imports that reach JavaScript, and shared libraries. */
+  seal: [{ file: "guest/interpreter.ts", from: "  booted.seal();\n", to: "" }],
+  /** Python's references to Pyodide's own JavaScript objects. */
+  references: [{ file: "guest/boot.ts", from: "  severReferences(module);\n", to: "" }],
+  /** What the worker's global object offers. */
+  realm: [{ file: "guest/boot.ts", from: "  closeRealm();\n", to: "" }],
+  /** Deno's permissions: every one granted, none given up. */
+  deno: [
+    {
+      file: "sandbox/launch.ts",
+      // biome-ignore lint/suspicious/noTemplateCurlyInString: source text.
+      from: '`--allow-read=${readable.join(",")}`,\n',
+      to: '"--allow-all",\n',
+    },
+    ...DENIED.map((name) => ({ file: "sandbox/launch.ts", from: `    "--deny-${name}",\n`, to: "" })),
+    {
+      file: "guest/realm.ts",
+      from: "  for (const name of PERMISSIONS) {\n",
+      to: "  for (const name of [] as const) {\n",
+    },
+  ],
+  /** Frames of the host's and of nobody else's making. */
+  nonce: [
+    { file: "sandbox/sandbox.ts", from: "if (!running || nonce !== running.nonce)", to: "if (!running)" },
+    {
+      file: "sandbox/sandbox.ts",
+      from: "this.#changing !== null && nonce === this.#changing",
+      to: "this.#changing !== null",
+    },
+  ],
+  /** Read-only standard library. */
+  "read-only-files": [{ file: "guest/boot.ts", from: "  freeze(fs, ARCHIVE_MTIME_MS);\n", to: "" }],
+  /** Memory as it was. */
+  rewind: [
+    {
+      file: "guest/interpreter.ts",
+      from: "const restoredPages = this.#checkpoint.restore();",
+      to: "const restoredPages = 0;",
+    },
+  ],
+  /** Folders as they were. */
+  "file-reset": [{ file: "guest/interpreter.ts", from: "    this.#files.reset();\n", to: "" }],
+  /** JavaScript's side as it was, or the process is not used again. */
+  "state-check": [
+    {
+      file: "guest/javascript-state.ts",
+      from: "  difference(): string | null {\n",
+      to: "  difference(): string | null {\n    if (this) return null;\n",
+    },
+  ],
+} as const satisfies Readonly<Record<string, readonly Edit[]>>;
+
+export type Layer = keyof typeof LAYERS;
+
+/** Runs `intruder.js` in the worker or in the main thread, when a first execution comes, in place of the interpreter. */
+export const INTRUDER: Readonly<Record<"worker" | "main", readonly Edit[]>> = {
+  worker: [
+    {
+      file: "guest/interpreter.ts",
+      from: "const verdict = interpreter.perform(mailbox.nextTask());",
+      to: `const task = mailbox.nextTask();
+    if (task.type === "execute") {
+      const outcome = await intrude(JSON.parse(task.code));
+      post({ type: "fatal", reason: \`INTRUDER\${JSON.stringify(outcome)}\` });
+      return;
+    }
+    const verdict = interpreter.perform(task);`,
+    },
+    {
+      file: "guest/interpreter.ts",
+      from: 'import { failure, type Runner } from "./runner.ts";',
+      to: 'import { failure, type Runner } from "./runner.ts";\nimport { intrude } from "./intruder.js";',
+    },
+  ],
+  main: [
+    {
+      file: "guest/main.ts",
+      from: "for await (const { nonce, message, body } of frames) handle(nonce, message, body);",
+      to: `for await (const { nonce, message, body } of frames) {
+  if (message.type === "execute") fail(\`INTRUDER\${JSON.stringify(await intrude(JSON.parse(message.code)))}\`);
+  else handle(nonce, message, body);
+}`,
+    },
+    {
+      file: "guest/main.ts",
+      from: 'import { revokePermissions } from "./realm.ts";',
+      to: 'import { revokePermissions } from "./realm.ts";\nimport { intrude } from "./intruder.js";',
+    },
+  ],
+};
+
+/** A copy of the source that is not ours any more, with a cache of its own. */
+export class Mutant implements Disposable {
+  readonly folder: string;
+  readonly cacheDir: string;
+
+  /** @throws {Error} if an edit does not fit: the source has changed, and the mutant would be none. */
+  constructor(edits: readonly Edit[]) {
+    this.folder = mkdtempSync(path.join(os.tmpdir(), "mutant-"));
+    this.cacheDir = path.join(this.folder, "cache");
+    // Sandboxes may have users of their own, who read from here.
+    chmodSync(this.folder, 0o755);
+    cpSync(path.join(ROOT, "src"), path.join(this.folder, "src"), { recursive: true });
+    symlinkSync(path.join(ROOT, "node_modules"), path.join(this.folder, "node_modules"));
+    writeFileSync(path.join(this.folder, "package.json"), '{"type": "module"}');
+    for (const name of ["intruder-host.ts"]) cpSync(new URL(name, import.meta.url), path.join(this.folder, name));
+    cpSync(new URL("intruder.js", import.meta.url), path.join(this.folder, "src/guest/intruder.js"));
+    for (const { file, from, to } of edits) {
+      const place = path.join(this.folder, "src", file);
+      const text = readFileSync(place, "utf8");
+      if (text.split(from).length !== 2) throw new Error(`${file} does not hold this once: ${from}`);
+      writeFileSync(
+        place,
+        text.replace(from, () => to),
+      );
+    }
+  }
+
+  [Symbol.dispose](): void {
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+export function withoutLayers(layers: readonly Layer[]): readonly Edit[] {
+  return layers.flatMap((layer) => LAYERS[layer] as readonly Edit[]);
+}

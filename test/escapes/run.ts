@@ -1,0 +1,78 @@
+/**
+ * `npm run test:escapes`: every attack, then a table of how many were tried and how many succeeded, by layer.
+ *
+ *   --mutations  also take out each layer in turn, and run the attacks in Pyodide as it comes
+ *   --write      put the table into docs/security.md
+ */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { SCORES_DIR, type Score } from "./scoreboard.ts";
+
+const PAGE = fileURLToPath(new URL("../../docs/security.md", import.meta.url));
+const [BEGIN, END] = ["<!-- attacks: begin -->", "<!-- attacks: end -->"];
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { mutations: { type: "boolean", default: false }, write: { type: "boolean", default: false } },
+});
+const scoresFile = path.join(SCORES_DIR, "escapes.jsonl");
+rmSync(scoresFile, { force: true });
+const vitest = fileURLToPath(import.meta.resolve("vitest/vitest.mjs"));
+const child = spawn(process.execPath, [vitest, "run", "test/escapes", "test/isolation", ...positionals], {
+  stdio: "inherit",
+  env: {
+    ...process.env,
+    ESCAPES_ALL: "1",
+    ESCAPES_SCORES: scoresFile,
+    ...(values.mutations ? { ESCAPES_MUTATIONS: "1" } : {}),
+  },
+});
+const [status] = await once(child, "close");
+const text = table(readScores());
+console.log(`\n${text}`);
+if (values.write) writePage(text);
+process.exitCode = status ?? 1;
+
+function readScores(): Score[] {
+  const lines = readFileSync(scoresFile, "utf8").trim().split("\n");
+  return lines.map((line) => JSON.parse(line) as Score);
+}
+
+/** Techniques down, layers across: `succeeded / tried`. */
+function table(scores: readonly Score[]): string {
+  const sum = new Map<string, { tried: number; succeeded: number }>();
+  for (const { technique, layers, tried, succeeded } of scores) {
+    const key = JSON.stringify([technique, layers]);
+    const before = sum.get(key) ?? { tried: 0, succeeded: 0 };
+    sum.set(key, { tried: before.tried + tried, succeeded: before.succeeded + succeeded });
+  }
+  const techniques = [...new Set(scores.map(({ technique }) => technique))];
+  const columns = [...new Set(scores.map(({ layers }) => layers))];
+  const cell = (technique: string, layers: string) => {
+    const found = sum.get(JSON.stringify([technique, layers]));
+    return found ? `${found.succeeded} / ${found.tried}` : "";
+  };
+  const total = (layers: string) => {
+    const rows = [...sum].filter(([key]) => JSON.parse(key)[1] === layers).map(([, row]) => row);
+    const add = (name: "tried" | "succeeded") => rows.reduce((all, row) => all + row[name], 0);
+    return `**${add("succeeded")} / ${add("tried")}**`;
+  };
+  const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
+  return [
+    line(["succeeded / tried", ...columns]),
+    line(["---", ...columns.map(() => "---:")]),
+    ...techniques.map((technique) => line([technique, ...columns.map((layers) => cell(technique, layers))])),
+    line(["**total**", ...columns.map(total)]),
+  ].join("\n");
+}
+
+function writePage(text: string): void {
+  const page = readFileSync(PAGE, "utf8");
+  const [head, rest] = page.split(BEGIN as string) as [string, string];
+  const tail = rest.split(END as string)[1] as string;
+  writeFileSync(PAGE, `${head}${BEGIN}\n\n${text}\n\n${END}${tail}`);
+}

@@ -1,0 +1,226 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { openApiDocument } from "../src/http/openapi.ts";
+import { createClient, type TestClient } from "./support/client.ts";
+import { readSecurityLog } from "./support/security-log.ts";
+import { startTestServer, type TestServer } from "./support/server.ts";
+
+/** What a route asks for: a scope, any key at all, or not even that. */
+type Needs = "execute" | "execute+files" | "files" | "packages" | "stats" | "admin" | "key" | "nothing";
+
+const ROUTES: Readonly<Record<string, Needs>> = {
+  "POST /api/execute": "execute",
+  "POST /api/execute-raw": "execute",
+  "POST /api/execute-stream": "execute",
+  "POST /api/sessions": "execute",
+  "GET /api/sessions": "execute",
+  "GET /api/sessions/{id}": "execute",
+  "DELETE /api/sessions/{id}": "execute",
+  "POST /api/sessions/{id}/fork": "execute",
+  "POST /api/sessions/{id}/interrupt": "execute",
+  "GET /api/sessions/{id}/checkpoints": "execute",
+  "POST /api/sessions/{id}/checkpoints": "execute",
+  "POST /api/sessions/{id}/checkpoints/{name}/restore": "execute",
+  "GET /api/sessions/{id}/files": "execute+files",
+  "GET /api/sessions/{id}/files/{path}": "execute+files",
+  "PUT /api/sessions/{id}/files/{path}": "execute+files",
+  "DELETE /api/sessions/{id}/files/{path}": "execute+files",
+  "GET /api/packages": "execute",
+  "GET /api/environments": "execute",
+  "POST /api/reset": "execute",
+  "POST /api/upload": "files",
+  "POST /api/upload-csv": "files",
+  "GET /api/uploaded-files": "files",
+  "DELETE /api/uploaded-files/{filename}": "files",
+  "GET /api/pyodide-files": "files",
+  "GET /api/pyodide-files/{filename}": "files",
+  "DELETE /api/pyodide-files/{filename}": "files",
+  "GET /api/file-info/{filename}": "files",
+  "POST /api/extract-plots": "files",
+  "GET /api/plots/{library}/{filename}": "files",
+  "POST /api/clear-all-files": "files",
+  "POST /api/install-package": "packages",
+  "GET /api/dashboard/stats": "stats",
+  "GET /api/dashboard/stats/stream": "stats",
+  "POST /api/dashboard/stats/clear": "stats",
+  "GET /api/stats": "stats",
+  "GET /metrics": "admin",
+  "GET /api/status": "key",
+  "GET /api/health": "key",
+  "GET /health": "nothing",
+  "GET /ready": "nothing",
+  "GET /docs.json": "nothing",
+  "GET /": "nothing",
+  "GET /docs": "nothing",
+  "GET /api/dashboard/stats/dashboard": "nothing",
+};
+
+const KEYS = ["execute", "files", "packages", "stats", "admin"] as const;
+
+let server: TestServer;
+let ada: TestClient;
+let bob: TestClient;
+beforeAll(async () => {
+  const narrow = KEYS.map((scope) => `only-${scope}:key-${scope}:${scope}`);
+  const both = "both:key-execute+files:execute+files";
+  const keys = [both, "ada:ada-key", "bob:bob-key", "root:root-key:admin+stats+files+execute", ...narrow];
+  server = await startTestServer({ API_KEYS: keys.join(",") });
+  ada = createClient(server.url, { authorization: "Bearer ada-key" });
+  bob = createClient(server.url, { "x-api-key": "bob-key" });
+});
+afterAll(async () => await server.stop(0));
+
+/** The reply's status, without waiting for a stream to end. */
+async function statusOf(route: string, headers: Record<string, string>): Promise<number> {
+  const [method = "", template = ""] = route.split(" ");
+  const path = template.replaceAll("{path}", "a.txt").replaceAll(/\{\w+\}/g, "none");
+  const controller = new AbortController();
+  const response = await fetch(server.url + path, { method, headers, signal: controller.signal, redirect: "manual" });
+  controller.abort();
+  return response.status;
+}
+
+describe("scopes", () => {
+  test("this table has every route that is served", () => {
+    const served = Object.entries(openApiDocument().paths ?? {}).flatMap(([path, methods]) =>
+      Object.keys(methods as object).map((method) => `${method.toUpperCase()} ${path}`),
+    );
+    expect(Object.keys(ROUTES).sort()).toEqual(served.sort());
+  });
+
+  test.each(Object.entries(ROUTES))("%s needs: %s", async (route, needs) => {
+    const isOpen = needs === "nothing";
+    for (const headers of [{}, { authorization: "Bearer wrong" }, { "x-api-key": "key-" }, { authorization: "key-" }]) {
+      const status = await statusOf(route, headers as Record<string, string>);
+      if (isOpen) expect(status).toBe(200);
+      else expect(status).toBe(401);
+    }
+    for (const scope of KEYS) {
+      const status = await statusOf(route, { authorization: `Bearer key-${scope}` });
+      if (isOpen || needs === "key" || needs === scope) expect([401, 403, 500]).not.toContain(status);
+      else expect({ scope, status }).toEqual({ scope, status: 403 });
+    }
+    if (needs === "execute+files") {
+      expect(await statusOf(route, { authorization: "Bearer key-execute+files" })).toBe(404);
+    }
+  });
+
+  test("no other spelling of a path gets around them", async () => {
+    for (const path of ["/API/STATS", "/api/stats/", "/api/Uploaded-Files", "/api/uploaded-files/", "/METRICS"]) {
+      expect(await statusOf(`GET ${path}`, { "x-api-key": "key-execute" })).toBe(403);
+    }
+    for (const path of ["//api/stats", "/api//stats", "/api/%73tats", "/./api/stats", "/api/stats;x", "/api\\stats"]) {
+      expect([403, 404]).toContain(await statusOf(`GET ${path}`, { "x-api-key": "key-execute" }));
+    }
+    expect(await statusOf("HEAD /api/stats", { "x-api-key": "key-execute" })).toBe(403);
+    const override = { "x-api-key": "key-stats", "x-http-method-override": "POST" };
+    expect(await statusOf("GET /api/execute?_method=POST", override)).toBe(404);
+  });
+
+  test("a refusal says what is missing, and how to present a key", async () => {
+    const without = await server.get("/api/stats");
+    expect(without.body).toMatchObject({ success: false, error: "Authentication required", code: "unauthorized" });
+    expect(without.headers.get("www-authenticate")).toBe("Bearer");
+    const wrong = await server.get("/api/stats", { authorization: "Bearer nope" });
+    expect(wrong.body.error).toBe("Invalid API key");
+    expect(wrong.headers.get("www-authenticate")).toBe('Bearer error="invalid_token"');
+    const narrow = await server.get("/api/stats", { authorization: "Bearer key-files" });
+    expect(narrow.body).toMatchObject({ error: 'This API key lacks the scope "stats"', code: "missing_scope" });
+    const other = await server.get("/nothing");
+    expect(other.status).toBe(401);
+  });
+
+  test("a stranger's body is not read: 401 comes before it is there", async () => {
+    const response = await fetch(`${server.url}/api/upload`, {
+      method: "POST",
+      headers: { "content-type": "multipart/form-data; boundary=x", "content-length": "1000000" },
+      body: new ReadableStream({ pull: () => new Promise(() => {}) }),
+      duplex: "half",
+    } as RequestInit).catch((error: Error) => error);
+    if (response instanceof Response) expect(response.status).toBe(401);
+  });
+
+  test("resetting without the scope for packages leaves them", async () => {
+    expect((await server.post("/api/reset", {}, { "x-api-key": "key-execute" })).status).toBe(200);
+  });
+
+  test("refusals are on record, with neither key nor query", async () => {
+    await server.get("/api/stats?key=secret-in-query", {
+      authorization: "Bearer secret-key",
+      "x-request-id": "refused-1",
+    });
+    await server.get("/api/stats", { authorization: "Bearer key-files", "x-request-id": "refused-2" });
+    const lines = (await readSecurityLog(server.config)).filter(({ requestId }) => requestId?.startsWith("refused-"));
+    expect(lines).toMatchObject([
+      {
+        event: "auth_failure",
+        ip: "127.0.0.1",
+        principal: null,
+        details: { method: "GET", path: "/api/stats" },
+      },
+      { event: "access_denied", principal: "only-files", details: { method: "GET", path: "/api/stats" } },
+    ]);
+    expect(JSON.stringify(lines)).not.toMatch(/secret|key-files/);
+  });
+});
+
+describe("two principals", () => {
+  const run = async (client: TestClient, code: string) => (await client.post("/api/execute", { code })).body.result;
+
+  test("see nothing of each other's files by any endpoint", async () => {
+    await ada.upload("secret.csv", "a\n1\n");
+    await run(ada, 'open("/plots/matplotlib/p.png", "w").write("p"); open("/tmp/t", "w").write("t")');
+    expect((await bob.get("/api/uploaded-files")).body).toMatchObject({ files: [], count: 0 });
+    expect((await bob.get("/api/pyodide-files")).body.result).toMatchObject({ files: [], count: 0 });
+    expect((await bob.get("/api/file-info/secret.csv")).body).toMatchObject({
+      uploadedFile: { exists: false },
+      pyodideFile: { exists: false },
+    });
+    expect((await bob.post("/api/extract-plots", {})).body.extracted_files).toEqual([]);
+    for (const reply of [
+      await bob.get("/api/pyodide-files/secret.csv"),
+      await bob.get("/api/plots/matplotlib/p.png"),
+      await bob.delete("/api/pyodide-files/secret.csv"),
+      await bob.delete("/api/uploaded-files/secret.csv"),
+    ]) {
+      expect(reply.status).toBe(404);
+    }
+    expect(await run(bob, 'import os; [os.listdir("."), os.listdir("/tmp"), os.listdir("/plots/matplotlib")]')).toEqual(
+      [[], [], []],
+    );
+  });
+
+  test("cannot change or clear each other's", async () => {
+    await bob.upload("secret.csv", "b\n2\n");
+    expect((await bob.post("/api/clear-all-files", {})).body.cleared).toEqual({ uploaded_files: 1, pyodide_files: 2 });
+    expect(await run(ada, 'open("secret.csv").read()')).toBe("a\n1\n");
+    expect((await ada.get("/api/uploaded-files")).body.count).toBe(1);
+  });
+
+  test("nor does an administrator, by these endpoints: its files are its own", async () => {
+    const root = createClient(server.url, { authorization: "Bearer root-key" });
+    expect((await root.get("/api/uploaded-files")).body.count).toBe(0);
+    await root.post("/api/clear-all-files", {});
+    expect((await ada.get("/api/uploaded-files")).body.count).toBe(1);
+  });
+
+  test("may be in the middle of the same file at the same time", async () => {
+    const texts = await Promise.all(
+      Array.from({ length: 10 }, (_, i) => {
+        const [client, name] = i % 2 ? [ada, "ada"] : [bob, "bob"];
+        return run(client, `open("same", "a").write("${name} "); open("same").read()`);
+      }),
+    );
+    for (const [i, text] of texts.entries()) expect(text).toMatch(i % 2 ? /^(ada )+$/ : /^(bob )+$/);
+  });
+
+  test("may have keys that are changed without an interruption: one name, one workspace", async () => {
+    const dual = await startTestServer({ API_KEYS: "carol:old-key,carol:new-key:files" });
+    try {
+      await dual.upload("a.csv", "a\n1\n", { headers: { "x-api-key": "old-key" } });
+      expect((await dual.get("/api/uploaded-files", { "x-api-key": "new-key" })).body.count).toBe(1);
+      expect((await dual.post("/api/execute", { code: "1" }, { "x-api-key": "new-key" })).status).toBe(403);
+    } finally {
+      await dual.stop(0);
+    }
+  });
+});

@@ -1,0 +1,90 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { readdirSync, readFileSync } from "node:fs";
+import path from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { TEST_CACHE_DIR } from "./config.ts";
+
+const CLI = fileURLToPath(new URL("../../src/cli.ts", import.meta.url));
+
+/** A server in a process of its own, to be killed. */
+export interface ServerProcess {
+  readonly url: string;
+  readonly child: ChildProcess;
+  /** Its sandboxes and whatever is around them. */
+  descendants(): number[];
+  /** `kill -9` of the server alone; resolves when its sandboxes have ended too. */
+  kill(): Promise<void>;
+}
+
+export async function startServerProcess(dataDir: string, settings: Record<string, string>): Promise<ServerProcess> {
+  const child = spawn(process.execPath, [CLI, "serve"], {
+    env: {
+      PATH: process.env.PATH,
+      DATA_DIR: dataDir,
+      CACHE_DIR: TEST_CACHE_DIR,
+      LOG_DIR: path.join(dataDir, "logs"),
+      PORT: "0",
+      PYODIDE_PACKAGES: "none",
+      ...settings,
+    },
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const pid = child.pid ?? -1;
+  let url = "";
+  let said = "";
+  for await (const line of createInterface({ input: child.stdout as NodeJS.ReadableStream })) {
+    said += `${line}\n`;
+    url = /Listening on (http:[^"\s]+)/.exec(line)?.[1] ?? "";
+    if (url !== "") break;
+  }
+  if (url === "") throw new Error(`the server did not start:\n${said}`);
+  child.stdout?.resume();
+  return {
+    url,
+    child,
+    descendants: () => descendantsOf(pid),
+    async kill() {
+      const sandboxes = descendantsOf(pid);
+      if (child.exitCode === null && child.signalCode === null) {
+        const exited = once(child, "exit");
+        child.kill("SIGKILL");
+        await exited;
+      }
+      while (sandboxes.some(isRunning)) await new Promise((resolve) => setTimeout(resolve, 10));
+    },
+  };
+}
+
+function descendantsOf(pid: number): number[] {
+  const children = new Map<number, number[]>();
+  for (const name of readdirSync("/proc")) {
+    if (!/^\d+$/.test(name)) continue;
+    const parent = parentOf(Number(name));
+    if (parent !== undefined) children.set(parent, [...(children.get(parent) ?? []), Number(name)]);
+  }
+  const below = (of: number): number[] => (children.get(of) ?? []).flatMap((child) => [child, ...below(child)]);
+  return below(pid);
+}
+
+function statOf(pid: number): string[] {
+  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+  return stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+}
+
+function parentOf(pid: number): number | undefined {
+  try {
+    return Number(statOf(pid)[1]);
+  } catch {
+    return undefined;
+  }
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    return statOf(pid)[0] !== "Z";
+  } catch {
+    return false;
+  }
+}
