@@ -27,7 +27,7 @@ export interface WatchedPage extends AsyncDisposable {
   readonly page: Page;
   /** What went wrong in the page: exceptions, errors in the console, violations of the Content-Security-Policy. */
   readonly problems: string[];
-  /** Every request of the page to another origin than the server's. */
+  /** Every request of the page to another origin than the server's, but for those that the policy stopped before they left. */
   readonly foreignRequests: string[];
 }
 
@@ -49,6 +49,10 @@ export async function openPage(
   page.on("request", (request) => {
     const { protocol, origin } = new URL(request.url());
     if (protocol.startsWith("http") && origin !== new URL(url).origin) foreignRequests.push(request.url());
+  });
+  page.on("requestfailed", (request) => {
+    const index = foreignRequests.indexOf(request.url());
+    if (request.failure()?.errorText === "csp" && index >= 0) foreignRequests.splice(index, 1);
   });
   await page.exposeFunction("reportViolation", (text: string) => problems.push(text));
   await page.addInitScript(`addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI }) =>
