@@ -148,8 +148,17 @@ export interface Exports {
   PyErr_Clear(): void;
   PyErr_Print(): void;
   Py_DecRef(object: number): void;
+  PyThreadState_Get(): number;
+  PyUnstable_ThreadState_SetStackProtection(thread: number, start: number, bytes: number): number;
   malloc(size: number): number;
   free(pointer: number): void;
+  malloc_usable_size(pointer: number): number;
+  /** Writes a `struct mallinfo` to `result`. */
+  mallinfo(result: number): void;
+  sbrk(increment: number): number;
+  /** The C stack grows from its base down to its end. */
+  emscripten_stack_get_base(): number;
+  emscripten_stack_get_end(): number;
   hiwire_num_refs(): number;
   dlopen(path: number, flags: number): number;
   dlsym(handle: number, name: number): number;

@@ -109,7 +109,9 @@ class Interpreter {
       const difference = this.#state.difference();
       if (difference !== null) throw new NotCapturable(difference);
       const streams = this.#state.captureStreams();
-      const { heapBytes, blocks, data } = this.#checkpoint.difference();
+      const { exports } = this.#booted;
+      const deadStack = [exports.emscripten_stack_get_end(), exports.__stack_pointer.value] as const;
+      const { heapBytes, blocks, data } = this.#checkpoint.difference(deadStack);
       const { currentPath, nextInode } = this.#booted.module.FS;
       const links = this.#files.links();
       const clockMs = this.#booted.clock.nowMs();

@@ -124,7 +124,8 @@ export interface PackageListing {
 
 /**
  * What a session is besides its files: JSON here, and in the frame's body the memory that differs from the checkpoint as
- * `blockCount` block numbers (u32 le, ascending) followed by as many blocks of 256 bytes.
+ * `blockCount` block numbers (u32 le, ascending) followed by as many blocks of 256 bytes, each combined with the checkpoint's
+ * by exclusive or.
  */
 export interface SessionState {
   readonly heapBytes: number;
