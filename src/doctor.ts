@@ -36,13 +36,13 @@ export async function doctor(config: Config): Promise<number> {
       host,
       onProgress: (message) => console.log(message),
     });
-    const image = await images.snapshot();
+    const image = await images.base();
     const sizeMb = (image.bytes / 2 ** 20).toFixed(1);
     const sha = image.sha256.slice(0, 16);
     rows.push(["image", `${sizeMb} MiB, built ${image.builtAt} in ${image.buildMs} ms, SHA-256 ${sha}…`]);
     const sandbox = await Sandbox.start({
       guest: {
-        snapshotPath: image.path,
+        baseImagePath: image.path,
         environment: null,
         preload: [],
         maxHeapBytes: Number.MAX_SAFE_INTEGER,

@@ -119,7 +119,7 @@ export async function startRuntime(config: Config, logger: Logger): Promise<Runt
   const { environments, images, store, close } = await openEnvironments(config, logger, host);
   await environments.prepare();
   const guestOf = (name: string) => ({
-    snapshotPath: environments.get(name).snapshotPath,
+    baseImagePath: environments.get(name).baseImagePath,
     environment: environments.get(name).guest,
     preload: [],
     maxHeapBytes: config.SANDBOX_MAX_HEAP_MB * 1024 * 1024,

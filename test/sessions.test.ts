@@ -45,7 +45,7 @@ describe("a session", () => {
       expect(await run(id, code)).toMatchObject({ success: true });
       return (await server.get(`/api/sessions/${id}`, alice)).body.session.memoryBytes;
     };
-    // 10 and 35 kB; with the holes of the image's heap left open the second is 127 kB.
+    // 9 and 31 kB; with the holes of the image's heap left open the second is 127 kB.
     expect(await sizeAfter("x = 1")).toBeLessThan(20_000);
     expect(await sizeAfter("import json\nrecords = [{'key': f'key-{i}'} for i in range(1000)]")).toBeLessThan(70_000);
     // Frames that have returned are no part of it; with them it is 52 kB.

@@ -32,7 +32,7 @@ export interface Environment {
   /** What could not be had or imported, in words. */
   readonly warnings: readonly string[];
   readonly image: Image;
-  readonly snapshotPath: string;
+  readonly baseImagePath: string;
   /** Null for the standard library alone. */
   readonly guest: GuestEnvironment | null;
   readonly archiveBytes: number;
@@ -208,8 +208,8 @@ export class Environments {
   }
 
   async #stdlib(): Promise<Environment> {
-    const image = await this.#options.images.snapshot();
-    return { name: STDLIB, packages: [], warnings: [], image, snapshotPath: image.path, guest: null, archiveBytes: 0 };
+    const image = await this.#options.images.base();
+    return { name: STDLIB, packages: [], warnings: [], image, baseImagePath: image.path, guest: null, archiveBytes: 0 };
   }
 
   async #build(definition: EnvironmentDefinition): Promise<Environment> {
@@ -320,7 +320,7 @@ export class Environments {
       packages: set.packages,
       warnings,
       image,
-      snapshotPath: (await images.snapshot()).path,
+      baseImagePath: (await images.base()).path,
       guest: { ...unbuilt, libraries, imagePath: image.path },
       archiveBytes: set.archive.bytes,
     };

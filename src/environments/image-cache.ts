@@ -5,6 +5,7 @@ import path from "node:path";
 import { pipeline } from "node:stream/promises";
 import { SandboxDiedError, StartupError } from "../errors.ts";
 import { denoBinary } from "../sandbox/deno-binary.ts";
+import { decodeImage } from "../sandbox/image-format.ts";
 import { GUEST_DIR, PYODIDE_DIR, SHARED_FILES } from "../sandbox/launch.ts";
 import { type GuestEnvironment, PROTOCOL_VERSION } from "../sandbox/protocol.ts";
 import { buildImage, type SandboxOptions } from "../sandbox/sandbox.ts";
@@ -51,7 +52,7 @@ export interface ImageCacheOptions {
 export type UnbuiltEnvironment = Omit<GuestEnvironment, "imagePath">;
 
 /**
- * Memory images in a folder: Pyodide's snapshot with the standard library, and one for each environment on top of it.
+ * Memory images in a folder: the base image with the standard library, and one for each environment on top of it.
  *
  * A file's name is a hash of everything it depends on, so an upgrade never meets an old one. What is damaged is built
  * anew, and a build that was cut off leaves nothing that could be taken for whole.
@@ -66,17 +67,17 @@ export class ImageCache {
   }
 
   /** @throws {StartupError} if the cache folder cannot be used. @throws {SandboxDiedError} if building fails. */
-  async snapshot(): Promise<Image> {
-    const key = await this.#key("snapshot", PRELOADED_MODULES);
+  async base(): Promise<Image> {
+    const key = await this.#key("base", PRELOADED_MODULES);
     return await this.#once("stdlib", key, "the standard library", null, null);
   }
 
-  /** @param name for the file's name and for people. @throws as `snapshot`. */
+  /** @param name for the file's name and for people. @throws as `base`. */
   async environment(name: string, archiveSha256: string, environment: UnbuiltEnvironment): Promise<Image> {
-    const snapshot = await this.snapshot();
+    const base = await this.base();
     const { libraries, imports, aliases } = environment;
-    const key = await this.#key("environment", [snapshot.sha256, archiveSha256, libraries, imports, aliases]);
-    return await this.#once(name, key, `the environment "${name}"`, snapshot.path, { ...environment, imagePath: null });
+    const key = await this.#key("environment", [base.sha256, archiveSha256, libraries, imports, aliases]);
+    return await this.#once(name, key, `the environment "${name}"`, base.path, { ...environment, imagePath: null });
   }
 
   /** Names the program that makes images, and that runs them. */
@@ -95,12 +96,12 @@ export class ImageCache {
     name: string,
     key: string,
     label: string,
-    snapshotPath: string | null,
+    baseImagePath: string | null,
     environment: GuestEnvironment | null,
   ): Promise<Image> {
     const known = this.#underWay.get(key);
     if (known) return known;
-    const image = this.#cachedOrBuilt(name, key, label, snapshotPath, environment);
+    const image = this.#cachedOrBuilt(name, key, label, baseImagePath, environment);
     this.#underWay.set(key, image);
     // A failure is tried again when somebody asks again.
     image.catch(() => this.#underWay.delete(key));
@@ -111,7 +112,7 @@ export class ImageCache {
     name: string,
     key: string,
     label: string,
-    snapshotPath: string | null,
+    baseImagePath: string | null,
     environment: GuestEnvironment | null,
   ): Promise<Image> {
     const { cacheDir, host, onProgress } = this.#options;
@@ -120,12 +121,12 @@ export class ImageCache {
     if (cached !== null) return cached;
     onProgress(`Building the memory image of ${label} (once, a few seconds) …`);
     const startedAt = performance.now();
-    const { image, pythonVersion, failedImports, unfit } = await buildWithoutUnfit(snapshotPath, environment, host);
+    const { image, failedImports, unfit } = await buildWithoutUnfit(baseImagePath, environment, host);
     const manifest: Manifest = {
       key,
       sha256: createHash("sha256").update(image).digest("hex"),
       bytes: image.length,
-      pythonVersion,
+      pythonVersion: decodeImage(image).header.pythonVersion,
       builtAt: new Date().toISOString(),
       buildMs: Math.round(performance.now() - startedAt),
       failedImports,
@@ -162,7 +163,7 @@ export function unusableCache(cacheDir: string, cause: unknown): StartupError {
 
 /** Builds an image, and again without what turns out to have no place in one. */
 async function buildWithoutUnfit(
-  snapshotPath: string | null,
+  baseImagePath: string | null,
   environment: GuestEnvironment | null,
   host: Omit<SandboxOptions, "guest">,
 ): Promise<Awaited<ReturnType<typeof buildImage>>> {
@@ -171,7 +172,7 @@ async function buildWithoutUnfit(
   for (let attempt = 1; ; attempt++) {
     const built = await buildImage({
       guest: {
-        snapshotPath,
+        baseImagePath,
         environment: environment && {
           ...environment,
           imports: environment.imports.filter(isFit),

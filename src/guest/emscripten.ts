@@ -106,6 +106,7 @@ export interface FileSystem {
   isFile(mode: number): boolean;
   isLink(mode: number): boolean;
   mkdirTree(path: string): void;
+  chdir(path: string): void;
   writeFile(path: string, data: Uint8Array | string): void;
   mkdev(path: string, mode: number, dev: number): Node;
   makedev(major: number, minor: number): number;
@@ -118,6 +119,11 @@ export interface FileSystem {
 /** The module object that Emscripten fills in. */
 export interface Module {
   FS: FileSystem;
+  ENV: Record<string, string>;
+  API: { readonly version: string };
+  /** Address of the byte that tells Python to look at `Py_EmscriptenSignalBuffer`. */
+  _Py_EMSCRIPTEN_SIGNAL_HANDLING: number;
+  Py_EmscriptenSignalBuffer: Uint8Array;
   LDSO: { loadedLibsByName: Record<string, unknown>; loadedLibsByHandle: Record<string, unknown> };
   DNS: { address_map: { id: number; addrs: Record<string, string>; names: Record<string, string> } };
   PIPEFS: { nextname: { current?: number }; stream_ops: Required<Pick<StreamOperations, "write">> };

@@ -10,11 +10,14 @@ import type { Boot, Task } from "./channel.ts";
 import type { TenantFiles } from "./filesystem.ts";
 import { Checkpoint, STATE_BLOCK_BYTES } from "./image.ts";
 import { JavaScriptState, NotCapturable } from "./javascript-state.ts";
+import { importProgram } from "./load.ts";
 import { Mailbox, post } from "./mailbox.ts";
 import { failure, type Runner } from "./runner.ts";
 
 /** Package archives whose listings are kept between executions. They are read-only and named by their hash. */
 const MAX_KNOWN_ARCHIVES = 16;
+
+const program = importProgram(self.name);
 
 self.onmessage = (event: MessageEvent<Boot>) => {
   self.onmessage = null;
@@ -25,7 +28,7 @@ self.onmessage = (event: MessageEvent<Boot>) => {
 
 async function serve(options: Boot): Promise<void> {
   const mailbox = new Mailbox(options);
-  const booted = await boot(options, mailbox);
+  const booted = await boot(options, await program, mailbox);
   if (booted === null) return;
   const checkpoint = await Checkpoint.take(booted.exports.memory, options.options.verifyRewind);
   const interpreter = new Interpreter(booted, checkpoint, mailbox, options);

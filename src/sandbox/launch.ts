@@ -23,7 +23,7 @@ const WASM_PAGES_PER_MB = 16;
 const STACK_KIB = 3600;
 
 export interface LaunchOptions {
-  readonly guest: Omit<GuestOptions, "pyodideDir">;
+  readonly guest: GuestOptions;
   /** Most WebAssembly memory, MiB. */
   readonly memoryMb: number;
   /** What the operating system puts around the process. */
@@ -38,8 +38,8 @@ export function sandboxCommand({ guest, memoryMb }: Pick<LaunchOptions, "guest" 
   args: string[];
   readable: string[];
 } {
-  const { snapshotPath, environment } = guest;
-  const files = [snapshotPath, environment?.archivePath, environment?.imagePath].filter((file) => file != null);
+  const { baseImagePath, environment } = guest;
+  const files = [baseImagePath, environment?.archivePath, environment?.imagePath].filter((file) => file != null);
   const readable = [GUEST_DIR, ...SHARED_FILES, PYODIDE_DIR, ...files];
   const v8Flags = [
     "--disallow-code-generation-from-strings",
@@ -66,6 +66,7 @@ export function sandboxCommand({ guest, memoryMb }: Pick<LaunchOptions, "guest" 
     "--deny-import",
     `--v8-flags=${v8Flags.join(",")}`,
     path.join(GUEST_DIR, "main.ts"),
+    PYODIDE_DIR,
   ];
   return { command: denoBinary(), args, readable };
 }

@@ -1,7 +1,7 @@
 import type { ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { ClientError, SandboxDiedError } from "../errors.ts";
-import { type LaunchOptions, launch, PYODIDE_DIR } from "./launch.ts";
+import { type LaunchOptions, launch } from "./launch.ts";
 import {
   BUNDLE_OVERHEAD_BYTES,
   type ErrorInfo,
@@ -496,7 +496,7 @@ async function connect(options: SandboxOptions): Promise<{ connection: Connectio
   connection.ended.then((reason) =>
     first.reject(new SandboxDiedError(`The sandbox process failed to start: ${reason}`)),
   );
-  connection.send(nonce, { type: "start", options: { ...options.guest, pyodideDir: PYODIDE_DIR } });
+  connection.send(nonce, { type: "start", options: options.guest });
   try {
     const frame = await first.promise;
     if (frame.nonce !== nonce) connection.kill("its first frame has a wrong nonce");

@@ -17,11 +17,11 @@ const DENIED = ["write", "net", "env", "run", "ffi", "sys", "import"];
 /** Each layer of the defence, and how a copy of the source comes to be without it. `os` is a setting (ISOLATION=deno). */
 export const LAYERS = {
   /** The language: no code from strings. */
-  "code-generation": [{ file: "sandbox/launch.ts", from: "--disallow-code-generation-from-strings,", to: "" }],
+  "code-generation": [{ file: "sandbox/launch.ts", from: '    "--disallow-code-generation-from-strings",\n', to: "" }],
   /** Imports that reach JavaScript, and shared libraries. */
   seal: [{ file: "guest/interpreter.ts", from: "  booted.seal();\n", to: "" }],
   /** Python's references to Pyodide's own JavaScript objects. */
-  references: [{ file: "guest/boot.ts", from: "  severReferences(module);\n", to: "" }],
+  references: [{ file: "guest/boot.ts", from: "Object.freeze(Object.create(null))", to: "globalThis as object" }],
   /** What the worker's global object offers. */
   realm: [{ file: "guest/boot.ts", from: "  closeRealm();\n", to: "" }],
   /** Deno's permissions: every one granted, none given up. */

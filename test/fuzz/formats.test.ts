@@ -164,7 +164,8 @@ const image = fc
     blocks.forEach((filled, index) => {
       if (filled) memory.fill(7, index * 4096, index * 4096 + 10);
     });
-    return encodeImage(memory, { tableLength: 1, freeTableSlots: slots, references: 0, stackPointer: 16 });
+    const tables = { tableLength: 1, freeTableSlots: slots, references: 0, referenceSlots: slots };
+    return encodeImage(memory, { ...tables, stackPointer: 16, pythonVersion: "3.14.2" });
   });
 
 test("images: any bytes are an image whose runs lie in its heap, or an error", { timeout: FUZZ_TIMEOUT_MS }, () => {
