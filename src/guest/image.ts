@@ -72,21 +72,20 @@ export class Checkpoint {
   }
 
   /** @param verifiable keep a second copy for `isIntact`. */
-  static async take(heap: WebAssembly.Memory, verifiable = false): Promise<Checkpoint> {
+  static take(heap: WebAssembly.Memory, verifiable = false): Checkpoint {
     const code = Uint8Array.from(atob(REWIND_MODULE), (character) => character.charCodeAt(0));
     const image = new WebAssembly.Memory({ initial: 1 });
     const blocks = new WebAssembly.Memory({ initial: pagesFor(heap.buffer.byteLength / BLOCKS_PER_LIST_BYTE) });
-    const { instance } = await WebAssembly.instantiate(code, { rewind: { heap, image, blocks } });
-    const rewind = instance.exports as unknown as RewindExports;
+    const { exports } = new WebAssembly.Instance(new WebAssembly.Module(code), { rewind: { heap, image, blocks } });
+    const rewind = exports as unknown as RewindExports;
     const bytes = new Uint8Array(heap.buffer);
-    // Blocks that are not zero, joined to runs of whole pages.
-    const count = rewind.diff(0, bytes.length, ZERO, 0);
     const runs: { start: number; end: number }[] = [];
-    for (const block of new Uint32Array(blocks.buffer, 0, count)) {
-      const start = Math.floor((block * STATE_BLOCK_BYTES) / PAGE_BYTES) * PAGE_BYTES;
+    for (let start = 0; start < bytes.length; start += PAGE_BYTES) {
+      const end = start + PAGE_BYTES;
+      if (rewind.diff(start, end, ZERO, 0) === 0) continue;
       const last = runs.at(-1);
-      if (last && start <= last.end) last.end = Math.max(last.end, start + PAGE_BYTES);
-      else runs.push({ start, end: start + PAGE_BYTES });
+      if (last?.end === start) last.end = end;
+      else runs.push({ start, end });
     }
     const spans: Span[] = [];
     let covered = 0;

@@ -30,7 +30,7 @@ async function serve(options: Boot): Promise<void> {
   const mailbox = new Mailbox(options);
   const booted = await boot(options, await program, mailbox);
   if (booted === null) return;
-  const checkpoint = await Checkpoint.take(booted.exports.memory, options.options.verifyRewind);
+  const checkpoint = Checkpoint.take(booted.exports.memory, options.options.verifyRewind);
   const interpreter = new Interpreter(booted, checkpoint, mailbox, options);
   booted.seal();
   const { exports, pythonVersion, pyodideVersion, hash } = booted;
