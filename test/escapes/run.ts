@@ -6,14 +6,12 @@
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { markdownTable, writeSecurityPage } from "../support/document.ts";
 import { SCORES_DIR, type Score } from "./scoreboard.ts";
-
-const PAGE = fileURLToPath(new URL("../../docs/security.md", import.meta.url));
-const [BEGIN, END] = ["<!-- attacks: begin -->", "<!-- attacks: end -->"];
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -34,7 +32,7 @@ const child = spawn(process.execPath, [vitest, "run", "test/escapes", "test/isol
 const [status] = await once(child, "close");
 const text = table(readScores());
 console.log(`\n${text}`);
-if (values.write) writePage(text);
+if (values.write) writeSecurityPage("attacks", text);
 process.exitCode = status ?? 1;
 
 function readScores(): Score[] {
@@ -61,18 +59,11 @@ function table(scores: readonly Score[]): string {
     const add = (name: "tried" | "succeeded") => rows.reduce((all, row) => all + row[name], 0);
     return `**${add("succeeded")} / ${add("tried")}**`;
   };
-  const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
-  return [
-    line(["succeeded / tried", ...columns]),
-    line(["---", ...columns.map(() => "---:")]),
-    ...techniques.map((technique) => line([technique, ...columns.map((layers) => cell(technique, layers))])),
-    line(["**total**", ...columns.map(total)]),
-  ].join("\n");
-}
-
-function writePage(text: string): void {
-  const page = readFileSync(PAGE, "utf8");
-  const [head, rest] = page.split(BEGIN as string) as [string, string];
-  const tail = rest.split(END as string)[1] as string;
-  writeFileSync(PAGE, `${head}${BEGIN}\n\n${text}\n\n${END}${tail}`);
+  return markdownTable(
+    ["succeeded / tried", ...columns],
+    [
+      ...techniques.map((technique) => [technique, ...columns.map((layers) => cell(technique, layers))]),
+      ["**total**", ...columns.map(total)],
+    ],
+  );
 }
