@@ -86,6 +86,11 @@ export const SETTINGS = {
     "executions of one principal that may wait; 0: half of QUEUE_LIMIT where several have keys, else all",
   ),
   EXECUTION_TIMEOUT_MS: setting(integer(1, 300_000), "30000", "timeout of a request that names none, ms"),
+  EXECUTION_CPU_MS: setting(
+    integer(0, 3_600_000),
+    "0",
+    "most processor time of one execution, ms, on Linux; 0: as much as fits into its timeout",
+  ),
   SANDBOX_MEMORY_MB: setting(integer(64, 4096), "512", "most WebAssembly memory of one sandbox, MiB"),
   SANDBOX_MAX_EXECUTIONS: setting(integer(1), "100000", "replace a sandbox after this many executions"),
   SANDBOX_MAX_AGE_MS: setting(integer(1000), "21600000", "replace a sandbox after this time, ms"),

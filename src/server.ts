@@ -79,6 +79,7 @@ export async function openHost(config: Config): Promise<Omit<SandboxOptions, "gu
   return {
     memoryMb: config.SANDBOX_MEMORY_MB,
     startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS,
+    maxProcessorTimeMs: config.EXECUTION_CPU_MS,
     isolation,
     denoDir: null,
   };
