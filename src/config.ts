@@ -57,7 +57,11 @@ export const SETTINGS = {
     "with Redis: a server silent for so long has lost its sessions to the others, ms",
   ),
   REDIS_URL: setting(text, "", "Redis or Valkey that servers share sessions through; empty: sessions on this disk"),
-  CORS_ORIGIN: setting(text, "", "allowed origins, comma separated; empty: `*` while authentication is off, else none"),
+  CORS_ORIGIN: setting(
+    text,
+    "",
+    "origins whose pages may use the server, comma separated; `none`: its own; empty: `*` while authentication is off, else none",
+  ),
   TRUST_PROXY: setting(text, "", "addresses or count of reverse proxies whose X-Forwarded-For is believed"),
   API_KEYS: setting(
     text,
