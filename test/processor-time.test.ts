@@ -32,7 +32,10 @@ describe.skipIf(processorTimeMs(process.pid) === null)("EXECUTION_CPU_MS", () =>
 
   test("kills what ignores the interrupt", async () => {
     const { errorInfo, cpuTime } = await run("while True:\n  try:\n    while True: pass\n  except BaseException: pass");
-    expect(errorInfo).toMatchObject({ type: "Timeout", message: expect.stringMatching(/^Execution timed out: it used .* killed 250 ms later/) });
+    expect(errorInfo).toMatchObject({
+      type: "Timeout",
+      message: expect.stringMatching(/^Execution timed out: it used .* killed 250 ms later/),
+    });
     expect(cpuTime).toBeGreaterThanOrEqual(300);
     expect(await run("6 * 7")).toMatchObject({ result: 42 });
   });
