@@ -53,14 +53,20 @@ function inMutant({ settings, files }: Technique, layers: Exclude<Control, strin
   return {
     async attack(attack) {
       target ??= await start();
-      const late = Promise.withResolvers<string>();
-      const timer = setTimeout(late.resolve, PATIENCE_MS, "it holds up the server");
-      const tried = target.attack(attack).catch((error: Error) => `the check after it failed: ${error.message}`);
-      const success = await Promise.race([tried, late.promise]);
+      const late = Promise.withResolvers<"not well">();
+      const timer = setTimeout(late.resolve, PATIENCE_MS, "not well");
+      const outcome = await Promise.race([
+        target.attack(attack).then(
+          (success) => (success === null ? "failed" : "succeeded"),
+          () => "not well",
+        ),
+        late.promise,
+      ]);
       clearTimeout(timer);
       // What it has changed would make every attack after it a success.
-      if (success !== null) await stop();
-      return success !== null;
+      if (outcome === "not well") await stop();
+      else if (outcome === "succeeded") target.endSandboxes();
+      return outcome !== "failed";
     },
     async [Symbol.asyncDispose]() {
       await stop();

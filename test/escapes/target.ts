@@ -18,6 +18,7 @@ import { fileURLToPath } from "node:url";
 import { expect } from "vitest";
 import { verifySecurityLog } from "../../src/audit/verify-security-log.ts";
 import { TEST_CACHE_DIR } from "../support/config.ts";
+import { descendantsOf } from "../support/server-process.ts";
 import type { Attack, Prize } from "./attack.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url)).replace(/\/$/, "");
@@ -149,6 +150,17 @@ export class Target {
     if (exitCode === null && signalCode === null) await once(this.#process, "close");
     this.#bait.close();
     rmSync(this.#folder, { recursive: true, force: true });
+  }
+
+  /** Ends its sandboxes: those that take their place know nothing of what was done to them. */
+  endSandboxes(): void {
+    for (const pid of descendantsOf(Number(this.#process.pid))) {
+      try {
+        process.kill(pid, "SIGKILL");
+      } catch {
+        // It went with its parent.
+      }
+    }
   }
 
   get secret(): string {
