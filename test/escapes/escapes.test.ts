@@ -5,7 +5,7 @@ import { Target } from "./target.ts";
 import { TECHNIQUES } from "./techniques.ts";
 
 /** `npm run test:escapes` tries all. Within `npm test` there is time for an even sample of each technique. */
-const SAMPLE = process.env.ESCAPES_ALL === "1" ? Number.POSITIVE_INFINITY : 10;
+const SAMPLE = process.env.ESCAPES_ALL === "1" ? Number.POSITIVE_INFINITY : 6;
 
 function sampled(attacks: readonly Attack[]): readonly Attack[] {
   const step = Math.max(1, attacks.length / SAMPLE);
