@@ -3,10 +3,11 @@
  *
  *   --mutations  also take out each layer in turn, and run the attacks in Pyodide as it comes
  *   --write      put the table into docs/security.md
+ *   --only TEXT  those whose name has it, as vitest's -t; with the figures of earlier runs for the rest
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync, rmSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -15,12 +16,18 @@ import { SCORES_DIR, type Score } from "./scoreboard.ts";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { mutations: { type: "boolean", default: false }, write: { type: "boolean", default: false } },
+  options: {
+    mutations: { type: "boolean", default: false },
+    write: { type: "boolean", default: false },
+    only: { type: "string" },
+  },
 });
 const scoresFile = path.join(SCORES_DIR, "escapes.jsonl");
+const earlier = values.only === undefined ? [] : readScores();
 rmSync(scoresFile, { force: true });
+const only = values.only === undefined ? [] : ["-t", values.only];
 const vitest = fileURLToPath(new URL("vitest.mjs", import.meta.resolve("vitest/package.json")));
-const child = spawn(process.execPath, [vitest, "run", "test/escapes", "test/isolation", ...positionals], {
+const child = spawn(process.execPath, [vitest, "run", "test/escapes", "test/isolation", ...positionals, ...only], {
   stdio: "inherit",
   env: {
     ...process.env,
@@ -30,13 +37,21 @@ const child = spawn(process.execPath, [vitest, "run", "test/escapes", "test/isol
   },
 });
 const [status] = await once(child, "close");
-const text = table(readScores());
+const scores = readScores();
+const isOld = (old: Score) =>
+  !scores.some(({ technique, layers }) => technique === old.technique && layers === old.layers);
+scores.unshift(...earlier.filter(isOld));
+writeFileSync(scoresFile, scores.map((score) => `${JSON.stringify(score)}\n`).join(""));
+const text = table(scores);
 console.log(`\n${text}`);
 if (values.write) writeSecurityPage("attacks", text);
 process.exitCode = status ?? 1;
 
 function readScores(): Score[] {
-  const lines = readFileSync(scoresFile, "utf8").trim().split("\n");
+  if (!existsSync(scoresFile)) return [];
+  const lines = readFileSync(scoresFile, "utf8")
+    .split("\n")
+    .filter((line) => line !== "");
   return lines.map((line) => JSON.parse(line) as Score);
 }
 
