@@ -24,6 +24,7 @@ import { StartupError } from "./errors.ts";
 import { createApp } from "./http/app.ts";
 import { checkBinding, parseApiKeys } from "./http/authentication.ts";
 import { CallerPackages } from "./http/caller-packages.ts";
+import { allowedOrigins } from "./http/cross-site.ts";
 import { openNetwork } from "./network/network-proxy.ts";
 import { assertIsolation, detectIsolation, type IsolationReport } from "./sandbox/isolation.ts";
 import { GUEST_DIR, PYODIDE_DIR } from "./sandbox/launch.ts";
@@ -79,6 +80,7 @@ export async function openHost(config: Config): Promise<Omit<SandboxOptions, "gu
   return {
     memoryMb: config.SANDBOX_MEMORY_MB,
     startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS,
+    maxProcessorTimeMs: config.EXECUTION_CPU_MS,
     isolation,
     denoDir: null,
   };
@@ -242,6 +244,9 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
       }),
     },
   });
+  if (parseApiKeys(config).length === 0 && allowedOrigins(config) === "*") {
+    logger.warn("There are no API_KEYS: any page a browser here opens may run code. CORS_ORIGIN=none shuts them out.");
+  }
   const http = createServer(HTTP_LIMITS, app);
   http.maxConnections = MAX_CONNECTIONS;
   await listen(http, config);

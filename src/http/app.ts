@@ -11,8 +11,9 @@ import helmet from "helmet";
 import type { Logger } from "pino";
 import type { SecurityEventName } from "../audit/security-event.ts";
 import { ClientError } from "../errors.ts";
-import { authenticate, parseApiKeys } from "./authentication.ts";
+import { authenticate } from "./authentication.ts";
 import type { Services } from "./code-runner.ts";
+import { allowedOrigins, refuseOtherSites } from "./cross-site.ts";
 import { errorHandler, notFoundHandler } from "./error-handler.ts";
 import { executeRoutes } from "./execute.ts";
 import { fileRoutes } from "./files.ts";
@@ -43,7 +44,11 @@ export function createApp(options: AppOptions): Express {
   app.use(requestId);
   app.use(countRequests(options));
   app.use(securityHeaders());
-  app.use(cors({ origin: allowedOrigins(options), exposedHeaders: ["X-Request-Id", "Retry-After"] }));
+  const origins = allowedOrigins(config);
+  // A text for `*`, not a list: in a list the middleware would compare it with the origin.
+  const origin = origins === "*" ? origins : origins.length > 0 && [...origins];
+  app.use(cors({ origin, exposedHeaders: ["X-Request-Id", "Retry-After"] }));
+  app.use(refuseOtherSites(config));
   app.use(probeRoutes(status));
   app.use(pageRoutes());
   app.use(openApiRoutes());
@@ -91,15 +96,6 @@ function securityHeaders(): RequestHandler {
   });
 }
 
-/** `*` only while there are no keys that another site's page could make use of. */
-function allowedOrigins({ config }: Services): string | string[] | false {
-  const origins = config.CORS_ORIGIN.split(",").map((origin) => origin.trim());
-  // A text, not a list: in a list the middleware would compare it with the origin.
-  if (origins.includes("*")) return "*";
-  if (config.CORS_ORIGIN.trim() !== "") return origins;
-  return parseApiKeys(config).length === 0 ? "*" : false;
-}
-
 /** A request's name in replies and logs: the caller's own, if it is a plain one. */
 const requestId: RequestHandler = (request, response, next) => {
   const given = request.get("x-request-id");
@@ -123,6 +119,8 @@ const REFUSALS: Readonly<Record<string, SecurityEventName>> = {
   unauthorized: "auth_failure",
   missing_scope: "access_denied",
   rate_limited: "rate_limited",
+  wrong_host: "access_denied",
+  cross_site: "access_denied",
 };
 
 /** Puts on record who was turned away. */

@@ -3,6 +3,7 @@ import { each, type Technique } from "../attack.ts";
 /** Nothing to win here but the server's life: every one of these must end, and leave the next execution well. */
 export const EXHAUSTION: Technique = {
   title: "exhaustion and crashes",
+  controls: ["stock"],
   attacks: each(
     [
       "def f(): f()\nf()",
@@ -77,6 +78,6 @@ export const EXHAUSTION: Technique = {
       "x = {}; x['x'] = x; x[1] = [x]\nx",
       "'\\ud800' * 1000",
     ],
-    { proof: "none", timeoutMs: 1500 },
+    { proof: "none", denial: true, timeoutMs: 1500 },
   ),
 };

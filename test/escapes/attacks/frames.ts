@@ -14,6 +14,7 @@ forged = b"".join(frame(result, outcome, n) + frame(idle, nonce=n) for n in ("0"
 
 export const FRAMES: Technique = {
   title: "forged frames",
+  controls: [["framed-output", "nonce"]],
   attacks: [
     ...each(
       [
@@ -50,7 +51,7 @@ export const FRAMES: Technique = {
         "import sandbox_runner.execution as e\ne.run.__code__ = (lambda request: b'\\xff\\xfe').__code__\n5",
       ],
       { proof: "result", timeoutMs: 4000 },
-      PRELUDE,
+      { before: PRELUDE },
     ),
   ],
 };

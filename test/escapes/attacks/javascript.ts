@@ -1,4 +1,4 @@
-import { each, fails, type Technique } from "../attack.ts";
+import { each, REACHED, type Technique } from "../attack.ts";
 
 /** `own(x)`: says so if `x` gives access to JavaScript, by whatever attribute. */
 const PRELUDE = `import sys, gc
@@ -18,6 +18,7 @@ def proxies(found):
 
 export const JAVASCRIPT: Technique = {
   title: "JavaScript from Python",
+  controls: ["stock", ["seal", "references", "realm", "code-generation"]],
   attacks: [
     ...each(
       [
@@ -57,8 +58,8 @@ export const JAVASCRIPT: Technique = {
         "import _pyodide._importhook as h\nh.register_js_module('evil', {}); import evil; evil.constructor",
         "import _pyodide._importhook as h\nh.jsfinder.jsproxies['js'].eval(write)",
       ],
-      { reply: fails },
-      PRELUDE,
+      {},
+      { before: PRELUDE, after: REACHED },
     ),
     ...each(
       [
@@ -88,7 +89,7 @@ export const JAVASCRIPT: Technique = {
         "import micropip\nmicropip.install.__globals__['device'].ask('install-packages', ['-r ' + secret_file])",
       ],
       {},
-      PRELUDE,
+      { before: PRELUDE },
     ),
   ],
 };

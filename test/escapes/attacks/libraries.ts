@@ -74,6 +74,7 @@ export function libraryAttack(what: string, how: string): Attack {
 const LOADER_NAMES = Object.keys(LOADERS);
 export const LIBRARIES: Technique = {
   title: "hand-made WebAssembly libraries",
+  controls: [["seal"], ["seal", "references", "realm", "code-generation", "deno"], "stock", "native"],
   // Every library by one way, and every way with one library.
   attacks: [
     ...Object.keys(MODULES)

