@@ -314,6 +314,11 @@ export class Environments {
     for (const [part, reason] of Object.entries(image.unfit)) {
       warnings.push(`The image of the environment "${name}" goes without ${part}: ${reason}`);
     }
+    for (const [library, calls] of Object.entries(image.refusedCalls)) {
+      warnings.push(
+        `In the environment "${name}" ${library} may call ${calls.join(", ")}, which ends the sandbox: code that comes to it fails.`,
+      );
+    }
     const libraries = unbuilt.libraries.filter((library) => !(library in image.unfit));
     return {
       name,

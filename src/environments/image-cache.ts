@@ -33,6 +33,8 @@ export interface Image {
   readonly failedImports: Readonly<Record<string, string>>;
   /** Modules and libraries that it goes without, since no image can hold them: name → why. */
   readonly unfit: Readonly<Record<string, string>>;
+  /** Functions that shared libraries import and that end the sandbox when they are called: path → names. */
+  readonly refusedCalls: Readonly<Record<string, readonly string[]>>;
 }
 
 interface Manifest extends Omit<Image, "path"> {
@@ -120,16 +122,14 @@ export class ImageCache {
     if (cached !== null) return cached;
     onProgress(`Building the memory image of ${label} (once, a few seconds) …`);
     const startedAt = performance.now();
-    const { image, pythonVersion, failedImports, unfit } = await buildWithoutUnfit(snapshotPath, environment, host);
+    const { image, ...facts } = await buildWithoutUnfit(snapshotPath, environment, host);
     const manifest: Manifest = {
       key,
       sha256: createHash("sha256").update(image).digest("hex"),
       bytes: image.length,
-      pythonVersion,
       builtAt: new Date().toISOString(),
       buildMs: Math.round(performance.now() - startedAt),
-      failedImports,
-      unfit,
+      ...facts,
     };
     await this.#store(imagePath, image, manifest);
     const { key: _, ...rest } = manifest;

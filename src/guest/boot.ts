@@ -76,7 +76,14 @@ export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInter
     if (module.wasmTable.length !== tableLength + CTYPES_SLOTS || module.freeTableIndexes.length !== CTYPES_SLOTS) {
       throw new Error("the snapshot's modules use the function table in another way than boot.ts expects");
     }
-    post({ type: "image", pythonVersion, failedImports: {}, unfit: {}, image: pyodide.makeMemorySnapshot() });
+    post({
+      type: "image",
+      pythonVersion,
+      failedImports: {},
+      unfit: {},
+      refusedCalls: {},
+      image: pyodide.makeMemorySnapshot(),
+    });
     return null;
   }
 
@@ -87,11 +94,19 @@ export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInter
     const [problem] = Object.entries(unloadable);
     if (problem && image !== null) throw new ImageFormatError(`the library ${problem.join(" cannot be loaded: ")}`);
     if (problem) {
-      post({ type: "image", pythonVersion: "", failedImports: {}, unfit: unloadable, image: new Uint8Array(0) });
+      post({
+        type: "image",
+        pythonVersion: "",
+        failedImports: {},
+        unfit: unloadable,
+        refusedCalls: {},
+        image: new Uint8Array(0),
+      });
       return null;
     }
     if (image === null) {
-      buildImage(pyodide, module, exports, environment);
+      const refusedCalls = refusedCallsOf(readArchive, environment.libraries, imports.refuses);
+      buildImage(pyodide, module, exports, environment, refusedCalls);
       return null;
     }
     const missing = image.header.heapBytes - exports.memory.buffer.byteLength;
@@ -228,6 +243,10 @@ sys.version.split()[0]
  */
 function loadLibraries(exports: Exports, libraries: readonly string[]): Record<string, string> {
   const unloadable: Record<string, string> = {};
+  // Pyodide sets it to folders of its own. Without it a library that is a package finds none that it links to.
+  withCString(exports, "LD_LIBRARY_PATH", (name) =>
+    withCString(exports, `${ENVIRONMENT_PATH}/dynlib`, (path) => exports.setenv(name, path, 1)),
+  );
   for (const library of libraries) {
     const isLinkedTo = library.startsWith("dynlib/");
     const flags = RTLD_NOW | (isLinkedTo ? RTLD_GLOBAL : 0);
@@ -249,6 +268,23 @@ function lastLinkError(exports: Exports): string {
   return pointer === 0 ? "no reason given" : new TextDecoder().decode(heap.slice(pointer, heap.indexOf(0, pointer)));
 }
 
+/** What each library may call that ends the sandbox once it is sealed: better known now than from somebody's lost execution. */
+function refusedCallsOf(
+  archive: Archive,
+  libraries: readonly string[],
+  refuses: (name: string) => boolean,
+): Record<string, readonly string[]> {
+  const wanted = new Set(libraries);
+  const refused: Record<string, readonly string[]> = {};
+  for (const entry of archive.entries) {
+    if (!wanted.has(entry.path)) continue;
+    const imported = WebAssembly.Module.imports(new WebAssembly.Module(archive.read(entry) as Uint8Array<ArrayBuffer>));
+    const calls = imported.filter(({ module, name }) => /^(env|GOT\.func)$/.test(module) && refuses(name));
+    if (calls.length > 0) refused[entry.path] = [...new Set(calls.map(({ name }) => name))].toSorted();
+  }
+  return refused;
+}
+
 /** Which slots of the function table there are, and which of them are free. */
 function slotsOf({ wasmTable, freeTableIndexes }: Module): string {
   return [wasmTable.length, ...freeTableIndexes].join();
@@ -258,7 +294,13 @@ function slotsOf({ wasmTable, freeTableIndexes }: Module): string {
  * Imports the environment's modules and posts the image. A module whose import changes the JavaScript side cannot be in an
  * image, since no other process would have that change: it is named, and nothing is built.
  */
-function buildImage(pyodide: Pyodide, module: Module, exports: Exports, environment: GuestEnvironment): void {
+function buildImage(
+  pyodide: Pyodide,
+  module: Module,
+  exports: Exports,
+  environment: GuestEnvironment,
+  refusedCalls: Readonly<Record<string, readonly string[]>>,
+): void {
   const tableLength = module.wasmTable.length;
   const references = exports.hiwire_num_refs();
   const unfit: Record<string, string> = {};
@@ -287,7 +329,7 @@ sandbox_runner.environment.finish(${JSON.stringify(JSON.stringify(environment.al
         stackPointer: exports.__stack_pointer.value,
       })
     : new Uint8Array(0);
-  post({ type: "image", pythonVersion, failedImports, unfit, image });
+  post({ type: "image", pythonVersion, failedImports, unfit, refusedCalls, image });
 }
 
 /** @throws {ImageFormatError} if this process is not as the one that made the image was at the same point. */

@@ -35,7 +35,6 @@ export async function loadInterpreter(
       LANG: "en_US.UTF-8",
       PYTHONUTF8: "1",
       MPLBACKEND: "agg",
-      LD_LIBRARY_PATH: "/lib/environment/dynlib",
     },
     _makeSnapshot: boot.snapshot === null,
     _loadSnapshot: boot.snapshot ?? undefined,
