@@ -1,8 +1,7 @@
-import { execFileSync, spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startTestEngine, type TestEngine } from "./support/engine.ts";
+import { hasNative, native } from "./support/native-python.ts";
 
 const wheels = process.env.PYODIDE_EXPRESS_WHEELS ?? "";
 const documentation = readFileSync(new URL("../docs/conversion.md", import.meta.url), "utf8");
@@ -15,16 +14,6 @@ function documented(section: string): [expression: string, result: unknown][] {
     expression,
     JSON.parse(result),
   ]);
-}
-
-const RUNNER = fileURLToPath(new URL("../src/guest/python", import.meta.url));
-const SCRIPT = fileURLToPath(new URL("support/native-python.py", import.meta.url));
-const PYTHON = "/usr/bin/python3";
-const hasNative = (module: string) => spawnSync(PYTHON, ["-c", `import ${module}`]).status === 0;
-
-function native(call: string, argument: unknown): unknown {
-  const input = JSON.stringify({ call, argument });
-  return JSON.parse(execFileSync(PYTHON, [SCRIPT, RUNNER], { input, encoding: "utf8" }));
 }
 
 let tested: TestEngine;

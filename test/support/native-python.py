@@ -33,6 +33,18 @@ def cuts(expressions):
     return [measure(expression) for expression in expressions]
 
 
+def analyses(argument):
+    """The analysis of uploads, with pandas: `[script, file, …]`."""
+    script, *files = argument
+    results = []
+    for file in files:
+        sys.path.insert(0, "")
+        scope = {"filename": file}
+        exec(script, scope)
+        results.append(scope["analyse"](file))
+    return results
+
+
 def figures(code):
     """Runs code on a matplotlib that was prepared as in an image."""
     from matplotlib import pyplot
@@ -55,4 +67,4 @@ def figures(code):
 
 
 request = json.load(sys.stdin)
-print(json.dumps({"conversions": conversions, "cuts": cuts, "figures": figures}[request["call"]](request["argument"])))
+print(json.dumps({"conversions": conversions, "cuts": cuts, "analyses": analyses, "figures": figures}[request["call"]](request["argument"])))
