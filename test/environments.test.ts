@@ -369,26 +369,48 @@ describe("the cache", () => {
     }
   });
 
-  test("a build that is killed leaves nothing that is taken for whole", async () => {
-    cache = await cacheFolder();
-    const child = spawn(process.execPath, [CLI, "build", "default"], {
+  const build = (dataDir = testConfig().DATA_DIR) =>
+    spawn(process.execPath, [CLI, "build", "default"], {
       stdio: ["ignore", "ignore", "pipe"],
       env: {
         PATH: process.env.PATH,
-        DATA_DIR: testConfig().DATA_DIR,
+        DATA_DIR: dataDir,
         PACKAGE_INDEX_URL: "none",
         PYODIDE_INDEX_URL: folder,
         ...settings(cache),
       },
     });
-    for await (const line of child.stderr?.setEncoding("utf8") ?? []) if (String(line).includes("Building")) break;
-    child.kill("SIGKILL");
-    await once(child, "close");
-    // As it looks when it was the writing that was cut off.
-    await writeFile(`${imagePath.replace(/^.*\//, `${cache}/`)}.${child.pid}.tmp`, "half");
-    expect(await prepare()).toBe(true);
-    expect((await readdir(cache)).filter((name) => name.endsWith(".tmp"))).toEqual([]);
+
+  test.each(["Preparing", "Building", "Built"])(
+    "a build that is killed when it says %s leaves nothing that is taken for whole",
+    async (when) => {
+      cache = await cacheFolder();
+      const child = build();
+      for await (const line of child.stderr?.setEncoding("utf8") ?? []) if (String(line).includes(when)) break;
+      child.kill("SIGKILL");
+      await once(child, "close");
+      // As it looks when it was the writing that was cut off.
+      await writeFile(`${imagePath.replace(/^.*\//, `${cache}/`)}.${os.hostname()}.${child.pid}.tmp`, "half");
+      await prepare();
+      // Where nothing was left to build, nobody has looked; a server does.
+      if (when !== "Built") expect((await readdir(cache)).filter((name) => name.endsWith(".tmp"))).toEqual([]);
+      expect(await prepare()).toBe(false);
+    },
+    120_000,
+  );
+
+  test("two servers may build in it at once", async () => {
+    cache = await cacheFolder();
+    const builds = [build(), build()];
+    const closed = await Promise.all(
+      builds.map(async (child) => {
+        child.stderr?.resume();
+        return (await once(child, "close"))[0];
+      }),
+    );
+    expect(closed).toEqual([0, 0]);
     expect(await prepare()).toBe(false);
+    expect((await readdir(cache, { recursive: true })).filter((name) => name.endsWith(".tmp"))).toEqual([]);
   }, 120_000);
 
   test.each(["", "/cache"])("in a place that is no folder (file%s) stops the start, naming it", async (below) => {

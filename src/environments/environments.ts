@@ -5,6 +5,7 @@ import { z } from "zod";
 import type { Config } from "../config.ts";
 import { badRequest, StartupError } from "../errors.ts";
 import type { GuestEnvironment } from "../sandbox/protocol.ts";
+import type { CacheKeeper } from "./cache-keeper.ts";
 import type { Image, ImageCache } from "./image-cache.ts";
 import { PackageError } from "./package-error.ts";
 import { type PackageInfo, type PackageSet, type PackageSetBuilder, writeAtomically } from "./package-set.ts";
@@ -36,6 +37,8 @@ export interface Environment {
   /** Null for the standard library alone. */
   readonly guest: GuestEnvironment | null;
   readonly archiveBytes: number;
+  /** All that has to stay on disk for as long as it is used. */
+  readonly files: readonly string[];
 }
 
 export interface EnvironmentsOptions {
@@ -50,6 +53,7 @@ export interface EnvironmentsOptions {
   readonly sourcesFingerprint: string;
   /** A package that cannot be had is an error, not a warning. */
   readonly strict: boolean;
+  readonly keeper: CacheKeeper;
   readonly onProgress: (message: string) => void;
   readonly onWarning: (message: string) => void;
 }
@@ -83,6 +87,7 @@ const FURTHER_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   pillow: ["PIL.Image"],
 };
 
+const DERIVED_NAME = /^[a-z0-9][a-z0-9_-]{0,63}\+[0-9a-f]{16}$/;
 const NAME = /^[a-z0-9][a-z0-9_-]{0,63}$/;
 const definitionsFile = z.record(
   z.string(),
@@ -171,13 +176,12 @@ export class Environments {
   /** @throws {ClientError} 400 if there is none of this name. */
   get(name: string): Environment {
     const environment = this.#ready.get(name);
-    if (environment) return environment;
+    if (environment) {
+      this.#options.keeper.use(...environment.files);
+      return environment;
+    }
     const names = this.list().map((other) => other.name);
     throw badRequest("unknown_environment", `Unknown environment "${name}". Available: ${names.join(", ")}.`);
-  }
-
-  has(name: string): boolean {
-    return this.#ready.has(name);
   }
 
   base(name: string): BaseEnvironment {
@@ -190,9 +194,40 @@ export class Environments {
    * @param set what was installed on top of `base`; has shared libraries.
    */
   async derive(base: string, set: PackageSet): Promise<string> {
-    const name = `${base}${DERIVED_SEPARATOR}${set.archive.sha256.slice(0, 16)}`;
-    await this.#once(name, () => this.#buildDerived(name, this.get(base), set));
+    const below = this.get(base);
+    const hash = keyOf([below.packages.map(({ sha256 }) => sha256), set.archive.sha256]);
+    const name = `${base}${DERIVED_SEPARATOR}${hash.slice(0, 16)}`;
+    await this.#once(name, () => this.#buildDerived(name, below, set));
     return name;
+  }
+
+  /**
+   * Makes ready what `derive` made once, also before this server was started: a session goes on in it, whatever its owner has
+   * installed since.
+   *
+   * @returns false if it is not there any more.
+   */
+  async recall(name: string): Promise<boolean> {
+    if (this.#ready.has(name)) return true;
+    if (!DERIVED_NAME.test(name)) return false;
+    const set = await this.#rememberedSet(name, this.#derivedKey(name));
+    if (set === null) return false;
+    await this.#once(name, () => this.#buildImage(name, set, undefined, []));
+    return true;
+  }
+
+  /** Builds again, when it is asked for, what has lost one of these files. */
+  forget(paths: ReadonlySet<string>): void {
+    for (const [name, { files }] of this.#ready) {
+      if (!files.some((file) => paths.has(file))) continue;
+      this.#ready.delete(name);
+      this.#underWay.delete(name);
+    }
+  }
+
+  /** SHA-256 of every wheel that is in one of them. */
+  wheels(): string[] {
+    return [...this.#ready.values()].flatMap(({ packages }) => packages.map(({ sha256 }) => sha256));
   }
 
   #once(name: string, build: () => Promise<Environment>): Promise<Environment> {
@@ -200,6 +235,9 @@ export class Environments {
     if (known) return known;
     const building = build().then((environment) => {
       this.#ready.set(name, environment);
+      const { keeper } = this.#options;
+      if (name.includes(DERIVED_SEPARATOR)) keeper.use(...environment.files);
+      else keeper.hold(...environment.files);
       return environment;
     });
     this.#underWay.set(name, building);
@@ -209,7 +247,17 @@ export class Environments {
 
   async #stdlib(): Promise<Environment> {
     const image = await this.#options.images.snapshot();
-    return { name: STDLIB, packages: [], warnings: [], image, snapshotPath: image.path, guest: null, archiveBytes: 0 };
+    const { path: snapshotPath } = image;
+    return {
+      name: STDLIB,
+      packages: [],
+      warnings: [],
+      image,
+      snapshotPath,
+      guest: null,
+      archiveBytes: 0,
+      files: [snapshotPath],
+    };
   }
 
   async #build(definition: EnvironmentDefinition): Promise<Environment> {
@@ -218,7 +266,7 @@ export class Environments {
     const [first] = unreadable.values();
     if (this.#options.strict && first) throw first;
     const asked = requested.map(({ key }) => key);
-    const remembered = await this.#remembered(definition);
+    const remembered = await this.#rememberedSet(name, this.#definitionKey(definition));
     if (remembered !== null) return await this.#buildImage(name, remembered, imports, [], asked);
     const { sources, python, strict, sets, onProgress } = this.#options;
     onProgress(`Preparing the environment "${name}": ${packages.join(", ")}`);
@@ -236,21 +284,27 @@ export class Environments {
     const set = await sets.build(resolved, this.#progress());
     const environment = await this.#buildImage(name, set, imports, warnings, asked);
     // Only what is complete: the rest may be had at the next start.
-    if (failures.size + unreadable.size === 0) await this.#remember(definition, set);
+    if (failures.size + unreadable.size === 0) await this.#remember(name, this.#definitionKey(definition), set);
     return environment;
   }
 
-  #memory({ name, packages, imports }: EnvironmentDefinition): { file: string; key: string } {
-    const { cacheDir, python, sourcesFingerprint } = this.#options;
-    const key = createHash("sha256").update(JSON.stringify([packages, imports, python, sourcesFingerprint]));
-    return { file: path.join(cacheDir, `environment-${name}.json`), key: key.digest("hex") };
+  #definitionKey({ packages, imports }: EnvironmentDefinition): string {
+    const { python, sourcesFingerprint } = this.#options;
+    return keyOf([packages, imports, python, sourcesFingerprint]);
   }
 
-  /** @returns null if the definition or the sources have changed, or the archive is not whole. */
-  async #remembered(definition: EnvironmentDefinition): Promise<PackageSet | null> {
-    const { file, key } = this.#memory(definition);
+  #derivedKey(name: string): string {
+    return keyOf([name, this.#options.python]);
+  }
+
+  #memoryOf(name: string): string {
+    return path.join(this.#options.cacheDir, `environment-${name}.json`);
+  }
+
+  /** @returns null if it was built from something else, or the archive is not whole. */
+  async #rememberedSet(name: string, key: string): Promise<PackageSet | null> {
     try {
-      const memory = JSON.parse(await readFile(file, "utf8")) as { key: string; set: PackageSet };
+      const memory = JSON.parse(await readFile(this.#memoryOf(name), "utf8")) as { key: string; set: PackageSet };
       if (memory.key !== key) return null;
       return (await hashFile(memory.set.archive.path)) === memory.set.archive.sha256 ? memory.set : null;
     } catch {
@@ -258,9 +312,8 @@ export class Environments {
     }
   }
 
-  async #remember(definition: EnvironmentDefinition, set: PackageSet): Promise<void> {
-    const { file, key } = this.#memory(definition);
-    await writeAtomically(file, JSON.stringify({ key, set }));
+  async #remember(name: string, key: string, set: PackageSet): Promise<void> {
+    await writeAtomically(this.#memoryOf(name), JSON.stringify({ key, set }));
   }
 
   /** What can be resolved, and also downloaded, of what was asked for; the rest is told of. */
@@ -292,7 +345,10 @@ export class Environments {
       parseRequirement(`${name}==${version}`),
     );
     const { packages } = await resolve(pinned, { sources, python });
-    return await this.#buildImage(name, await sets.build(packages, this.#progress()), undefined, []);
+    const combined = await sets.build(packages, this.#progress());
+    const environment = await this.#buildImage(name, combined, undefined, []);
+    await this.#remember(name, this.#derivedKey(name), combined);
+    return environment;
   }
 
   async #buildImage(
@@ -320,14 +376,16 @@ export class Environments {
       );
     }
     const libraries = unbuilt.libraries.filter((library) => !(library in image.unfit));
+    const { path: snapshotPath } = await images.snapshot();
     return {
       name,
       packages: set.packages,
       warnings,
       image,
-      snapshotPath: (await images.snapshot()).path,
+      snapshotPath,
       guest: { ...unbuilt, libraries, imagePath: image.path },
       archiveBytes: set.archive.bytes,
+      files: [image.path, set.archive.path, snapshotPath, this.#memoryOf(name)],
     };
   }
 
@@ -348,6 +406,10 @@ export class Environments {
       this.#options.onProgress(`Downloading ${filename}: ${((receivedBytes ?? 0) / 2 ** 20).toFixed(1)}${size} MiB`);
     };
   }
+}
+
+function keyOf(inputs: unknown): string {
+  return createHash("sha256").update(JSON.stringify(inputs)).digest("hex");
 }
 
 function readRequirements(texts: readonly string[]): {

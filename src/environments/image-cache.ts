@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import os from "node:os";
 import path from "node:path";
 import { pipeline } from "node:stream/promises";
 import { SandboxDiedError, StartupError } from "../errors.ts";
@@ -79,6 +80,13 @@ export class ImageCache {
     const { libraries, imports, aliases } = environment;
     const key = await this.#key("environment", [snapshot.sha256, archiveSha256, libraries, imports, aliases]);
     return await this.#once(name, key, `the environment "${name}"`, snapshot.path, { ...environment, imagePath: null });
+  }
+
+  /** Looks at the disk again for images whose files have gone. */
+  async forget(paths: ReadonlySet<string>): Promise<void> {
+    for (const [key, image] of this.#underWay) {
+      if (paths.has((await image.catch(() => null))?.path ?? "")) this.#underWay.delete(key);
+    }
   }
 
   /** Names the program that makes images, and that runs them. */
@@ -225,9 +233,12 @@ function manifestPath(imagePath: string): string {
   return `${imagePath}.json`;
 }
 
+/** Of this process: servers in containers, which may share a cache, often have the same number. */
+const TEMPORARY_SUFFIX = `.${os.hostname()}.${process.pid}.tmp`;
+
 /** A reader sees the old file or the new one, never a part. */
 async function writeAtomically(file: string, content: string | Uint8Array): Promise<void> {
-  const temporary = `${file}.${process.pid}.tmp`;
+  const temporary = `${file}${TEMPORARY_SUFFIX}`;
   try {
     await writeFile(temporary, content, { flush: true });
     await rename(temporary, file);
@@ -237,11 +248,11 @@ async function writeAtomically(file: string, content: string | Uint8Array): Prom
   }
 }
 
-/** What builds that were cut off have left. */
+/** What builds on this host that were cut off have left; of other hosts nobody knows here whether they go on. */
 async function removeLeftovers(cacheDir: string): Promise<void> {
   for (const name of await readdir(cacheDir)) {
-    const pid = /\.(\d+)\.tmp$/.exec(name)?.[1];
-    if (pid !== undefined && !isAlive(Number(pid))) await rm(path.join(cacheDir, name), { force: true });
+    const [host, pid] = /\.image(?:\.json)?\.(.+)\.(\d+)\.tmp$/.exec(name)?.slice(1) ?? [];
+    if (host === os.hostname() && !isAlive(Number(pid))) await rm(path.join(cacheDir, name), { force: true });
   }
 }
 

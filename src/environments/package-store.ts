@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { readFile, rm, stat } from "node:fs/promises";
+import { readdir, readFile, rm, stat } from "node:fs/promises";
 import path from "node:path";
 import { z } from "zod";
 import { KeyedQueue } from "./keyed-queue.ts";
@@ -186,6 +186,22 @@ export class PackageStore {
   async clear(principal: string, base: BaseEnvironment): Promise<void> {
     const id = idOf(principal, base.name);
     await this.#queue.run(id, async () => await rm(this.#file(id), { force: true }));
+  }
+
+  /** SHA-256 of every file that somebody has installed: enough to build what they have again, if nothing else is left. */
+  async wheels(): Promise<ReadonlySet<string>> {
+    const wheels = new Set<string>();
+    for (const name of await readdir(this.#options.folder).catch(() => [])) {
+      if (!name.endsWith(".json")) continue;
+      const text = await readFile(path.join(this.#options.folder, name), "utf8").catch(() => null);
+      for (const { sha256 } of text === null ? [] : StateSchema.parse(JSON.parse(text)).packages) wheels.add(sha256);
+    }
+    return wheels;
+  }
+
+  /** Looks at the disk again for what was ready; for when archives have gone. */
+  forget(): void {
+    this.#ready.clear();
   }
 
   async #resolved(item: PackageState): Promise<ResolvedPackage> {
