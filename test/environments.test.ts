@@ -6,7 +6,7 @@ import path from "node:path";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { loadDefinitions } from "../src/environments/environments.ts";
+import { loadDefinitions } from "../src/environments/environment-definitions.ts";
 import { PackageServer } from "../src/environments/testing/package-server.ts";
 import { type MadeWheel, makeWheel, type WheelRecipe } from "../src/environments/testing/wheels.ts";
 import { StartupError } from "../src/errors.ts";
@@ -110,6 +110,8 @@ describe("a server with environments", () => {
       licence: "MIT",
       sha256: wheels.good.sha256,
       source: "the package folder",
+      lockStatus: "not-listed",
+      compiled: false,
     });
     for (const { imageBytes, builtAt, pythonVersion } of body.environments) {
       expect(imageBytes).toBeGreaterThan(1_000_000);
@@ -287,6 +289,28 @@ test("the same packages give the same archive and the same image, wherever they 
   }
   expect(built[1]).toEqual(built[0]);
 }, 180_000);
+
+test("a source that cannot be asked takes nothing away that an environment had before", async () => {
+  const CACHE_DIR = await cacheFolder();
+  const source = await PackageServer.start();
+  source.add(wheels.good);
+  const settings = {
+    PYODIDE_PACKAGES: "good,nowhere-to-be-found",
+    PYODIDE_INDEX_URL: await mkdtemp(path.join(folder, "empty-")),
+    PACKAGE_INDEX_URL: source.indexUrl,
+    CACHE_DIR,
+  };
+  const prepare = async () => {
+    await using opened = await openTestEnvironments(settings);
+    await opened.environments.prepare();
+    const { packages, warnings } = opened.environments.get("default");
+    return { packages: packages.map(({ filename }) => filename), warnings };
+  };
+  const first = await prepare();
+  expect(first.packages).toEqual([wheels.good.filename]);
+  await source.close();
+  expect(await prepare()).toEqual(first);
+}, 120_000);
 
 describe("the cache", () => {
   const settings = (CACHE_DIR: string) => ({ PYODIDE_PACKAGES: "good", PACKAGE_DIR: folder, CACHE_DIR });

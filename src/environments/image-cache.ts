@@ -77,9 +77,23 @@ export class ImageCache {
   /** @param name for the file's name and for people. @throws as `snapshot`. */
   async environment(name: string, archiveSha256: string, environment: UnbuiltEnvironment): Promise<Image> {
     const snapshot = await this.snapshot();
-    const { libraries, imports, aliases } = environment;
-    const key = await this.#key("environment", [snapshot.sha256, archiveSha256, libraries, imports, aliases]);
+    const key = await this.#environmentKey(snapshot, archiveSha256, environment);
     return await this.#once(name, key, `the environment "${name}"`, snapshot.path, { ...environment, imagePath: null });
+  }
+
+  /** As `environment`, but null if there is none yet. */
+  async find(name: string, archiveSha256: string, environment: UnbuiltEnvironment): Promise<Image | null> {
+    const key = await this.#environmentKey(await this.snapshot(), archiveSha256, environment);
+    return await readCached(this.#imagePath(name, key), key);
+  }
+
+  async #environmentKey(snapshot: Image, archiveSha256: string, environment: UnbuiltEnvironment): Promise<string> {
+    const { libraries, imports, aliases } = environment;
+    return await this.#key("environment", [snapshot.sha256, archiveSha256, libraries, imports, aliases]);
+  }
+
+  #imagePath(name: string, key: string): string {
+    return path.join(this.#options.cacheDir, `${name}-${key}.image`);
   }
 
   /** Looks at the disk again for images whose files have gone. */
@@ -124,8 +138,8 @@ export class ImageCache {
     snapshotPath: string | null,
     environment: GuestEnvironment | null,
   ): Promise<Image> {
-    const { cacheDir, host, onProgress } = this.#options;
-    const imagePath = path.join(cacheDir, `${name}-${key}.image`);
+    const { host, onProgress } = this.#options;
+    const imagePath = this.#imagePath(name, key);
     const cached = await readCached(imagePath, key);
     if (cached !== null) return cached;
     onProgress(`Building the memory image of ${label} (once, a few seconds) …`);
