@@ -11,6 +11,12 @@ import { startTestServer, type TestServer } from "./support/server.ts";
 const ALICE = { "x-api-key": "alice-key-0123456789abcdef" };
 const BOB = { "x-api-key": "bob-key-0123456789abcdef000" };
 
+/** Packages that no environment can hold: a module each. */
+const UNUSABLE = {
+  huge: "DATA = bytearray(100 * 2**20)",
+  deadly: "import ctypes\nctypes.string_at(2**31, 1)\nctypes.memset(1, 255, 2**24)",
+};
+
 let folder: string;
 let settings: Record<string, string>;
 let server: TestServer;
@@ -34,12 +40,18 @@ beforeAll(async () => {
       ),
     )),
   ];
+  for (const [name, init] of Object.entries(UNUSABLE)) {
+    const library = { [`${name}/_x${EXTENSION_SUFFIX}`]: extensionModule({ name: "_x" }) };
+    const files = { [`${name}/__init__.py`]: init, ...library };
+    wheels.push(await makeWheel({ name, version: "1.0", tag: COMPILED_TAG, files }));
+  }
   for (const { filename, bytes } of wheels) await writeFile(path.join(folder, filename), bytes);
   settings = {
     DATA_DIR: testConfig().DATA_DIR,
     CACHE_DIR: await cacheFolder(),
     PYODIDE_PACKAGES: "plain",
     PACKAGE_DIR: folder,
+    SANDBOX_MEMORY_MB: "96",
     API_KEYS: `alice:${ALICE["x-api-key"]},bob:${BOB["x-api-key"]}`,
   };
   server = await startTestServer(settings);
@@ -91,6 +103,17 @@ describe("a package with compiled code", () => {
     expect(again).toMatchObject({ error: null, success: true, result: 1 });
     await reset();
   });
+});
+
+test.each([
+  ["huge", /^Its packages take \d+ MiB of memory .* sandboxes have 96/],
+  ["deadly", /^deadly cannot be used here: the interpreter ended while loading it\.$/],
+])("one that no environment can hold (%s) is not installed, and changes nothing", async (name, reason) => {
+  await install("fast==1.0");
+  expect(await install(name)).toMatchObject({ success: false, error: expect.stringMatching(reason) });
+  expect(await run(USE)).toMatchObject({ result: 1 });
+  expect(await run(`import ${name}`)).toMatchObject(MISSING);
+  await reset();
 });
 
 describe("a session", () => {

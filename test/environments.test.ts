@@ -1,4 +1,4 @@
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import os from "node:os";
@@ -289,6 +289,62 @@ test("the same packages give the same archive and the same image, wherever they 
   }
   expect(built[1]).toEqual(built[0]);
 }, 180_000);
+
+test("an environment that takes more memory than sandboxes have is not used, and is there when they have it", async () => {
+  const PACKAGE_DIR = await mkdtemp(path.join(folder, "large-"));
+  const large = await makeWheel({
+    name: "large",
+    version: "1.0",
+    files: { "large.py": "DATA = bytearray(80 * 2**20)" },
+  });
+  await writeFile(path.join(PACKAGE_DIR, large.filename), large.bytes);
+  const CACHE_DIR = await cacheFolder();
+  const prepare = async (SANDBOX_MEMORY_MB: string) => {
+    const settings = { PYODIDE_PACKAGES: "large", PACKAGE_DIR, CACHE_DIR, SANDBOX_MEMORY_MB };
+    await using opened = await openTestEnvironments(settings);
+    await opened.environments.prepare();
+    return { name: opened.environments.defaultName, warnings: opened.warnings };
+  };
+  expect(await prepare("96")).toEqual({
+    name: "stdlib",
+    warnings: [
+      expect.stringMatching(
+        /^The environment "default" cannot be built: Its packages take 1\d\d MiB of memory .* sandboxes have 96 \(SANDBOX_MEMORY_MB\)\.$/,
+      ),
+    ],
+  });
+  expect(await prepare("512")).toEqual({ name: "default", warnings: [] });
+}, 120_000);
+
+test.skipIf(spawnSync("bwrap", ["--ro-bind", "/", "/", "true"]).status !== 0)(
+  "a cache that cannot be written to is used as it is",
+  async () => {
+    const cache = await cacheFolder();
+    const DATA_DIR = testConfig().DATA_DIR;
+    const run = (PYODIDE_PACKAGES: string, ...wrapper: string[]) => {
+      const [command = "", ...args] = [...wrapper, process.execPath, CLI, "build", "default"];
+      const env = { PYODIDE_PACKAGES, DATA_DIR, CACHE_DIR: cache, PACKAGE_DIR: folder, PYODIDE_INDEX_URL: folder };
+      return spawnSync(command, args, {
+        encoding: "utf8",
+        env: { PATH: process.env.PATH, ISOLATION: "deno", PACKAGE_INDEX_URL: "none", ...env },
+      });
+    };
+    const readOnly = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", DATA_DIR, DATA_DIR];
+    expect(run("good,nowhere-to-be-found").status).toBe(0);
+    const again = run("good,nowhere-to-be-found", ...readOnly);
+    expect({ status: again.status, stdout: again.stdout }).toEqual({
+      status: 0,
+      stdout: expect.stringMatching(/^default: 1 packages/m),
+    });
+    const other = run("seaborn", ...readOnly);
+    expect({ status: other.status, stdout: other.stdout }).toEqual({
+      status: 0,
+      stdout: expect.not.stringContaining("default"),
+    });
+    expect(other.stderr).toMatch(/\\"default\\" cannot be built: The server cannot store packages: .* is read-only/);
+  },
+  120_000,
+);
 
 test("a source that cannot be asked takes nothing away that an environment had before", async () => {
   const CACHE_DIR = await cacheFolder();

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
+import { PackageError } from "./package-error.ts";
 import { type PackageSet, writeAtomically } from "./package-set.ts";
 import { hashFile } from "./wheel-store.ts";
 
@@ -37,8 +38,11 @@ export class EnvironmentMemory {
     }
   }
 
+  /** Where nothing can be written, as in a container with all it needs, the next start asks the sources again. */
   async remember(name: string, inputs: unknown, { set, missing }: Known): Promise<void> {
-    await writeAtomically(this.fileOf(name), JSON.stringify({ key: keyOf(inputs), set, missing }));
+    await writeAtomically(this.fileOf(name), JSON.stringify({ key: keyOf(inputs), set, missing })).catch((error) => {
+      if (!(error instanceof PackageError)) throw error;
+    });
   }
 }
 

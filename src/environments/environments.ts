@@ -312,6 +312,13 @@ export class Environments {
     const { images } = this.#options;
     const unbuilt = unbuiltEnvironment(set, imports, asked);
     const image = await images.environment(name, set.archive.sha256, unbuilt);
+    if (image.heapBytes > images.memoryBytes) {
+      const neededMb = Math.ceil(image.heapBytes / 2 ** 20);
+      throw new PackageError(
+        "package_too_large",
+        `Its packages take ${neededMb} MiB of memory before any code runs, and sandboxes have ${images.memoryBytes / 2 ** 20} (SANDBOX_MEMORY_MB).`,
+      );
+    }
     for (const [module, reason] of Object.entries(image.failedImports)) {
       warnings.push(`In the environment "${name}" ${module} cannot be imported: ${reason}`);
     }

@@ -6,6 +6,7 @@ import path from "node:path";
 import { pipeline } from "node:stream/promises";
 import { SandboxDiedError, StartupError } from "../errors.ts";
 import { denoBinary } from "../sandbox/deno-binary.ts";
+import { decodeImage } from "../sandbox/image-format.ts";
 import { GUEST_DIR, PYODIDE_DIR, SHARED_FILES } from "../sandbox/launch.ts";
 import { type GuestEnvironment, PROTOCOL_VERSION } from "../sandbox/protocol.ts";
 import { buildImage, type SandboxOptions } from "../sandbox/sandbox.ts";
@@ -19,6 +20,8 @@ export const PRELOADED_MODULES: readonly string[] = (
   "urllib.parse uuid warnings weakref xml.etree.ElementTree zipfile zlib zoneinfo"
 ).split(" ");
 
+const BUILD_MEMORY_MB = 1024;
+const BUILD_TIMEOUT_MS = 300_000;
 /** Each leaves out what the one before found to be unfit. */
 const MAX_ATTEMPTS = 5;
 
@@ -36,6 +39,8 @@ export interface Image {
   readonly unfit: Readonly<Record<string, string>>;
   /** Functions that shared libraries import and that end the sandbox when they are called: path → names. */
   readonly refusedCalls: Readonly<Record<string, readonly string[]>>;
+  /** WebAssembly memory of a sandbox that boots it, bytes; 0 for the standard library's, which is the least there is. */
+  readonly heapBytes: number;
 }
 
 interface Manifest extends Omit<Image, "path"> {
@@ -103,6 +108,11 @@ export class ImageCache {
     }
   }
 
+  /** Most memory that a sandbox has, bytes. */
+  get memoryBytes(): number {
+    return this.#options.host.memoryMb * 2 ** 20;
+  }
+
   /** Names the program that makes images, and that runs them. */
   async runtimeKey(): Promise<string> {
     return await this.#key("runtime", null);
@@ -151,6 +161,7 @@ export class ImageCache {
       bytes: image.length,
       builtAt: new Date().toISOString(),
       buildMs: Math.round(performance.now() - startedAt),
+      heapBytes: environment === null ? 0 : decodeImage(image).header.heapBytes,
       ...facts,
     };
     await this.#store(imagePath, image, manifest);
@@ -204,7 +215,9 @@ async function buildWithoutUnfit(
         hashCheckpoint: false,
       },
       ...host,
-      startTimeoutMs: Math.max(host.startTimeoutMs, 300_000),
+      // Not less because sandboxes have less: modules that found no memory would be missing from the image for good.
+      memoryMb: Math.max(host.memoryMb, BUILD_MEMORY_MB),
+      startTimeoutMs: Math.max(host.startTimeoutMs, BUILD_TIMEOUT_MS),
     });
     if (Object.keys(built.unfit).length === 0) return { ...built, unfit };
     if (attempt === MAX_ATTEMPTS) throw new SandboxDiedError(`No image can be made: ${JSON.stringify(built.unfit)}`);

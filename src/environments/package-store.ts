@@ -4,13 +4,7 @@ import path from "node:path";
 import { z } from "zod";
 import { KeyedQueue } from "./keyed-queue.ts";
 import { PackageError, storageError } from "./package-error.ts";
-import {
-  type PackageInfo,
-  type PackageSet,
-  type PackageSetBuilder,
-  type PackageSetProgress,
-  writeAtomically,
-} from "./package-set.ts";
+import { type PackageInfo, type PackageSet, type PackageSetBuilder, writeAtomically } from "./package-set.ts";
 import type { Candidate, PackageSource } from "./package-source.ts";
 import type { PythonPlatform } from "./python-platform.ts";
 import { normaliseName, parseRequirement } from "./requirements.ts";
@@ -89,13 +83,14 @@ export class PackageStore {
    * another version replaces it.
    *
    * @param requirement as PEP 508 writes it: `humanize`, `attrs==25.1.0`, `requests[socks]>=2`.
+   * @param accept called with all that the principal would have; if it throws, nothing changes.
    * @throws {PackageError} which package cannot be had, and why.
    */
   async install(
     principal: string,
     requirement: string,
     base: BaseEnvironment,
-    onProgress?: (progress: PackageSetProgress) => void,
+    accept: (set: PackageSet) => Promise<unknown> = async () => {},
   ): Promise<Installed> {
     const wanted = parseRequirement(requirement);
     return await this.#queue.run(idOf(principal, base.name), async () => {
@@ -113,7 +108,8 @@ export class PackageStore {
       const maxPackages = this.#options.maxPackages ?? 200;
       if (packages.length > maxPackages)
         throw new PackageError("package_too_large", `More than ${maxPackages} packages would be installed.`);
-      const set = await this.#options.sets.build(packages, onProgress);
+      const set = await this.#options.sets.build(packages);
+      await accept(set);
       await this.#write({ ...state, requested, packages: statesOf(packages, set) });
       const before = new Set(state.packages.map(({ filename, sha256 }) => `${filename} ${sha256}`));
       const added = set.packages.filter(({ filename, sha256 }) => !before.has(`${filename} ${sha256}`));

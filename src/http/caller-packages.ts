@@ -5,7 +5,7 @@ import { baseOf, type Environments } from "../environments/environments.ts";
 import { PackageError } from "../environments/package-error.ts";
 import type { PackageSet } from "../environments/package-set.ts";
 import type { Installed, PackageStore } from "../environments/package-store.ts";
-import { ClientError } from "../errors.ts";
+import { ClientError, SandboxDiedError } from "../errors.ts";
 
 export interface CallerPackagesOptions {
   readonly store: PackageStore;
@@ -83,9 +83,10 @@ export class CallerPackages {
    */
   async install(principal: string, environment: string, requirement: string): Promise<Installed> {
     const { store, environments } = this.#options;
-    const installed = await store.install(principal, requirement, environments.base(environment));
-    if (installed.set.compiled) await environments.derive(environment, installed.set);
-    return installed;
+    // Before it counts as installed: what no environment can hold would fail every later execution.
+    return await store.install(principal, requirement, environments.base(environment), async (set) => {
+      if (set.compiled) await this.#derive(environment, set, requirement);
+    });
   }
 
   /**
@@ -126,6 +127,19 @@ export class CallerPackages {
       );
     }
     return this.#archiveOf(set);
+  }
+
+  async #derive(environment: string, set: PackageSet, requirement: string): Promise<void> {
+    try {
+      await this.#options.environments.derive(environment, set);
+    } catch (cause) {
+      if (!(cause instanceof SandboxDiedError)) throw cause;
+      throw new PackageError(
+        "package_incompatible",
+        `${requirement} cannot be used here: the interpreter ended while loading it.`,
+        { cause },
+      );
+    }
   }
 
   async clear(principal: string): Promise<void> {
