@@ -34,6 +34,16 @@ export const SETTINGS = {
   NODE_ENV: setting(text, "production", "`development` pretty-prints the server log"),
   DATA_DIR: setting(text, "./data", "workspaces, packages, statistics"),
   CACHE_DIR: setting(text, "./data/cache", "memory images and package archives; safe to delete while stopped"),
+  CACHE_UNUSED_DAYS: setting(
+    integer(0, 3650),
+    "30",
+    "images, archives and wheels that nobody used for so long are deleted, days; 0: never",
+  ),
+  CACHE_MAX_MB: setting(
+    integer(1),
+    "10240",
+    "above this, images and archives that were used least recently are deleted, MiB",
+  ),
   UPLOAD_DIR: setting(text, "./data/uploads", "where an upload is held while its request runs; of this server alone"),
   MAX_FILE_SIZE: setting(integer(1), String(10 * 1024 * 1024), "largest upload, bytes"),
   WORKSPACE_MAX_MB: setting(integer(1, 65_536), "256", "largest workspace of one principal, MiB"),

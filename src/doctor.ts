@@ -1,11 +1,13 @@
 import { readFile } from "node:fs/promises";
 import path from "node:path";
+import { pino } from "pino";
 import type { Config } from "./config.ts";
-import { ImageCache } from "./environments/image-cache.ts";
+import type { BuiltBefore } from "./environments/environments.ts";
+import type { Image } from "./environments/image-cache.ts";
 import { denoBinary } from "./sandbox/deno-binary.ts";
 import { PYODIDE_DIR } from "./sandbox/launch.ts";
 import { Sandbox } from "./sandbox/sandbox.ts";
-import { openHost } from "./server.ts";
+import { openEnvironments, openHost } from "./server.ts";
 
 /** Tells what this machine has, by trying it. Returns the exit code: 0 if code can be run here. */
 export async function doctor(config: Config): Promise<number> {
@@ -31,15 +33,12 @@ export async function doctor(config: Config): Promise<number> {
       rows.push([`isolation: ${name}`, `${active ? "active" : "not active"}: ${detail}`]);
     }
     for (const reason of isolation.rejected) rows.push(["isolation: tried", reason]);
-    const images = new ImageCache({
-      cacheDir: config.CACHE_DIR,
-      host,
-      onProgress: (message) => console.log(message),
-    });
+    const logger = pino({ level: "info", base: null }, pino.destination(2));
+    const { environments, images, close } = await openEnvironments(config, logger, host);
     const image = await images.base();
-    const sizeMb = (image.bytes / 2 ** 20).toFixed(1);
-    const sha = image.sha256.slice(0, 16);
-    rows.push(["image", `${sizeMb} MiB, built ${image.builtAt} in ${image.buildMs} ms, SHA-256 ${sha}…`]);
+    rows.push(["image", describeImage(image)]);
+    for (const built of await environments.inspect()) rows.push(...describeEnvironment(built));
+    await close();
     const sandbox = await Sandbox.start({
       guest: {
         baseImagePath: image.path,
@@ -58,4 +57,38 @@ export async function doctor(config: Config): Promise<number> {
   const width = Math.max(...rows.map(([name]) => name.length));
   for (const [name, value] of rows) console.log(`${name.padEnd(width)}  ${value}`);
   return healthy ? 0 : 1;
+}
+
+function describeImage({ bytes, builtAt, buildMs, sha256 }: Image): string {
+  return `${toMb(bytes)} MiB, built ${builtAt} in ${buildMs} ms, SHA-256 ${sha256.slice(0, 16)}…`;
+}
+
+function describeEnvironment({ name, known, image }: BuiltBefore): [string, string][] {
+  const row = `environment: ${name}`;
+  if (known === null) return [[row, "not built yet: `build` does it, or the next start"]];
+  const { packages, archive } = known.set;
+  const contents = `${packages.length} packages, archive of ${toMb(archive.bytes)} MiB`;
+  return [
+    [row, `${contents}, image ${image === null ? "not built yet" : `of ${describeImage(image)}`}`],
+    ...packages.map(({ name, version, source, lockStatus }): [string, string] => [
+      `  ${name}`,
+      `${version} from ${source}${LOCK_NOTES[lockStatus]}`,
+    ]),
+    ...Object.entries(known.missing).map(([requirement, why]): [string, string] => [
+      `  ${requirement}`,
+      `MISSING: ${why}`,
+    ]),
+  ];
+}
+
+/** How a file differs from what Pyodide's authors tested together. */
+const LOCK_NOTES = {
+  same: "",
+  "other-version": " (another version than Pyodide's lock file has)",
+  "other-build": " (another build than Pyodide's lock file has)",
+  "not-listed": "",
+} as const;
+
+function toMb(bytes: number): string {
+  return (bytes / 2 ** 20).toFixed(1);
 }

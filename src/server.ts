@@ -11,8 +11,10 @@ import { Engine } from "./engine/engine.ts";
 import { SandboxPool } from "./engine/pool.ts";
 import { Sessions } from "./engine/sessions.ts";
 import { ArchiveReader } from "./environments/archive-reader.ts";
+import { CacheKeeper } from "./environments/cache-keeper.ts";
 import { denoCache } from "./environments/deno-cache.ts";
-import { Environments, loadDefinitions, STDLIB } from "./environments/environments.ts";
+import { loadDefinitions, STDLIB } from "./environments/environment-definitions.ts";
+import { Environments } from "./environments/environments.ts";
 import { ImageCache, unusableCache } from "./environments/image-cache.ts";
 import { PackageSetBuilder } from "./environments/package-set.ts";
 import { createPackageSources } from "./environments/package-sources.ts";
@@ -47,6 +49,9 @@ const HTTP_LIMITS = {
 };
 /** Half of the descriptors that a process commonly may have, 4096 or more with Node's own raising of the limit. */
 const MAX_CONNECTIONS = 2_000;
+
+/** Servers that share a cache tell each other so often what they use. */
+const CACHE_SWEEP_INTERVAL_MS = 3_600_000;
 
 export interface RunningServer {
   /** `http://127.0.0.1:3000` */
@@ -94,7 +99,21 @@ export async function openEnvironments(config: Config, logger: Logger, host: Omi
   const sources = await createPackageSources(config, { lock, remote, store: wheels });
   const sets = new PackageSetBuilder(path.join(config.CACHE_DIR, "archives"), { store: wheels, lock });
   const images = new ImageCache({ cacheDir: config.CACHE_DIR, host, onProgress: (message) => logger.info(message) });
+  const keeper = new CacheKeeper({
+    cacheDir: config.CACHE_DIR,
+    wheelsDir: path.join(config.DATA_DIR, "packages"),
+    unusedMs: config.CACHE_UNUSED_DAYS === 0 ? Number.POSITIVE_INFINITY : config.CACHE_UNUSED_DAYS * 86_400_000,
+    maxBytes: config.CACHE_MAX_MB * 2 ** 20,
+    neededWheels: async () => new Set([...environments.wheels(), ...(await store.wheels())]),
+    onRemoved: (paths) => {
+      logger.info({ files: paths.size }, "Removed files from the caches that nobody used.");
+      environments.forget(paths);
+      void images.forget(paths);
+      store.forget();
+    },
+  });
   const environments = new Environments({
+    keeper,
     definitions: await loadDefinitions(config),
     sources,
     python: lock.python,
@@ -108,7 +127,7 @@ export async function openEnvironments(config: Config, logger: Logger, host: Omi
   });
   const folder = path.join(config.DATA_DIR, "packages", "principals");
   const store = new PackageStore({ folder, sources, python: lock.python, wheels, sets });
-  return { environments, images, store, close: () => remote.close() };
+  return { environments, images, store, keeper, close: () => remote.close() };
 }
 
 /**
@@ -118,7 +137,7 @@ export async function openEnvironments(config: Config, logger: Logger, host: Omi
  */
 export async function startRuntime(config: Config, logger: Logger): Promise<Runtime> {
   const host = await openHost(config);
-  const { environments, images, store, close } = await openEnvironments(config, logger, host);
+  const { environments, images, store, keeper, close } = await openEnvironments(config, logger, host);
   await environments.prepare();
   const guestOf = (name: string) => ({
     baseImagePath: environments.get(name).baseImagePath,
@@ -133,6 +152,8 @@ export async function startRuntime(config: Config, logger: Logger): Promise<Runt
     sandbox: { ...host, guest: guestOf(STDLIB) },
   });
 
+  if (denoDir !== null) keeper.hold(denoDir);
+
   const pool = new SandboxPool({
     size: config.POOL_SIZE,
     queueLimit: config.QUEUE_LIMIT,
@@ -146,14 +167,19 @@ export async function startRuntime(config: Config, logger: Logger): Promise<Runt
   pool.on("startFailed", (error) => logger.error({ err: error }, "a sandbox could not be started; trying again"));
   pool.on("discarded", (reason) => logger.info({ reason }, "sandbox replaced"));
   await pool.start();
+  const sweep = async () =>
+    await keeper.sweep().catch((error) => logger.error({ err: error }, "The caches could not be looked after."));
+  await sweep();
+  const sweeper = setInterval(() => void sweep(), CACHE_SWEEP_INTERVAL_MS).unref();
 
   const archives = new ArchiveReader();
   return {
     engine: new Engine(pool),
     isolation: host.isolation,
     environments,
-    packages: new CallerPackages({ store, environments, archives }),
+    packages: new CallerPackages({ store, environments, archives, keeper }),
     async stop(graceMs) {
+      clearInterval(sweeper);
       await pool.stop(graceMs);
       archives.close();
       await close();

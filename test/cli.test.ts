@@ -8,6 +8,7 @@ import path from "node:path";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { makeWheel } from "../src/environments/testing/wheels.ts";
 import { TEST_CACHE_DIR } from "./support/config.ts";
 
 const CLI = fileURLToPath(new URL("../src/cli.ts", import.meta.url));
@@ -202,6 +203,25 @@ describe("doctor", () => {
       expect(stdout).toMatch(row);
     }
     expect(stdout).toContain(TEST_CACHE_DIR);
+  });
+
+  test("tells what each environment holds and where it came from, without building it", async () => {
+    const PACKAGE_DIR = await mkdtemp(path.join(dir, "wheels-"));
+    // In Pyodide's lock file there is another version.
+    const wheel = await makeWheel({ name: "six", version: "0.9" });
+    await writeFile(path.join(PACKAGE_DIR, wheel.filename), wheel.bytes);
+    const settings = { PYODIDE_PACKAGES: "six,nowhere-to-be-found", PACKAGE_DIR, PYODIDE_INDEX_URL: PACKAGE_DIR };
+    expect((await cli(["doctor"], settings)).stdout).toMatch(/^environment: default +not built yet/m);
+    expect((await cli(["build"], settings)).code).toBe(0);
+    const { stdout, code } = await cli(["doctor"], settings);
+    expect(code).toBe(0);
+    for (const row of [
+      /^environment: default +1 packages, archive of [\d.]+ MiB, image of [\d.]+ MiB, built \S+ in \d+ ms/m,
+      /^ {2}six +0\.9 from the package folder \(another version than Pyodide's lock file has\)$/m,
+      /^ {2}nowhere-to-be-found +MISSING: /m,
+    ]) {
+      expect(stdout).toMatch(row);
+    }
   });
 
   test("ends with 1 where the cache cannot be used", async () => {

@@ -1,8 +1,7 @@
-import { execFileSync, spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startTestEngine, type TestEngine } from "./support/engine.ts";
+import { hasNative, native } from "./support/native-python.ts";
 
 const wheels = process.env.PYODIDE_EXPRESS_WHEELS ?? "";
 const documentation = readFileSync(new URL("../docs/conversion.md", import.meta.url), "utf8");
@@ -15,16 +14,6 @@ function documented(section: string): [expression: string, result: unknown][] {
     expression,
     JSON.parse(result),
   ]);
-}
-
-const RUNNER = fileURLToPath(new URL("../src/guest/python", import.meta.url));
-const SCRIPT = fileURLToPath(new URL("support/native-python.py", import.meta.url));
-const PYTHON = "/usr/bin/python3";
-const hasNative = (module: string) => spawnSync(PYTHON, ["-c", `import ${module}`]).status === 0;
-
-function native(call: string, argument: unknown): unknown {
-  const input = JSON.stringify({ call, argument });
-  return JSON.parse(execFileSync(PYTHON, [SCRIPT, RUNNER], { input, encoding: "utf8" }));
 }
 
 let tested: TestEngine;
@@ -75,6 +64,47 @@ test.skipIf(!hasNative("pandas"))("pandas, and numpy, as an ordinary Python has 
   );
 });
 
+test.skipIf(!hasNative("pandas"))(
+  "of a table that is too large as many rows are shown as fit, with all their columns",
+  () => {
+    const tables: Record<string, number> = {
+      'pd.DataFrame({"a": np.arange(1_000_000), "b": 1.5, "c": "text"})': 3,
+      'pd.DataFrame({"a": ["x" * 100] * 300_000})': 1,
+      'pd.DataFrame(np.zeros((600_000, 2)), index=pd.date_range("2000-01-01", periods=600_000, freq="min"))': 2,
+    };
+    const cuts = native("cuts", Object.keys(tables)) as {
+      truncated: boolean;
+      columns: number;
+      rows: [number, number];
+      bytes: number;
+    }[];
+    for (const [index, columns] of Object.values(tables).entries()) {
+      const { rows, bytes, ...cut } = cuts[index] as (typeof cuts)[number];
+      expect(cut).toEqual({ truncated: true, columns });
+      expect(rows[0] / rows[1]).toBeGreaterThan(0.9);
+      expect(bytes).toBeGreaterThan(5 * 2 ** 20);
+      expect(bytes).toBeLessThan(14 * 2 ** 20);
+    }
+  },
+);
+
+test.skipIf(!hasNative("pandas"))(
+  "series and indexes that are too large are cut, and a wide table is not taken apart by column",
+  () => {
+    const expressions = [
+      "pd.Series(np.arange(3_000_000))",
+      'pd.date_range("2000-01-01", periods=2_000_000, freq="min")',
+      "pd.MultiIndex.from_product([range(2000), range(2000)])",
+      "pd.DataFrame(np.zeros((2, 3_000_000)))",
+    ];
+    for (const { truncated, bytes } of native("cuts", expressions) as { truncated: boolean; bytes: number }[]) {
+      expect(truncated).toBe(true);
+      expect(bytes).toBeGreaterThan(5 * 2 ** 20);
+      expect(bytes).toBeLessThan(14 * 2 ** 20);
+    }
+  },
+);
+
 describe.skipIf(!hasNative("matplotlib"))("figures", () => {
   const png = expect.objectContaining({ "image/png": "iVBORw0KGgoA" });
 
@@ -87,7 +117,50 @@ describe.skipIf(!hasNative("matplotlib"))("figures", () => {
       ],
       open: [],
       error: null,
+      failure: "",
     });
+  });
+
+  test("`plt.show()` sends what is open so far, and each figure once", () => {
+    const code = "plt.plot([1])\nplt.show()\nshown = len(sent)\nassert shown == 1\nplt.figure()\nplt.show(block=False)";
+    expect(native("figures", code)).toMatchObject({
+      sent: [
+        ["display", png],
+        ["display", png],
+      ],
+      open: [],
+      error: null,
+    });
+  });
+
+  test("`savefig` writes where it is told, and the figure is sent all the same", () => {
+    const code =
+      'import tempfile, os\nplt.plot([1])\npath = tempfile.mkdtemp() + "/a.png"\nplt.savefig(path)\nassert os.path.getsize(path) > 1000';
+    expect(native("figures", code)).toMatchObject({ sent: [["display", png]], open: [], error: null });
+  });
+
+  test("code that closes its figures has shown none", () => {
+    expect(native("figures", 'plt.plot([1])\nplt.close("all")')).toMatchObject({ sent: [], open: [], error: null });
+  });
+
+  test("what failed code drew is sent, and none of it is left for the next execution of a session", () => {
+    for (const [raised, error] of [
+      ["1 / 0", "ZeroDivisionError"],
+      ["raise SystemExit(0)", "SystemExit"],
+    ]) {
+      expect(native("figures", `plt.plot([1])\n${raised}`)).toMatchObject({
+        sent: [["display", png]],
+        open: [],
+        error,
+      });
+    }
+    const undrawable = 'plt.title(r"$\\frac$")\n1 / 0';
+    expect(native("figures", undrawable)).toMatchObject({ sent: [], open: [], error: "ZeroDivisionError" });
+  });
+
+  test("a timeout leaves no time to draw, and no figure", () => {
+    const outcome = native("figures", "plt.plot([1])\nraise KeyboardInterrupt");
+    expect(outcome).toMatchObject({ sent: [], open: [], error: "KeyboardInterrupt" });
   });
 
   test("one that cannot be drawn is an error, and closed all the same", () => {

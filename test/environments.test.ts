@@ -1,4 +1,4 @@
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import os from "node:os";
@@ -6,7 +6,7 @@ import path from "node:path";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { loadDefinitions } from "../src/environments/environments.ts";
+import { loadDefinitions } from "../src/environments/environment-definitions.ts";
 import { PackageServer } from "../src/environments/testing/package-server.ts";
 import { type MadeWheel, makeWheel, type WheelRecipe } from "../src/environments/testing/wheels.ts";
 import { StartupError } from "../src/errors.ts";
@@ -110,6 +110,8 @@ describe("a server with environments", () => {
       licence: "MIT",
       sha256: wheels.good.sha256,
       source: "the package folder",
+      lockStatus: "not-listed",
+      compiled: false,
     });
     for (const { imageBytes, builtAt, pythonVersion } of body.environments) {
       expect(imageBytes).toBeGreaterThan(1_000_000);
@@ -288,6 +290,84 @@ test("the same packages give the same archive and the same image, wherever they 
   expect(built[1]).toEqual(built[0]);
 }, 180_000);
 
+test("an environment that takes more memory than sandboxes have is not used, and is there when they have it", async () => {
+  const PACKAGE_DIR = await mkdtemp(path.join(folder, "large-"));
+  const large = await makeWheel({
+    name: "large",
+    version: "1.0",
+    files: { "large.py": "DATA = bytearray(80 * 2**20)" },
+  });
+  await writeFile(path.join(PACKAGE_DIR, large.filename), large.bytes);
+  const CACHE_DIR = await cacheFolder();
+  const prepare = async (SANDBOX_MEMORY_MB: string) => {
+    const settings = { PYODIDE_PACKAGES: "large", PACKAGE_DIR, CACHE_DIR, SANDBOX_MEMORY_MB };
+    await using opened = await openTestEnvironments(settings);
+    await opened.environments.prepare();
+    return { name: opened.environments.defaultName, warnings: opened.warnings };
+  };
+  expect(await prepare("96")).toEqual({
+    name: "stdlib",
+    warnings: [
+      expect.stringMatching(
+        /^The environment "default" cannot be built: Its packages take 1\d\d MiB of memory .* sandboxes have 96 \(SANDBOX_MEMORY_MB\)\.$/,
+      ),
+    ],
+  });
+  expect(await prepare("512")).toEqual({ name: "default", warnings: [] });
+}, 120_000);
+
+test.skipIf(spawnSync("bwrap", ["--ro-bind", "/", "/", "true"]).status !== 0)(
+  "a cache that cannot be written to is used as it is",
+  async () => {
+    const cache = await cacheFolder();
+    const DATA_DIR = testConfig().DATA_DIR;
+    const run = (PYODIDE_PACKAGES: string, ...wrapper: string[]) => {
+      const [command = "", ...args] = [...wrapper, process.execPath, CLI, "build", "default"];
+      const env = { PYODIDE_PACKAGES, DATA_DIR, CACHE_DIR: cache, PACKAGE_DIR: folder, PYODIDE_INDEX_URL: folder };
+      return spawnSync(command, args, {
+        encoding: "utf8",
+        env: { PATH: process.env.PATH, ISOLATION: "deno", PACKAGE_INDEX_URL: "none", ...env },
+      });
+    };
+    const readOnly = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", DATA_DIR, DATA_DIR];
+    expect(run("good,nowhere-to-be-found").status).toBe(0);
+    const again = run("good,nowhere-to-be-found", ...readOnly);
+    expect({ status: again.status, stdout: again.stdout }).toEqual({
+      status: 0,
+      stdout: expect.stringMatching(/^default: 1 packages/m),
+    });
+    const other = run("seaborn", ...readOnly);
+    expect({ status: other.status, stdout: other.stdout }).toEqual({
+      status: 0,
+      stdout: expect.not.stringContaining("default"),
+    });
+    expect(other.stderr).toMatch(/\\"default\\" cannot be built: The server cannot store packages: .* is read-only/);
+  },
+  120_000,
+);
+
+test("a source that cannot be asked takes nothing away that an environment had before", async () => {
+  const CACHE_DIR = await cacheFolder();
+  const source = await PackageServer.start();
+  source.add(wheels.good);
+  const settings = {
+    PYODIDE_PACKAGES: "good,nowhere-to-be-found",
+    PYODIDE_INDEX_URL: await mkdtemp(path.join(folder, "empty-")),
+    PACKAGE_INDEX_URL: source.indexUrl,
+    CACHE_DIR,
+  };
+  const prepare = async () => {
+    await using opened = await openTestEnvironments(settings);
+    await opened.environments.prepare();
+    const { packages, warnings } = opened.environments.get("default");
+    return { packages: packages.map(({ filename }) => filename), warnings };
+  };
+  const first = await prepare();
+  expect(first.packages).toEqual([wheels.good.filename]);
+  await source.close();
+  expect(await prepare()).toEqual(first);
+}, 120_000);
+
 describe("the cache", () => {
   const settings = (CACHE_DIR: string) => ({ PYODIDE_PACKAGES: "good", PACKAGE_DIR: folder, CACHE_DIR });
   let cache: string;
@@ -369,26 +449,48 @@ describe("the cache", () => {
     }
   });
 
-  test("a build that is killed leaves nothing that is taken for whole", async () => {
-    cache = await cacheFolder();
-    const child = spawn(process.execPath, [CLI, "build", "default"], {
+  const build = (dataDir = testConfig().DATA_DIR) =>
+    spawn(process.execPath, [CLI, "build", "default"], {
       stdio: ["ignore", "ignore", "pipe"],
       env: {
         PATH: process.env.PATH,
-        DATA_DIR: testConfig().DATA_DIR,
+        DATA_DIR: dataDir,
         PACKAGE_INDEX_URL: "none",
         PYODIDE_INDEX_URL: folder,
         ...settings(cache),
       },
     });
-    for await (const line of child.stderr?.setEncoding("utf8") ?? []) if (String(line).includes("Building")) break;
-    child.kill("SIGKILL");
-    await once(child, "close");
-    // As it looks when it was the writing that was cut off.
-    await writeFile(`${imagePath.replace(/^.*\//, `${cache}/`)}.${child.pid}.tmp`, "half");
-    expect(await prepare()).toBe(true);
-    expect((await readdir(cache)).filter((name) => name.endsWith(".tmp"))).toEqual([]);
+
+  test.each(["Preparing", "Building", "Built"])(
+    "a build that is killed when it says %s leaves nothing that is taken for whole",
+    async (when) => {
+      cache = await cacheFolder();
+      const child = build();
+      for await (const line of child.stderr?.setEncoding("utf8") ?? []) if (String(line).includes(when)) break;
+      child.kill("SIGKILL");
+      await once(child, "close");
+      // As it looks when it was the writing that was cut off.
+      await writeFile(`${imagePath.replace(/^.*\//, `${cache}/`)}.${os.hostname()}.${child.pid}.tmp`, "half");
+      await prepare();
+      // Where nothing was left to build, nobody has looked; a server does.
+      if (when !== "Built") expect((await readdir(cache)).filter((name) => name.endsWith(".tmp"))).toEqual([]);
+      expect(await prepare()).toBe(false);
+    },
+    120_000,
+  );
+
+  test("two servers may build in it at once", async () => {
+    cache = await cacheFolder();
+    const builds = [build(), build()];
+    const closed = await Promise.all(
+      builds.map(async (child) => {
+        child.stderr?.resume();
+        return (await once(child, "close"))[0];
+      }),
+    );
+    expect(closed).toEqual([0, 0]);
     expect(await prepare()).toBe(false);
+    expect((await readdir(cache, { recursive: true })).filter((name) => name.endsWith(".tmp"))).toEqual([]);
   }, 120_000);
 
   test.each(["", "/cache"])("in a place that is no folder (file%s) stops the start, naming it", async (below) => {

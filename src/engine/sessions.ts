@@ -233,6 +233,16 @@ export class Sessions {
     });
   }
 
+  /** Puts a session into another environment, if it has no state yet: that belongs to the one it was made in. */
+  async move(principal: string, id: string, environment: string): Promise<SessionView> {
+    this.#options.identityOf(environment);
+    return await this.#turn(principal, id, undefined, async (live, lease) => {
+      if (lease.record.head === null && !live.resident && !live.unstored)
+        await this.#change(live, lease, { environment });
+      return this.#view(lease.record);
+    });
+  }
+
   /** Stops what runs in it as a timeout would. @returns whether something ran here. */
   async interrupt(principal: string, id: string): Promise<boolean> {
     await this.record(principal, id);

@@ -1,29 +1,17 @@
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
-import path from "node:path";
-import { z } from "zod";
-import type { Config } from "../config.ts";
 import { badRequest, StartupError } from "../errors.ts";
 import type { GuestEnvironment } from "../sandbox/protocol.ts";
-import type { Image, ImageCache } from "./image-cache.ts";
+import type { CacheKeeper } from "./cache-keeper.ts";
+import { DEFAULT, type EnvironmentDefinition, STDLIB } from "./environment-definitions.ts";
+import { EnvironmentMemory, type Known } from "./environment-memory.ts";
+import type { Image, ImageCache, UnbuiltEnvironment } from "./image-cache.ts";
 import { PackageError } from "./package-error.ts";
-import { type PackageInfo, type PackageSet, type PackageSetBuilder, writeAtomically } from "./package-set.ts";
+import type { PackageInfo, PackageSet, PackageSetBuilder } from "./package-set.ts";
 import type { PackageSource } from "./package-source.ts";
 import type { BaseEnvironment } from "./package-store.ts";
 import type { PythonPlatform } from "./python-platform.ts";
 import { parseRequirement, type Requirement } from "./requirements.ts";
 import { type ResolvedPackage, resolve, resolveAvailable } from "./resolver.ts";
-
-import { hashFile } from "./wheel-store.ts";
-
-/** What an operator, or a default, says an environment is. */
-export interface EnvironmentDefinition {
-  readonly name: string;
-  /** Requirements as PEP 508 writes them. */
-  readonly packages: readonly string[];
-  /** Modules to have imported in the image; default: those of the packages that were asked for. */
-  readonly imports?: readonly string[] | undefined;
-}
 
 /** An environment that code can run in. */
 export interface Environment {
@@ -36,6 +24,16 @@ export interface Environment {
   /** Null for the standard library alone. */
   readonly guest: GuestEnvironment | null;
   readonly archiveBytes: number;
+  /** All that has to stay on disk for as long as it is used. */
+  readonly files: readonly string[];
+}
+
+/** What is on disk of an environment that was defined. */
+export interface BuiltBefore {
+  readonly name: string;
+  /** Null: nothing. */
+  readonly known: Known | null;
+  readonly image: Image | null;
 }
 
 export interface EnvironmentsOptions {
@@ -50,12 +48,11 @@ export interface EnvironmentsOptions {
   readonly sourcesFingerprint: string;
   /** A package that cannot be had is an error, not a warning. */
   readonly strict: boolean;
+  readonly keeper: CacheKeeper;
   readonly onProgress: (message: string) => void;
   readonly onWarning: (message: string) => void;
 }
 
-export const STDLIB = "stdlib";
-export const DEFAULT = "default";
 /** Between a base's name and the hash of what was installed on top of it. No definition's name has it. */
 const DERIVED_SEPARATOR = "+";
 
@@ -83,54 +80,18 @@ const FURTHER_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   pillow: ["PIL.Image"],
 };
 
-const NAME = /^[a-z0-9][a-z0-9_-]{0,63}$/;
-const definitionsFile = z.record(
-  z.string(),
-  z.strictObject({ packages: z.array(z.string()), imports: z.array(z.string()).optional() }),
-);
-
-/**
- * Reads which environments there are to be.
- *
- * @throws {StartupError} if the file that ENVIRONMENTS_FILE names cannot be used.
- */
-export async function loadDefinitions(config: Config): Promise<readonly EnvironmentDefinition[]> {
-  const definitions: EnvironmentDefinition[] = [];
-  if (config.PYODIDE_PACKAGES.length > 0) definitions.push({ name: DEFAULT, packages: config.PYODIDE_PACKAGES });
-  if (config.ENVIRONMENTS_FILE !== "") {
-    const problem = (what: string, cause?: unknown) =>
-      new StartupError(
-        `ENVIRONMENTS_FILE: ${what}. It is a JSON object such as {"plots": {"packages": ["numpy", "pillow"]}}.`,
-        { cause },
-      );
-    let parsed: unknown;
-    try {
-      parsed = JSON.parse(await readFile(config.ENVIRONMENTS_FILE, "utf8"));
-    } catch (cause) {
-      throw problem(`the file cannot be read as JSON (${(cause as Error).message})`, cause);
-    }
-    const checked = definitionsFile.safeParse(parsed);
-    if (!checked.success) throw problem(z.prettifyError(checked.error));
-    for (const [name, definition] of Object.entries(checked.data)) {
-      if (!NAME.test(name)) {
-        throw problem(`${JSON.stringify(name)}: a name has lower-case letters, digits, hyphens and underscores`);
-      }
-      if (name === STDLIB) throw problem(`"${STDLIB}" is built in`);
-      const index = definitions.findIndex((other) => other.name === name);
-      definitions.splice(index < 0 ? definitions.length : index, index < 0 ? 0 : 1, { name, ...definition });
-    }
-  }
-  return definitions;
-}
-
+const DERIVED_NAME = /^[a-z0-9][a-z0-9_-]{0,63}\+[0-9a-f]{16}$/;
 /** The environments of this server, and those derived from them by installing packages with shared libraries. */
 export class Environments {
   readonly #options: EnvironmentsOptions;
   readonly #ready = new Map<string, Environment>();
   readonly #underWay = new Map<string, Promise<Environment>>();
 
+  readonly #memory: EnvironmentMemory;
+
   constructor(options: EnvironmentsOptions) {
     this.#options = options;
+    this.#memory = new EnvironmentMemory(options.cacheDir);
   }
 
   /**
@@ -163,6 +124,21 @@ export class Environments {
     return (this.#ready.get(DEFAULT)?.packages.length ?? 0) > 0 ? DEFAULT : STDLIB;
   }
 
+  /** What each definition came to when it was built last, without building or asking any source. */
+  async inspect(): Promise<readonly BuiltBefore[]> {
+    const { definitions, images } = this.#options;
+    return await Promise.all(
+      definitions.map(async (definition): Promise<BuiltBefore> => {
+        const { name, packages, imports } = definition;
+        const known = await this.#memory.recall(name, this.#inputs(definition));
+        if (known === null) return { name, known, image: null };
+        const asked = readRequirements(packages).requested.map(({ key }) => key);
+        const unbuilt = unbuiltEnvironment(known.set, imports, asked);
+        return { name, known, image: await images.find(name, known.set.archive.sha256, unbuilt) };
+      }),
+    );
+  }
+
   /** Those that were defined and could be built. */
   list(): Environment[] {
     return [...this.#ready.values()].filter(({ name }) => !name.includes(DERIVED_SEPARATOR));
@@ -171,13 +147,12 @@ export class Environments {
   /** @throws {ClientError} 400 if there is none of this name. */
   get(name: string): Environment {
     const environment = this.#ready.get(name);
-    if (environment) return environment;
+    if (environment) {
+      this.#options.keeper.use(...environment.files);
+      return environment;
+    }
     const names = this.list().map((other) => other.name);
     throw badRequest("unknown_environment", `Unknown environment "${name}". Available: ${names.join(", ")}.`);
-  }
-
-  has(name: string): boolean {
-    return this.#ready.has(name);
   }
 
   base(name: string): BaseEnvironment {
@@ -190,9 +165,40 @@ export class Environments {
    * @param set what was installed on top of `base`; has shared libraries.
    */
   async derive(base: string, set: PackageSet): Promise<string> {
-    const name = `${base}${DERIVED_SEPARATOR}${set.archive.sha256.slice(0, 16)}`;
-    await this.#once(name, () => this.#buildDerived(name, this.get(base), set));
+    const below = this.get(base);
+    const hash = keyOf([below.packages.map(({ sha256 }) => sha256), set.archive.sha256]);
+    const name = `${base}${DERIVED_SEPARATOR}${hash.slice(0, 16)}`;
+    await this.#once(name, () => this.#buildDerived(name, below, set));
     return name;
+  }
+
+  /**
+   * Makes ready what `derive` made once, also before this server was started: a session goes on in it, whatever its owner has
+   * installed since.
+   *
+   * @returns false if it is not there any more.
+   */
+  async recall(name: string): Promise<boolean> {
+    if (this.#ready.has(name)) return true;
+    if (!DERIVED_NAME.test(name)) return false;
+    const known = await this.#memory.recall(name, this.#options.python);
+    if (known === null) return false;
+    await this.#once(name, () => this.#buildImage(name, known.set, undefined, []));
+    return true;
+  }
+
+  /** Builds again, when it is asked for, what has lost one of these files. */
+  forget(paths: ReadonlySet<string>): void {
+    for (const [name, { files }] of this.#ready) {
+      if (!files.some((file) => paths.has(file))) continue;
+      this.#ready.delete(name);
+      this.#underWay.delete(name);
+    }
+  }
+
+  /** SHA-256 of every wheel that is in one of them. */
+  wheels(): string[] {
+    return [...this.#ready.values()].flatMap(({ packages }) => packages.map(({ sha256 }) => sha256));
   }
 
   #once(name: string, build: () => Promise<Environment>): Promise<Environment> {
@@ -200,6 +206,9 @@ export class Environments {
     if (known) return known;
     const building = build().then((environment) => {
       this.#ready.set(name, environment);
+      const { keeper } = this.#options;
+      if (name.includes(DERIVED_SEPARATOR)) keeper.use(...environment.files);
+      else keeper.hold(...environment.files);
       return environment;
     });
     this.#underWay.set(name, building);
@@ -209,7 +218,17 @@ export class Environments {
 
   async #stdlib(): Promise<Environment> {
     const image = await this.#options.images.base();
-    return { name: STDLIB, packages: [], warnings: [], image, baseImagePath: image.path, guest: null, archiveBytes: 0 };
+    const { path: baseImagePath } = image;
+    return {
+      name: STDLIB,
+      packages: [],
+      warnings: [],
+      image,
+      baseImagePath,
+      guest: null,
+      archiveBytes: 0,
+      files: [baseImagePath],
+    };
   }
 
   async #build(definition: EnvironmentDefinition): Promise<Environment> {
@@ -218,8 +237,9 @@ export class Environments {
     const [first] = unreadable.values();
     if (this.#options.strict && first) throw first;
     const asked = requested.map(({ key }) => key);
-    const remembered = await this.#remembered(definition);
-    if (remembered !== null) return await this.#buildImage(name, remembered, imports, [], asked);
+    const known = await this.#memory.recall(name, this.#inputs(definition));
+    if (known !== null && Object.keys(known.missing).length === 0)
+      return await this.#buildImage(name, known.set, imports, [], asked);
     const { sources, python, strict, sets, onProgress } = this.#options;
     onProgress(`Preparing the environment "${name}": ${packages.join(", ")}`);
     const { resolved, failures } = strict
@@ -228,39 +248,23 @@ export class Environments {
           failures: new Map<string, PackageError>(),
         }
       : await this.#available(requested);
-    const warnings = Array.from(
-      [...unreadable, ...failures],
-      ([requirement, error]) => `The environment "${name}" goes without ${requirement}: ${error.message}`,
+    const missing = Object.fromEntries(
+      Array.from([...unreadable, ...failures], ([requirement, { message }]) => [requirement, message]),
     );
-    if (resolved.length === 0) return { ...(await this.#stdlib()), name, warnings };
+    // A source that cannot be asked today takes nothing away that it gave before.
+    if (known !== null && Object.keys(known.missing).length < Object.keys(missing).length)
+      return await this.#buildImage(name, known.set, imports, goesWithout(name, known.missing), asked);
+    if (resolved.length === 0) return { ...(await this.#stdlib()), name, warnings: goesWithout(name, missing) };
     const set = await sets.build(resolved, this.#progress());
-    const environment = await this.#buildImage(name, set, imports, warnings, asked);
-    // Only what is complete: the rest may be had at the next start.
-    if (failures.size + unreadable.size === 0) await this.#remember(definition, set);
+    const environment = await this.#buildImage(name, set, imports, goesWithout(name, missing), asked);
+    await this.#memory.remember(name, this.#inputs(definition), { set, missing });
     return environment;
   }
 
-  #memory({ name, packages, imports }: EnvironmentDefinition): { file: string; key: string } {
-    const { cacheDir, python, sourcesFingerprint } = this.#options;
-    const key = createHash("sha256").update(JSON.stringify([packages, imports, python, sourcesFingerprint]));
-    return { file: path.join(cacheDir, `environment-${name}.json`), key: key.digest("hex") };
-  }
-
-  /** @returns null if the definition or the sources have changed, or the archive is not whole. */
-  async #remembered(definition: EnvironmentDefinition): Promise<PackageSet | null> {
-    const { file, key } = this.#memory(definition);
-    try {
-      const memory = JSON.parse(await readFile(file, "utf8")) as { key: string; set: PackageSet };
-      if (memory.key !== key) return null;
-      return (await hashFile(memory.set.archive.path)) === memory.set.archive.sha256 ? memory.set : null;
-    } catch {
-      return null;
-    }
-  }
-
-  async #remember(definition: EnvironmentDefinition, set: PackageSet): Promise<void> {
-    const { file, key } = this.#memory(definition);
-    await writeAtomically(file, JSON.stringify({ key, set }));
+  /** All that what a definition comes to depends on. */
+  #inputs({ packages, imports }: EnvironmentDefinition): unknown {
+    const { python, sourcesFingerprint } = this.#options;
+    return [packages, imports, python, sourcesFingerprint];
   }
 
   /** What can be resolved, and also downloaded, of what was asked for; the rest is told of. */
@@ -292,7 +296,10 @@ export class Environments {
       parseRequirement(`${name}==${version}`),
     );
     const { packages } = await resolve(pinned, { sources, python });
-    return await this.#buildImage(name, await sets.build(packages, this.#progress()), undefined, []);
+    const combined = await sets.build(packages, this.#progress());
+    const environment = await this.#buildImage(name, combined, undefined, []);
+    await this.#memory.remember(name, python, { set: combined, missing: {} });
+    return environment;
   }
 
   async #buildImage(
@@ -303,26 +310,37 @@ export class Environments {
     asked?: readonly string[],
   ): Promise<Environment> {
     const { images } = this.#options;
-    const wanted = imports ?? importsOf(set, asked);
-    const aliases: Record<string, string> = {};
-    for (const module of wanted) for (const alias of ALIASES[module] ?? []) aliases[alias] = module;
-    const unbuilt = { archivePath: set.archive.path, libraries: set.sharedLibraries, imports: wanted, aliases };
+    const unbuilt = unbuiltEnvironment(set, imports, asked);
     const image = await images.environment(name, set.archive.sha256, unbuilt);
+    if (image.heapBytes > images.memoryBytes) {
+      const neededMb = Math.ceil(image.heapBytes / 2 ** 20);
+      throw new PackageError(
+        "package_too_large",
+        `Its packages take ${neededMb} MiB of memory before any code runs, and sandboxes have ${images.memoryBytes / 2 ** 20} (SANDBOX_MEMORY_MB).`,
+      );
+    }
     for (const [module, reason] of Object.entries(image.failedImports)) {
       warnings.push(`In the environment "${name}" ${module} cannot be imported: ${reason}`);
     }
     for (const [part, reason] of Object.entries(image.unfit)) {
       warnings.push(`The image of the environment "${name}" goes without ${part}: ${reason}`);
     }
+    for (const [library, calls] of Object.entries(image.refusedCalls)) {
+      warnings.push(
+        `In the environment "${name}" ${library} may call ${calls.join(", ")}, which ends the sandbox: code that comes to it fails.`,
+      );
+    }
     const libraries = unbuilt.libraries.filter((library) => !(library in image.unfit));
+    const { path: baseImagePath } = await images.base();
     return {
       name,
       packages: set.packages,
       warnings,
       image,
-      baseImagePath: (await images.base()).path,
+      baseImagePath,
       guest: { ...unbuilt, libraries, imagePath: image.path },
       archiveBytes: set.archive.bytes,
+      files: [image.path, set.archive.path, baseImagePath, this.#memory.fileOf(name)],
     };
   }
 
@@ -343,6 +361,27 @@ export class Environments {
       this.#options.onProgress(`Downloading ${filename}: ${((receivedBytes ?? 0) / 2 ** 20).toFixed(1)}${size} MiB`);
     };
   }
+}
+
+function unbuiltEnvironment(
+  set: PackageSet,
+  imports: readonly string[] | undefined,
+  asked?: readonly string[],
+): UnbuiltEnvironment {
+  const wanted = imports ?? importsOf(set, asked);
+  const aliases: Record<string, string> = {};
+  for (const module of wanted) for (const alias of ALIASES[module] ?? []) aliases[alias] = module;
+  return { archivePath: set.archive.path, libraries: set.sharedLibraries, imports: wanted, aliases };
+}
+
+function goesWithout(name: string, missing: Readonly<Record<string, string>>): string[] {
+  return Object.entries(missing).map(
+    ([requirement, why]) => `The environment "${name}" goes without ${requirement}: ${why}`,
+  );
+}
+
+function keyOf(inputs: unknown): string {
+  return createHash("sha256").update(JSON.stringify(inputs)).digest("hex");
 }
 
 function readRequirements(texts: readonly string[]): {

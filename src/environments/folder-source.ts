@@ -3,7 +3,13 @@ import path from "node:path";
 import type { CoreMetadata } from "./core-metadata.ts";
 import { PackageError } from "./package-error.ts";
 import { type Candidate, type ListedFile, type Offers, type PackageSource, selectFiles } from "./package-source.ts";
-import { checkSamePlatform, type LockedPackage, type PyodideLock, parsePyodideLock } from "./pyodide-lock.ts";
+import {
+  checkSamePlatform,
+  type LockedPackage,
+  type PyodideLock,
+  parsePyodideLock,
+  requirementsOfOtherBuild,
+} from "./pyodide-lock.ts";
 import { readWheelMetadata } from "./wheel.ts";
 import { hashFile } from "./wheel-store.ts";
 
@@ -33,14 +39,13 @@ export class FolderSource implements PackageSource {
     const filenames = await this.#list();
     const ownLock = filenames.includes(LOCK_FILE) ? await this.#readLock() : null;
     const lock = ownLock ?? this.#pyodide;
-    const locked = lock.packages.get(key);
+    const locked = lock.packages.get(key) ?? null;
     const files = filenames.map(
       (filename): ListedFile => ({
         filename,
         requiresPython: "",
         yanked: false,
-        toCandidate: (name) =>
-          this.#candidate(name, filename, locked?.filename === filename ? locked : null, ownLock !== null),
+        toCandidate: (name) => this.#candidate(name, filename, locked, ownLock !== null),
       }),
     );
     const wheels = files.filter(({ filename }) => filename.endsWith(".whl"));
@@ -54,23 +59,28 @@ export class FolderSource implements PackageSource {
     { key, version }: { key: string; version: string },
     filename: string,
     locked: LockedPackage | null,
-    isBinding: boolean,
+    isOwnLock: boolean,
   ): Candidate {
     const file = path.join(this.#folder, filename);
+    const isListed = locked?.filename === filename;
+    const isBinding = isListed && isOwnLock;
     return {
-      name: locked?.name ?? filename.split("-")[0] ?? key,
+      name: isListed ? locked.name : (filename.split("-")[0] ?? key),
       key,
       version,
       filename,
       format: "wheel",
       location: { path: file },
-      sha256: locked !== null && isBinding ? locked.sha256 : null,
+      sha256: isBinding ? locked.sha256 : null,
       source: this.description,
       // Pyodide strips some packages' dependencies when it builds them; that holds for its own build only.
-      requirements: async () =>
-        locked !== null && (isBinding || (await this.#hash(file)) === locked.sha256)
-          ? { requires: locked.requires, requiresPython: "" }
-          : await remembered(this.#metadata, file, async () => await readWheelMetadata(file, filename)),
+      requirements: async () => {
+        if (isBinding || (isListed && (await this.#hash(file)) === locked.sha256)) {
+          return { requires: locked.requires, requiresPython: "" };
+        }
+        const stated = await remembered(this.#metadata, file, async () => await readWheelMetadata(file, filename));
+        return locked === null ? stated : { ...stated, requires: requirementsOfOtherBuild(locked, stated.requires) };
+      },
     };
   }
 

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import os from "node:os";
 import path from "node:path";
 import { pipeline } from "node:stream/promises";
 import { SandboxDiedError, StartupError } from "../errors.ts";
@@ -19,6 +20,8 @@ export const PRELOADED_MODULES: readonly string[] = (
   "urllib.parse uuid warnings weakref xml.etree.ElementTree zipfile zlib zoneinfo"
 ).split(" ");
 
+const BUILD_MEMORY_MB = 1024;
+const BUILD_TIMEOUT_MS = 300_000;
 /** Each leaves out what the one before found to be unfit. */
 const MAX_ATTEMPTS = 5;
 
@@ -34,6 +37,10 @@ export interface Image {
   readonly failedImports: Readonly<Record<string, string>>;
   /** Modules and libraries that it goes without, since no image can hold them: name → why. */
   readonly unfit: Readonly<Record<string, string>>;
+  /** Functions that shared libraries import and that end the sandbox when they are called: path → names. */
+  readonly refusedCalls: Readonly<Record<string, readonly string[]>>;
+  /** WebAssembly memory of a sandbox that boots it, bytes; 0 for the standard library's, which is the least there is. */
+  readonly heapBytes: number;
 }
 
 interface Manifest extends Omit<Image, "path"> {
@@ -75,9 +82,35 @@ export class ImageCache {
   /** @param name for the file's name and for people. @throws as `base`. */
   async environment(name: string, archiveSha256: string, environment: UnbuiltEnvironment): Promise<Image> {
     const base = await this.base();
-    const { libraries, imports, aliases } = environment;
-    const key = await this.#key("environment", [base.sha256, archiveSha256, libraries, imports, aliases]);
+    const key = await this.#environmentKey(base, archiveSha256, environment);
     return await this.#once(name, key, `the environment "${name}"`, base.path, { ...environment, imagePath: null });
+  }
+
+  /** As `environment`, but null if there is none yet. */
+  async find(name: string, archiveSha256: string, environment: UnbuiltEnvironment): Promise<Image | null> {
+    const key = await this.#environmentKey(await this.base(), archiveSha256, environment);
+    return await readCached(this.#imagePath(name, key), key);
+  }
+
+  async #environmentKey(base: Image, archiveSha256: string, environment: UnbuiltEnvironment): Promise<string> {
+    const { libraries, imports, aliases } = environment;
+    return await this.#key("environment", [base.sha256, archiveSha256, libraries, imports, aliases]);
+  }
+
+  #imagePath(name: string, key: string): string {
+    return path.join(this.#options.cacheDir, `${name}-${key}.image`);
+  }
+
+  /** Looks at the disk again for images whose files have gone. */
+  async forget(paths: ReadonlySet<string>): Promise<void> {
+    for (const [key, image] of this.#underWay) {
+      if (paths.has((await image.catch(() => null))?.path ?? "")) this.#underWay.delete(key);
+    }
+  }
+
+  /** Most memory that a sandbox has, bytes. */
+  get memoryBytes(): number {
+    return this.#options.host.memoryMb * 2 ** 20;
   }
 
   /** Names the program that makes images, and that runs them. */
@@ -115,22 +148,23 @@ export class ImageCache {
     baseImagePath: string | null,
     environment: GuestEnvironment | null,
   ): Promise<Image> {
-    const { cacheDir, host, onProgress } = this.#options;
-    const imagePath = path.join(cacheDir, `${name}-${key}.image`);
+    const { host, onProgress } = this.#options;
+    const imagePath = this.#imagePath(name, key);
     const cached = await readCached(imagePath, key);
     if (cached !== null) return cached;
     onProgress(`Building the memory image of ${label} (once, a few seconds) …`);
     const startedAt = performance.now();
-    const { image, failedImports, unfit } = await buildWithoutUnfit(baseImagePath, environment, host);
+    const { image, ...facts } = await buildWithoutUnfit(baseImagePath, environment, host);
+    const { header } = decodeImage(image);
     const manifest: Manifest = {
       key,
       sha256: createHash("sha256").update(image).digest("hex"),
       bytes: image.length,
-      pythonVersion: decodeImage(image).header.pythonVersion,
+      pythonVersion: header.pythonVersion,
+      heapBytes: header.heapBytes,
       builtAt: new Date().toISOString(),
       buildMs: Math.round(performance.now() - startedAt),
-      failedImports,
-      unfit,
+      ...facts,
     };
     await this.#store(imagePath, image, manifest);
     const { key: _, ...rest } = manifest;
@@ -183,7 +217,9 @@ async function buildWithoutUnfit(
         hashCheckpoint: false,
       },
       ...host,
-      startTimeoutMs: Math.max(host.startTimeoutMs, 300_000),
+      // Not less because sandboxes have less: modules that found no memory would be missing from the image for good.
+      memoryMb: Math.max(host.memoryMb, BUILD_MEMORY_MB),
+      startTimeoutMs: Math.max(host.startTimeoutMs, BUILD_TIMEOUT_MS),
     });
     if (Object.keys(built.unfit).length === 0) return { ...built, unfit };
     if (attempt === MAX_ATTEMPTS) throw new SandboxDiedError(`No image can be made: ${JSON.stringify(built.unfit)}`);
@@ -226,9 +262,12 @@ function manifestPath(imagePath: string): string {
   return `${imagePath}.json`;
 }
 
+/** Of this process: servers in containers, which may share a cache, often have the same number. */
+const TEMPORARY_SUFFIX = `.${os.hostname()}.${process.pid}.tmp`;
+
 /** A reader sees the old file or the new one, never a part. */
 async function writeAtomically(file: string, content: string | Uint8Array): Promise<void> {
-  const temporary = `${file}.${process.pid}.tmp`;
+  const temporary = `${file}${TEMPORARY_SUFFIX}`;
   try {
     await writeFile(temporary, content, { flush: true });
     await rename(temporary, file);
@@ -238,11 +277,11 @@ async function writeAtomically(file: string, content: string | Uint8Array): Prom
   }
 }
 
-/** What builds that were cut off have left. */
+/** What builds on this host that were cut off have left; of other hosts nobody knows here whether they go on. */
 async function removeLeftovers(cacheDir: string): Promise<void> {
   for (const name of await readdir(cacheDir)) {
-    const pid = /\.(\d+)\.tmp$/.exec(name)?.[1];
-    if (pid !== undefined && !isAlive(Number(pid))) await rm(path.join(cacheDir, name), { force: true });
+    const [host, pid] = /\.image(?:\.json)?\.(.+)\.(\d+)\.tmp$/.exec(name)?.slice(1) ?? [];
+    if (host === os.hostname() && !isAlive(Number(pid))) await rm(path.join(cacheDir, name), { force: true });
   }
 }
 

@@ -6,7 +6,10 @@ import type { Offers, PackageSource } from "./package-source.ts";
 import { createPackageSources } from "./package-sources.ts";
 import { loadPyodideLock } from "./pyodide-lock.ts";
 import { Remote } from "./remote.ts";
+import { parseRequirement } from "./requirements.ts";
+import { resolve } from "./resolver.ts";
 import { PackageServer, serveBytes } from "./testing/package-server.ts";
+import { COMPILED_TAG } from "./testing/shared-libraries.ts";
 import { temporaryFolder } from "./testing/temporary-folder.ts";
 import { type MadeWheel, makeWheel } from "./testing/wheels.ts";
 import { WheelStore } from "./wheel-store.ts";
@@ -125,6 +128,36 @@ describe("a folder of wheels", () => {
     expect((await candidate?.requirements())?.requires.map(({ text }) => text)).toEqual(["wanted"]);
     expect(found(await (folder as PackageSource).find("loose"))).toEqual([loose.filename]);
   });
+});
+
+test("a folder that holds what Pyodide's lock file names has all that another build of it needs", async () => {
+  const wheels = await Promise.all([
+    // As the real one states it, to whom time zones are no option.
+    makeWheel({
+      name: "pandas",
+      version: "2.3.3",
+      tag: COMPILED_TAG,
+      requires: ["numpy>=1.26", "python-dateutil>=2.8.2", "pytz>=2020.1", "tzdata>=2022.7", 'xlrd; extra == "excel"'],
+      extras: ["excel"],
+    }),
+    ...["numpy", "python-dateutil", "pytz", "six"].map(async (name) => await makeWheel({ name, version: "2026.1" })),
+  ]);
+  const PACKAGE_DIR = await folderOf(...wheels);
+  const place = await sources({ PACKAGE_DIR, PYODIDE_INDEX_URL: await folderOf() });
+  const names = async (text: string) => {
+    const { packages } = await resolve([parseRequirement(text)], { sources: place, python: lock.python });
+    return packages.map(({ candidate, dependsOn }) => [candidate.key, dependsOn]);
+  };
+  expect(await names("pandas")).toEqual([
+    ["numpy", []],
+    ["pandas", ["numpy", "python-dateutil", "pytz"]],
+    ["python-dateutil", []],
+    ["pytz", []],
+  ]);
+  await expect(names("pandas[excel]")).rejects.toThrow(/xlrd/);
+  const zones = await makeWheel({ name: "tzdata", version: "2025.3" });
+  await writeFile(path.join(PACKAGE_DIR, zones.filename), zones.bytes);
+  expect((await names("pandas")).map(([key]) => key)).toContain("tzdata");
 });
 
 describe("Pyodide's packages", () => {

@@ -1,16 +1,10 @@
 import { createHash } from "node:crypto";
-import { readFile, rm, stat } from "node:fs/promises";
+import { readdir, readFile, rm, stat } from "node:fs/promises";
 import path from "node:path";
 import { z } from "zod";
 import { KeyedQueue } from "./keyed-queue.ts";
 import { PackageError, storageError } from "./package-error.ts";
-import {
-  type PackageInfo,
-  type PackageSet,
-  type PackageSetBuilder,
-  type PackageSetProgress,
-  writeAtomically,
-} from "./package-set.ts";
+import { type PackageInfo, type PackageSet, type PackageSetBuilder, writeAtomically } from "./package-set.ts";
 import type { Candidate, PackageSource } from "./package-source.ts";
 import type { PythonPlatform } from "./python-platform.ts";
 import { normaliseName, parseRequirement } from "./requirements.ts";
@@ -89,13 +83,14 @@ export class PackageStore {
    * another version replaces it.
    *
    * @param requirement as PEP 508 writes it: `humanize`, `attrs==25.1.0`, `requests[socks]>=2`.
+   * @param accept called with all that the principal would have; if it throws, nothing changes.
    * @throws {PackageError} which package cannot be had, and why.
    */
   async install(
     principal: string,
     requirement: string,
     base: BaseEnvironment,
-    onProgress?: (progress: PackageSetProgress) => void,
+    accept: (set: PackageSet) => Promise<unknown> = async () => {},
   ): Promise<Installed> {
     const wanted = parseRequirement(requirement);
     return await this.#queue.run(idOf(principal, base.name), async () => {
@@ -113,7 +108,8 @@ export class PackageStore {
       const maxPackages = this.#options.maxPackages ?? 200;
       if (packages.length > maxPackages)
         throw new PackageError("package_too_large", `More than ${maxPackages} packages would be installed.`);
-      const set = await this.#options.sets.build(packages, onProgress);
+      const set = await this.#options.sets.build(packages);
+      await accept(set);
       await this.#write({ ...state, requested, packages: statesOf(packages, set) });
       const before = new Set(state.packages.map(({ filename, sha256 }) => `${filename} ${sha256}`));
       const added = set.packages.filter(({ filename, sha256 }) => !before.has(`${filename} ${sha256}`));
@@ -186,6 +182,22 @@ export class PackageStore {
   async clear(principal: string, base: BaseEnvironment): Promise<void> {
     const id = idOf(principal, base.name);
     await this.#queue.run(id, async () => await rm(this.#file(id), { force: true }));
+  }
+
+  /** SHA-256 of every file that somebody has installed: enough to build what they have again, if nothing else is left. */
+  async wheels(): Promise<ReadonlySet<string>> {
+    const wheels = new Set<string>();
+    for (const name of await readdir(this.#options.folder).catch(() => [])) {
+      if (!name.endsWith(".json")) continue;
+      const text = await readFile(path.join(this.#options.folder, name), "utf8").catch(() => null);
+      for (const { sha256 } of text === null ? [] : StateSchema.parse(JSON.parse(text)).packages) wheels.add(sha256);
+    }
+    return wheels;
+  }
+
+  /** Looks at the disk again for what was ready; for when archives have gone. */
+  forget(): void {
+    this.#ready.clear();
   }
 
   async #resolved(item: PackageState): Promise<ResolvedPackage> {

@@ -49,6 +49,12 @@ export interface PyodideLock {
 }
 
 /**
+ * What Pyodide's recipes leave out, although the package needs it for a part of what it does. pandas takes its time zones from
+ * there, since this platform has none of its own.
+ */
+const LEFT_OUT: Readonly<Record<string, readonly string[]>> = { pandas: ["tzdata"] };
+
+/**
  * @param label what messages call it.
  * @throws {PackageError} `package_source_unavailable` if it is no lock file.
  */
@@ -70,7 +76,8 @@ export function parsePyodideLock(text: string, label: string): PyodideLock {
     if (!isSharedLibrary && !entry.file_name.endsWith(".whl")) return [];
     const key = normaliseName(entry.name);
     const { name, version, file_name: filename, sha256 } = entry;
-    const requires = entry.depends.map(parseRequirement);
+    const leftOut = (LEFT_OUT[key] ?? []).map((text) => ({ ...parseRequirement(text), optional: true as const }));
+    const requires = [...entry.depends.map(parseRequirement), ...leftOut];
     return [[key, { name, key, version, filename, sha256, requires, isSharedLibrary }]];
   });
   return {
@@ -83,6 +90,20 @@ export function parsePyodideLock(text: string, label: string): PyodideLock {
 export async function loadPyodideLock(): Promise<PyodideLock> {
   const file = fileURLToPath(import.meta.resolve("pyodide/pyodide-lock.json"));
   return parsePyodideLock(await readFile(file, "utf8"), "Pyodide");
+}
+
+/**
+ * What a file states that it needs, when it is another build or version of a package that Pyodide's lock file lists: what that
+ * does without, this one can do without. A folder often holds just the files that the lock file names.
+ */
+export function requirementsOfOtherBuild(
+  locked: LockedPackage,
+  stated: readonly Requirement[],
+): readonly Requirement[] {
+  const needed = new Set(locked.requires.filter(({ optional }) => !optional).map(({ key }) => key));
+  // Of extras the lock file says nothing.
+  const isNeeded = ({ key, text }: Requirement) => needed.has(key) || /\bextra\b/.test(text);
+  return stated.map((requirement) => (isNeeded(requirement) ? requirement : { ...requirement, optional: true }));
 }
 
 /** How a file stands to the lock file of the installed Pyodide, which lists what its authors tested together. */

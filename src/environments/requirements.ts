@@ -16,6 +16,8 @@ export interface Requirement {
   readonly marker: Marker | null;
   /** The whole text, trimmed. */
   readonly text: string;
+  /** Taken where it can be had, and gone without where not. */
+  readonly optional?: true;
 }
 
 export type Marker =

@@ -134,6 +134,33 @@ describe("choosing", () => {
   });
 });
 
+describe("what is optional", () => {
+  const optional = (text: string) => ({ ...parseRequirement(text), optional: true as const });
+  const resolved = async (catalogue: Catalogue, options: Partial<ResolveOptions> = {}) => {
+    const wanted = [parseRequirement("app"), optional("zones>=2")];
+    const { packages } = await resolve(wanted, { sources: [source(catalogue)], python, ...options });
+    return packages.map(({ candidate }) => `${candidate.name} ${candidate.version}`);
+  };
+
+  test("comes along where it can be had", async () => {
+    expect(await resolved({ "app 1": [], "zones 2": ["more"], "more 1": [] })).toEqual(["app 1", "more 1", "zones 2"]);
+  });
+
+  test.each<[string, Catalogue, string[]]>([
+    ["is nowhere", { "app 1": [] }, ["app 1"]],
+    ["is there in no fitting version", { "app 1": [], "zones 1": [] }, ["app 1"]],
+    ["needs what is nowhere", { "app 1": [], "zones 2": ["nothing"] }, ["app 1"]],
+    ["is needed in another version", { "app 1": ["zones<2"], "zones 2": [], "zones 1": [] }, ["app 1", "zones 1"]],
+  ])("is gone without where it %s", async (_what, catalogue, expected) => {
+    expect(await resolved(catalogue)).toEqual(expected);
+  });
+
+  test("does not replace what the environment has", async () => {
+    const fixed = [{ name: "zones", version: "1" }];
+    expect(await resolved({ "app 1": [], "zones 2": [] }, { fixed })).toEqual(["app 1"]);
+  });
+});
+
 describe("what cannot be had is said", () => {
   test("no such package, and who needs it", async () => {
     const catalogue = { "a 1": ["b"], "b 2": ["missing-thing>=1"] };

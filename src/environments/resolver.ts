@@ -127,7 +127,9 @@ class Resolver {
       .map((requirement): Demand => ({ requirement, by: null }));
     const outcome = await this.#solve(demands, new Map());
     if ("failure" in outcome) throw outcome.failure;
-    const packages = [...outcome.decisions.values()].map(({ candidate, requires, extras }): ResolvedPackage => {
+    const isThere = ({ key, optional }: Requirement) => !optional || outcome.decisions.has(key) || this.#fixed.has(key);
+    const packages = [...outcome.decisions.values()].map(({ candidate, requires: stated, extras }): ResolvedPackage => {
+      const requires = stated.filter(isThere);
       const dependsOn = requires.filter((item) => applies(item, this.#environment, extras)).map(({ key }) => key);
       return { candidate, requires, dependsOn: [...new Set(dependsOn)].toSorted() };
     });
@@ -141,7 +143,7 @@ class Resolver {
     const { key, specifier } = demand.requirement;
     const fixed = this.#fixed.get(key);
     if (fixed !== undefined) {
-      if (satisfies(fixed.version, specifier)) return await this.#solve(rest, decisions);
+      if (demand.requirement.optional || satisfies(fixed.version, specifier)) return await this.#solve(rest, decisions);
       const why = `this environment has ${fixed.name} ${fixed.version}, which cannot be replaced`;
       return { failure: failure("package_conflict", demand, why), blame: namesOf([demand]) };
     }
@@ -156,6 +158,7 @@ class Resolver {
     const { key, specifier, extras } = demand.requirement;
     const { candidate } = decision;
     if (!satisfies(candidate.version, specifier)) {
+      if (demand.requirement.optional) return await this.#solve(rest, decisions);
       const other = decision.demand.by;
       const who = other === null ? "was asked for" : `is needed by ${other.candidate.name}`;
       const why = `"${plain(decision.demand.requirement)}" ${who}`;
@@ -207,6 +210,8 @@ class Resolver {
       first ??= outcome.failure;
       for (const name of outcome.blame) if (name !== key) blame.add(name);
     }
+    const needed = demands.filter(({ requirement }) => !requirement.optional);
+    if (needed.length < demands.length) return await this.#solve([...needed, ...rest], decisions);
     return { failure: first ?? (await this.#missing(demand, demands)), blame };
   }
 

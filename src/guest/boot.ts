@@ -114,7 +114,8 @@ async function build(options: Boot, create: CreateModule, mailbox: Mailbox): Pro
   const { environment, preload } = options.options;
   const readArchive = environment && openArchive(environment.archivePath);
   stopTimeAndChance();
-  const program = await loadPyodide(options, create, sealImports().wrap);
+  const imports = sealImports();
+  const program = await loadPyodide(options, create, imports.wrap);
   const { pyodide, module, exports } = program;
   layOut(program, options, mailbox);
   const pythonVersion = prepareBase(pyodide, preload);
@@ -123,7 +124,7 @@ async function build(options: Boot, create: CreateModule, mailbox: Mailbox): Pro
   const facts = { ...tablesOf(program), pythonVersion };
   const base = encodeImage(new Uint8Array(exports.memory.buffer), facts);
   if (options.base === null) {
-    post({ type: "image", failedImports: {}, unfit: {}, image: base });
+    post({ type: "image", failedImports: {}, unfit: {}, refusedCalls: {}, image: base });
     return;
   }
   // What is built now goes on top of that one, byte for byte.
@@ -132,10 +133,11 @@ async function build(options: Boot, create: CreateModule, mailbox: Mailbox): Pro
   new ArchiveFiles(module.FS, readArchive, ARCHIVE_MTIME_MS).mount(ENVIRONMENT_PATH);
   const unloadable = loadLibraries(exports, environment.libraries);
   if (Object.keys(unloadable).length > 0) {
-    post({ type: "image", failedImports: {}, unfit: unloadable, image: new Uint8Array(0) });
+    post({ type: "image", failedImports: {}, unfit: unloadable, refusedCalls: {}, image: new Uint8Array(0) });
     return;
   }
-  buildImage(program, pyodide, environment, pythonVersion);
+  const refusedCalls = refusedCallsOf(readArchive, environment.libraries, imports.refuses);
+  buildImage(program, pyodide, environment, { pythonVersion, refusedCalls });
 }
 
 /** Devices, our own Python modules, and the folders that everything else is mounted on. */
@@ -288,6 +290,10 @@ function limitRecursion(exports: Exports): void {
  */
 function loadLibraries(exports: Exports, libraries: readonly string[]): Record<string, string> {
   const unloadable: Record<string, string> = {};
+  // Pyodide sets it to folders of its own. Without it a library that is a package finds none that it links to.
+  withCString(exports, "LD_LIBRARY_PATH", (name) =>
+    withCString(exports, `${ENVIRONMENT_PATH}/dynlib`, (path) => exports.setenv(name, path, 1)),
+  );
   for (const library of libraries) {
     const isLinkedTo = library.startsWith("dynlib/");
     const flags = RTLD_NOW | (isLinkedTo ? RTLD_GLOBAL : 0);
@@ -309,6 +315,23 @@ function lastLinkError(exports: Exports): string {
   return pointer === 0 ? "no reason given" : new TextDecoder().decode(heap.slice(pointer, heap.indexOf(0, pointer)));
 }
 
+/** What each library may call that ends the sandbox once it is sealed: better known now than from somebody's lost execution. */
+function refusedCallsOf(
+  archive: Archive,
+  libraries: readonly string[],
+  refuses: (name: string) => boolean,
+): Record<string, readonly string[]> {
+  const wanted = new Set(libraries);
+  const refused: Record<string, readonly string[]> = {};
+  for (const entry of archive.entries) {
+    if (!wanted.has(entry.path)) continue;
+    const imported = WebAssembly.Module.imports(new WebAssembly.Module(archive.read(entry) as Uint8Array<ArrayBuffer>));
+    const calls = imported.filter(({ module, name }) => /^(env|GOT\.func)$/.test(module) && refuses(name));
+    if (calls.length > 0) refused[entry.path] = [...new Set(calls.map(({ name }) => name))].toSorted();
+  }
+  return refused;
+}
+
 /** Which slots of the function table there are, and which of them are free. */
 function slotsOf({ wasmTable, freeTableIndexes }: Module): string {
   return [wasmTable.length, ...freeTableIndexes].join();
@@ -318,9 +341,14 @@ function slotsOf({ wasmTable, freeTableIndexes }: Module): string {
  * Imports the environment's modules and posts the image. A module whose import changes the JavaScript side cannot be in an
  * image, since no other process would have that change: it is named, and nothing is built.
  */
-function buildImage(program: Program, pyodide: Pyodide, environment: GuestEnvironment, pythonVersion: string): void {
+function buildImage(
+  program: Program,
+  pyodide: Pyodide,
+  environment: GuestEnvironment,
+  facts: { readonly pythonVersion: string; readonly refusedCalls: Readonly<Record<string, readonly string[]>> },
+): void {
   const { module, exports } = program;
-  const facts = { ...tablesOf(program), pythonVersion };
+  const header = { ...tablesOf(program), pythonVersion: facts.pythonVersion };
   const unfit: Record<string, string> = {};
   const failedImports: Record<string, string> = {};
   const step = (name: string, code: string) => {
@@ -339,8 +367,9 @@ sandbox_runner.environment.finish(${JSON.stringify(JSON.stringify(environment.al
 `);
   const isFit = Object.keys(unfit).length === 0;
   fillHoles(exports);
-  const image = isFit ? encodeImage(new Uint8Array(exports.memory.buffer), facts) : new Uint8Array(0);
-  post({ type: "image", failedImports, unfit, image });
+  const image = isFit ? encodeImage(new Uint8Array(exports.memory.buffer), header) : new Uint8Array(0);
+  const { refusedCalls } = facts;
+  post({ type: "image", failedImports, unfit, refusedCalls, image });
 }
 
 /** What an image says of the JavaScript side besides its memory. */

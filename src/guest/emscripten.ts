@@ -169,6 +169,7 @@ export interface Exports {
   dlopen(path: number, flags: number): number;
   dlsym(handle: number, name: number): number;
   dlerror(): number;
+  setenv(name: number, value: number, overwrite: number): number;
   __dl_seterr(message: number, unused: number): void;
 }
 

@@ -43,6 +43,9 @@ async function serve(options: Boot): Promise<void> {
   }
 }
 
+/** A heap may grow to so many times what it is at the checkpoint before its sandbox is discarded, whatever the limit. */
+const LEAST_ROOM = 1.5;
+
 /** An interpreter at its checkpoint, or holding one session. */
 class Interpreter {
   readonly #booted: BootedInterpreter;
@@ -60,7 +63,9 @@ class Interpreter {
     this.#booted = booted;
     this.#checkpoint = checkpoint;
     this.#mailbox = mailbox;
-    this.#maxHeapBytes = options.options.maxHeapBytes;
+    // Below it every execution in a large environment would cost its sandbox.
+    const leastHeapBytes = booted.exports.memory.buffer.byteLength * LEAST_ROOM;
+    this.#maxHeapBytes = Math.max(options.options.maxHeapBytes, leastHeapBytes);
     this.#verifyRewind = options.options.verifyRewind === true;
     this.#runner = booted.runner;
     this.#files = booted.files;

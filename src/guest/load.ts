@@ -22,7 +22,6 @@ const ENVIRONMENT = {
   LANG: "en_US.UTF-8",
   PYTHONUTF8: "1",
   MPLBACKEND: "agg",
-  LD_LIBRARY_PATH: "/lib/environment/dynlib",
 };
 
 /** A worker of a browser's, which is what {@link hideHostRuntime} makes of this one. */

@@ -91,6 +91,8 @@ export interface ImportSeal {
    * do does. Shared libraries cannot be loaded any more: their code would be part of a state that no rewind undoes.
    */
   close(): void;
+  /** Whether a call to this import ends the sandbox after `close`. */
+  refuses(name: string): boolean;
   /** The import, if one was called since `close`, after which a rewind of the memory is not enough; else null. */
   broken(): string | null;
   /** What Emscripten does when `malloc` needs room; false if there is none. */
@@ -101,8 +103,10 @@ export function sealImports(): ImportSeal {
   let closed = false;
   let broken: string | null = null;
   let resizeHeap: (bytes: number) => boolean | number = () => false;
+  const refused = new Set<string>();
   return {
     broken: () => broken,
+    refuses: (name) => refused.has(name),
     wrap(imports, needed) {
       const env = imports.env as Record<string, unknown>;
       resizeHeap = env.emscripten_resize_heap as typeof resizeHeap;
@@ -127,6 +131,7 @@ export function sealImports(): ImportSeal {
           BOOT_IMPORT.test(name) ||
           (!needed.has(name) && !HARMLESS_LIBRARY_FUNCTION.test(name))
         ) {
+          refused.add(name);
           replace((...parameters) => {
             if (!closed) return call(...parameters);
             // C++ that catches everything catches this too; what it goes on with is not used again.

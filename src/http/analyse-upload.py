@@ -17,7 +17,7 @@ def analyse(filename):
         analyse_table = analyse_csv if filename.lower().endswith(".csv") else analyse_json
         return {**report, **analyse_table(path), "success": True}
     except Exception as error:
-        return {**report, "error": f"{type(error).__name__}: {error}"}
+        return {**report, "error": f"{type(error).__name__}: {error}".strip()}
 
 
 def analyse_csv(path):
@@ -34,10 +34,12 @@ def analyse_csv(path):
     import io
 
     frame = pandas.read_csv(io.StringIO(text), sep=delimiter)
+    if len(frame) and not isinstance(frame.index, pandas.RangeIndex):  # it took what is too much for one
+        raise ValueError("there are lines with more fields than the header has")
     return {
         "shape": [int(n) for n in frame.shape],
         "columns": [str(name) for name in frame.columns],
-        "sample": json.loads(frame.head(5).to_json(orient="records", date_format="iso")),
+        "sample": json.loads(frame.head(5).to_json(orient="records", date_format="iso", double_precision=15)),
         "memory_usage": int(frame.memory_usage(deep=True).sum()),
     }
 

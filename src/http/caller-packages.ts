@@ -1,15 +1,17 @@
 import type { PackageArchive } from "../engine/execution.ts";
 import type { ArchiveReader } from "../environments/archive-reader.ts";
+import type { CacheKeeper } from "../environments/cache-keeper.ts";
 import { baseOf, type Environments } from "../environments/environments.ts";
 import { PackageError } from "../environments/package-error.ts";
 import type { PackageSet } from "../environments/package-set.ts";
 import type { Installed, PackageStore } from "../environments/package-store.ts";
-import { ClientError } from "../errors.ts";
+import { ClientError, SandboxDiedError } from "../errors.ts";
 
 export interface CallerPackagesOptions {
   readonly store: PackageStore;
   readonly environments: Environments;
   readonly archives: ArchiveReader;
+  readonly keeper: CacheKeeper;
 }
 
 /** @param error a {@link PackageError}'s code; null: it is installed. */
@@ -51,16 +53,22 @@ export class CallerPackages {
   /**
    * As {@link environmentFor}, for a session: it stays in the environment it was made in, whatever was installed since.
    *
-   * @throws {ClientError} 409 `session_environment_gone` if that was derived from packages that are not installed any more.
+   * @throws {ClientError} 409 `session_environment_gone` if that was derived from packages that are gone.
    */
   async environmentOfSession(
     principal: string,
     environment: string,
   ): Promise<{ environment: string; archive: PackageArchive | null }> {
-    const { environments } = this.#options;
-    const current = await this.environmentFor(principal, baseOf(environment));
+    const { store, environments } = this.#options;
+    const base = baseOf(environment);
+    if (environment === base) {
+      const set = await store.get(principal, environments.base(base));
+      // Of packages with shared libraries, too, what is Python can be imported.
+      return { environment, archive: set && this.#archiveOf(set) };
+    }
+    if (await environments.recall(environment)) return { environment, archive: null };
+    const current = await this.environmentFor(principal, base);
     if (current.environment === environment) return current;
-    if (environments.has(environment)) return { environment, archive: null };
     throw new ClientError(
       409,
       "session_environment_gone",
@@ -75,23 +83,27 @@ export class CallerPackages {
    */
   async install(principal: string, environment: string, requirement: string): Promise<Installed> {
     const { store, environments } = this.#options;
-    const installed = await store.install(principal, requirement, environments.base(environment));
-    if (installed.set.compiled) await environments.derive(environment, installed.set);
-    return installed;
+    // Before it counts as installed: what no environment can hold would fail every later execution.
+    return await store.install(principal, requirement, environments.base(environment), async (set) => {
+      if (set.compiled) await this.#derive(environment, set, requirement);
+    });
   }
 
   /**
    * As `micropip.install`.
    *
+   * @param running the environment that the code runs in.
+   * @param inSession whether that is a session's, which cannot take shared libraries in any more.
    * @param onInstall is told of each requirement that was tried: null, or why it cannot be had.
    * @returns all of the caller's packages; null: there are none besides the environment's.
    */
   async installWhileRunning(
     principal: string,
-    environment: string,
+    running: string,
     requirements: readonly string[],
-    onInstall: OnInstall = () => {},
+    { inSession = false, onInstall = () => {} }: { inSession?: boolean; onInstall?: OnInstall | undefined } = {},
   ): Promise<PackageArchive | null> {
+    const environment = baseOf(running);
     let set: PackageSet | null = null;
     for (const requirement of requirements) {
       try {
@@ -104,13 +116,30 @@ export class CallerPackages {
     }
     if (set === null || set.packages.length === 0) return null;
     if (set.compiled) {
+      if ((await this.#options.environments.derive(environment, set)) === running) return null;
       const names = set.packages.filter(({ compiled }) => compiled).map(({ name }) => name);
+      const next = inSession
+        ? "It is installed now, for executions without a session, new sessions, and this one once it is reset."
+        : "It is installed now: run this code again.";
       throw new PackageError(
         "package_incompatible",
-        `${names.join(", ")} has compiled code, which a running interpreter cannot take in. It is installed now: run this code again.`,
+        `${names.join(", ")} has compiled code, which a running interpreter cannot take in. ${next}`,
       );
     }
     return this.#archiveOf(set);
+  }
+
+  async #derive(environment: string, set: PackageSet, requirement: string): Promise<void> {
+    try {
+      await this.#options.environments.derive(environment, set);
+    } catch (cause) {
+      if (!(cause instanceof SandboxDiedError)) throw cause;
+      throw new PackageError(
+        "package_incompatible",
+        `${requirement} cannot be used here: the interpreter ended while loading it.`,
+        { cause },
+      );
+    }
   }
 
   async clear(principal: string): Promise<void> {
@@ -119,7 +148,8 @@ export class CallerPackages {
   }
 
   #archiveOf({ archive }: PackageSet): PackageArchive {
-    const { archives } = this.#options;
+    const { archives, keeper } = this.#options;
+    keeper.use(archive.path);
     return {
       listing: archives.listing(archive),
       read: (offset, length) => archives.read(archive, offset, length),

@@ -93,11 +93,15 @@ export async function runCode(
 /** @throws {ClientError} 404 if it is to run in a session that there is not, 400 if that has another environment. */
 async function environmentOf({ sessions, packages }: Services, body: ExecuteBody, principal: string): Promise<string> {
   if (body.session === undefined) return body.environment ?? packages.defaultEnvironment;
-  const { environment } = await sessions.record(principal, body.session);
+  const { environment, head } = await sessions.record(principal, body.session);
   if (body.environment !== undefined && body.environment !== baseOf(environment)) {
     throw badRequest("other_environment", `The session runs in the environment "${environment}".`);
   }
-  return environment;
+  if (head !== null) return environment;
+  // It has nothing to lose yet: it can have what its owner has installed since it was made.
+  const { environment: current } = await packages.environmentFor(principal, baseOf(environment));
+  if (current === environment) return environment;
+  return (await sessions.move(principal, body.session, current)).environment;
 }
 
 export interface CallerExecution {
@@ -144,8 +148,8 @@ export async function executeFor(
       if (!principal.scopes.has("packages")) {
         throw new ClientError(403, "missing_scope", 'This API key lacks the scope "packages"');
       }
-      const { environment, onInstall } = execution;
-      return await packages.installWhileRunning(principal.id, baseOf(environment), requirements, onInstall);
+      const { onInstall } = execution;
+      return await packages.installWhileRunning(principal.id, environment, requirements, { inSession, onInstall });
     },
   };
   if (execution.session !== undefined) return await sessions.execute(execution.session, request);

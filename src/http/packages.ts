@@ -84,12 +84,14 @@ export function packageRoutes(services: Services): Router {
       environments: environments.list().map(({ name, image, archiveBytes, warnings, packages: contents }) => ({
         name,
         pythonVersion: image.pythonVersion,
-        packages: contents.map(({ name, version, source, licence, sha256 }) => ({
+        packages: contents.map(({ name, version, source, licence, sha256, lockStatus, compiled }) => ({
           name,
           version,
           source,
           licence,
           sha256,
+          lockStatus,
+          compiled,
         })),
         warnings,
         imageBytes: image.bytes,

@@ -205,9 +205,24 @@ export const environmentsReply = z.looseObject({
     z.looseObject({
       name: z.string(),
       pythonVersion: z.string(),
-      packages: z.array(z.looseObject({ name: z.string(), version: z.string() })),
+      packages: z.array(
+        z.looseObject({
+          name: z.string(),
+          version: z.string(),
+          source: z.string(),
+          licence: z.string().nullable(),
+          sha256: z.string(),
+          lockStatus: z
+            .enum(["same", "other-version", "other-build", "not-listed"])
+            .meta({ description: "How the file stands to Pyodide's own lock file." }),
+          compiled: z.boolean(),
+        }),
+      ),
       warnings: z.array(z.string()),
       imageBytes: bytes,
+      archiveBytes: bytes,
+      builtAt: z.string(),
+      buildMs: ms,
     }),
   ),
   timestamp,

@@ -194,6 +194,8 @@ export type GuestMessage =
        * build without them is to be tried.
        */
       readonly unfit: Readonly<Record<string, string>>;
+      /** Functions that shared libraries import and that end the sandbox when they are called: path → names. */
+      readonly refusedCalls: Readonly<Record<string, readonly string[]>>;
     }
   /** What was printed since the last such frame; the body is the bytes. */
   | { readonly type: "output"; readonly stream: "stdout" | "stderr" }

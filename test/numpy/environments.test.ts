@@ -1,5 +1,7 @@
+import { writeFile } from "node:fs/promises";
+import path from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { TEST_WHEELS } from "../support/config.ts";
+import { TEST_WHEELS, testConfig } from "../support/config.ts";
 import { py } from "../support/engine.ts";
 import { openTestEnvironments } from "../support/environments.ts";
 import { type Reply, startTestServer, type TestServer } from "../support/server.ts";
@@ -16,7 +18,11 @@ const BOB = { "x-api-key": "bob-key-0123456789abcdef000" };
 describe.skipIf(TEST_WHEELS === "")("an environment with numpy", () => {
   let server: TestServer;
   beforeAll(async () => {
+    const file = path.join(testConfig().DATA_DIR, "environments.json");
+    // Its libraries are loaded, its modules are not.
+    await writeFile(file, JSON.stringify({ lazy: { packages: ["numpy"], imports: [] } }));
     server = await startTestServer({
+      ENVIRONMENTS_FILE: file,
       PYODIDE_PACKAGES: "numpy",
       PACKAGE_DIR: TEST_WHEELS,
       API_KEYS: `alice:${ALICE["x-api-key"]},bob:${BOB["x-api-key"]}`,
@@ -97,6 +103,33 @@ describe.skipIf(TEST_WHEELS === "")("an environment with numpy", () => {
     expect(await value(seeded)).toEqual(await value(seeded));
   });
 
+  test("what is imported in a session only goes on after it was hibernated, in another interpreter", async () => {
+    const create = async () => (await server.post("/api/sessions", { environment: "lazy" }, ALICE)).body.session.id;
+    const [session, other] = [await create(), await create()];
+    const inSession = async (code: string, id = session) => {
+      const { result, error } = await run(code, ALICE, { session: id, files: undefined });
+      expect(error).toBe(null);
+      return result;
+    };
+    expect(await inSession('import sys\n"numpy" in sys.modules')).toBe(false);
+    await inSession("import numpy as np\na = np.arange(4.0)\nf = np.fft.fft(a)\nm = np.ma.array(a, mask=a > 1)");
+    // The only sandbox is taken by others in between.
+    for (const id of [other, session]) {
+      await inSession("import numpy.random\nnumpy.random.default_rng(1).random()", other);
+      expect(await value("1 + 1", BOB)).toBe(2);
+      expect(await inSession("import numpy\nnumpy.linalg.det(numpy.eye(2))", id)).toBe(1);
+    }
+    expect(await inSession("[np.fft.ifft(f).real.round(9), m.sum(), np.polynomial.Polynomial([1, 2])(3), m]")).toEqual([
+      [0, 1, 2, 3],
+      1,
+      7,
+      [0, 1, null, null],
+    ]);
+    // An execution without a session still has to import it.
+    const code = 'import sys\n"numpy" in sys.modules';
+    expect((await run(code, ALICE, { environment: "lazy" })).result).toBe(false);
+  }, 120_000);
+
   test("a session keeps arrays, views of them and generators in the middle", async () => {
     const { body } = await server.post("/api/sessions", {}, ALICE);
     const session = body.session.id;
@@ -126,7 +159,7 @@ describe.skipIf(TEST_WHEELS === "")("an environment with numpy", () => {
     expect((await run(COMPILED.code, BOB)).errorInfo.type).toBe("ModuleNotFoundError");
     // Derived ones are nobody's to ask for by name.
     const { body } = await server.get("/api/environments", ALICE);
-    expect(body.environments.map(({ name }: { name: string }) => name)).toEqual(["stdlib", "default"]);
+    expect(body.environments.map(({ name }: { name: string }) => name)).toEqual(["stdlib", "default", "lazy"]);
   }, 180_000);
 
   test("reset takes it away again", async () => {

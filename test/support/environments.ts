@@ -1,6 +1,7 @@
 import { cp, mkdir } from "node:fs/promises";
 import path from "node:path";
 import { pino } from "pino";
+import type { CacheKeeper } from "../../src/environments/cache-keeper.ts";
 import type { Environments } from "../../src/environments/environments.ts";
 import type { PackageStore } from "../../src/environments/package-store.ts";
 import { openEnvironments, openHost } from "../../src/server.ts";
@@ -9,6 +10,7 @@ import { testConfig } from "./config.ts";
 export interface TestEnvironments extends AsyncDisposable {
   readonly environments: Environments;
   readonly store: PackageStore;
+  readonly keeper: CacheKeeper;
   /** Of the server log, in order. */
   readonly messages: string[];
   readonly warnings: string[];
@@ -24,8 +26,12 @@ export async function openTestEnvironments(settings: Record<string, string>): Pr
     if (level >= 40) warnings.push(msg);
   };
   const config = testConfig(settings);
-  const { environments, store, close } = await openEnvironments(config, pino({}, { write }), await openHost(config));
-  return { environments, store, messages, warnings, [Symbol.asyncDispose]: close };
+  const { environments, store, keeper, close } = await openEnvironments(
+    config,
+    pino({}, { write }),
+    await openHost(config),
+  );
+  return { environments, store, keeper, messages, warnings, [Symbol.asyncDispose]: close };
 }
 
 /** A cache folder of a test's own that has the standard library's image already. */

@@ -14,6 +14,9 @@ MAX_EXACT_INTEGER = 2**53
 MAX_BYTES = 10 * 1024 * 1024
 _LEAST_BYTES = {"b": 6, "i": 9, "u": 9, "f": 13}
 """What an element of a list counts, by numpy's kind."""
+_MANY = 1000
+"""Rows or columns of a table from which on it pays to look before converting all of it."""
+_SAMPLE = 50
 
 
 def to_json_data(value):
@@ -92,6 +95,8 @@ class _Converter:
             value = self._prepare(value)
             if type(value) is list:
                 return value
+            if type(value) is dict:
+                return self._object(list(value.items()), depth)
             for name in ("to_dict", "tolist"):
                 method = getattr_safely(value, name)
                 if not callable(method):
@@ -117,7 +122,7 @@ class _Converter:
             if numpy is not None and issubclass(type(value), (numpy.ndarray, numpy.generic)):
                 return self._prepare_array(numpy, value)
             if pandas is not None and issubclass(type(value), (pandas.DataFrame, pandas.Series, pandas.Index)):
-                return value[: max(self._fitting_rows(value, 3), 1)]
+                return self._prepare_table(pandas, value)
         except KeyboardInterrupt:  # a timeout
             raise
         except BaseException:
@@ -137,6 +142,35 @@ class _Converter:
         # As it is: converting a million elements one by one takes a second.
         self._left -= _list_bytes(value.shape, least_bytes)
         return value.tolist()
+
+    def _prepare_table(self, pandas, value):
+        if type(value) is pandas.DataFrame:
+            if value.shape[1] > max(value.shape[0], _MANY):
+                return self._prepare_wide_table(value)
+            if not value.columns.is_unique:
+                # Else pandas warns, into user code's stderr, or as its error.
+                value = value.loc[:, ~value.columns.duplicated(keep="last")]
+        if len(value) <= _MANY:
+            return value
+        # By position: a slice of a table with numbers as labels means those.
+        rows = value if issubclass(type(value), pandas.Index) else value.iloc
+        # The last ones have the longest labels.
+        bytes_per_row = max(_bytes_per_row(rows[:_SAMPLE]), _bytes_per_row(rows[-_SAMPLE:]))
+        fitting = max(int(self._left / bytes_per_row), 1)
+        if fitting >= len(value):
+            return value
+        self.truncated = True
+        return rows[:fitting]
+
+    def _prepare_wide_table(self, value):
+        """As `to_dict()` has it, which takes a table apart by column, and a hundred times as long for many short ones."""
+        fitting = max(self._left // (3 + 5 * value.shape[0]), 1)
+        if fitting < value.shape[1]:
+            self.truncated = True
+            value = value.iloc[:, :fitting]
+        labels = value.index.tolist()
+        columns = value.to_numpy(dtype=object).T.tolist()
+        return {name: dict(zip(labels, column)) for name, column in zip(value.columns.tolist(), columns)}
 
     def _fitting_rows(self, value, least_bytes):
         """How many rows can be shown, if an element takes so many bytes, or more."""
@@ -192,6 +226,12 @@ def _is_missing(value):
     """Pandas writes NaT and NA where it writes NaN elsewhere."""
     pandas = sys.modules.get("pandas")
     return pandas is not None and (value is getattr_safely(pandas, "NaT") or value is getattr_safely(pandas, "NA"))
+
+
+def _bytes_per_row(rows):
+    sample = _Converter()
+    sample.convert(rows, 0)
+    return max((MAX_BYTES - sample._left) / len(rows), 1)
 
 
 def _list_bytes(shape, element_bytes):

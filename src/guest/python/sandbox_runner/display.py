@@ -78,6 +78,20 @@ def flush_figures():
         pyplot.close("all")
 
 
+def flush_figures_after(error):
+    """As `flush_figures`, after code that raised `error`: what it drew is shown, as in a notebook, and hides no error."""
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is None:
+        return
+    try:
+        if isinstance(error, KeyboardInterrupt):  # a timeout: there is no time left to draw
+            pyplot.close("all")
+        else:
+            flush_figures()
+    except BaseException:
+        pass
+
+
 def figure_png(figure):
     png = io.BytesIO()
     figure.savefig(png, format="png", bbox_inches="tight")

@@ -19,7 +19,7 @@ def import_module(name):
         warnings.simplefilter("ignore")
         try:
             importlib.import_module(name)
-        except Exception as error:
+        except BaseException as error:  # also one that exits
             return f"{type(error).__name__}: {error}"
     return ""
 

@@ -60,7 +60,11 @@ def run(request):
     truncated = False
     try:
         try:
-            value = _evaluate(request["code"], main)
+            try:
+                value = _evaluate(request["code"], main)
+            except BaseException as error:
+                display.flush_figures_after(error)
+                raise
             display.flush_figures()
             outcome["result"], truncated = convert.to_json_data(value)
             del value

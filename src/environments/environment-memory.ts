@@ -1,0 +1,56 @@
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import { PackageError } from "./package-error.ts";
+import { type PackageSet, writeAtomically } from "./package-set.ts";
+import { hashFile } from "./wheel-store.ts";
+
+/** What an environment came to when it was built. */
+export interface Known {
+  readonly set: PackageSet;
+  /** What could not be had: requirement → why. */
+  readonly missing: Readonly<Record<string, string>>;
+}
+
+/** Remembers beside the images what environments came to, so that the next start asks no source again. */
+export class EnvironmentMemory {
+  readonly #folder: string;
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  fileOf(name: string): string {
+    return path.join(this.#folder, `environment-${name}.json`);
+  }
+
+  /**
+   * @param inputs all that it was built from.
+   * @returns null if it was never built, or from something else, or its archive is not whole.
+   */
+  async recall(name: string, inputs: unknown): Promise<Known | null> {
+    try {
+      const { key, set, missing } = JSON.parse(await readFile(this.fileOf(name), "utf8")) as Known & { key: string };
+      if (key !== keyOf(inputs)) return null;
+      return (await hashFile(set.archive.path)) === set.archive.sha256 ? { set, missing } : null;
+    } catch {
+      return null;
+    }
+  }
+
+  /** Where nothing can be written, as in a container with all it needs, the next start asks the sources again. */
+  async remember(name: string, inputs: unknown, { set, missing }: Known): Promise<void> {
+    await writeAtomically(this.fileOf(name), JSON.stringify({ key: keyOf(inputs), set, missing })).catch((error) => {
+      if (!(error instanceof PackageError)) throw error;
+    });
+  }
+}
+
+/** A version of this software that remembers otherwise takes another number. */
+const FORMAT = 2;
+
+function keyOf(inputs: unknown): string {
+  return createHash("sha256")
+    .update(JSON.stringify([FORMAT, inputs]))
+    .digest("hex");
+}
