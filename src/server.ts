@@ -25,13 +25,14 @@ import { createApp } from "./http/app.ts";
 import { checkBinding, parseApiKeys } from "./http/authentication.ts";
 import { CallerPackages } from "./http/caller-packages.ts";
 import { openNetwork } from "./network/network-proxy.ts";
+import { RedisConnection } from "./redis-connection.ts";
 import { assertIsolation, detectIsolation, type IsolationReport } from "./sandbox/isolation.ts";
 import { GUEST_DIR, PYODIDE_DIR } from "./sandbox/launch.ts";
 import { Sandbox, type SandboxOptions } from "./sandbox/sandbox.ts";
 import { DiskSessions } from "./store/disk-sessions.ts";
+import { DiskWorkspaces } from "./store/disk-workspaces.ts";
 import { RedisSessions } from "./store/redis-sessions.ts";
 import type { SessionStore } from "./store/session-store.ts";
-import { WorkspaceStore } from "./store/workspaces.ts";
 
 /**
  * How long a client may take to send, ms, looked at every `connectionsCheckingInterval`. A client that sends a byte now and then is
@@ -167,9 +168,10 @@ export async function startRuntime(config: Config, logger: Logger): Promise<Runt
 export async function startServer(config: Config, logger: Logger): Promise<RunningServer> {
   checkBinding(config);
   await using stack = new AsyncDisposableStack();
+  const redis = stack.adopt(connectToRedis(config, logger), (redis) => redis?.close());
   const statistics = stack.adopt(new Statistics({ dir: config.DATA_DIR }), (store) => store.close());
   const workspaces = stack.adopt(
-    new WorkspaceStore({
+    new DiskWorkspaces({
       directory: path.join(config.DATA_DIR, "workspaces"),
       maxBytes: config.WORKSPACE_MAX_MB * 1024 * 1024,
       maxFiles: config.WORKSPACE_MAX_FILES,
@@ -181,7 +183,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   if (securityLog === null && config.AUDIT_REQUIRED) {
     throw new StartupError("AUDIT_REQUIRED is set, but LOG_DIR is `none`: there would be no security log.");
   }
-  const store = stack.adopt(await openSessionStore(config, logger), async (store) => await store.close());
+  const store = stack.adopt(await openSessionStore(config, redis), async (store) => await store.close());
   const network = openNetwork(config);
   const runtime = await startRuntime(config, logger);
   let graceMs = 0;
@@ -261,17 +263,20 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   };
 }
 
-async function openSessionStore(config: Config, logger: Logger): Promise<SessionStore> {
-  if (config.REDIS_URL !== "") {
-    return new RedisSessions({
-      url: config.REDIS_URL,
-      leaseMs: config.SESSION_LEASE_MS,
-      onConnection: (connected, reason) => {
-        if (connected) logger.info("Redis can be reached.");
-        else logger.error({ reason }, "Redis cannot be reached; trying again.");
-      },
-    });
-  }
+/** @returns null: this server shares nothing. */
+function connectToRedis({ REDIS_URL }: Config, logger: Logger): RedisConnection | null {
+  if (REDIS_URL === "") return null;
+  return new RedisConnection({
+    url: REDIS_URL,
+    onConnection: (connected, reason) => {
+      if (connected) logger.info("Redis can be reached.");
+      else logger.error({ reason }, "Redis cannot be reached; trying again.");
+    },
+  });
+}
+
+async function openSessionStore(config: Config, redis: RedisConnection | null): Promise<SessionStore> {
+  if (redis !== null) return new RedisSessions({ connection: redis, leaseMs: config.SESSION_LEASE_MS });
   return await DiskSessions.open({
     directory: path.join(config.DATA_DIR, "sessions"),
     maxBytes: config.SESSION_STORE_MAX_MB * 2 ** 20,

@@ -5,8 +5,9 @@ import path from "node:path";
 import { Readable } from "node:stream";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { Workspace } from "../engine/execution.ts";
+import { DiskWorkspaces } from "./disk-workspaces.ts";
 import { FIXED_FOLDERS } from "./workspace-path.ts";
-import { type ExecutionWorkspace, type PrincipalWorkspace, WorkspaceStore } from "./workspaces.ts";
+import type { ExecutionWorkspace, PrincipalWorkspace, WorkspaceStore } from "./workspaces.ts";
 
 const MIB = 1024 * 1024;
 
@@ -25,7 +26,7 @@ afterEach(async () => {
 });
 
 function openStore(options: { maxBytes?: number; maxFiles?: number; maxCachedEntries?: number } = {}): void {
-  store = new WorkspaceStore({ directory, maxBytes: MIB, maxFiles: 50, ...options });
+  store = new DiskWorkspaces({ directory, maxBytes: MIB, maxFiles: 50, ...options });
   alice = store.of("alice");
 }
 
@@ -406,7 +407,7 @@ describe("the store", () => {
   });
 
   test("lets only one server use the folder", async () => {
-    expect(() => new WorkspaceStore({ directory, maxBytes: 1, maxFiles: 1 })).toThrow(/in use by another server/);
+    expect(() => new DiskWorkspaces({ directory, maxBytes: 1, maxFiles: 1 })).toThrow(/in use by another server/);
     await reopenStore();
     expect(await files()).toEqual([]);
   });
