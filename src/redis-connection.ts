@@ -50,7 +50,7 @@ export class RedisConnection {
     });
     this.#redis.on("ready", () => {
       // Where it fails, the next connection reads it.
-      this.readClock().catch(() => {});
+      this.#readClock().catch(() => {});
       onConnection?.(true, "");
     });
     this.#redis.on("close", () => onConnection?.(false, reason));
@@ -105,15 +105,24 @@ export class RedisConnection {
     this.#clockOffsetMs = timeMs - performance.now();
   }
 
-  /** Asks Redis for its time: when a change came too late, its clock may have been set. */
-  async readClock(): Promise<void> {
-    const [seconds, microseconds] = await this.#redis.time();
-    this.setClock(Number(seconds) * 1000 + Math.floor(Number(microseconds) / 1000));
+  /**
+   * For a change that came after its deadline: Redis was slow, or somebody has set its clock, which is therefore read again.
+   *
+   * @throws {ClientError} 503 `store_unavailable`, always.
+   */
+  async refuseLate(): Promise<never> {
+    await this.#readClock().catch(() => {});
+    throw unavailable(new Error("Redis had the change too late"));
   }
 
   close(): void {
     this.#redis.disconnect();
     for (const redis of this.#duplicates) redis.disconnect();
+  }
+
+  async #readClock(): Promise<void> {
+    const [seconds, microseconds] = await this.#redis.time();
+    this.setClock(Number(seconds) * 1000 + Math.floor(Number(microseconds) / 1000));
   }
 }
 

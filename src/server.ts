@@ -14,10 +14,12 @@ import { ArchiveReader } from "./environments/archive-reader.ts";
 import { denoCache } from "./environments/deno-cache.ts";
 import { Environments, loadDefinitions, STDLIB } from "./environments/environments.ts";
 import { ImageCache, unusableCache } from "./environments/image-cache.ts";
+import { DiskPackageRecords } from "./environments/package-records.ts";
 import { PackageSetBuilder } from "./environments/package-set.ts";
 import { createPackageSources } from "./environments/package-sources.ts";
 import { PackageStore } from "./environments/package-store.ts";
 import { loadPyodideLock } from "./environments/pyodide-lock.ts";
+import { RedisPackageRecords } from "./environments/redis-package-records.ts";
 import { Remote } from "./environments/remote.ts";
 import { WheelStore } from "./environments/wheel-store.ts";
 import { StartupError } from "./errors.ts";
@@ -32,7 +34,9 @@ import { Sandbox, type SandboxOptions } from "./sandbox/sandbox.ts";
 import { DiskSessions } from "./store/disk-sessions.ts";
 import { DiskWorkspaces } from "./store/disk-workspaces.ts";
 import { RedisSessions } from "./store/redis-sessions.ts";
+import { RedisWorkspaces } from "./store/redis-workspaces.ts";
 import type { SessionStore } from "./store/session-store.ts";
+import type { WorkspaceStore } from "./store/workspaces.ts";
 
 /**
  * How long a client may take to send, ms, looked at every `connectionsCheckingInterval`. A client that sends a byte now and then is
@@ -85,8 +89,17 @@ export async function openHost(config: Config): Promise<Omit<SandboxOptions, "gu
   };
 }
 
-/** Package sources, and the environments that are made from them; nothing is built yet. */
-export async function openEnvironments(config: Config, logger: Logger, host: Omit<SandboxOptions, "guest">) {
+/**
+ * Package sources, and the environments that are made from them; nothing is built yet.
+ *
+ * @param redis where it is kept what callers have installed; null: on this server's disk.
+ */
+export async function openEnvironments(
+  config: Config,
+  logger: Logger,
+  host: Omit<SandboxOptions, "guest">,
+  redis: RedisConnection | null = null,
+) {
   const lock = await loadPyodideLock();
   const remote = new Remote();
   const wheels = new WheelStore(path.join(config.DATA_DIR, "packages"), remote);
@@ -105,19 +118,26 @@ export async function openEnvironments(config: Config, logger: Logger, host: Omi
     onProgress: (message) => logger.info(message),
     onWarning: (message) => logger.warn(message),
   });
-  const folder = path.join(config.DATA_DIR, "packages", "principals");
-  const store = new PackageStore({ folder, sources, python: lock.python, wheels, sets });
+  const records = redis
+    ? new RedisPackageRecords(redis)
+    : new DiskPackageRecords(path.join(config.DATA_DIR, "packages", "principals"));
+  const store = new PackageStore({ records, sources, python: lock.python, wheels, sets });
   return { environments, images, store, close: () => remote.close() };
 }
 
 /**
  * Builds what is not built yet, and starts sandboxes.
  *
+ * @param redis as for {@link openEnvironments}.
  * @throws {StartupError} with what to do about it.
  */
-export async function startRuntime(config: Config, logger: Logger): Promise<Runtime> {
+export async function startRuntime(
+  config: Config,
+  logger: Logger,
+  redis: RedisConnection | null = null,
+): Promise<Runtime> {
   const host = await openHost(config);
-  const { environments, images, store, close } = await openEnvironments(config, logger, host);
+  const { environments, images, store, close } = await openEnvironments(config, logger, host, redis);
   await environments.prepare();
   const guestOf = (name: string) => ({
     snapshotPath: environments.get(name).snapshotPath,
@@ -170,14 +190,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   await using stack = new AsyncDisposableStack();
   const redis = stack.adopt(connectToRedis(config, logger), (redis) => redis?.close());
   const statistics = stack.adopt(new Statistics({ dir: config.DATA_DIR }), (store) => store.close());
-  const workspaces = stack.adopt(
-    new DiskWorkspaces({
-      directory: path.join(config.DATA_DIR, "workspaces"),
-      maxBytes: config.WORKSPACE_MAX_MB * 1024 * 1024,
-      maxFiles: config.WORKSPACE_MAX_FILES,
-    }),
-    (store) => store.close(),
-  );
+  const workspaces = stack.adopt(openWorkspaces(config, redis), async (store) => await store.close());
   const securityLog =
     config.LOG_DIR === "" ? null : stack.adopt(openSecurityLog(config, logger), async (log) => await log.close());
   if (securityLog === null && config.AUDIT_REQUIRED) {
@@ -185,7 +198,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   }
   const store = stack.adopt(await openSessionStore(config, redis), async (store) => await store.close());
   const network = openNetwork(config);
-  const runtime = await startRuntime(config, logger);
+  const runtime = await startRuntime(config, logger, redis);
   let graceMs = 0;
   stack.defer(async () => await runtime.stop(graceMs));
   const { engine, environments, packages, isolation } = runtime;
@@ -281,6 +294,12 @@ async function openSessionStore(config: Config, redis: RedisConnection | null): 
     directory: path.join(config.DATA_DIR, "sessions"),
     maxBytes: config.SESSION_STORE_MAX_MB * 2 ** 20,
   });
+}
+
+function openWorkspaces(config: Config, redis: RedisConnection | null): WorkspaceStore {
+  const limits = { maxBytes: config.WORKSPACE_MAX_MB * 2 ** 20, maxFiles: config.WORKSPACE_MAX_FILES };
+  if (redis !== null) return new RedisWorkspaces({ connection: redis, ...limits });
+  return new DiskWorkspaces({ directory: path.join(config.DATA_DIR, "workspaces"), ...limits });
 }
 
 /** How much of the pool one principal may have. Nobody needs to be kept from taking all of what is theirs alone. */

@@ -176,9 +176,7 @@ export class RedisWorkspace implements WorkspaceStorage {
       case "conflict":
         return false;
       case "late":
-        // Redis was slow, or somebody has set its clock.
-        await this.#options.connection.readClock().catch(() => {});
-        throw unavailable(new Error("Redis had the change too late"));
+        return await this.#options.connection.refuseLate();
       default:
         throw unavailable(new Error("a content that had been sent is gone"));
     }
