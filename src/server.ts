@@ -26,6 +26,7 @@ import { StartupError } from "./errors.ts";
 import { createApp } from "./http/app.ts";
 import { checkBinding, parseApiKeys } from "./http/authentication.ts";
 import { CallerPackages } from "./http/caller-packages.ts";
+import { requestLimiter } from "./http/rate-limit.ts";
 import { openNetwork } from "./network/network-proxy.ts";
 import { RedisConnection } from "./redis-connection.ts";
 import { assertIsolation, detectIsolation, type IsolationReport } from "./sandbox/isolation.ts";
@@ -236,6 +237,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     securityLog,
     statistics,
     metrics,
+    rateLimiter: requestLimiter(config, redis),
     status: {
       engine,
       environment: () => environments.defaultName,
