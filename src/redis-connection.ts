@@ -30,6 +30,8 @@ export class RedisConnection {
   readonly #duplicates: Redis[] = [];
   /** Redis's clock less ours, which is the monotonic one: when somebody sets this machine's time, nothing changes. */
   #clockOffsetMs = performance.timeOrigin;
+  /** Since when there is no connection; ms of the monotonic clock. */
+  #awaySinceMs: number | undefined = performance.now();
 
   /** @throws {StartupError} if the URL is none. */
   constructor({ url, onConnection, timeoutMs = DEFAULT_TIMEOUT_MS }: RedisConnectionOptions) {
@@ -49,11 +51,15 @@ export class RedisConnection {
       reason = error.message;
     });
     this.#redis.on("ready", () => {
+      this.#awaySinceMs = undefined;
       // Where it fails, the next connection reads it.
       this.#readClock().catch(() => {});
       onConnection?.(true, "");
     });
-    this.#redis.on("close", () => onConnection?.(false, reason));
+    this.#redis.on("close", () => {
+      this.#awaySinceMs ??= performance.now();
+      onConnection?.(false, reason);
+    });
   }
 
   /** Another connection to the same Redis, for what must not wait behind the rest; ended by {@link close}. */
@@ -71,7 +77,10 @@ export class RedisConnection {
    * @throws {ClientError} 503 `store_unavailable`, 507 `store_full`.
    */
   async attempt<T>(action: (redis: Redis) => Promise<T>): Promise<T> {
-    const deadline = performance.now() + this.timeoutMs;
+    const nowMs = performance.now();
+    // Each request would wait for the same next try to connect.
+    if (nowMs - (this.#awaySinceMs ?? nowMs) > this.timeoutMs) throw unavailable(new Error("Redis has been away"));
+    const deadline = nowMs + this.timeoutMs;
     for (let attempt = 1; ; attempt++) {
       try {
         return await action(this.#redis);

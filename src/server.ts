@@ -3,9 +3,12 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import path from "node:path";
 import type { Logger } from "pino";
+import { DiskStatistics } from "./audit/disk-statistics.ts";
 import { Metrics } from "./audit/metrics.ts";
+import { RedisStatistics } from "./audit/redis-statistics.ts";
 import { SecurityLog } from "./audit/security-log.ts";
 import { Statistics } from "./audit/statistics.ts";
+import type { StatisticsStore } from "./audit/statistics-store.ts";
 import type { Config } from "./config.ts";
 import { Engine } from "./engine/engine.ts";
 import { SandboxPool } from "./engine/pool.ts";
@@ -190,7 +193,10 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   checkBinding(config);
   await using stack = new AsyncDisposableStack();
   const redis = stack.adopt(connectToRedis(config, logger), (redis) => redis?.close());
-  const statistics = stack.adopt(new Statistics({ dir: config.DATA_DIR }), (store) => store.close());
+  const statistics = stack.adopt(
+    new Statistics({ store: openStatistics(config, redis) }),
+    async (statistics) => await statistics.close(),
+  );
   const workspaces = stack.adopt(openWorkspaces(config, redis), async (store) => await store.close());
   const securityLog =
     config.LOG_DIR === "" ? null : stack.adopt(openSecurityLog(config, logger), async (log) => await log.close());
@@ -296,6 +302,10 @@ async function openSessionStore(config: Config, redis: RedisConnection | null): 
     directory: path.join(config.DATA_DIR, "sessions"),
     maxBytes: config.SESSION_STORE_MAX_MB * 2 ** 20,
   });
+}
+
+function openStatistics({ DATA_DIR }: Config, redis: RedisConnection | null): StatisticsStore {
+  return redis === null ? new DiskStatistics(DATA_DIR) : new RedisStatistics({ connection: redis, dir: DATA_DIR });
 }
 
 function openWorkspaces(config: Config, redis: RedisConnection | null): WorkspaceStore {

@@ -29,6 +29,7 @@ import { trustProxy } from "./trust-proxy.ts";
 import { uploadRoutes } from "./uploads.ts";
 
 const MAX_BODY_BYTES = 30 * 1024 * 1024;
+const FLEET_HEARTBEAT_MS = 5_000;
 
 export interface AppOptions extends Services {
   readonly logger: Logger;
@@ -65,7 +66,13 @@ export function createApp(options: AppOptions): Express {
   app.use(packageRoutes(options));
   app.use(sessionRoutes(options));
   app.use(statisticsRoutes(options, () => describeStatus(status)));
-  app.use(statisticsStreamRoutes(options));
+  app.use(
+    statisticsStreamRoutes({
+      ...options,
+      // Only what this server counts is announced; what the others of a fleet count shows with the next event.
+      ...(config.REDIS_URL !== "" && { heartbeatMs: FLEET_HEARTBEAT_MS }),
+    }),
+  );
   app.use(notFoundHandler);
   app.use(recordRefusals(options));
   app.use(errorHandler(logger));
