@@ -193,6 +193,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   checkBinding(config);
   await using stack = new AsyncDisposableStack();
   const redis = stack.adopt(connectToRedis(config, logger), (redis) => redis?.close());
+  const rateLimiter = requestLimiter(config, redis);
   const statistics = stack.adopt(
     new Statistics({ store: openStatistics(config, redis) }),
     async (statistics) => await statistics.close(),
@@ -243,7 +244,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     securityLog,
     statistics,
     metrics,
-    rateLimiter: requestLimiter(config, redis),
+    rateLimiter,
     status: {
       engine,
       environment: () => environments.defaultName,

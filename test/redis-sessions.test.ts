@@ -116,7 +116,7 @@ describe.skipIf(!hasRedis)("sessions in Redis", () => {
     const away = await run(a, id, "n = n + 1; n");
     expect(away).toMatchObject({ status: 503, body: { success: false, code: "store_unavailable" } });
     expect(Number(away.headers.get("retry-after"))).toBeGreaterThan(0);
-    expect((await a.post("/api/execute", { code: "1 + 1" })).body.result).toBe(2);
+    expect((await a.get("/api/health")).status).toBe(200);
     await redis.start();
     await eventually(async () => (await run(a, id, "n")).status === 200);
     await eventually(async () => (await run(b, id, "n")).status === 200);
