@@ -104,9 +104,14 @@ export class RedisConnection {
     return await this.attempt((redis) => redis.eval(script, keys.length, ...keys, ...parameters));
   }
 
+  /** Redis's clock, which all servers share and which nobody's changed time moves; ms since 1970. */
+  nowMs(): number {
+    return performance.now() + this.#clockOffsetMs;
+  }
+
   /** When, by Redis's clock, a change that is sent now comes too late: one that was given up on must not be made later. */
   deadlineMs(): number {
-    return performance.now() + this.#clockOffsetMs + this.timeoutMs;
+    return this.nowMs() + this.timeoutMs;
   }
 
   /** @param timeMs what Redis's clock has just said; ms since 1970. */

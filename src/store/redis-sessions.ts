@@ -59,8 +59,8 @@ export class RedisSessions implements SessionStore {
       JSON.stringify(record),
       principal,
       id,
-      endsAtMs(record),
-      Date.now(),
+      this.endsAtMs(record),
+      this.#connection.nowMs(),
       maxOfPrincipal,
       head?.sha256 ?? "",
     ]);
@@ -73,12 +73,12 @@ export class RedisSessions implements SessionStore {
 
   async get(id: string): Promise<SessionRecord | undefined> {
     const text = await this.#connection.attempt((redis) => redis.hget(sessionKey(id), "record"));
-    return text === null ? undefined : unlessEnded(JSON.parse(text));
+    return text === null ? undefined : JSON.parse(text);
   }
 
   async list(principal: string): Promise<readonly SessionRecord[]> {
     const ids = await this.#connection.attempt((redis) =>
-      redis.zrangebyscore(principalKey(principal), Date.now(), "+inf"),
+      redis.zrangebyscore(principalKey(principal), this.#connection.nowMs(), "+inf"),
     );
     const texts = await this.#connection.attempt((redis) => {
       const pipeline = redis.pipeline();
@@ -88,8 +88,7 @@ export class RedisSessions implements SessionStore {
     const records: SessionRecord[] = [];
     for (const [error, text] of texts ?? []) {
       if (error) throw unavailable(error);
-      const record = typeof text === "string" ? unlessEnded(JSON.parse(text)) : undefined;
-      if (record) records.push(record);
+      if (typeof text === "string") records.push(JSON.parse(text));
     }
     return records.sort((a, b) => b.lastUsedAtMs - a.lastUsedAtMs);
   }
@@ -135,6 +134,11 @@ export class RedisSessions implements SessionStore {
 
   deadlineMs(): number {
     return this.#connection.deadlineMs();
+  }
+
+  /** By Redis's clock: one server's that was set must not end a session, nor keep it. */
+  endsAtMs(record: SessionRecord): number {
+    return Math.round(this.#connection.nowMs() + endsAtMs(record) - Date.now());
   }
 
   /**
@@ -186,7 +190,7 @@ class RedisLease implements SessionLease {
         this.#store.deadlineMs(),
         id,
         JSON.stringify(record),
-        endsAtMs(record),
+        this.#store.endsAtMs(record),
         JSON.stringify(snapshotsOf(record).map(({ sha256 }) => sha256)),
         snapshot?.blob.sha256 ?? "",
         JSON.stringify(snapshot?.files.map(({ sha256 }) => sha256) ?? []),
@@ -248,10 +252,6 @@ function principalKey(principal: string): string {
 
 function asBuffer(bytes: Uint8Array): Buffer {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
-}
-
-function unlessEnded(record: SessionRecord): SessionRecord | undefined {
-  return endsAtMs(record) > Date.now() ? record : undefined;
 }
 
 function moved(): ClientError {
