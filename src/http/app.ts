@@ -9,6 +9,7 @@ import express, {
 } from "express";
 import helmet from "helmet";
 import type { Logger } from "pino";
+import type { RateLimiterAbstract } from "rate-limiter-flexible";
 import type { SecurityEventName } from "../audit/security-event.ts";
 import { ClientError } from "../errors.ts";
 import { authenticate } from "./authentication.ts";
@@ -20,7 +21,7 @@ import { fileRoutes } from "./files.ts";
 import { openApiRoutes } from "./openapi.ts";
 import { packageRoutes } from "./packages.ts";
 import { pageRoutes } from "./pages.ts";
-import { memoryLimiter, rateLimit } from "./rate-limit.ts";
+import { rateLimit } from "./rate-limit.ts";
 import { sessionRoutes } from "./sessions.ts";
 import { statisticsRoutes } from "./statistics.ts";
 import { statisticsStreamRoutes } from "./stats-stream.ts";
@@ -29,10 +30,13 @@ import { trustProxy } from "./trust-proxy.ts";
 import { uploadRoutes } from "./uploads.ts";
 
 const MAX_BODY_BYTES = 30 * 1024 * 1024;
+const FLEET_HEARTBEAT_MS = 5_000;
 
 export interface AppOptions extends Services {
   readonly logger: Logger;
   readonly status: StatusOptions;
+  /** Undefined: no limit. */
+  readonly rateLimiter: RateLimiterAbstract | undefined;
 }
 
 /** The whole HTTP interface as an Express application. @throws {StartupError} if a setting cannot be used. */
@@ -55,7 +59,7 @@ export function createApp(options: AppOptions): Express {
 
   // Who asks comes before what they send: no stranger gets 30 MB parsed.
   app.use(authenticate(config));
-  app.use(rateLimit(memoryLimiter(config)));
+  app.use(rateLimit(options.rateLimiter));
   // A session's files come as they are, JSON ones too.
   const isFile = (request: Request) => request.method === "PUT";
   app.use(unless(isFile, express.json({ limit: MAX_BODY_BYTES })));
@@ -67,7 +71,13 @@ export function createApp(options: AppOptions): Express {
   app.use(packageRoutes(options));
   app.use(sessionRoutes(options));
   app.use(statisticsRoutes(options, () => describeStatus(status)));
-  app.use(statisticsStreamRoutes(options));
+  app.use(
+    statisticsStreamRoutes({
+      ...options,
+      // Only what this server counts is announced; what the others of a fleet count shows with the next event.
+      ...(config.REDIS_URL !== "" && { heartbeatMs: FLEET_HEARTBEAT_MS }),
+    }),
+  );
   app.use(notFoundHandler);
   app.use(recordRefusals(options));
   app.use(errorHandler(logger));
