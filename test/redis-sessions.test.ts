@@ -54,16 +54,17 @@ describe.skipIf(!hasRedis)("sessions in Redis", () => {
 
   test("an interrupt finds the server that runs it", async () => {
     const id = await create(a);
-    const running = run(a, id, "x = 1\nwhile True: pass", { timeout: 60_000 });
-    let over = false;
-    running.then(() => {
-      over = true;
+    const response = await fetch(`${a.url}/api/execute-stream`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ code: "x = 1; print('begun')\nwhile True: pass", session: id, timeout: 60_000 }),
     });
-    while (!over) {
-      await b.post(`/api/sessions/${id}/interrupt`, {});
-      await new Promise((resolve) => setTimeout(resolve, 20));
+    let events = "";
+    for await (const text of (response.body as ReadableStream).pipeThrough(new TextDecoderStream())) {
+      if (!events.includes("begun") && text.includes("begun")) await b.post(`/api/sessions/${id}/interrupt`, {});
+      events += text;
     }
-    expect((await running).body).toMatchObject({ success: false, errorInfo: { type: "Cancelled" } });
+    expect(events).toMatch(/"type":"result","success":false.*"type":"Cancelled"/);
     expect((await run(b, id, "x")).body.result).toBe(1);
   });
 
