@@ -28,6 +28,8 @@ const RECIPES = {
     files: { "good_user.py": "import good\nV = good.VERSION" },
   },
   broken: { name: "broken", version: "1.0", files: { "broken.py": 'raise RuntimeError("broken on purpose")' } },
+  deadly: { name: "deadly", version: "1.0", files: { "deadly.py": "import ctypes\nctypes.memset(1, 255, 2**24)" } },
+  exiting: { name: "exiting", version: "1.0", files: { "exiting.py": "raise SystemExit(3)" } },
   // The name counts: this package has an alias.
   seaborn: { name: "seaborn", version: "0.13", files: { "seaborn/__init__.py": "V = 13", "seaborn/data.txt": "data" } },
   orphan: { name: "orphan", version: "1.0", requires: ["nowhere-to-be-found"] },
@@ -268,6 +270,18 @@ describe("a package that cannot be had is a warning that says why, and the rest 
     await expect(prepared).rejects.toThrow(/"default" cannot be built: .*nowhere-to-be-found/);
   });
 
+  test("a package whose import ends the interpreter is left out of the image, and the rest is in it", async () => {
+    const PYODIDE_PACKAGES = "good==1.0,deadly,exiting,seaborn,good-user";
+    await using opened = await openTestEnvironments({ PYODIDE_PACKAGES, PACKAGE_DIR: folder });
+    await opened.environments.prepare();
+    expect(opened.warnings).toEqual([
+      'In the environment "default" exiting cannot be imported: SystemExit: 3',
+      'The image of the environment "default" goes without deadly: importing it ends the interpreter',
+    ]);
+    const { guest, packages } = opened.environments.get("default");
+    expect([guest?.imports, packages.length]).toEqual([["deadly", "exiting", "good", "good_user", "seaborn"], 5]);
+  }, 180_000);
+
   test("if there is none at all, code runs on the standard library", async () => {
     await using opened = await openTestEnvironments({ PYODIDE_PACKAGES: "nowhere-to-be-found", PACKAGE_DIR: folder });
     await opened.environments.prepare();
@@ -282,6 +296,8 @@ test("the same packages give the same archive and the same image, wherever they 
     await using opened = await openTestEnvironments({ PYODIDE_PACKAGES: "good-user,seaborn", CACHE_DIR, ...settings });
     await opened.environments.prepare();
     const { guest, image } = opened.environments.get("default");
+    const isFetched = settings.PACKAGE_INDEX_URL !== undefined;
+    expect(opened.messages.some((message) => /^Downloading \S+: [\d.]+ of [\d.]+ MiB$/.test(message))).toBe(isFetched);
     built.push([path.basename(guest?.archivePath ?? ""), path.basename(image.path), image.sha256]);
     // It becomes every tenant's memory, which is no place for what this machine is like.
     const bytes = await readFile(image.path);
@@ -478,6 +494,16 @@ describe("the cache", () => {
     },
     120_000,
   );
+
+  test("that is emptied in the middle of a build costs that build at most", async () => {
+    cache = await cacheFolder();
+    const child = build();
+    for await (const line of child.stderr?.setEncoding("utf8") ?? []) {
+      if (String(line).includes("Building")) await rm(path.join(cache, "archives"), { recursive: true });
+    }
+    await prepare();
+    expect(await prepare()).toBe(false);
+  }, 120_000);
 
   test("two servers may build in it at once", async () => {
     cache = await cacheFolder();
