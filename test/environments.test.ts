@@ -11,7 +11,7 @@ import { PackageServer } from "../src/environments/testing/package-server.ts";
 import { type MadeWheel, makeWheel, type WheelRecipe } from "../src/environments/testing/wheels.ts";
 import { StartupError } from "../src/errors.ts";
 import { TEST_CACHE_DIR, testConfig } from "./support/config.ts";
-import { py } from "./support/engine.ts";
+import { py, startTestEngine } from "./support/engine.ts";
 import { cacheFolder, openTestEnvironments } from "./support/environments.ts";
 import { startTestSandbox } from "./support/sandbox.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
@@ -305,6 +305,40 @@ test("the same packages give the same archive and the same image, wherever they 
   }
   expect(built[1]).toEqual(built[0]);
 }, 180_000);
+
+/** A folder with a package that takes 80 MiB of memory. */
+async function folderOfLarge(): Promise<string> {
+  const place = await mkdtemp(path.join(folder, "large-"));
+  const large = await makeWheel({
+    name: "large",
+    version: "1.0",
+    files: { "large.py": "DATA = bytearray(80 * 2**20)" },
+  });
+  await writeFile(path.join(place, large.filename), large.bytes);
+  return place;
+}
+
+test("sandboxes of a large environment are rewound, and discarded only when code has added much to it", async () => {
+  const tested = await startTestEngine({
+    PYODIDE_PACKAGES: "large",
+    PACKAGE_DIR: await folderOfLarge(),
+    SANDBOX_MAX_HEAP_MB: "64",
+  });
+  try {
+    const { pool } = tested.engine;
+    for (let i = 0; i < 3; i++) expect(await tested.run("len(large.DATA)\n1")).toMatchObject({ success: false });
+    expect(await tested.run("import large\nx = bytearray(10 * 2**20)\nlen(large.DATA)")).toMatchObject({
+      result: 80 * 2 ** 20,
+    });
+    expect(await tested.run("1")).toMatchObject({ result: 1 });
+    expect(pool.status().discarded).toEqual({});
+    await tested.run("x = bytearray(100 * 2**20)");
+    expect(await tested.run("1")).toMatchObject({ result: 1 });
+    expect(pool.status().discarded).toEqual({ "heap over its limit": 1 });
+  } finally {
+    await tested.stop();
+  }
+}, 120_000);
 
 test("an environment that takes more memory than sandboxes have is not used, and is there when they have it", async () => {
   const PACKAGE_DIR = await mkdtemp(path.join(folder, "large-"));
