@@ -230,9 +230,19 @@ describe("the default environment, by Pyodide's own lock file", () => {
     for (let round = 0; round < 2; round++) expect(await value(code)).toEqual(expected);
   });
 
-  test("sends a figure that is open at the end", async () => {
-    const { body } = await server.post("/api/execute", { code: "plt.figure()", files: "none" });
-    expect(body.outputs).toEqual([expect.objectContaining({ "image/png": Buffer.from("figure").toString("base64") })]);
+  test("sends a figure that is open at the end, also of code that fails, and closes it", async () => {
+    const figure = expect.objectContaining({ "image/png": Buffer.from("figure").toString("base64") });
+    const session = (await server.post("/api/sessions", {})).body.session.id;
+    const run = async (code: string) => (await server.post("/api/execute", { code, session })).body;
+    expect(await run("plt.figure()")).toMatchObject({ success: true, outputs: [figure] });
+    expect(await run("plt.figure()\n1 / 0")).toMatchObject({ error: "division by zero", outputs: [figure] });
+    expect(await run("plt.get_fignums()")).toMatchObject({ result: [], outputs: [] });
+    const slow = { code: "plt.figure()\nwhile True: pass", session, timeout: 200 };
+    expect((await server.post("/api/execute", slow)).body).toMatchObject({
+      errorInfo: { type: "Timeout" },
+      outputs: [],
+    });
+    expect(await run("plt.get_fignums()")).toMatchObject({ result: [], outputs: [] });
   });
 });
 

@@ -11,7 +11,7 @@ import { PackageServer } from "../src/environments/testing/package-server.ts";
 import { type MadeWheel, makeWheel, type WheelRecipe } from "../src/environments/testing/wheels.ts";
 import { StartupError } from "../src/errors.ts";
 import { TEST_CACHE_DIR, testConfig } from "./support/config.ts";
-import { py } from "./support/engine.ts";
+import { py, startTestEngine } from "./support/engine.ts";
 import { cacheFolder, openTestEnvironments } from "./support/environments.ts";
 import { startTestSandbox } from "./support/sandbox.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
@@ -28,6 +28,8 @@ const RECIPES = {
     files: { "good_user.py": "import good\nV = good.VERSION" },
   },
   broken: { name: "broken", version: "1.0", files: { "broken.py": 'raise RuntimeError("broken on purpose")' } },
+  deadly: { name: "deadly", version: "1.0", files: { "deadly.py": "import ctypes\nctypes.memset(1, 255, 2**24)" } },
+  exiting: { name: "exiting", version: "1.0", files: { "exiting.py": "raise SystemExit(3)" } },
   // The name counts: this package has an alias.
   seaborn: { name: "seaborn", version: "0.13", files: { "seaborn/__init__.py": "V = 13", "seaborn/data.txt": "data" } },
   orphan: { name: "orphan", version: "1.0", requires: ["nowhere-to-be-found"] },
@@ -268,6 +270,18 @@ describe("a package that cannot be had is a warning that says why, and the rest 
     await expect(prepared).rejects.toThrow(/"default" cannot be built: .*nowhere-to-be-found/);
   });
 
+  test("a package whose import ends the interpreter is left out of the image, and the rest is in it", async () => {
+    const PYODIDE_PACKAGES = "good==1.0,deadly,exiting,seaborn,good-user";
+    await using opened = await openTestEnvironments({ PYODIDE_PACKAGES, PACKAGE_DIR: folder });
+    await opened.environments.prepare();
+    expect(opened.warnings).toEqual([
+      'In the environment "default" exiting cannot be imported: SystemExit: 3',
+      'The image of the environment "default" goes without deadly: importing it ends the interpreter',
+    ]);
+    const { guest, packages } = opened.environments.get("default");
+    expect([guest?.imports, packages.length]).toEqual([["deadly", "exiting", "good", "good_user", "seaborn"], 5]);
+  }, 180_000);
+
   test("if there is none at all, code runs on the standard library", async () => {
     await using opened = await openTestEnvironments({ PYODIDE_PACKAGES: "nowhere-to-be-found", PACKAGE_DIR: folder });
     await opened.environments.prepare();
@@ -282,6 +296,8 @@ test("the same packages give the same archive and the same image, wherever they 
     await using opened = await openTestEnvironments({ PYODIDE_PACKAGES: "good-user,seaborn", CACHE_DIR, ...settings });
     await opened.environments.prepare();
     const { guest, image } = opened.environments.get("default");
+    const isFetched = settings.PACKAGE_INDEX_URL !== undefined;
+    expect(opened.messages.some((message) => /^Downloading \S+: [\d.]+ of [\d.]+ MiB$/.test(message))).toBe(isFetched);
     built.push([path.basename(guest?.archivePath ?? ""), path.basename(image.path), image.sha256]);
     // It becomes every tenant's memory, which is no place for what this machine is like.
     const bytes = await readFile(image.path);
@@ -289,6 +305,40 @@ test("the same packages give the same archive and the same image, wherever they 
   }
   expect(built[1]).toEqual(built[0]);
 }, 180_000);
+
+/** A folder with a package that takes 80 MiB of memory. */
+async function folderOfLarge(): Promise<string> {
+  const place = await mkdtemp(path.join(folder, "large-"));
+  const large = await makeWheel({
+    name: "large",
+    version: "1.0",
+    files: { "large.py": "DATA = bytearray(80 * 2**20)" },
+  });
+  await writeFile(path.join(place, large.filename), large.bytes);
+  return place;
+}
+
+test("sandboxes of a large environment are rewound, and discarded only when code has added much to it", async () => {
+  const tested = await startTestEngine({
+    PYODIDE_PACKAGES: "large",
+    PACKAGE_DIR: await folderOfLarge(),
+    SANDBOX_MAX_HEAP_MB: "64",
+  });
+  try {
+    const { pool } = tested.engine;
+    for (let i = 0; i < 3; i++) expect(await tested.run("len(large.DATA)\n1")).toMatchObject({ success: false });
+    expect(await tested.run("import large\nx = bytearray(10 * 2**20)\nlen(large.DATA)")).toMatchObject({
+      result: 80 * 2 ** 20,
+    });
+    expect(await tested.run("1")).toMatchObject({ result: 1 });
+    expect(pool.status().discarded).toEqual({});
+    await tested.run("x = bytearray(100 * 2**20)");
+    expect(await tested.run("1")).toMatchObject({ result: 1 });
+    expect(pool.status().discarded).toEqual({ "heap over its limit": 1 });
+  } finally {
+    await tested.stop();
+  }
+}, 120_000);
 
 test("an environment that takes more memory than sandboxes have is not used, and is there when they have it", async () => {
   const PACKAGE_DIR = await mkdtemp(path.join(folder, "large-"));
@@ -478,6 +528,16 @@ describe("the cache", () => {
     },
     120_000,
   );
+
+  test("that is emptied in the middle of a build costs that build at most", async () => {
+    cache = await cacheFolder();
+    const child = build();
+    for await (const line of child.stderr?.setEncoding("utf8") ?? []) {
+      if (String(line).includes("Building")) await rm(path.join(cache, "archives"), { recursive: true });
+    }
+    await prepare();
+    expect(await prepare()).toBe(false);
+  }, 120_000);
 
   test("two servers may build in it at once", async () => {
     cache = await cacheFolder();

@@ -195,6 +195,9 @@ export function unusableCache(cacheDir: string, cause: unknown): StartupError {
   );
 }
 
+/** Why a module is left out of an image. */
+export const ENDS_INTERPRETER = "importing it ends the interpreter";
+
 /** Builds an image, and again without what turns out to have no place in one. */
 async function buildWithoutUnfit(
   baseImagePath: string | null,
@@ -203,15 +206,11 @@ async function buildWithoutUnfit(
 ): Promise<Awaited<ReturnType<typeof buildImage>>> {
   let unfit: Record<string, string> = {};
   const isFit = (name: string) => !(name in unfit);
-  for (let attempt = 1; ; attempt++) {
-    const built = await buildImage({
+  const build = async (imports: readonly string[]) =>
+    await buildImage({
       guest: {
         baseImagePath,
-        environment: environment && {
-          ...environment,
-          imports: environment.imports.filter(isFit),
-          libraries: environment.libraries.filter(isFit),
-        },
+        environment: environment && { ...environment, imports, libraries: environment.libraries.filter(isFit) },
         preload: PRELOADED_MODULES,
         maxHeapBytes: Number.MAX_SAFE_INTEGER,
         hashCheckpoint: false,
@@ -221,10 +220,46 @@ async function buildWithoutUnfit(
       memoryMb: Math.max(host.memoryMb, BUILD_MEMORY_MB),
       startTimeoutMs: Math.max(host.startTimeoutMs, BUILD_TIMEOUT_MS),
     });
+  for (let attempt = 1; ; attempt++) {
+    const imports = environment?.imports.filter(isFit) ?? [];
+    const built = await build(imports).catch((error) => {
+      if (error instanceof SandboxDiedError && attempt < MAX_ATTEMPTS) return error;
+      throw error;
+    });
+    if (built instanceof SandboxDiedError) {
+      const deadly = await firstDeadly(imports, build);
+      if (deadly === null) throw built;
+      unfit = { ...unfit, [deadly]: ENDS_INTERPRETER };
+      continue;
+    }
     if (Object.keys(built.unfit).length === 0) return { ...built, unfit };
     if (attempt === MAX_ATTEMPTS) throw new SandboxDiedError(`No image can be made: ${JSON.stringify(built.unfit)}`);
     unfit = { ...unfit, ...built.unfit };
   }
+}
+
+/** @returns the first module whose import a build does not survive; null: none survives even without imports. */
+async function firstDeadly(
+  imports: readonly string[],
+  build: (imports: readonly string[]) => Promise<unknown>,
+): Promise<string | null> {
+  const survives = async (count: number) =>
+    await build(imports.slice(0, count)).then(
+      () => true,
+      (error) => {
+        if (error instanceof SandboxDiedError) return false;
+        throw error;
+      },
+    );
+  if (!(await survives(0))) return null;
+  let surviving = 0;
+  let dying = imports.length;
+  while (dying - surviving > 1) {
+    const middle = (surviving + dying) >> 1;
+    if (await survives(middle)) surviving = middle;
+    else dying = middle;
+  }
+  return imports[dying - 1] ?? null;
 }
 
 /** @returns null if there is no image, or it is not byte for byte what was built. */

@@ -2,6 +2,7 @@ import type { PackageArchive } from "../engine/execution.ts";
 import type { ArchiveReader } from "../environments/archive-reader.ts";
 import type { CacheKeeper } from "../environments/cache-keeper.ts";
 import { baseOf, type Environments } from "../environments/environments.ts";
+import { ENDS_INTERPRETER } from "../environments/image-cache.ts";
 import { PackageError } from "../environments/package-error.ts";
 import type { PackageSet } from "../environments/package-set.ts";
 import type { Installed, PackageStore } from "../environments/package-store.ts";
@@ -130,16 +131,19 @@ export class CallerPackages {
   }
 
   async #derive(environment: string, set: PackageSet, requirement: string): Promise<void> {
-    try {
-      await this.#options.environments.derive(environment, set);
-    } catch (cause) {
-      if (!(cause instanceof SandboxDiedError)) throw cause;
-      throw new PackageError(
+    const { environments } = this.#options;
+    const cannotBeUsed = (cause?: unknown) =>
+      new PackageError(
         "package_incompatible",
         `${requirement} cannot be used here: the interpreter ended while loading it.`,
         { cause },
       );
-    }
+    const name = await environments.derive(environment, set).catch((error) => {
+      throw error instanceof SandboxDiedError ? cannotBeUsed(error) : error;
+    });
+    const { unfit } = environments.get(name).image;
+    const own = set.packages.flatMap(({ imports }) => imports);
+    if (own.some((module) => unfit[module] === ENDS_INTERPRETER)) throw cannotBeUsed();
   }
 
   async clear(principal: string): Promise<void> {
