@@ -92,3 +92,23 @@ export function each(
 
 /** Said by code that has come to its end although something in it should have stopped it. */
 export const REACHED = "\nprint(won)";
+
+/**
+ * Says of attacks why they have no control.
+ *
+ * @param reasons why → texts that the names of such attacks have.
+ * @throws {Error} if a text is in no name: the list has not been kept.
+ */
+export function excuse(
+  attacks: readonly Attack[],
+  reasons: Readonly<Record<string, readonly string[]>>,
+): readonly Attack[] {
+  const texts = Object.entries(reasons).flatMap(([reason, parts]) => parts.map((part) => [part, reason] as const));
+  for (const [part] of texts) {
+    if (!attacks.some(({ name }) => name.includes(part))) throw new Error(`no attack is called ${part}`);
+  }
+  return attacks.map((attack) => {
+    const found = texts.find(([part]) => attack.name.includes(part));
+    return found ? { ...attack, noControl: found[1] } : attack;
+  });
+}

@@ -1,6 +1,5 @@
 /**
- * Loaded into the server before anything else: names that attacks use are answered here and asked of nobody. What has no
- * address is left to the machine.
+ * Loaded into the server before anything else: names that attacks use are answered here and asked of nobody.
  */
 import dns from "node:dns";
 import { syncBuiltinESMExports } from "node:module";
@@ -23,14 +22,13 @@ let asked = 0;
 function answer(name) {
   // Public when it is checked, the host's own when it is connected to: DNS rebinding.
   if (name.endsWith("rebind.example")) return asked++ % 2 === 0 ? [NOWHERE] : [v4("127.0.0.1")];
-  return ANSWERS[name] ?? (name.endsWith(".example") ? [] : undefined);
+  return ANSWERS[name] ?? (name.endsWith(".example") ? [v4("127.0.0.1")] : undefined);
 }
 
 const { lookup } = dns;
 dns.lookup = (name, options, callback = options) => {
   const found = answer(name);
   if (found === undefined) return lookup(name, options, callback);
-  if (found.length === 0) return callback(Object.assign(new Error("no such name"), { code: "ENOTFOUND" }));
   const [{ address, family }] = found;
   return options.all ? callback(null, found) : callback(null, address, family);
 };
@@ -38,7 +36,6 @@ const later = dns.promises.lookup;
 dns.promises.lookup = async (name, options) => {
   const found = answer(name);
   if (found === undefined) return await later(name, options);
-  if (found.length === 0) throw Object.assign(new Error("no such name"), { code: "ENOTFOUND" });
   return options?.all ? found : found[0];
 };
 syncBuiltinESMExports();

@@ -44,6 +44,7 @@ export const CHANCE: Technique = {
     ([name, code]): Attack => ({
       name,
       code: "",
+      ...(name === "uuid1" && { noControl: "it has the time in it" }),
       act: async (target, { won }) => {
         const results = await draws(target, code);
         const isRepeated = new Set(results).size < results.length || results.includes(null);

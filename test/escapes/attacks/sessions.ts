@@ -1,4 +1,4 @@
-import { each, type Technique } from "../attack.ts";
+import { each, excuse, type Technique } from "../attack.ts";
 import { LOOK, POISON } from "./neighbours.ts";
 
 /** What a session holds that is put back when it wakes, made as odd as user code can make it. */
@@ -31,16 +31,17 @@ const ODD_STATES = [
 export const SESSIONS: Technique = {
   title: "out of a session",
   controls: [["rewind", "file-reset", "state-check"]],
-  attacks: [
-    ...POISON.map(([change, notice]) => ({
-      name: change.replaceAll("\n", "; ").slice(0, 110),
-      session: true,
-      code: change,
-      next: LOOK + notice,
-    })),
-    ...each(ODD_STATES, {
-      session: true,
-      next: `import os, gc
+  attacks: excuse(
+    [
+      ...POISON.map(([change, notice]) => ({
+        name: change.replaceAll("\n", "; ").slice(0, 110),
+        session: true,
+        code: change,
+        next: LOOK + notice,
+      })),
+      ...each(ODD_STATES, {
+        session: true,
+        next: `import os, gc
 mine = won
 del won
 for place in ("/tmp", "/home/pyodide", "/plots/matplotlib"):
@@ -51,6 +52,24 @@ for fd in range(3, 100):
   print(mine, fd)
 gc.collect()
 assert os.getcwd() == "/home/pyodide" and len("abc") == 3`,
-    }),
-  ],
+      }),
+    ],
+    {
+      "without a rewind the next session does not notice it either: it is set up anew for each execution, or has gone by itself":
+        [
+          "c.to_json_data.__code__",
+          "os.dup2(1, 0); os.close(2)",
+          "os.dup2(0, 4000)",
+          "await asyncio.sleep(0); print(won)",
+          "codecs.register(lambda n",
+          "sys.setrecursionlimit(60)",
+          "set_int_max_str_digits(640)",
+          "s = 'upper'; ctypes.memmove",
+          "linecache.cache['<exec>']",
+          "del buffer",
+          "for at in range(0, 16 << 20",
+          "threading, weakref, atexit",
+        ],
+    },
+  ),
 };
