@@ -5,9 +5,10 @@
  * Pyodide's own start, which takes seconds, came to. An environment's shared libraries are not memory alone, so every process
  * loads them on top of the base, in one order, so that they land at the same places; the environment's image goes over that.
  */
-import { Archive } from "../sandbox/archive-format.ts";
+import type { Archive } from "../sandbox/archive-format.ts";
 import { decodeImage, encodeImage, ImageFormatError, type ImageHeader } from "../sandbox/image-format.ts";
 import type { GuestEnvironment } from "../sandbox/protocol.ts";
+import { openArchive } from "./archive-file.ts";
 import { ArchiveFiles } from "./archive-filesystem.ts";
 import type { Boot } from "./channel.ts";
 import { Clock } from "./clock.ts";
@@ -31,8 +32,6 @@ export const ARCHIVE_MTIME_MS = 315_532_800_000;
 const PYTHON_STACK_BYTES = 2 * 1024 * 1024;
 const RTLD_NOW = 2;
 const RTLD_GLOBAL = 256;
-// Deno's own object is gone from the realm when it is needed here: Pyodide would take this for Node.
-const { openSync, SeekMode } = Deno;
 
 export interface BootedInterpreter {
   readonly module: Module;
@@ -75,7 +74,7 @@ export async function boot(options: Boot, create: CreateModule, mailbox: Mailbox
   fitImage(base.header, module, exports);
   if (environment && readArchive && image) {
     new ArchiveFiles(module.FS, readArchive, ARCHIVE_MTIME_MS).mount(ENVIRONMENT_PATH);
-    const [problem] = Object.entries(loadLibraries(exports, environment.libraries));
+    const [problem] = Object.entries(loadLibraries(program, environment.libraries, options.libraries));
     if (problem) throw new ImageFormatError(`the library ${problem.join(" cannot be loaded: ")}`);
     if (!growHeap(exports, imports, image.header.heapBytes)) throw new ImageFormatError("the image needs more memory");
     fitImage(image.header, module, exports);
@@ -131,7 +130,7 @@ async function build(options: Boot, create: CreateModule, mailbox: Mailbox): Pro
   if (!areEqual(base, options.base)) throw new ImageFormatError("the base image is not what this process came to");
   if (!environment || !readArchive) return;
   new ArchiveFiles(module.FS, readArchive, ARCHIVE_MTIME_MS).mount(ENVIRONMENT_PATH);
-  const unloadable = loadLibraries(exports, environment.libraries);
+  const unloadable = loadLibraries(program, environment.libraries, {});
   if (Object.keys(unloadable).length > 0) {
     post({ type: "image", failedImports: {}, unfit: unloadable, refusedCalls: {}, image: new Uint8Array(0) });
     return;
@@ -286,10 +285,22 @@ function limitRecursion(exports: Exports): void {
  * function table, which must be the same one whether the library's module is imported now, later, or was imported when
  * the image was built.
  *
+ * @param compiled modules of some of them: path → module.
  * @returns those that cannot be loaded: path → why.
  */
-function loadLibraries(exports: Exports, libraries: readonly string[]): Record<string, string> {
+function loadLibraries(
+  { module, exports }: Program,
+  libraries: readonly string[],
+  compiled: Readonly<Record<string, WebAssembly.Module>>,
+): Record<string, string> {
   const unloadable: Record<string, string> = {};
+  const { FS } = module;
+  const { readFile } = FS;
+  // Emscripten reads a library with this, and takes a module as well as bytes.
+  FS.readFile = (path, options) => {
+    const known = path.startsWith(`${ENVIRONMENT_PATH}/`) && compiled[path.slice(ENVIRONMENT_PATH.length + 1)];
+    return known || readFile(path, options);
+  };
   // Pyodide sets it to folders of its own. Without it a library that is a package finds none that it links to.
   withCString(exports, "LD_LIBRARY_PATH", (name) =>
     withCString(exports, `${ENVIRONMENT_PATH}/dynlib`, (path) => exports.setenv(name, path, 1)),
@@ -306,6 +317,7 @@ function loadLibraries(exports: Exports, libraries: readonly string[]): Record<s
     if (!isLinkedTo) withCString(exports, `PyInit_${name}`, (symbol) => exports.dlsym(handle, symbol));
     exports.dlerror();
   }
+  FS.readFile = readFile;
   return unloadable;
 }
 
@@ -396,23 +408,6 @@ function fitImage(header: ImageHeader, module: Module, exports: Exports): void {
   for (const [what, here, there] of facts) {
     if (here !== there) throw new ImageFormatError(`the image does not fit: ${what} ${here}, not ${there}`);
   }
-}
-
-/** The archive stays open: reading from it needs no permission later. */
-function openArchive(path: string): Archive {
-  const file = openSync(path);
-  const size = file.seekSync(0, SeekMode.End);
-  return new Archive((offset, length) => {
-    const bytes = new Uint8Array(Math.max(0, Math.min(length, size - offset)));
-    file.seekSync(offset, SeekMode.Start);
-    let filled = 0;
-    while (filled < bytes.length) {
-      const count = file.readSync(bytes.subarray(filled));
-      if (count === null) break;
-      filled += count;
-    }
-    return bytes.subarray(0, filled);
-  }, size);
 }
 
 function areEqual(a: Uint8Array, b: Uint8Array): boolean {

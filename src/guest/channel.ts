@@ -88,6 +88,8 @@ export interface Boot {
   readonly base: Uint8Array | null;
   /** The environment's memory image; null: there is none, or it is to be built. */
   readonly image: Uint8Array | null;
+  /** The environment's shared libraries, compiled: path in its archive → module. Empty while an image is built. */
+  readonly libraries: Readonly<Record<string, WebAssembly.Module>>;
   /** Our own Python modules: path below `/lib` → source. */
   readonly sources: Readonly<Record<string, string>>;
   readonly options: GuestOptions;

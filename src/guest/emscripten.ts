@@ -107,6 +107,7 @@ export interface FileSystem {
   isLink(mode: number): boolean;
   mkdirTree(path: string): void;
   chdir(path: string): void;
+  readFile(path: string, options?: object): unknown;
   writeFile(path: string, data: Uint8Array | string): void;
   mkdev(path: string, mode: number, dev: number): Node;
   makedev(major: number, minor: number): number;

@@ -14,6 +14,7 @@ import {
   type HostMessage,
   MAX_OUTPUT_BYTES,
 } from "../sandbox/protocol.ts";
+import { compileLibraries, openArchive } from "./archive-file.ts";
 import { type Boot, CONTROL, type Envelope, type FromWorker, type Printed, type Shared } from "./channel.ts";
 import { revokePermissions } from "./realm.ts";
 
@@ -212,12 +213,15 @@ async function* readFrames(): AsyncGenerator<Frame<HostMessage>> {
 }
 
 async function readBoot(options: GuestOptions): Promise<Boot> {
+  const { baseImagePath, environment } = options;
   const readIfAny = (path: string | null | undefined) => (path == null ? null : Deno.readFile(path));
-  const [base, image] = await Promise.all([
-    readIfAny(options.baseImagePath),
-    readIfAny(options.environment?.imagePath),
+  const isComplete = environment !== null && environment.imagePath !== null;
+  const [base, image, libraries] = await Promise.all([
+    readIfAny(baseImagePath),
+    readIfAny(environment?.imagePath),
+    isComplete ? compileLibraries(openArchive(environment.archivePath), environment.libraries) : {},
   ]);
-  return { shared, port, pyodideUrl, ...(await program), base, image, options };
+  return { shared, port, pyodideUrl, ...(await program), libraries, base, image, options };
 }
 
 async function readProgram(): Promise<Pick<Boot, "module" | "stdlib" | "sources">> {

@@ -1,0 +1,43 @@
+import { Archive } from "../sandbox/archive-format.ts";
+
+// Deno's own object is gone from the worker's realm when it is needed there: Pyodide would take this for Node.
+const { openSync, SeekMode } = Deno;
+
+/** Opens a package archive. It stays open: reading from it needs no permission later. */
+export function openArchive(path: string): Archive {
+  const file = openSync(path);
+  const size = file.seekSync(0, SeekMode.End);
+  return new Archive((offset, length) => {
+    const bytes = new Uint8Array(Math.max(0, Math.min(length, size - offset)));
+    file.seekSync(offset, SeekMode.Start);
+    let filled = 0;
+    while (filled < bytes.length) {
+      const count = file.readSync(bytes.subarray(filled));
+      if (count === null) break;
+      filled += count;
+    }
+    return bytes.subarray(0, filled);
+  }, size);
+}
+
+/**
+ * Compiles an environment's shared libraries, each on whatever core is free, while the interpreter itself is being read.
+ *
+ * @returns path in the archive → module. Those that cannot be compiled are missing.
+ */
+export async function compileLibraries(
+  archive: Archive,
+  libraries: readonly string[],
+): Promise<Record<string, WebAssembly.Module>> {
+  const entries = new Map(archive.entries.map((entry) => [entry.path, entry]));
+  const compiled: Record<string, WebAssembly.Module> = {};
+  const compile = async (library: string) => {
+    const entry = entries.get(library);
+    // Whoever loads it says what is wrong with it.
+    const module =
+      entry && (await WebAssembly.compile(archive.read(entry) as Uint8Array<ArrayBuffer>).catch(() => null));
+    if (module) compiled[library] = module;
+  };
+  await Promise.all(libraries.map(compile));
+  return compiled;
+}
