@@ -66,7 +66,11 @@ export const SETTINGS = {
     "10000",
     "with Redis: a server silent for so long has lost its sessions to the others, ms",
   ),
-  REDIS_URL: setting(text, "", "Redis or Valkey that servers share sessions through; empty: sessions on this disk"),
+  REDIS_URL: setting(
+    text,
+    "",
+    "Redis 7 or Valkey that servers share all state of callers through; empty: it is on this disk",
+  ),
   CORS_ORIGIN: setting(
     text,
     "",
@@ -81,7 +85,11 @@ export const SETTINGS = {
   API_KEY: setting(text, "", "one key with every scope and the name `default`; the original's variable"),
   ALLOW_ANONYMOUS: setting(flag, "false", "bind to any address although authentication is off"),
   RATE_LIMIT_WINDOW_MS: setting(integer(1), "900000", "rate limit window, ms"),
-  RATE_LIMIT_MAX_REQUESTS: setting(integer(0), "0", "requests of one principal and address in a window; 0: no limit"),
+  RATE_LIMIT_MAX_REQUESTS: setting(
+    integer(0),
+    "0",
+    "requests of one principal and address in a window, to all servers that share Redis; 0: no limit",
+  ),
   LOG_LEVEL: setting(z.enum(["trace", "debug", "info", "warn", "error", "silent"]), "info", "server log level"),
   LOG_DIR: setting(text, "./data/logs", "folder of server.log and security.log; `none`: no log files"),
   LOG_MAX_SIZE: setting(integer(1024), String(10 * 1024 * 1024), "rotate a log file at this size, bytes"),

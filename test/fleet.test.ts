@@ -42,6 +42,26 @@ async function startFleet(settings: Record<string, string> = {}): Promise<Fleet>
   };
 }
 
+/**
+ * Runs alice's code on the first server.
+ *
+ * @param onBegun called when it has printed `begun`.
+ * @returns all events as they came.
+ */
+async function streamed(fleet: Fleet, code: string, onBegun: () => Promise<unknown>): Promise<string> {
+  const response = await fetch(`${fleet.servers[0].url}/api/execute-stream`, {
+    method: "POST",
+    headers: { "content-type": "application/json", "x-api-key": KEYS.alice },
+    body: JSON.stringify({ code }),
+  });
+  let events = "";
+  for await (const text of (response.body as ReadableStream).pipeThrough(new TextDecoderStream())) {
+    if (!events.includes("begun") && text.includes("begun")) await onBegun();
+    events += text;
+  }
+  return events;
+}
+
 const run = async (on: TestClient, code: string) => (await on.post("/api/execute", { code })).body;
 
 describe.skipIf(!hasRedis)("two servers that share Redis", () => {
@@ -93,6 +113,23 @@ describe.skipIf(!hasRedis)("two servers that share Redis", () => {
     });
   });
 
+  test("code that reads a file whose content has expired meanwhile gets an OSError, and goes on", async () => {
+    await a.upload("old.txt", "old");
+    const code = `
+print("begun")
+import time; time.sleep(0.5)
+try: open("old.txt").read()
+except OSError: print("refused")`;
+    const direct = new Redis(fleet.redis.url);
+    const events = await streamed(fleet, code, async () => {
+      // Ten minutes later.
+      for (const key of await direct.keys("*:content:*")) await direct.del(key);
+    });
+    direct.disconnect();
+    expect(events).toContain("refused");
+    await b.post("/api/clear-all-files", {});
+  });
+
   test("statistics are the sum, seen and cleared from either", async () => {
     const [rootA, rootB] = fleet.as("root");
     // What a server has recorded is in the sum when it is asked, or a moment later.
@@ -120,18 +157,11 @@ describe.skipIf(!hasRedis)("two servers that share Redis", () => {
     await fleet.as("root")[0].post("/api/dashboard/stats/clear", {});
     await a.upload("kept.txt", "before");
     // Runs when the connection goes; what it writes has nowhere to go to.
-    const response = await fetch(`${fleet.servers[0].url}/api/execute-stream`, {
-      method: "POST",
-      headers: { "content-type": "application/json", "x-api-key": KEYS.alice },
-      body: JSON.stringify({
-        code: "open('kept.txt', 'w').write('lost'); print('begun'); import time; time.sleep(0.5)",
-      }),
-    });
-    let events = "";
-    for await (const text of (response.body as ReadableStream).pipeThrough(new TextDecoderStream())) {
-      if (!events.includes("begun") && text.includes("begun")) await fleet.redis.kill();
-      events += text;
-    }
+    const events = await streamed(
+      fleet,
+      "open('kept.txt', 'w').write('lost'); print('begun'); import time; time.sleep(0.5)",
+      () => fleet.redis.kill(),
+    );
     expect(events).toMatch(/"type":"result","success":false.*The execution's files were not kept.*WorkspaceError/);
     const requests: [string, () => ReturnType<TestClient["get"]>][] = [
       ["an execution", () => b.post("/api/execute", { code: "1 + 1" })],

@@ -115,7 +115,7 @@ interface Running {
   readonly resolveCapture: (capture: Capture) => void;
 }
 
-/** How long a sandbox may take to load a session, or to forget it, ms. */
+/** How long a sandbox may take to load a session, to forget it, or to be ready again after a result, ms. */
 const LOAD_TIMEOUT_MS = 30_000;
 
 /**
@@ -368,6 +368,7 @@ export class Sandbox {
         break;
       case "idle":
         if (!running.answered) throw new ProtocolError('"idle" before the result');
+        clearTimeout(running.timer);
         this.heapBytes = message.heapBytes;
         this.#running = null;
         running.resolveCapture({ state: null, reason: "it was not reported" });
@@ -421,6 +422,7 @@ export class Sandbox {
     clearTimeout(running.processorTimer);
     running.stopListening();
     running.answered = true;
+    running.timer = setTimeout(() => this.kill("it did not settle after a result"), LOAD_TIMEOUT_MS);
     this.#readProcessorTime(running);
     running.resolve({
       outcome,
