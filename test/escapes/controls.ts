@@ -65,7 +65,7 @@ function inMutant({ settings, files }: Technique, layers: Exclude<Control, strin
       clearTimeout(timer);
       // What it has changed would make every attack after it a success.
       if (outcome === "not well") await stop();
-      else if (outcome === "succeeded") target.endSandboxes();
+      else if (outcome === "succeeded") await target.endSandboxes();
       return outcome !== "failed";
     },
     async [Symbol.asyncDispose]() {

@@ -153,7 +153,7 @@ export class Target {
   }
 
   /** Ends its sandboxes: those that take their place know nothing of what was done to them. */
-  endSandboxes(): void {
+  async endSandboxes(): Promise<void> {
     for (const pid of descendantsOf(Number(this.#process.pid))) {
       try {
         process.kill(pid, "SIGKILL");
@@ -161,6 +161,8 @@ export class Target {
         // It went with its parent.
       }
     }
+    // One may be lent out in the moment in which it dies.
+    while ((await this.run("1")).body.success !== true);
   }
 
   get secret(): string {

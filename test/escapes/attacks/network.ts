@@ -90,6 +90,7 @@ export const NETWORK: Technique = {
       ],
       'the machine\'s resolver or library does not read it; where one does, it succeeds under "network, every public host allowed"':
         ["LOCALHOST.", "[::1]", "[::]", "[64:ff9b", "nip.io", "localtest.me", "user@", "%00.example", "１２７"],
+      "the bait listens on IPv4 alone": ["(socket.AF_INET6)"],
       "not every machine has it": ["docker.sock"],
       "there is nobody to be asked": ["getaddrinfo('leak", "gethostbyname"],
       "no library has it any more, or it reaches nothing": ["gopher", "socketpair"],

