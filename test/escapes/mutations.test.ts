@@ -1,8 +1,7 @@
 import { describe, expect, test } from "vitest";
-import { sharedLibrary } from "../../src/environments/testing/shared-libraries.ts";
 import { type Attack, each } from "./attack.ts";
 import { JAVASCRIPT } from "./attacks/javascript.ts";
-import { libraryAttack } from "./attacks/libraries.ts";
+import { library, libraryAttack } from "./attacks/libraries.ts";
 import { NEIGHBOURS } from "./attacks/neighbours.ts";
 import { INTRUDER, type Layer, Mutant, withoutLayers } from "./mutant.ts";
 import { write } from "./scoreboard.ts";
@@ -41,7 +40,7 @@ const SLOT = "import ctypes\nslot = ctypes.cast(ctypes.CFUNCTYPE(ctypes.c_int)(l
 describe.skipIf(!wanted)("without one layer an attack succeeds", { timeout: 300_000 }, () => {
   const walk = named(JAVASCRIPT.attacks, "queue.extend");
   const answering =
-    sharedLibrary(`(module (import "env" "memory" (memory 1)) (import "env" "__memory_base" (global $base i32))
+    library(`(module (import "env" "memory" (memory 1)) (import "env" "__memory_base" (global $base i32))
     (global (export "__em_js__pwn") i32 (i32.const 0)) (data (global.get $base) "(void)<::>{}; Date.now = () => 42000\\00"))`);
   const cases: { layer: Layer; broken: Layer[]; attack: Attack }[] = [
     { layer: "seal", broken: [], attack: libraryAttack("that exports what the interpreter uses", "ctypes.CDLL") },

@@ -1,9 +1,20 @@
-import { sharedLibrary } from "../../../src/environments/testing/shared-libraries.ts";
+import wabt from "wabt";
 import type { Attack, Technique } from "../attack.ts";
 
+const assembler = await wabt();
 const WRITE = "globalThis.process.getBuiltinModule('fs').writeFileSync('MARKER'.trim(), 'x')";
 /** Stands where the marker's path will, which the attack learns when it runs. */
 const PLACE = "M".repeat(160);
+
+/** Puts Emscripten's mark of a shared library before what `wat` assembles to. */
+export function library(wat: string): Buffer {
+  const module = Buffer.from(assembler.parseWat("attack.wat", wat).toBinary({}).buffer);
+  // Subsection 1: 4096 bytes of memory, no slot of the table.
+  const info = Buffer.from([0x01, 0x05, 0x80, 0x20, 0x04, 0x00, 0x00]);
+  const name = Buffer.from("\x08dylink.0", "latin1");
+  const section = Buffer.concat([Buffer.from([0x00, name.length + info.length]), name, info]);
+  return Buffer.concat([module.subarray(0, 8), section, module.subarray(8)]);
+}
 
 const memory = '(import "env" "memory" (memory 1)) (import "env" "__memory_base" (global $base i32))';
 const data = (text: string) => `(data (global.get $base) ${JSON.stringify(text)} "\\00")`;
@@ -50,7 +61,7 @@ const LOADERS: Readonly<Record<string, string>> = {
 };
 
 export function libraryAttack(what: string, how: string): Attack {
-  const binary = sharedLibrary((MODULES[what] as string).replaceAll("MARKER", PLACE));
+  const binary = library((MODULES[what] as string).replaceAll("MARKER", PLACE));
   return {
     name: `${how}: a library ${what}`,
     // That such a library can be loaded at all is an escape.
