@@ -67,7 +67,7 @@ async function measure(name: string, folder: string): Promise<Measured> {
     Sandbox.start({
       ...host,
       guest: {
-        snapshotPath: environment.snapshotPath,
+        baseImagePath: environment.baseImagePath,
         environment: environment.guest,
         preload: [],
         maxHeapBytes: config.SANDBOX_MAX_HEAP_MB * 2 ** 20,

@@ -67,7 +67,11 @@ export const SETTINGS = {
     "with Redis: a server silent for so long has lost its sessions to the others, ms",
   ),
   REDIS_URL: setting(text, "", "Redis or Valkey that servers share sessions through; empty: sessions on this disk"),
-  CORS_ORIGIN: setting(text, "", "allowed origins, comma separated; empty: `*` while authentication is off, else none"),
+  CORS_ORIGIN: setting(
+    text,
+    "",
+    "origins whose pages may use the server, comma separated; `none`: its own; empty: `*` while authentication is off, else none",
+  ),
   TRUST_PROXY: setting(text, "", "addresses or count of reverse proxies whose X-Forwarded-For is believed"),
   API_KEYS: setting(
     text,
@@ -96,6 +100,11 @@ export const SETTINGS = {
     "executions of one principal that may wait; 0: half of QUEUE_LIMIT where several have keys, else all",
   ),
   EXECUTION_TIMEOUT_MS: setting(integer(1, 300_000), "30000", "timeout of a request that names none, ms"),
+  EXECUTION_CPU_MS: setting(
+    integer(0, 3_600_000),
+    "0",
+    "most processor time of one execution, ms, on Linux; 0: as much as fits into its timeout",
+  ),
   SANDBOX_MEMORY_MB: setting(integer(64, 4096), "512", "most WebAssembly memory of one sandbox, MiB"),
   SANDBOX_MAX_EXECUTIONS: setting(integer(1), "100000", "replace a sandbox after this many executions"),
   SANDBOX_MAX_AGE_MS: setting(integer(1000), "21600000", "replace a sandbox after this time, ms"),

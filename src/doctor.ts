@@ -35,13 +35,13 @@ export async function doctor(config: Config): Promise<number> {
     for (const reason of isolation.rejected) rows.push(["isolation: tried", reason]);
     const logger = pino({ level: "info", base: null }, pino.destination(2));
     const { environments, images, close } = await openEnvironments(config, logger, host);
-    const image = await images.snapshot();
+    const image = await images.base();
     rows.push(["image", describeImage(image)]);
     for (const built of await environments.inspect()) rows.push(...describeEnvironment(built));
     await close();
     const sandbox = await Sandbox.start({
       guest: {
-        snapshotPath: image.path,
+        baseImagePath: image.path,
         environment: null,
         preload: [],
         maxHeapBytes: Number.MAX_SAFE_INTEGER,

@@ -3,9 +3,12 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import path from "node:path";
 import type { Logger } from "pino";
+import { DiskStatistics } from "./audit/disk-statistics.ts";
 import { Metrics } from "./audit/metrics.ts";
+import { RedisStatistics } from "./audit/redis-statistics.ts";
 import { SecurityLog } from "./audit/security-log.ts";
 import { Statistics } from "./audit/statistics.ts";
+import type { StatisticsStore } from "./audit/statistics-store.ts";
 import type { Config } from "./config.ts";
 import { Engine } from "./engine/engine.ts";
 import { SandboxPool } from "./engine/pool.ts";
@@ -16,24 +19,31 @@ import { denoCache } from "./environments/deno-cache.ts";
 import { loadDefinitions, STDLIB } from "./environments/environment-definitions.ts";
 import { Environments } from "./environments/environments.ts";
 import { ImageCache, unusableCache } from "./environments/image-cache.ts";
+import { DiskPackageRecords } from "./environments/package-records.ts";
 import { PackageSetBuilder } from "./environments/package-set.ts";
 import { createPackageSources } from "./environments/package-sources.ts";
 import { PackageStore } from "./environments/package-store.ts";
 import { loadPyodideLock } from "./environments/pyodide-lock.ts";
+import { RedisPackageRecords } from "./environments/redis-package-records.ts";
 import { Remote } from "./environments/remote.ts";
 import { WheelStore } from "./environments/wheel-store.ts";
 import { StartupError } from "./errors.ts";
 import { createApp } from "./http/app.ts";
 import { checkBinding, parseApiKeys } from "./http/authentication.ts";
 import { CallerPackages } from "./http/caller-packages.ts";
+import { allowedOrigins } from "./http/cross-site.ts";
+import { requestLimiter } from "./http/rate-limit.ts";
 import { openNetwork } from "./network/network-proxy.ts";
+import { RedisConnection } from "./redis-connection.ts";
 import { assertIsolation, detectIsolation, type IsolationReport } from "./sandbox/isolation.ts";
 import { GUEST_DIR, PYODIDE_DIR } from "./sandbox/launch.ts";
 import { Sandbox, type SandboxOptions } from "./sandbox/sandbox.ts";
 import { DiskSessions } from "./store/disk-sessions.ts";
+import { DiskWorkspaces } from "./store/disk-workspaces.ts";
 import { RedisSessions } from "./store/redis-sessions.ts";
+import { RedisWorkspaces } from "./store/redis-workspaces.ts";
 import type { SessionStore } from "./store/session-store.ts";
-import { WorkspaceStore } from "./store/workspaces.ts";
+import type { WorkspaceStore } from "./store/workspaces.ts";
 
 /**
  * How long a client may take to send, ms, looked at every `connectionsCheckingInterval`. A client that sends a byte now and then is
@@ -84,13 +94,23 @@ export async function openHost(config: Config): Promise<Omit<SandboxOptions, "gu
   return {
     memoryMb: config.SANDBOX_MEMORY_MB,
     startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS,
+    maxProcessorTimeMs: config.EXECUTION_CPU_MS,
     isolation,
     denoDir: null,
   };
 }
 
-/** Package sources, and the environments that are made from them; nothing is built yet. */
-export async function openEnvironments(config: Config, logger: Logger, host: Omit<SandboxOptions, "guest">) {
+/**
+ * Package sources, and the environments that are made from them; nothing is built yet.
+ *
+ * @param redis where it is kept what callers have installed; null: on this server's disk.
+ */
+export async function openEnvironments(
+  config: Config,
+  logger: Logger,
+  host: Omit<SandboxOptions, "guest">,
+  redis: RedisConnection | null = null,
+) {
   const lock = await loadPyodideLock();
   const remote = new Remote();
   const wheels = new WheelStore(path.join(config.DATA_DIR, "packages"), remote);
@@ -102,7 +122,7 @@ export async function openEnvironments(config: Config, logger: Logger, host: Omi
     wheelsDir: path.join(config.DATA_DIR, "packages"),
     unusedMs: config.CACHE_UNUSED_DAYS === 0 ? Number.POSITIVE_INFINITY : config.CACHE_UNUSED_DAYS * 86_400_000,
     maxBytes: config.CACHE_MAX_MB * 2 ** 20,
-    neededWheels: async () => new Set([...environments.wheels(), ...(await store.wheels())]),
+    neededWheels: async () => new Set([...environments.wheels(), ...(await records.wheels())]),
     onRemoved: (paths) => {
       logger.info({ files: paths.size }, "Removed files from the caches that nobody used.");
       environments.forget(paths);
@@ -123,22 +143,29 @@ export async function openEnvironments(config: Config, logger: Logger, host: Omi
     onProgress: (message) => logger.info(message),
     onWarning: (message) => logger.warn(message),
   });
-  const folder = path.join(config.DATA_DIR, "packages", "principals");
-  const store = new PackageStore({ folder, sources, python: lock.python, wheels, sets });
+  const records = redis
+    ? new RedisPackageRecords(redis)
+    : new DiskPackageRecords(path.join(config.DATA_DIR, "packages", "principals"));
+  const store = new PackageStore({ records, sources, python: lock.python, wheels, sets });
   return { environments, images, store, keeper, close: () => remote.close() };
 }
 
 /**
  * Builds what is not built yet, and starts sandboxes.
  *
+ * @param redis as for {@link openEnvironments}.
  * @throws {StartupError} with what to do about it.
  */
-export async function startRuntime(config: Config, logger: Logger): Promise<Runtime> {
+export async function startRuntime(
+  config: Config,
+  logger: Logger,
+  redis: RedisConnection | null = null,
+): Promise<Runtime> {
   const host = await openHost(config);
-  const { environments, images, store, keeper, close } = await openEnvironments(config, logger, host);
+  const { environments, images, store, keeper, close } = await openEnvironments(config, logger, host, redis);
   await environments.prepare();
   const guestOf = (name: string) => ({
-    snapshotPath: environments.get(name).snapshotPath,
+    baseImagePath: environments.get(name).baseImagePath,
     environment: environments.get(name).guest,
     preload: [],
     maxHeapBytes: config.SANDBOX_MAX_HEAP_MB * 1024 * 1024,
@@ -193,23 +220,21 @@ export async function startRuntime(config: Config, logger: Logger): Promise<Runt
 export async function startServer(config: Config, logger: Logger): Promise<RunningServer> {
   checkBinding(config);
   await using stack = new AsyncDisposableStack();
-  const statistics = stack.adopt(new Statistics({ dir: config.DATA_DIR }), (store) => store.close());
-  const workspaces = stack.adopt(
-    new WorkspaceStore({
-      directory: path.join(config.DATA_DIR, "workspaces"),
-      maxBytes: config.WORKSPACE_MAX_MB * 1024 * 1024,
-      maxFiles: config.WORKSPACE_MAX_FILES,
-    }),
-    (store) => store.close(),
+  const redis = stack.adopt(connectToRedis(config, logger), (redis) => redis?.close());
+  const rateLimiter = requestLimiter(config, redis);
+  const statistics = stack.adopt(
+    new Statistics({ store: openStatistics(config, redis) }),
+    async (statistics) => await statistics.close(),
   );
+  const workspaces = stack.adopt(openWorkspaces(config, redis), async (store) => await store.close());
   const securityLog =
     config.LOG_DIR === "" ? null : stack.adopt(openSecurityLog(config, logger), async (log) => await log.close());
   if (securityLog === null && config.AUDIT_REQUIRED) {
     throw new StartupError("AUDIT_REQUIRED is set, but LOG_DIR is `none`: there would be no security log.");
   }
-  const store = stack.adopt(await openSessionStore(config, logger), async (store) => await store.close());
+  const store = stack.adopt(await openSessionStore(config, redis), async (store) => await store.close());
   const network = openNetwork(config);
-  const runtime = await startRuntime(config, logger);
+  const runtime = await startRuntime(config, logger, redis);
   let graceMs = 0;
   stack.defer(async () => await runtime.stop(graceMs));
   const { engine, environments, packages, isolation } = runtime;
@@ -247,6 +272,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     securityLog,
     statistics,
     metrics,
+    rateLimiter,
     status: {
       engine,
       environment: () => environments.defaultName,
@@ -268,6 +294,9 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
       }),
     },
   });
+  if (parseApiKeys(config).length === 0 && allowedOrigins(config) === "*") {
+    logger.warn("There are no API_KEYS: any page a browser here opens may run code. CORS_ORIGIN=none shuts them out.");
+  }
   const http = createServer(HTTP_LIMITS, app);
   http.maxConnections = MAX_CONNECTIONS;
   await listen(http, config);
@@ -287,21 +316,34 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   };
 }
 
-async function openSessionStore(config: Config, logger: Logger): Promise<SessionStore> {
-  if (config.REDIS_URL !== "") {
-    return new RedisSessions({
-      url: config.REDIS_URL,
-      leaseMs: config.SESSION_LEASE_MS,
-      onConnection: (connected, reason) => {
-        if (connected) logger.info("Redis can be reached.");
-        else logger.error({ reason }, "Redis cannot be reached; trying again.");
-      },
-    });
-  }
+/** @returns null: this server shares nothing. */
+function connectToRedis({ REDIS_URL }: Config, logger: Logger): RedisConnection | null {
+  if (REDIS_URL === "") return null;
+  return new RedisConnection({
+    url: REDIS_URL,
+    onConnection: (connected, reason) => {
+      if (connected) logger.info("Redis can be reached.");
+      else logger.error({ reason }, "Redis cannot be reached; trying again.");
+    },
+  });
+}
+
+async function openSessionStore(config: Config, redis: RedisConnection | null): Promise<SessionStore> {
+  if (redis !== null) return new RedisSessions({ connection: redis, leaseMs: config.SESSION_LEASE_MS });
   return await DiskSessions.open({
     directory: path.join(config.DATA_DIR, "sessions"),
     maxBytes: config.SESSION_STORE_MAX_MB * 2 ** 20,
   });
+}
+
+function openStatistics({ DATA_DIR }: Config, redis: RedisConnection | null): StatisticsStore {
+  return redis === null ? new DiskStatistics(DATA_DIR) : new RedisStatistics({ connection: redis, dir: DATA_DIR });
+}
+
+function openWorkspaces(config: Config, redis: RedisConnection | null): WorkspaceStore {
+  const limits = { maxBytes: config.WORKSPACE_MAX_MB * 2 ** 20, maxFiles: config.WORKSPACE_MAX_FILES };
+  if (redis !== null) return new RedisWorkspaces({ connection: redis, ...limits });
+  return new DiskWorkspaces({ directory: path.join(config.DATA_DIR, "workspaces"), ...limits });
 }
 
 /** How much of the pool one principal may have. Nobody needs to be kept from taking all of what is theirs alone. */

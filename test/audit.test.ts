@@ -9,6 +9,7 @@ import { verifySecurityLog } from "../src/audit/verify-security-log.ts";
 import { PackageServer } from "../src/environments/testing/package-server.ts";
 import { makeWheel } from "../src/environments/testing/wheels.ts";
 import { createClient, type TestClient } from "./support/client.ts";
+import { processorTime } from "./support/processor-time.ts";
 import { readSecurityLog } from "./support/security-log.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
 import { until } from "./support/until.ts";
@@ -209,6 +210,7 @@ describe("the security log", () => {
         codeLength: code.length,
         environment: "stdlib",
         executionTime: expect.any(Number),
+        cpuTime: processorTime,
         resultLength: '"four"'.length,
         hasOutput: true,
         error: null,

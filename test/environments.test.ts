@@ -486,10 +486,10 @@ describe("the cache", () => {
     const file = path.join(cache, "strange.image");
     const { environments } = await openTestEnvironments(settings(cache));
     await environments.prepare();
-    const { guest, snapshotPath } = environments.get("default");
+    const { guest, baseImagePath } = environments.get("default");
     const boot = async (bytes: Uint8Array) => {
       await writeFile(file, bytes);
-      const sandbox = await startTestSandbox({ snapshotPath, environment: guest && { ...guest, imagePath: file } });
+      const sandbox = await startTestSandbox({ baseImagePath, environment: guest && { ...guest, imagePath: file } });
       sandbox.kill("it should not have started");
     };
     const otherVersion = Buffer.from(image);

@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { request as httpRequest } from "node:http";
 import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { processorTime } from "./support/processor-time.ts";
 import { openRawRequest } from "./support/raw-request.ts";
 import { type Reply, startTestServer, type TestServer } from "./support/server.ts";
 
@@ -44,6 +45,7 @@ describe("POST /api/execute: a reply", () => {
       outputs: [],
       timestamp: expect.stringMatching(ISO_TIMESTAMP),
       executionTime: expect.any(Number),
+      cpuTime: processorTime,
     });
   });
 

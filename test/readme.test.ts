@@ -23,11 +23,11 @@ test("the settings table is the one in config.ts (npm run docs:settings)", () =>
 test("the first curl gets the reply that stands below it", async () => {
   const [, body] = /\/api\/execute -H [^\n]*\n {2}-d '(.*)'/.exec(readme) ?? [];
   const [, shown] = /```json\n([\s\S]*?)```/.exec(readme) ?? [];
-  const { timestamp, executionTime, ...expected } = JSON.parse(shown ?? "");
+  const { timestamp, executionTime, cpuTime, ...expected } = JSON.parse(shown ?? "");
   const reply = await server.post("/api/execute", body);
   expect(reply.body).toMatchObject(expected);
   expect(Object.keys(reply.body).sort()).toEqual(Object.keys(JSON.parse(shown ?? "")).sort());
-  expect([typeof timestamp, typeof executionTime]).toEqual(["string", "number"]);
+  expect([typeof timestamp, typeof executionTime, typeof cpuTime]).toEqual(["string", "number", "number"]);
 });
 
 test("every endpoint it lists is served", async () => {

@@ -730,6 +730,16 @@ table("recursion and deep nesting", [
     want: overflow,
   },
   {
+    name: "a __repr__ without end",
+    code: "class A:\n  def __repr__(self): return repr(self)\nrepr(A())",
+    want: raises("RecursionError"),
+  },
+  {
+    name: "from C to Python and back, the limit raised out of reach",
+    code: "import sys\nsys.setrecursionlimit(10**9)\ndef f(): return sorted([2, 1], key=lambda _: f())\nf()",
+    want: raises("RecursionError"),
+  },
+  {
     name: "the limit lowered",
     code: "import sys\nsys.setrecursionlimit(40)\nx = []\nfor _ in range(60): x = [x]\nx",
     want: { success: any },
@@ -751,7 +761,7 @@ table("recursion and deep nesting", [
   {
     name: "pickle of a deep list",
     code: "import pickle\nx = []\nfor _ in range(10**5): x = [x]\npickle.dumps(x)",
-    want: overflow,
+    want: raises("RecursionError"),
   },
   {
     name: "deepcopy of a deep list",

@@ -11,5 +11,5 @@ export default async function setup(): Promise<void> {
     host: await openHost(config),
     onProgress: (message) => console.log(message),
   });
-  await images.snapshot();
+  await images.base();
 }

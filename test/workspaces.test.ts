@@ -4,16 +4,16 @@ import path from "node:path";
 import { pino } from "pino";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type Runtime, startRuntime } from "../src/server.ts";
-import { WorkspaceStore } from "../src/store/workspaces.ts";
+import { DiskWorkspaces } from "../src/store/disk-workspaces.ts";
 import { testConfig } from "./support/config.ts";
 
 const config = testConfig({ POOL_SIZE: "2", WORKSPACE_MAX_MB: "1" });
 let runtime: Runtime;
-let store: WorkspaceStore;
+let store: DiskWorkspaces;
 
 beforeAll(async () => {
   runtime = await startRuntime(config, pino({ level: "silent" }));
-  store = new WorkspaceStore({
+  store = new DiskWorkspaces({
     directory: path.join(config.DATA_DIR, "workspaces"),
     maxBytes: config.WORKSPACE_MAX_MB * 1024 * 1024,
     maxFiles: config.WORKSPACE_MAX_FILES,

@@ -23,6 +23,7 @@ export class Metrics {
   readonly #registry = new Registry();
   readonly #executions: Counter<"outcome" | "environment">;
   readonly #executionSeconds: Histogram<"outcome" | "environment">;
+  readonly #processorSeconds: Counter<"principal">;
   readonly #rewinds: Counter;
   readonly #discards: Counter<"reason">;
   readonly #requests: Counter<"method" | "route" | "status">;
@@ -30,6 +31,7 @@ export class Metrics {
   readonly #reasons = boundedLabel(MAX_LABEL_VALUES);
   readonly #routes = boundedLabel(MAX_LABEL_VALUES);
   readonly #methods = boundedLabel(10);
+  readonly #principals = boundedLabel(MAX_LABEL_VALUES);
 
   constructor(sources: MetricsSources) {
     const registers = [this.#registry];
@@ -45,6 +47,12 @@ export class Metrics {
       help: "Time that code ran, without waiting in the queue",
       labelNames: ["outcome", "environment"],
       buckets: TIME_BUCKETS_S,
+      registers,
+    });
+    this.#processorSeconds = new Counter({
+      name: "pyodide_execution_cpu_seconds_total",
+      help: "Processor time of executions, where the system tells it",
+      labelNames: ["principal"],
       registers,
     });
     this.#rewinds = new Counter({
@@ -96,6 +104,11 @@ export class Metrics {
     const labels = { outcome, environment: this.#environments(environment) };
     this.#executions.inc(labels);
     if (executionTimeMs !== undefined) this.#executionSeconds.observe(labels, executionTimeMs / 1000);
+  }
+
+  /** @param ms in steps of 10. */
+  recordProcessorTime(principal: string, ms: number): void {
+    this.#processorSeconds.inc({ principal: this.#principals(principal) }, ms / 1000);
   }
 
   recordRewind(): void {

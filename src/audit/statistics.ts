@@ -1,19 +1,12 @@
 import { EventEmitter } from "node:events";
+import { EVERYBODY, HOUR_MS, MINUTE_MS, OTHER, type StatisticsEvent, TREND_HOURS } from "./statistics-counters.ts";
 import {
   type DashboardStatistics,
   formatSuccessRate,
   formatUptime,
   type StatisticsSnapshot,
 } from "./statistics-snapshot.ts";
-import {
-  EVERYBODY,
-  HOUR_MS,
-  MINUTE_MS,
-  OTHER,
-  type StatisticsEvent,
-  StatisticsStore,
-  TREND_HOURS,
-} from "./statistics-store.ts";
+import type { StatisticsStore } from "./statistics-store.ts";
 import { quantileMs } from "./time-histogram.ts";
 
 /** An execution that came to its end, by whichever endpoint. */
@@ -29,11 +22,11 @@ export interface ExecutionRecord {
 }
 
 export interface StatisticsOptions {
-  /** Folder of `statistics.sqlite`, made if need be. */
-  readonly dir: string;
+  /** Closed with the statistics. */
+  readonly store: StatisticsStore;
   /** ms since 1970; default `Date.now`. */
   readonly now?: () => number;
-  /** Most ms until recorded events are added to the counters; default 100. Nothing is lost in between. */
+  /** Most ms until recorded events are added to the counters, if those can be reached; default 100. Nothing is lost in between. */
   readonly foldEveryMs?: number;
 }
 
@@ -48,7 +41,7 @@ const RECENT_EXECUTIONS = 20;
 const NONE: ReadonlyMap<string, number> = new Map();
 
 /**
- * Who ran what, how often and for how long; see {@link StatisticsStore} for what survives what.
+ * Who ran what, how often and for how long; see {@link StatisticsStore} for where that is kept.
  *
  * Emits `change` when something was recorded or cleared; a listener that sends it on should throttle.
  */
@@ -59,18 +52,19 @@ export class Statistics extends EventEmitter<{ change: [] }> {
   readonly #startedAtMs: number;
   readonly #backlog: StatisticsEvent[] = [];
   #foldTimer: NodeJS.Timeout | undefined;
+  #lastUpdate: Promise<void> = Promise.resolve();
   #closed = false;
 
-  /** @throws {StartupError} if the file cannot be used. */
-  constructor({ dir, now = Date.now, foldEveryMs = 100 }: StatisticsOptions) {
+  constructor({ store, now = Date.now, foldEveryMs = 100 }: StatisticsOptions) {
     super();
     // One listener for each dashboard that is open.
     this.setMaxListeners(0);
     this.#now = now;
     this.#foldEveryMs = foldEveryMs;
     this.#startedAtMs = now();
-    this.#store = new StatisticsStore(dir);
-    this.#update();
+    this.#store = store;
+    // What was recorded before a restart.
+    void this.#update();
   }
 
   /** Events that wait in memory because the database refuses them (a full disk); 0 while all is well. */
@@ -99,10 +93,14 @@ export class Statistics extends EventEmitter<{ change: [] }> {
     this.#record({ type: "upload", principal, ip: "", agent: "", success: true, error: null, timeMs: 0 });
   }
 
-  /** @param principal whose statistics; default: everybody's, for those who may see that. */
-  snapshot(principal: string = EVERYBODY): StatisticsSnapshot {
-    this.#update();
-    const counters = this.#store.countersOf(principal);
+  /**
+   * @param principal whose statistics; default: everybody's, for those who may see that.
+   * @throws what the store throws: {@link ClientError} 503 `store_unavailable` where counters are in Redis.
+   */
+  async snapshot(principal: string = EVERYBODY): Promise<StatisticsSnapshot> {
+    await this.#update();
+    const counters = await this.#store.countersOf(principal);
+    const latest = await this.#store.latestExecutions(principal, RECENT_EXECUTIONS);
     const total = (name: string) => counters.get("total")?.get(name) ?? 0;
     const executions = total("executions");
     const averageExecutionTime = executions === 0 ? 0 : round(total("timeMs") / executions);
@@ -136,7 +134,7 @@ export class Statistics extends EventEmitter<{ change: [] }> {
       topErrors: topOf(errors).map(([error, count]) => ({ error, count })),
       userAgents: topOf(mostFrequent(counters.get("agent"))).map(([agent, count]) => ({ agent, count })),
       hourlyTrend: this.#trend(counters.get("hour")),
-      recentExecutions: this.#store.latestExecutions(principal, RECENT_EXECUTIONS).map((execution) => ({
+      recentExecutions: latest.map((execution) => ({
         timestamp: new Date(execution.atMs).toISOString(),
         principal: execution.principal,
         success: execution.success,
@@ -159,19 +157,19 @@ export class Statistics extends EventEmitter<{ change: [] }> {
   /**
    * Forgets one principal's statistics, which leaves everybody's as they are; without a principal, all there are.
    *
-   * @throws what SQLite throws when the disk is full.
+   * @throws what the store throws.
    */
-  clear(principal: string = EVERYBODY): void {
-    this.#update();
-    this.#store.clear(principal);
+  async clear(principal: string = EVERYBODY): Promise<void> {
+    await this.#update();
+    await this.#store.clear(principal);
     this.emit("change");
   }
 
-  /** Writes what waits, brings the counters up to date, closes the file. */
-  close(): void {
+  /** Writes what waits, brings the counters up to date if they can be reached, closes the store. */
+  async close(): Promise<void> {
     if (this.#closed) return;
-    this.#update();
     this.#closed = true;
+    await this.#update();
     clearTimeout(this.#foldTimer);
     this.#store.close();
   }
@@ -200,19 +198,25 @@ export class Statistics extends EventEmitter<{ change: [] }> {
   #schedule(afterMs: number): NodeJS.Timeout {
     return setTimeout(() => {
       this.#foldTimer = undefined;
-      this.#update();
+      void this.#update();
     }, afterMs).unref();
   }
 
-  /** Where the database refuses, what is recorded stays where it is, and a timer tries again. */
-  #update(): void {
+  /** One after another, and each with all that was recorded before it. Never rejects. */
+  #update(): Promise<void> {
+    this.#lastUpdate = this.#lastUpdate.then(() => this.#fold());
+    return this.#lastUpdate;
+  }
+
+  /** Where database or counters refuse, what is recorded stays where it is, and a timer tries again. */
+  async #fold(): Promise<void> {
     try {
       if (this.#insertBacklog()) {
-        this.#store.fold(this.#now());
+        await this.#store.fold(this.#now());
         return;
       }
     } catch {}
-    this.#foldTimer ??= this.#schedule(RETRY_EVERY_MS);
+    if (!this.#closed) this.#foldTimer ??= this.#schedule(RETRY_EVERY_MS);
   }
 
   #trend(hours: ReadonlyMap<string, number> = NONE): number[] {

@@ -115,14 +115,19 @@ export function toExecutionResult(result: JobResult, timeoutMs: number): Executi
     stderr: Buffer.from(result.stderr).toString("utf8"),
     outputs: result.displayed,
     executionTimeMs: result.executionTimeMs,
+    processorTimeMs: result.processorTimeMs,
     truncated: result.truncated || outcome.truncated === true,
   };
 }
 
 /** What an execution that was stopped from outside comes to, whatever its code made of the interrupt. */
 function stopped({ end, outcome, killed }: JobResult, timeoutMs: number): RunnerOutcome {
-  const timeout = end === "timeout";
-  const message = timeout ? `Execution timed out after ${timeoutMs}ms` : "Execution was cancelled";
+  const message = {
+    finished: "",
+    timeout: `Execution timed out after ${timeoutMs}ms`,
+    "processor-time": "Execution timed out: it used all the processor time it may have",
+    cancelled: "Execution was cancelled",
+  }[end];
   const how = killed ? ` It did not react to an interrupt and was killed ${KILL_GRACE_MS} ms later.` : "";
   const { traceback = "", line = null, column = null } = outcome.errorInfo ?? {};
   return {
@@ -130,7 +135,7 @@ function stopped({ end, outcome, killed }: JobResult, timeoutMs: number): Runner
     result: null,
     error: message,
     errorInfo: {
-      type: timeout ? "Timeout" : "Cancelled",
+      type: end === "cancelled" ? "Cancelled" : "Timeout",
       message: message + (how && `.${how}`),
       traceback,
       line,

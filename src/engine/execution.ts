@@ -76,6 +76,8 @@ export interface ExecutionResult {
   readonly outputs: readonly MimeBundle[];
   /** ms that the code ran, without waiting in the queue. */
   readonly executionTimeMs: number;
+  /** ms of processor time that it took, all threads of its sandbox together, in steps of 10; null: the system does not tell. */
+  readonly processorTimeMs: number | null;
   readonly truncated: boolean;
   /** Where it ran in a session. */
   readonly session?: SessionNote;

@@ -1,25 +1,18 @@
 import { randomBytes } from "node:crypto";
-import { setTimeout as sleep } from "node:timers/promises";
-import { ClientError, notFound } from "../errors.ts";
-import type { FileEntry } from "../sandbox/protocol.ts";
-import { sha256Hex } from "../store/blob-folder.ts";
+import { ClientError } from "../errors.ts";
 import { SessionFormatError, type SessionSnapshot } from "../store/session-format.ts";
-import {
-  type CheckpointRef,
-  endsAtMs,
-  type SessionLease,
-  type SessionRecord,
-  type SessionStore,
-  type SnapshotRef,
-} from "../store/session-store.ts";
-import type { WorkspaceIndex, WorkspaceLimits, Written } from "../store/workspace-index.ts";
-import { workspacePath } from "../store/workspace-path.ts";
+import type { SessionLease, SessionRecord, SessionStore } from "../store/session-store.ts";
+import type { WorkspaceLimits } from "../store/workspace-index.ts";
 import { toExecutionResult } from "./engine.ts";
 import type { ExecutionRequest, ExecutionResult, SessionNote } from "./execution.ts";
-import { LiveSession } from "./live-session.ts";
+import type { LiveSession } from "./live-session.ts";
 import type { SandboxPool } from "./pool.ts";
+import { SessionCheckpoints } from "./session-checkpoints.ts";
 import { executeInSession, NotLoadedError, type SessionOutcome } from "./session-execution.ts";
-import { checkState, PREVIOUS, pristine, readFile, readFiles, readState, toStored } from "./session-states.ts";
+import { SessionFiles } from "./session-files.ts";
+import { readFile, readState, toStored } from "./session-states.ts";
+import { AS_BEFORE, interrupted, next, SessionTurns } from "./session-turns.ts";
+import { checkedName, mib, refusePinned, type SessionView, viewOf } from "./session-views.ts";
 
 export interface SessionsOptions {
   readonly pool: SandboxPool;
@@ -37,44 +30,10 @@ export interface SessionsOptions {
   readonly onError: (error: unknown, session: string) => void;
 }
 
-export type SessionStatus = "resident" | "running" | "pinned" | "hibernated";
-
-/** A session as its owner sees it. Times are ms since 1970. */
-export interface SessionView {
-  readonly id: string;
-  readonly environment: string;
-  /** On this server. `pinned`: what it holds cannot be stored, see `pinned`. */
-  readonly state: SessionStatus;
-  readonly createdAtMs: number;
-  readonly lastUsedAtMs: number;
-  readonly expiresAtMs: number;
-  /** Of its stored state. */
-  readonly memoryBytes: number;
-  readonly fileBytes: number;
-  readonly executions: number;
-  readonly checkpoints: number;
-  /** Why it cannot leave its sandbox; what it did since it last could is lost with that. */
-  readonly pinned?: string;
-}
-
-export interface CheckpointView {
-  readonly name: string;
-  readonly createdAtMs: number;
-  readonly executions: number;
-  readonly memoryBytes: number;
-  readonly fileBytes: number;
-}
-
-const PLAIN_NAME = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
-const MAX_CHECKPOINTS = 32;
 const SWEEP_INTERVAL_MS = 60_000;
 /** A wall clock that has moved so much against the monotonic one was set. */
 const CLOCK_JUMP_MS = 60_000;
 const CLOCK_JUMP_GRACE_MS = 3_600_000;
-const FIRST_RETRY_MS = 1000;
-const LONGEST_RETRY_MS = 30_000;
-/** States that wait in memory for a store that is away, all together. */
-const MAX_UNSTORED_BYTES = 512 * 1024 * 1024;
 
 /**
  * Sessions: interpreters that stay between executions, whatever becomes of the process they run in.
@@ -84,17 +43,19 @@ const MAX_UNSTORED_BYTES = 512 * 1024 * 1024;
  * until somebody else waits for it. Executions and changes of one session take turns in the order in which they came.
  */
 export class Sessions {
+  readonly checkpoints: SessionCheckpoints;
+  readonly files: SessionFiles;
   readonly #options: SessionsOptions;
-  readonly #live = new Map<string, LiveSession>();
+  readonly #turns: SessionTurns;
   readonly #sweeper: NodeJS.Timeout;
-  #unstoredBytes = 0;
-  #stopping = false;
   #clock = { wallMs: Date.now(), monotonicMs: performance.now(), trustedFromMs: 0 };
 
   constructor(options: SessionsOptions) {
+    const { pool, store, identityOf, maxBytes, files: limits, onError } = options;
     this.#options = options;
-    options.pool.on("evicted", (key) => this.#evicted(key));
-    options.store.onInterrupt = (id) => this.#live.get(id)?.running?.abort(interrupted());
+    this.#turns = new SessionTurns({ pool, store, onError });
+    this.checkpoints = new SessionCheckpoints({ turns: this.#turns, store, identityOf });
+    this.files = new SessionFiles({ turns: this.#turns, store, identityOf, limits, maxBytes });
     this.#sweeper = setInterval(() => void this.sweep(), SWEEP_INTERVAL_MS).unref();
   }
 
@@ -140,10 +101,10 @@ export class Sessions {
   /** Stops what runs in it, and deletes it with all its states and files. */
   async delete(principal: string, id: string): Promise<void> {
     await this.record(principal, id);
-    this.#live.get(id)?.running?.abort(interrupted());
-    await this.#turn(principal, id, undefined, async (live, lease) => {
+    this.#turns.live(id)?.running?.abort(interrupted());
+    await this.#turns.run(principal, id, undefined, async (live, lease) => {
       await lease.delete();
-      this.#evict(live);
+      this.#turns.evict(live);
       live.setback = null;
       live.unstored = null;
     });
@@ -151,7 +112,7 @@ export class Sessions {
 
   /** @returns a new session that goes on from where this one is, with seeds of its own. */
   async fork(principal: string, id: string): Promise<SessionView> {
-    return await this.#turn(principal, id, undefined, async (live, lease) => {
+    return await this.#turns.run(principal, id, undefined, async (live, lease) => {
       refusePinned(live, "forked");
       const now = Date.now();
       const { store, maxOfPrincipal } = this.#options;
@@ -170,123 +131,33 @@ export class Sessions {
     });
   }
 
-  /** @throws {ClientError} 400 `invalid_checkpoint_name`, 409 `checkpoint_exists`, 409 `checkpoint_limit`. */
-  async checkpoint(principal: string, id: string, name?: string): Promise<CheckpointView> {
-    return await this.#turn(principal, id, undefined, async (live, lease) => {
-      refusePinned(live, "checkpointed");
-      const { checkpoints } = lease.record;
-      const free = (n: number): string =>
-        checkpoints.some((c) => c.name === `checkpoint-${n}`) ? free(n + 1) : `checkpoint-${n}`;
-      const chosen = name === undefined ? free(checkpoints.length + 1) : checkedName(name, "checkpoint name");
-      if (checkpoints.some((other) => other.name === chosen)) {
-        throw new ClientError(409, "checkpoint_exists", `Checkpoint "${chosen}" already exists`);
-      }
-      if (checkpoints.length >= MAX_CHECKPOINTS) {
-        throw new ClientError(409, "checkpoint_limit", `A session may have at most ${MAX_CHECKPOINTS} checkpoints.`);
-      }
-      let { head } = lease.record;
-      let stored: Awaited<ReturnType<typeof toStored>>["stored"] | undefined;
-      if (head === null) {
-        ({ ref: head, stored } = await toStored(pristine(this.#identity(lease.record)), new Map()));
-      }
-      const checkpoint: CheckpointRef = { ...head, name: chosen, createdAtMs: Date.now() };
-      await this.#change(live, lease, { head, checkpoints: [...checkpoints, checkpoint] }, stored);
-      return viewOfCheckpoint(checkpoint);
-    });
-  }
-
-  async checkpoints(principal: string, id: string): Promise<readonly CheckpointView[]> {
-    const { previous, checkpoints } = await this.record(principal, id);
-    const automatic = previous ? [{ ...previous, name: PREVIOUS }] : [];
-    return [...automatic, ...checkpoints].map(viewOfCheckpoint);
-  }
-
-  /**
-   * Goes back to a checkpoint, or to the state before the last change (`@previous`).
-   *
-   * @throws {ClientError} 404 `Checkpoint not found`, 409 `session_damaged` if that one cannot be used either.
-   */
-  async restore(principal: string, id: string, name: string): Promise<SessionView> {
-    return await this.#turn(principal, id, undefined, async (live, lease) => {
-      const { record } = lease;
-      const ref = name === PREVIOUS ? record.previous : record.checkpoints.find((other) => other.name === name);
-      if (!ref) throw notFound("Checkpoint not found");
-      await checkState(this.#options.store, record, ref);
-      this.#evict(live);
-      live.setback = null;
-      const { sha256, size, fileBytes, executions, createdAtMs } = ref;
-      await this.#change(live, lease, {
-        head: { sha256, size, fileBytes, executions, createdAtMs },
-        previous: record.head,
-      });
+  /** Puts a session into another environment, if it has no state yet: that belongs to the one it was made in. */
+  async move(principal: string, id: string, environment: string): Promise<SessionView> {
+    this.#options.identityOf(environment);
+    return await this.#turns.run(principal, id, undefined, async (live, lease) => {
+      if (lease.record.head === null && !live.resident && !live.unstored)
+        await this.#turns.change(live, lease, { environment });
       return this.#view(lease.record);
     });
+  }
+
+  /** Back to a checkpoint; see {@link SessionCheckpoints.restore}. */
+  async restore(principal: string, id: string, name: string): Promise<SessionView> {
+    return this.#view(await this.checkpoints.restore(principal, id, name));
   }
 
   /** Back to the image: no variable, no file. Checkpoints stay. */
   async reset(principal: string, id: string): Promise<SessionView> {
-    return await this.#turn(principal, id, undefined, async (live, lease) => {
-      this.#evict(live);
-      live.setback = null;
-      await this.#change(live, lease, { head: null, previous: lease.record.head, reseed: true });
-      return this.#view(lease.record);
-    });
-  }
-
-  /** Puts a session into another environment, if it has no state yet: that belongs to the one it was made in. */
-  async move(principal: string, id: string, environment: string): Promise<SessionView> {
-    this.#options.identityOf(environment);
-    return await this.#turn(principal, id, undefined, async (live, lease) => {
-      if (lease.record.head === null && !live.resident && !live.unstored)
-        await this.#change(live, lease, { environment });
-      return this.#view(lease.record);
-    });
+    return this.#view(await this.checkpoints.reset(principal, id));
   }
 
   /** Stops what runs in it as a timeout would. @returns whether something ran here. */
   async interrupt(principal: string, id: string): Promise<boolean> {
     await this.record(principal, id);
-    const running = this.#live.get(id)?.running;
+    const running = this.#turns.live(id)?.running;
     if (running) running.abort(interrupted());
     else await this.#options.store.announceInterrupt(id);
     return Boolean(running);
-  }
-
-  /** Files and folders, parents before children. */
-  async listFiles(principal: string, id: string): Promise<readonly FileEntry[]> {
-    return (await readFiles(this.#options.store, await this.record(principal, id))).listing;
-  }
-
-  /** @throws {ClientError} 404 `File not found`. */
-  async readFile(principal: string, id: string, path: string): Promise<Uint8Array> {
-    const { store } = this.#options;
-    const record = await this.record(principal, id);
-    return await readFile(store, record, await readFiles(store, record), workspacePath(path));
-  }
-
-  async writeFile(principal: string, id: string, path: string, content: Uint8Array): Promise<FileEntry> {
-    const sha256 = await sha256Hex(content);
-    const mtimeMs = Date.now();
-    const { length: size } = content;
-    await this.#changeFiles(principal, id, new Map([[sha256, content]]), (files) => {
-      if (files.get(path)?.kind === "folder")
-        throw new ClientError(409, "not_a_file", "There is a folder of this name");
-      const written: Written = { path: workspacePath(path), kind: "file", mtimeMs, sha256, size };
-      return files.merge([written], [], this.#options.files);
-    });
-    return { path, size, mtimeMs, kind: "file" };
-  }
-
-  /** @throws {ClientError} 404 `File not found`, 409 `file_open` while the session has it open. */
-  async deleteFile(principal: string, id: string, path: string): Promise<void> {
-    await this.#changeFiles(principal, id, new Map(), (files, snapshot) => {
-      if (files.get(workspacePath(path))?.kind !== "file") throw notFound("File not found");
-      const { state } = snapshot;
-      if (state?.streams.some((stream) => stream.path === path)) {
-        throw new ClientError(409, "file_open", "The session has this file open");
-      }
-      return files.merge([], [path], this.#options.files);
-    });
   }
 
   /**
@@ -298,24 +169,22 @@ export class Sessions {
    */
   async execute(id: string, request: ExecutionRequest): Promise<ExecutionResult> {
     const reply = Promise.withResolvers<ExecutionResult>();
-    this.#turn(request.principal, id, request.signal, (live, lease) =>
-      this.#execute(live, lease, request, reply.resolve),
-    ).then(
-      () => reply.reject(new Error("an execution ended without a result")),
-      (error) => {
-        reply.reject(error);
-        // The reply may have been sent before this.
-        if (!(error instanceof ClientError)) this.#options.onError(error, id);
-      },
-    );
+    this.#turns
+      .run(request.principal, id, request.signal, (live, lease) => this.#execute(live, lease, request, reply.resolve))
+      .then(
+        () => reply.reject(new Error("an execution ended without a result")),
+        (error) => {
+          reply.reject(error);
+          // The reply may have been sent before this.
+          if (!(error instanceof ClientError)) this.#options.onError(error, id);
+        },
+      );
     return await reply.promise;
   }
 
   /** @throws {ClientError} 404 if there is none, or it is another principal's. */
   async record(principal: string, id: string): Promise<SessionRecord> {
-    const record = await this.#options.store.get(id);
-    if (record?.principal !== principal) throw sessionNotFound();
-    return record;
+    return await this.#turns.record(principal, id);
   }
 
   /** Deletes sessions that have ended, unless the clock was set lately: then it may be wrong. */
@@ -325,13 +194,10 @@ export class Sessions {
     const jumpedMs = Math.abs(wallMs - this.#clock.wallMs - (monotonicMs - this.#clock.monotonicMs));
     const trustedFromMs = jumpedMs > CLOCK_JUMP_MS ? monotonicMs + CLOCK_JUMP_GRACE_MS : this.#clock.trustedFromMs;
     this.#clock = { wallMs, monotonicMs, trustedFromMs };
-    if (monotonicMs < trustedFromMs || this.#stopping) return;
+    if (monotonicMs < trustedFromMs) return;
     try {
       for (const { id } of await this.#options.store.ended(wallMs)) {
-        const live = this.#live.get(id);
-        if (live && live.turns.length > 0) continue;
-        if (live) this.#evict(live);
-        this.#live.delete(id);
+        if (!this.#turns.drop(id)) continue;
         await this.#options.store.deleteEnded(id, wallMs);
       }
     } catch (error) {
@@ -341,11 +207,8 @@ export class Sessions {
 
   /** Refuses new executions and waits, for up to `graceMs`, until all states are stored. */
   async stop(graceMs: number): Promise<void> {
-    this.#stopping = true;
     clearInterval(this.#sweeper);
-    const deadline = performance.now() + graceMs;
-    const isBusy = () => this.#live.values().some(({ turns, unstored }) => turns.length > 0 || unstored !== null);
-    while (isBusy() && performance.now() < deadline) await sleep(10);
+    await this.#turns.stop(graceMs);
   }
 
   async #execute(
@@ -354,9 +217,9 @@ export class Sessions {
     request: ExecutionRequest,
     reply: (result: ExecutionResult) => void,
   ): Promise<void> {
-    const { pool, store, durability } = this.#options;
+    const { pool, store, durability, identityOf } = this.#options;
     const before = lease.record;
-    const identity = this.#identity(before);
+    const identity = identityOf(before.environment);
     const setback = live.takeSetback();
     const wasPinned = live.resident?.pinned != null;
     let snapshot: Promise<SessionSnapshot> | undefined;
@@ -453,7 +316,7 @@ export class Sessions {
     if (bytes > maxBytes) {
       return setBack(`${asBefore}: it would take ${mib(bytes)} MiB, and ${mib(maxBytes)} MiB is the most.`);
     }
-    const record = this.#next(before, { head: stored.ref, previous: before.head, executions, reseed: false });
+    const record = next(before, { head: stored.ref, previous: before.head, executions, reseed: false });
     try {
       await lease.commit(record, stored.stored);
     } catch (error) {
@@ -464,207 +327,17 @@ export class Sessions {
         live.setback = `${AS_BEFORE}: it could not be stored.`;
         throw error;
       }
-      this.#holdUnstored(live, record, stored.stored);
+      this.#turns.holdUnstored(live, record, stored.stored);
       return;
     }
     if (live.resident?.key === left.key) live.resident = { ...live.resident, contents: new Map() };
     if (!answersFirst) answer({});
   }
 
-  async #changeFiles(
-    principal: string,
-    id: string,
-    contents: ReadonlyMap<string, Uint8Array>,
-    plan: (files: WorkspaceIndex, snapshot: SessionSnapshot) => WorkspaceIndex,
-  ): Promise<void> {
-    await this.#turn(principal, id, undefined, async (live, lease) => {
-      refusePinned(live, "given other files");
-      const { record } = lease;
-      const snapshot = await readState(this.#options.store, record, this.#identity(record));
-      const files = plan(snapshot.files, snapshot);
-      const { ref, stored } = await toStored({ ...snapshot, files }, contents);
-      if (ref.size + ref.fileBytes > this.#options.maxBytes) {
-        throw new ClientError(413, "session_full", `A session may take at most ${mib(this.#options.maxBytes)} MiB.`);
-      }
-      this.#evict(live);
-      await this.#change(live, lease, { head: ref, previous: record.head }, stored);
-    });
-  }
-
-  async #change(
-    live: LiveSession,
-    lease: SessionLease,
-    changes: Partial<SessionRecord>,
-    stored?: Parameters<SessionLease["commit"]>[1],
-  ): Promise<void> {
-    const record = this.#next(lease.record, changes);
-    await lease.commit(record, stored);
-    // A change that leaves the head as it was leaves the sandbox's copy good.
-    if (live.resident) live.resident = { ...live.resident, revision: record.revision };
-  }
-
-  #next(record: SessionRecord, changes: Partial<SessionRecord>): SessionRecord {
-    // Not less than before: the clock may have been set back.
-    const lastUsedAtMs = Math.max(record.lastUsedAtMs, Date.now());
-    return { ...record, ...changes, lastUsedAtMs, revision: record.revision + 1 };
-  }
-
-  /** Has the session to itself for one action, with what is not stored yet stored first. */
-  async #turn<T>(
-    principal: string,
-    id: string,
-    signal: AbortSignal | undefined,
-    action: (live: LiveSession, lease: SessionLease) => Promise<T>,
-  ): Promise<T> {
-    if (this.#stopping) throw new ClientError(503, "stopping", "The server is stopping.", { retryAfterS: 5 });
-    // Before anybody can wait in another's queue.
-    if (!this.#live.has(id)) await this.record(principal, id);
-    const live = this.#live.get(id) ?? new LiveSession(id, principal);
-    if (live.principal !== principal) throw sessionNotFound();
-    this.#live.set(id, live);
-    try {
-      return await live.turns.run(() => this.#withLease(live, signal, action), signal);
-    } finally {
-      this.#forget(live);
-    }
-  }
-
-  async #withLease<T>(
-    live: LiveSession,
-    signal: AbortSignal | undefined,
-    action: (live: LiveSession, lease: SessionLease) => Promise<T>,
-  ): Promise<T> {
-    if (live.lease?.lost.aborted) await this.#letGo(live, live.lease, "another server went on with it");
-    const lease = live.lease ?? (await this.#options.store.acquire(live.id, live.principal, signal));
-    if (!lease) {
-      this.#evict(live);
-      live.setback = null;
-      throw sessionNotFound();
-    }
-    live.lease = lease;
-    try {
-      await this.#storeUnstored(live, lease);
-      if (live.resident && live.resident.revision !== lease.record.revision) this.#evict(live);
-      return await action(live, lease);
-    } finally {
-      if (live.unstored === null && live.resident?.pinned == null && live.lease === lease) {
-        live.lease = null;
-        await lease.release().catch((error: unknown) => this.#options.onError(error, live.id));
-      }
-    }
-  }
-
-  /** Gives up what is only here. */
-  async #letGo(live: LiveSession, lease: SessionLease, reason: string): Promise<void> {
-    this.#dropUnstored(live);
-    this.#evict(live);
-    live.lease = null;
-    live.setback = `The session is as it was when it was last stored: ${reason}.`;
-    await lease.release().catch(() => {});
-  }
-
-  #holdUnstored(live: LiveSession, record: SessionRecord, snapshot: Parameters<SessionLease["commit"]>[1]): void {
-    const bytes = snapshot?.bytes.length ?? 0;
-    if (!snapshot || this.#unstoredBytes + bytes > MAX_UNSTORED_BYTES) {
-      this.#evict(live);
-      live.setback = `${AS_BEFORE}: it could not be stored.`;
-      return;
-    }
-    this.#unstoredBytes += bytes;
-    live.unstored = { record, snapshot, failures: 0 };
-    this.#retryLater(live);
-  }
-
-  #retryLater(live: LiveSession): void {
-    const pauseMs = Math.min(LONGEST_RETRY_MS, FIRST_RETRY_MS * 2 ** (live.unstored?.failures ?? 0));
-    setTimeout(() => {
-      if (live.unstored === null) return;
-      // An empty turn: the attempt is what every turn begins with.
-      live.turns
-        .run(() => this.#withLease(live, undefined, async () => {}))
-        .catch(() => {
-          if (live.unstored === null) return;
-          live.unstored.failures++;
-          this.#retryLater(live);
-        })
-        .finally(() => this.#forget(live));
-    }, pauseMs).unref();
-  }
-
-  async #storeUnstored(live: LiveSession, lease: SessionLease): Promise<void> {
-    const { unstored } = live;
-    if (unstored === null) return;
-    try {
-      await lease.commit(unstored.record, unstored.snapshot);
-    } catch (error) {
-      if (error instanceof ClientError && error.code === "session_moved") {
-        await this.#letGo(live, lease, "another server went on with it");
-      }
-      throw error;
-    }
-    this.#dropUnstored(live);
-    if (live.resident) live.resident = { ...live.resident, contents: new Map() };
-  }
-
-  #dropUnstored(live: LiveSession): void {
-    this.#unstoredBytes -= live.unstored?.snapshot.bytes.length ?? 0;
-    live.unstored = null;
-  }
-
-  #evict(live: LiveSession): void {
-    const { resident } = live;
-    live.resident = null;
-    if (resident) this.#options.pool.evict(resident.key);
-  }
-
-  /** The pool has taken a sandbox back. */
-  #evicted(key: string): void {
-    const live = this.#live.get(key.slice(0, key.lastIndexOf("#")));
-    if (live?.resident?.key !== key) return;
-    const { pinned } = live.resident;
-    live.resident = null;
-    if (pinned !== null) {
-      live.setback = `The session is as it was when it could last be stored: it could not leave its sandbox (${pinned}), which is gone.`;
-      // An empty turn gives the lease back.
-      const nothing = () => this.#withLease(live, undefined, async () => {});
-      live.turns.run(nothing).then(
-        () => this.#forget(live),
-        (error) => this.#options.onError(error, live.id),
-      );
-    }
-    this.#forget(live);
-  }
-
-  #forget(live: LiveSession): void {
-    if (live.isForgettable && this.#live.get(live.id) === live) this.#live.delete(live.id);
-  }
-
-  #identity({ environment }: SessionRecord): string {
-    return this.#options.identityOf(environment);
-  }
-
   #view(record: SessionRecord): SessionView {
-    const { id, environment, createdAtMs, lastUsedAtMs, head, executions, checkpoints } = record;
-    const live = this.#live.get(id);
-    const pinned = live?.resident?.pinned ?? null;
-    const state = live?.running ? "running" : pinned !== null ? "pinned" : live?.resident ? "resident" : "hibernated";
-    return {
-      id,
-      environment,
-      state,
-      createdAtMs,
-      lastUsedAtMs,
-      expiresAtMs: endsAtMs(record),
-      memoryBytes: head?.size ?? 0,
-      fileBytes: head?.fileBytes ?? 0,
-      executions,
-      checkpoints: checkpoints.length,
-      ...(pinned !== null && { pinned }),
-    };
+    return viewOf(record, this.#turns.live(record.id));
   }
 }
-
-const AS_BEFORE = "The session is as it was before this execution";
 
 function annotated(result: ExecutionResult, session: SessionNote, added: string | undefined): ExecutionResult {
   const { errorInfo } = result;
@@ -681,41 +354,10 @@ function newId(): string {
   return randomBytes(16).toString("base64url");
 }
 
-function checkedName(name: string, what: "session id" | "checkpoint name"): string {
-  if (PLAIN_NAME.test(name)) return name;
-  throw new ClientError(
-    400,
-    what === "session id" ? "invalid_session_id" : "invalid_checkpoint_name",
-    `Invalid ${what}. Use 1 to 64 letters, digits, dots, hyphens and underscores, and no dot first.`,
-  );
-}
-
-function refusePinned({ resident }: LiveSession, participle: string): void {
-  if (resident?.pinned == null) return;
-  throw new ClientError(409, "session_pinned", `The session cannot be ${participle} now: it holds ${resident.pinned}.`);
-}
-
-function sessionNotFound(): ClientError {
-  return new ClientError(404, "session_not_found", "Session not found");
-}
-
-function interrupted(): ClientError {
-  return new ClientError(409, "interrupted", "Execution was cancelled");
-}
-
 /** Says also that nothing has come of the execution. */
 function notStored(error: unknown): unknown {
   if (!(error instanceof ClientError)) return error;
   const { status, code, message, retryAfterS, cause } = error;
   const options = { cause, ...(retryAfterS !== undefined && { retryAfterS }) };
   return new ClientError(status, code, `${message} ${AS_BEFORE}.`, options);
-}
-
-function viewOfCheckpoint(checkpoint: SnapshotRef & { name: string }): CheckpointView {
-  const { name, createdAtMs, executions, size, fileBytes } = checkpoint;
-  return { name, createdAtMs, executions, memoryBytes: size, fileBytes };
-}
-
-function mib(bytes: number): string {
-  return (bytes / 2 ** 20).toFixed(1);
 }

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { expect, test } from "vitest";
 import { parseArchive } from "../sandbox/archive-format.ts";
@@ -97,4 +97,14 @@ test("wheels that cannot stand side by side are refused, and nothing is left beh
 test("an archive without files is an archive", async () => {
   const built = await archiveOf([], await temporaryFolder());
   expect(parseArchive(await readFile(built.path)).entries).toEqual([]);
+});
+
+test("a folder that cannot be made is the server's storage, not a fault", async () => {
+  const folder = path.join(await temporaryFolder(), "archives");
+  // Making it fails in the same way as on a read-only file system.
+  await symlink(`${folder}-none`, folder);
+  await expect(archiveOf([ONE], folder)).rejects.toMatchObject({
+    code: "package_storage",
+    message: "The server cannot store packages: its package folder cannot be made.",
+  });
 });

@@ -67,7 +67,10 @@ export async function buildArchive(
   const hash = createHash("sha256");
   const temporary = path.join(folder, `.${randomUUID()}.tmp`);
   try {
-    await mkdir(folder, { recursive: true });
+    await mkdir(folder, { recursive: true }).catch((cause) => {
+      // On a read-only file system Node says that the folder above is not there.
+      throw storageError(cause) ?? new PackageError("package_storage", NO_FOLDER, { cause });
+    });
     const output = await open(temporary, "wx");
     try {
       let writtenBytes = 0;
@@ -95,6 +98,8 @@ export async function buildArchive(
     throw storageError(error) ?? error;
   }
 }
+
+const NO_FOLDER = "The server cannot store packages: its package folder cannot be made.";
 
 function layOut(files: readonly Omit<ArchiveEntry, "offset">[]) {
   try {

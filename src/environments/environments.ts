@@ -20,7 +20,7 @@ export interface Environment {
   /** What could not be had or imported, in words. */
   readonly warnings: readonly string[];
   readonly image: Image;
-  readonly snapshotPath: string;
+  readonly baseImagePath: string;
   /** Null for the standard library alone. */
   readonly guest: GuestEnvironment | null;
   readonly archiveBytes: number;
@@ -217,17 +217,17 @@ export class Environments {
   }
 
   async #stdlib(): Promise<Environment> {
-    const image = await this.#options.images.snapshot();
-    const { path: snapshotPath } = image;
+    const image = await this.#options.images.base();
+    const { path: baseImagePath } = image;
     return {
       name: STDLIB,
       packages: [],
       warnings: [],
       image,
-      snapshotPath,
+      baseImagePath,
       guest: null,
       archiveBytes: 0,
-      files: [snapshotPath],
+      files: [baseImagePath],
     };
   }
 
@@ -331,16 +331,16 @@ export class Environments {
       );
     }
     const libraries = unbuilt.libraries.filter((library) => !(library in image.unfit));
-    const { path: snapshotPath } = await images.snapshot();
+    const { path: baseImagePath } = await images.base();
     return {
       name,
       packages: set.packages,
       warnings,
       image,
-      snapshotPath,
+      baseImagePath,
       guest: { ...unbuilt, libraries, imagePath: image.path },
       archiveBytes: set.archive.bytes,
-      files: [image.path, set.archive.path, snapshotPath, this.#memory.fileOf(name)],
+      files: [image.path, set.archive.path, baseImagePath, this.#memory.fileOf(name)],
     };
   }
 

@@ -59,7 +59,7 @@ export interface ImageCacheOptions {
 export type UnbuiltEnvironment = Omit<GuestEnvironment, "imagePath">;
 
 /**
- * Memory images in a folder: Pyodide's snapshot with the standard library, and one for each environment on top of it.
+ * Memory images in a folder: the base image with the standard library, and one for each environment on top of it.
  *
  * A file's name is a hash of everything it depends on, so an upgrade never meets an old one. What is damaged is built
  * anew, and a build that was cut off leaves nothing that could be taken for whole.
@@ -74,27 +74,27 @@ export class ImageCache {
   }
 
   /** @throws {StartupError} if the cache folder cannot be used. @throws {SandboxDiedError} if building fails. */
-  async snapshot(): Promise<Image> {
-    const key = await this.#key("snapshot", PRELOADED_MODULES);
+  async base(): Promise<Image> {
+    const key = await this.#key("base", PRELOADED_MODULES);
     return await this.#once("stdlib", key, "the standard library", null, null);
   }
 
-  /** @param name for the file's name and for people. @throws as `snapshot`. */
+  /** @param name for the file's name and for people. @throws as `base`. */
   async environment(name: string, archiveSha256: string, environment: UnbuiltEnvironment): Promise<Image> {
-    const snapshot = await this.snapshot();
-    const key = await this.#environmentKey(snapshot, archiveSha256, environment);
-    return await this.#once(name, key, `the environment "${name}"`, snapshot.path, { ...environment, imagePath: null });
+    const base = await this.base();
+    const key = await this.#environmentKey(base, archiveSha256, environment);
+    return await this.#once(name, key, `the environment "${name}"`, base.path, { ...environment, imagePath: null });
   }
 
   /** As `environment`, but null if there is none yet. */
   async find(name: string, archiveSha256: string, environment: UnbuiltEnvironment): Promise<Image | null> {
-    const key = await this.#environmentKey(await this.snapshot(), archiveSha256, environment);
+    const key = await this.#environmentKey(await this.base(), archiveSha256, environment);
     return await readCached(this.#imagePath(name, key), key);
   }
 
-  async #environmentKey(snapshot: Image, archiveSha256: string, environment: UnbuiltEnvironment): Promise<string> {
+  async #environmentKey(base: Image, archiveSha256: string, environment: UnbuiltEnvironment): Promise<string> {
     const { libraries, imports, aliases } = environment;
-    return await this.#key("environment", [snapshot.sha256, archiveSha256, libraries, imports, aliases]);
+    return await this.#key("environment", [base.sha256, archiveSha256, libraries, imports, aliases]);
   }
 
   #imagePath(name: string, key: string): string {
@@ -129,12 +129,12 @@ export class ImageCache {
     name: string,
     key: string,
     label: string,
-    snapshotPath: string | null,
+    baseImagePath: string | null,
     environment: GuestEnvironment | null,
   ): Promise<Image> {
     const known = this.#underWay.get(key);
     if (known) return known;
-    const image = this.#cachedOrBuilt(name, key, label, snapshotPath, environment);
+    const image = this.#cachedOrBuilt(name, key, label, baseImagePath, environment);
     this.#underWay.set(key, image);
     // A failure is tried again when somebody asks again.
     image.catch(() => this.#underWay.delete(key));
@@ -145,7 +145,7 @@ export class ImageCache {
     name: string,
     key: string,
     label: string,
-    snapshotPath: string | null,
+    baseImagePath: string | null,
     environment: GuestEnvironment | null,
   ): Promise<Image> {
     const { host, onProgress } = this.#options;
@@ -154,14 +154,16 @@ export class ImageCache {
     if (cached !== null) return cached;
     onProgress(`Building the memory image of ${label} (once, a few seconds) …`);
     const startedAt = performance.now();
-    const { image, ...facts } = await buildWithoutUnfit(snapshotPath, environment, host);
+    const { image, ...facts } = await buildWithoutUnfit(baseImagePath, environment, host);
+    const { header } = decodeImage(image);
     const manifest: Manifest = {
       key,
       sha256: createHash("sha256").update(image).digest("hex"),
       bytes: image.length,
+      pythonVersion: header.pythonVersion,
+      heapBytes: header.heapBytes,
       builtAt: new Date().toISOString(),
       buildMs: Math.round(performance.now() - startedAt),
-      heapBytes: environment === null ? 0 : decodeImage(image).header.heapBytes,
       ...facts,
     };
     await this.#store(imagePath, image, manifest);
@@ -198,7 +200,7 @@ export const ENDS_INTERPRETER = "importing it ends the interpreter";
 
 /** Builds an image, and again without what turns out to have no place in one. */
 async function buildWithoutUnfit(
-  snapshotPath: string | null,
+  baseImagePath: string | null,
   environment: GuestEnvironment | null,
   host: Omit<SandboxOptions, "guest">,
 ): Promise<Awaited<ReturnType<typeof buildImage>>> {
@@ -207,7 +209,7 @@ async function buildWithoutUnfit(
   const build = async (imports: readonly string[]) =>
     await buildImage({
       guest: {
-        snapshotPath,
+        baseImagePath,
         environment: environment && { ...environment, imports, libraries: environment.libraries.filter(isFit) },
         preload: PRELOADED_MODULES,
         maxHeapBytes: Number.MAX_SAFE_INTEGER,

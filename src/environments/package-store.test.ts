@@ -1,11 +1,15 @@
 import { readdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { hasRedis, startRedis, type TestRedis } from "../../test/support/redis.ts";
+import { RedisConnection } from "../redis-connection.ts";
 import { parseArchive } from "../sandbox/archive-format.ts";
+import { DiskPackageRecords, type PackageRecords } from "./package-records.ts";
 import { PackageSetBuilder } from "./package-set.ts";
 import { createPackageSources } from "./package-sources.ts";
 import { type BaseEnvironment, PackageStore } from "./package-store.ts";
 import { loadPyodideLock } from "./pyodide-lock.ts";
+import { RedisPackageRecords } from "./redis-package-records.ts";
 import { Remote } from "./remote.ts";
 import { PackageServer, serveBytes } from "./testing/package-server.ts";
 import { temporaryFolder } from "./testing/temporary-folder.ts";
@@ -29,16 +33,28 @@ afterEach(async () => {
   await server.close();
 });
 
-/** As a server that just started on `data`. */
-async function start({ PACKAGE_INDEX_URL = server.indexUrl, PACKAGE_DIR = "" } = {}): Promise<PackageStore> {
-  const wheels = new WheelStore(path.join(data, "packages"), remote);
+interface StartOptions {
+  readonly PACKAGE_INDEX_URL?: string;
+  readonly PACKAGE_DIR?: string;
+  readonly folder?: string;
+  readonly records?: PackageRecords;
+}
+
+/** As a server that just started on `folder`. */
+async function start({
+  PACKAGE_INDEX_URL = server.indexUrl,
+  PACKAGE_DIR = "",
+  folder = data,
+  records = new DiskPackageRecords(path.join(folder, "packages", "principals")),
+}: StartOptions = {}): Promise<PackageStore> {
+  const wheels = new WheelStore(path.join(folder, "packages"), remote);
   const settings = { PACKAGE_DIR, PYODIDE_INDEX_URL: await temporaryFolder(), PACKAGE_INDEX_URL };
   return new PackageStore({
-    folder: path.join(data, "packages", "principals"),
+    records,
     sources: await createPackageSources(settings, { lock, remote, store: wheels }),
     python: lock.python,
     wheels,
-    sets: new PackageSetBuilder(path.join(data, "cache"), { store: wheels, lock }),
+    sets: new PackageSetBuilder(path.join(folder, "cache"), { store: wheels, lock }),
   });
 }
 
@@ -291,4 +307,61 @@ test("a folder comes before the index", async () => {
   expect(names(set.packages)).toEqual(["demo 1"]);
   expect(set.packages[0]?.source).toBe("the package folder");
   expect(server.requests).toEqual([]);
+});
+
+describe.skipIf(!hasRedis)("two servers that share Redis", () => {
+  let redis: TestRedis;
+  let connection: RedisConnection;
+
+  beforeAll(async () => {
+    redis = await startRedis();
+    connection = new RedisConnection({ url: redis.url });
+  });
+
+  afterAll(async () => {
+    connection?.close();
+    await redis?.stop();
+  });
+
+  const startOn = (folder: string, settings: StartOptions = {}) =>
+    start({ ...settings, folder, records: new RedisPackageRecords(connection) });
+
+  test("derive the same set, each with files it fetched itself", async () => {
+    await offer({ name: "demo", version: "1", requires: ["other"] }, { name: "other", version: "1" });
+    const [a, b] = [await startOn(await temporaryFolder()), await startOn(await temporaryFolder())];
+    const { set } = await a.install("derive", "demo", STDLIB);
+    // What a newer version would change must not differ between servers.
+    await offer({ name: "other", version: "2" });
+    const other = await b.get("derive", STDLIB);
+    expect(other?.packages).toEqual(set.packages);
+    expect(other?.archive.sha256).toBe(set.archive.sha256);
+    expect(other?.archive.path).not.toBe(set.archive.path);
+    await b.clear("derive", STDLIB);
+    expect(await a.get("derive", STDLIB)).toBeNull();
+  });
+
+  test("keep what both install at once", async () => {
+    const letters = ["a", "b", "c", "d"];
+    await offer(...letters.map((name) => ({ name, version: "1" })));
+    const stores = [await startOn(await temporaryFolder()), await startOn(await temporaryFolder())];
+    await Promise.all(letters.map(async (name, i) => await stores[i % 2]?.install("both", name, STDLIB)));
+    for (const store of stores) {
+      expect(names((await store.get("both", STDLIB))?.packages ?? [])).toEqual(letters.map((name) => `${name} 1`));
+    }
+  });
+
+  test("say so where one cannot have the files", async () => {
+    await offer({ name: "demo", version: "1" });
+    await (await startOn(await temporaryFolder())).install("cannot", "demo", STDLIB);
+    const cutOff = await startOn(await temporaryFolder(), { PACKAGE_INDEX_URL: "" });
+    await expect(cutOff.get("cannot", STDLIB)).rejects.toThrow(
+      failing("package_not_found", /^demo-1-.*, which is installed, is gone: neither this server nor a source/),
+    );
+    // Another file under the same name is not what was installed.
+    const PACKAGE_DIR = await temporaryFolder();
+    const forged = await makeWheel({ name: "demo", version: "1", files: { "demo.py": "forged = True" } });
+    await writeFile(path.join(PACKAGE_DIR, forged.filename), forged.bytes);
+    const misled = await startOn(await temporaryFolder(), { PACKAGE_INDEX_URL: "", PACKAGE_DIR });
+    await expect(misled.get("cannot", STDLIB)).rejects.toThrow(failing("package_damaged", /demo/));
+  });
 });

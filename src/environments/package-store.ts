@@ -1,10 +1,8 @@
-import { createHash } from "node:crypto";
-import { readdir, readFile, rm, stat } from "node:fs/promises";
-import path from "node:path";
-import { z } from "zod";
+import { ClientError } from "../errors.ts";
 import { KeyedQueue } from "./keyed-queue.ts";
-import { PackageError, storageError } from "./package-error.ts";
-import { type PackageInfo, type PackageSet, type PackageSetBuilder, writeAtomically } from "./package-set.ts";
+import { PackageError } from "./package-error.ts";
+import { type InstalledPackage, type PackageRecord, type PackageRecords, recordId } from "./package-records.ts";
+import type { PackageInfo, PackageSet, PackageSetBuilder } from "./package-set.ts";
 import type { Candidate, PackageSource } from "./package-source.ts";
 import type { PythonPlatform } from "./python-platform.ts";
 import { normaliseName, parseRequirement } from "./requirements.ts";
@@ -19,8 +17,7 @@ export interface BaseEnvironment {
 }
 
 export interface PackageStoreOptions {
-  /** Holds one JSON file for each principal and environment: `DATA_DIR/packages/principals`. */
-  readonly folder: string;
+  readonly records: PackageRecords;
   readonly sources: readonly PackageSource[];
   readonly python: PythonPlatform;
   readonly wheels: WheelStore;
@@ -38,32 +35,6 @@ export interface Installed {
   readonly warnings: readonly string[];
 }
 
-/** What is on disk: enough to have the same files again, even if their cache is gone. */
-const StateSchema = z.object({
-  version: z.literal(1),
-  principal: z.string(),
-  environment: z.string(),
-  /** Requirements that were asked for by name. */
-  requested: z.array(z.string()),
-  packages: z.array(
-    z.object({
-      name: z.string(),
-      key: z.string(),
-      version: z.string(),
-      filename: z.string(),
-      format: z.enum(["wheel", "dynlib"]),
-      sha256: z.string().regex(/^[0-9a-f]{64}$/),
-      source: z.string(),
-      /** As the package states them. */
-      requires: z.array(z.string()),
-      dependsOn: z.array(z.string()),
-    }),
-  ),
-});
-
-type State = z.infer<typeof StateSchema>;
-type PackageState = State["packages"][number];
-
 /**
  * Which packages each principal has installed. Installs of one principal queue, those of different ones run side by side;
  * an install that fails leaves everything as it was.
@@ -71,7 +42,7 @@ type PackageState = State["packages"][number];
 export class PackageStore {
   readonly #options: PackageStoreOptions;
   readonly #queue = new KeyedQueue();
-  /** By file; `stamp` tells whether the file is still the one that was read. */
+  /** By record; `stamp` tells whether it is still the one that was read. */
   readonly #ready = new Map<string, { readonly stamp: string; readonly set: PackageSet | null }>();
 
   constructor(options: PackageStoreOptions) {
@@ -93,8 +64,7 @@ export class PackageStore {
     accept: (set: PackageSet) => Promise<unknown> = async () => {},
   ): Promise<Installed> {
     const wanted = parseRequirement(requirement);
-    return await this.#queue.run(idOf(principal, base.name), async () => {
-      const state = await this.#read(principal, base.name);
+    return await this.#change(principal, base.name, async (state) => {
       const others = state.requested.filter((text) => parseRequirement(text).key !== wanted.key);
       const requested = [...others, wanted.text];
       const { packages, warnings } = await resolve(requested.map(parseRequirement), {
@@ -110,26 +80,27 @@ export class PackageStore {
         throw new PackageError("package_too_large", `More than ${maxPackages} packages would be installed.`);
       const set = await this.#options.sets.build(packages);
       await accept(set);
-      await this.#write({ ...state, requested, packages: statesOf(packages, set) });
       const before = new Set(state.packages.map(({ filename, sha256 }) => `${filename} ${sha256}`));
       const added = set.packages.filter(({ filename, sha256 }) => !before.has(`${filename} ${sha256}`));
-      return { added, set, warnings };
+      return { next: { ...state, requested, packages: statesOf(packages, set) }, result: { added, set, warnings } };
     });
   }
 
   /**
-   * What the principal has, ready to be mounted; null: nothing. Asked before every execution, so it costs one `stat` when
+   * What the principal has, ready to be mounted; null: nothing. Asked before every execution, so it costs one look-up when
    * nothing has changed, and it does not wait for an install that is under way.
    *
    * @throws {PackageError} if files are gone from cache and source both.
    */
   async get(principal: string, base: BaseEnvironment): Promise<PackageSet | null> {
-    const id = idOf(principal, base.name);
-    const stamp = await stampOf(this.#file(id));
-    if (stamp === null) return null;
+    const id = recordId(principal, base.name);
+    const current = await this.#options.records.stamp(principal, base.name);
+    if (current === null) return null;
     const ready = this.#ready.get(id);
-    if (ready?.stamp === stamp) return ready.set;
-    const { packages } = await this.#read(principal, base.name);
+    if (ready?.stamp === current) return ready.set;
+    const { record, stamp } = await this.#options.records.read(principal, base.name);
+    if (stamp === null) return null;
+    const { packages } = record;
     const set =
       packages.length === 0
         ? null
@@ -145,7 +116,7 @@ export class PackageStore {
     principal: string,
     base: BaseEnvironment,
   ): Promise<readonly (Pick<PackageInfo, "name" | "key" | "version" | "source"> & { readonly requested: boolean })[]> {
-    const { packages, requested } = await this.#read(principal, base.name);
+    const { packages, requested } = (await this.#options.records.read(principal, base.name)).record;
     const keys = new Set(requested.map((text) => parseRequirement(text).key));
     return packages.map(({ name, key, version, source }) => ({
       name,
@@ -164,35 +135,25 @@ export class PackageStore {
    */
   async remove(principal: string, name: string, base: BaseEnvironment): Promise<readonly string[]> {
     const key = normaliseName(name);
-    return await this.#queue.run(idOf(principal, base.name), async () => {
-      const state = await this.#read(principal, base.name);
-      if (!state.packages.some((item) => item.key === key)) return [];
+    return await this.#change(principal, base.name, async (state) => {
+      if (!state.packages.some((item) => item.key === key)) return { next: null, result: [] };
       const requested = state.requested.filter((text) => parseRequirement(text).key !== key);
       const kept = reachable(state.packages, new Set(requested.map((text) => parseRequirement(text).key)));
       if (kept.has(key)) {
         const user = state.packages.find((item) => kept.has(item.key) && item.dependsOn.includes(key));
         throw new PackageError("package_in_use", `${name} cannot be removed: ${user?.name} needs it.`);
       }
-      await this.#write({ ...state, requested, packages: state.packages.filter((item) => kept.has(item.key)) });
-      return state.packages.filter((item) => !kept.has(item.key)).map((item) => item.name);
+      return {
+        next: { ...state, requested, packages: state.packages.filter((item) => kept.has(item.key)) },
+        result: state.packages.filter((item) => !kept.has(item.key)).map((item) => item.name),
+      };
     });
   }
 
   /** Forgets everything the principal installed in this environment. */
   async clear(principal: string, base: BaseEnvironment): Promise<void> {
-    const id = idOf(principal, base.name);
-    await this.#queue.run(id, async () => await rm(this.#file(id), { force: true }));
-  }
-
-  /** SHA-256 of every file that somebody has installed: enough to build what they have again, if nothing else is left. */
-  async wheels(): Promise<ReadonlySet<string>> {
-    const wheels = new Set<string>();
-    for (const name of await readdir(this.#options.folder).catch(() => [])) {
-      if (!name.endsWith(".json")) continue;
-      const text = await readFile(path.join(this.#options.folder, name), "utf8").catch(() => null);
-      for (const { sha256 } of text === null ? [] : StateSchema.parse(JSON.parse(text)).packages) wheels.add(sha256);
-    }
-    return wheels;
+    const clear = () => this.#options.records.clear(principal, base.name);
+    await this.#queue.run(recordId(principal, base.name), clear);
   }
 
   /** Looks at the disk again for what was ready; for when archives have gone. */
@@ -200,18 +161,36 @@ export class PackageStore {
     this.#ready.clear();
   }
 
-  async #resolved(item: PackageState): Promise<ResolvedPackage> {
+  /** @param plan called again where another server has changed the record meanwhile; a `next` of null changes nothing. */
+  async #change<T>(
+    principal: string,
+    environment: string,
+    plan: (record: PackageRecord) => Promise<{ next: PackageRecord | null; result: T }>,
+  ): Promise<T> {
+    return await this.#queue.run(recordId(principal, environment), async () => {
+      for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
+        const { record, stamp } = await this.#options.records.read(principal, environment);
+        const { next, result } = await plan(record);
+        if (next === null || (await this.#options.records.write(next, stamp))) return result;
+      }
+      throw new ClientError(503, "packages_busy", "Other servers change these packages all the time.", {
+        retryAfterS: 2,
+      });
+    });
+  }
+
+  async #resolved(item: InstalledPackage): Promise<ResolvedPackage> {
     const candidate = await this.#findAgain(item);
     if (candidate === null)
       throw new PackageError(
         "package_not_found",
-        `${item.filename}, which is installed, is gone from here and from its source.`,
+        `${item.filename}, which is installed, is gone: neither this server nor a source of its packages has that file.`,
       );
     return { candidate, requires: item.requires.map(parseRequirement), dependsOn: item.dependsOn };
   }
 
   /** The file that was installed: from the store, or, if that lost it, from where it can be had with the same hash. */
-  async #findAgain(item: PackageState): Promise<Candidate | null> {
+  async #findAgain(item: InstalledPackage): Promise<Candidate | null> {
     const { name, key, version, filename, format, sha256, source } = item;
     const requires = item.requires.map(parseRequirement);
     const known = { name, key, version, filename, format, sha256, source };
@@ -227,47 +206,12 @@ export class PackageStore {
     }
     return null;
   }
-
-  #file(id: string): string {
-    return path.join(this.#options.folder, `${id}.json`);
-  }
-
-  async #read(principal: string, environment: string): Promise<State> {
-    let text: string;
-    try {
-      text = await readFile(this.#file(idOf(principal, environment)), "utf8");
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw storageError(error) ?? error;
-      return { version: 1, principal, environment, requested: [], packages: [] };
-    }
-    return StateSchema.parse(JSON.parse(text));
-  }
-
-  async #write(state: State): Promise<void> {
-    await writeAtomically(this.#file(idOf(state.principal, state.environment)), JSON.stringify(state));
-  }
 }
 
 const KEEP_READY = 1000;
+const MAX_ATTEMPTS = 10;
 
-/** Changes with every write, since each puts a new file in place; null: no file. */
-async function stampOf(file: string): Promise<string | null> {
-  try {
-    const { ino, mtimeNs, size } = await stat(file, { bigint: true });
-    return `${ino} ${mtimeNs} ${size}`;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
-    throw storageError(error) ?? error;
-  }
-}
-
-function idOf(principal: string, environment: string): string {
-  return createHash("sha256")
-    .update(JSON.stringify([principal, environment]))
-    .digest("hex");
-}
-
-function statesOf(packages: readonly ResolvedPackage[], set: PackageSet): PackageState[] {
+function statesOf(packages: readonly ResolvedPackage[], set: PackageSet): InstalledPackage[] {
   const infos = new Map(set.packages.map((info) => [info.key, info]));
   return packages.map(({ candidate, requires, dependsOn }) => {
     const { key, version, filename, format, source } = candidate;
@@ -286,7 +230,7 @@ function statesOf(packages: readonly ResolvedPackage[], set: PackageSet): Packag
   });
 }
 
-function reachable(packages: readonly PackageState[], roots: ReadonlySet<string>): ReadonlySet<string> {
+function reachable(packages: readonly InstalledPackage[], roots: ReadonlySet<string>): ReadonlySet<string> {
   const byKey = new Map(packages.map((item) => [item.key, item]));
   const seen = new Set<string>();
   const pending = [...roots];

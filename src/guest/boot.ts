@@ -1,12 +1,12 @@
 /**
  * From nothing to a checkpoint.
  *
- * Two stages, because Pyodide's own snapshot cannot hold shared libraries: its snapshot with the standard library imported;
- * then, on top of it, the environment's libraries, loaded by every process in one order so that they land at the same
- * places, and the environment's memory image over all that.
+ * A sandbox starts from memory images. The base image is the interpreter with the standard library imported, and holds what
+ * Pyodide's own start, which takes seconds, came to. An environment's shared libraries are not memory alone, so every process
+ * loads them on top of the base, in one order, so that they land at the same places; the environment's image goes over that.
  */
 import { Archive } from "../sandbox/archive-format.ts";
-import { decodeImage, encodeImage, ImageFormatError } from "../sandbox/image-format.ts";
+import { decodeImage, encodeImage, ImageFormatError, type ImageHeader } from "../sandbox/image-format.ts";
 import type { GuestEnvironment } from "../sandbox/protocol.ts";
 import { ArchiveFiles } from "./archive-filesystem.ts";
 import type { Boot } from "./channel.ts";
@@ -14,9 +14,11 @@ import { Clock } from "./clock.ts";
 import { Devices } from "./device.ts";
 import type { Exports, Module, Node } from "./emscripten.ts";
 import { boundStreams, freeze, TenantFiles, WRITABLE_ROOTS } from "./filesystem.ts";
-import { loadInterpreter, type Pyodide } from "./load.ts";
+import { fillHoles } from "./heap.ts";
+import { references } from "./javascript-state.ts";
+import { type CreateModule, loadProgram, loadPyodide, type Program, type Pyodide } from "./load.ts";
 import { type Mailbox, post } from "./mailbox.ts";
-import { closeRealm, revokePermissions, sealImports, severReferences } from "./realm.ts";
+import { closeRealm, type ImportSeal, revokePermissions, sealImports } from "./realm.ts";
 import { Runner, withCString } from "./runner.ts";
 
 /** Where an environment's archive is mounted, and a caller's own packages. */
@@ -25,10 +27,12 @@ export const PACKAGES_PATH = "/lib/packages";
 /** 1980-01-01, the earliest a zip can say. An archive's files have no time of their own. */
 export const ARCHIVE_MTIME_MS = 315_532_800_000;
 
-/** Slots of the function table that importing ctypes takes, and leaves free. */
-const CTYPES_SLOTS = 1;
+/** Of 10 MiB that there are. [measured] Calls from C to Python and back fill V8's 3.6 MB (`launch.ts`) with more than this. */
+const PYTHON_STACK_BYTES = 2 * 1024 * 1024;
 const RTLD_NOW = 2;
 const RTLD_GLOBAL = 256;
+// Deno's own object is gone from the realm when it is needed here: Pyodide would take this for Node.
+const { openSync, SeekMode } = Deno;
 
 export interface BootedInterpreter {
   readonly module: Module;
@@ -50,87 +54,43 @@ export interface BootedInterpreter {
 }
 
 /** @returns null if what was asked for was to build something; it has been posted then. */
-export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInterpreter | null> {
-  const { environment } = options.options;
-  const readArchive = environment && openArchive(environment.archivePath);
-  const image = options.image && decodeImage(options.image);
-  const clock = new Clock();
-  if (isBuilding(options)) stopTimeAndChance();
-  else clock.install();
-  const imports = sealImports();
-  const { pyodide, module, exports } = await loadInterpreter(options, imports.wrap);
-  const devices = new Devices(module.FS, options.shared, mailbox);
-  devices.install();
-  const fs = module.FS;
-  const encoder = new TextEncoder();
-  for (const [path, source] of Object.entries(options.sources)) {
-    const target = `/lib/${path}`;
-    fs.mkdirTree(target.slice(0, target.lastIndexOf("/")));
-    fs.writeFile(target, encoder.encode(source));
-  }
-  for (const path of [ENVIRONMENT_PATH, PACKAGES_PATH, ...WRITABLE_ROOTS]) fs.mkdirTree(path);
-  setTimes(fs, ARCHIVE_MTIME_MS);
-  if (options.snapshot === null) {
-    const tableLength = module.wasmTable.length;
-    const pythonVersion = prepareSnapshot(pyodide, options.options.preload);
-    if (module.wasmTable.length !== tableLength + CTYPES_SLOTS || module.freeTableIndexes.length !== CTYPES_SLOTS) {
-      throw new Error("the snapshot's modules use the function table in another way than boot.ts expects");
-    }
-    post({
-      type: "image",
-      pythonVersion,
-      failedImports: {},
-      unfit: {},
-      refusedCalls: {},
-      image: pyodide.makeMemorySnapshot(),
-    });
+export async function boot(options: Boot, create: CreateModule, mailbox: Mailbox): Promise<BootedInterpreter | null> {
+  if (isBuilding(options)) {
+    await build(options, create, mailbox);
     return null;
   }
-
-  reserveTableSlots(module);
-  if (environment && readArchive) {
-    new ArchiveFiles(fs, readArchive, ARCHIVE_MTIME_MS).mount(ENVIRONMENT_PATH);
-    const unloadable = loadLibraries(exports, environment.libraries);
-    const [problem] = Object.entries(unloadable);
-    if (problem && image !== null) throw new ImageFormatError(`the library ${problem.join(" cannot be loaded: ")}`);
-    if (problem) {
-      post({
-        type: "image",
-        pythonVersion: "",
-        failedImports: {},
-        unfit: unloadable,
-        refusedCalls: {},
-        image: new Uint8Array(0),
-      });
-      return null;
-    }
-    if (image === null) {
-      const refusedCalls = refusedCallsOf(readArchive, environment.libraries, imports.refuses);
-      buildImage(pyodide, module, exports, environment, refusedCalls);
-      return null;
-    }
-    const missing = image.header.heapBytes - exports.memory.buffer.byteLength;
-    if (missing > 0) imports.resizeHeap(image.header.heapBytes);
+  const { environment } = options.options;
+  const readArchive = environment && openArchive(environment.archivePath);
+  const base = decodeImage(options.base as Uint8Array);
+  const image = options.image && decodeImage(options.image);
+  const clock = new Clock();
+  clock.install();
+  const imports = sealImports();
+  const program = await loadProgram(options, base.header.pythonVersion, create, imports.wrap);
+  const { module, exports } = program;
+  const devices = layOut(program, options, mailbox);
+  if (!growHeap(exports, imports, base.header.heapBytes)) throw new ImageFormatError("the image needs more memory");
+  adoptTables(base.header, program);
+  putInPlace(base, exports);
+  fitImage(base.header, module, exports);
+  if (environment && readArchive && image) {
+    new ArchiveFiles(module.FS, readArchive, ARCHIVE_MTIME_MS).mount(ENVIRONMENT_PATH);
+    const [problem] = Object.entries(loadLibraries(exports, environment.libraries));
+    if (problem) throw new ImageFormatError(`the library ${problem.join(" cannot be loaded: ")}`);
+    if (!growHeap(exports, imports, image.header.heapBytes)) throw new ImageFormatError("the image needs more memory");
     fitImage(image.header, module, exports);
-    const heap = new Uint8Array(exports.memory.buffer);
-    heap.fill(0);
-    let position = 0;
-    for (const [start, end] of image.header.runs) {
-      heap.set(image.data.subarray(position, position + end - start), start);
-      position += end - start;
-    }
+    putInPlace(image, exports);
   }
   // All of them are in the interpreter now, and no collector runs in a thread that never ends its turn.
-  for (const bytes of [options.stdlib, options.snapshot, options.image])
+  for (const bytes of [options.stdlib, options.base, options.image])
     (bytes?.buffer as ArrayBuffer | undefined)?.transfer(0);
-  const pythonVersion = pyodide.runPython("import sys; sys.version.split()[0]") as string;
   const runner = new Runner(exports);
+  const fs = module.FS;
   fs.ignorePermissions = false;
   freeze(fs, ARCHIVE_MTIME_MS);
   boundStreams(module);
   const files = new TenantFiles(fs, (path) => mailbox.fetch("read-file", path));
-  pyodide.setInterruptBuffer(new Uint8Array(options.shared.interrupt));
-  severReferences(module);
+  listenForInterrupts(program, new Uint8Array(options.shared.interrupt));
   await revokePermissions();
   closeRealm();
   return {
@@ -140,32 +100,107 @@ export async function boot(options: Boot, mailbox: Mailbox): Promise<BootedInter
     files,
     devices,
     clock,
-    pythonVersion,
-    pyodideVersion: pyodide.version,
+    pythonVersion: base.header.pythonVersion,
+    pyodideVersion: module.API.version,
     seal: imports.close,
     sealBroken: imports.broken,
-    growHeap(bytes) {
-      const missing = bytes - exports.memory.buffer.byteLength;
-      return missing <= 0 || imports.resizeHeap(bytes);
-    },
+    growHeap: (bytes) => growHeap(exports, imports, bytes),
     hash: async () => (options.options.hashCheckpoint ? await sha256(new Uint8Array(exports.memory.buffer)) : null),
   };
 }
 
+/** Builds the base image, or an environment's on top of it, and posts it. */
+async function build(options: Boot, create: CreateModule, mailbox: Mailbox): Promise<void> {
+  const { environment, preload } = options.options;
+  const readArchive = environment && openArchive(environment.archivePath);
+  stopTimeAndChance();
+  const imports = sealImports();
+  const program = await loadPyodide(options, create, imports.wrap);
+  const { pyodide, module, exports } = program;
+  layOut(program, options, mailbox);
+  const pythonVersion = prepareBase(pyodide, preload);
+  limitRecursion(exports);
+  fillHoles(exports);
+  const facts = { ...tablesOf(program), pythonVersion };
+  const base = encodeImage(new Uint8Array(exports.memory.buffer), facts);
+  if (options.base === null) {
+    post({ type: "image", failedImports: {}, unfit: {}, refusedCalls: {}, image: base });
+    return;
+  }
+  // What is built now goes on top of that one, byte for byte.
+  if (!areEqual(base, options.base)) throw new ImageFormatError("the base image is not what this process came to");
+  if (!environment || !readArchive) return;
+  new ArchiveFiles(module.FS, readArchive, ARCHIVE_MTIME_MS).mount(ENVIRONMENT_PATH);
+  const unloadable = loadLibraries(exports, environment.libraries);
+  if (Object.keys(unloadable).length > 0) {
+    post({ type: "image", failedImports: {}, unfit: unloadable, refusedCalls: {}, image: new Uint8Array(0) });
+    return;
+  }
+  const refusedCalls = refusedCallsOf(readArchive, environment.libraries, imports.refuses);
+  buildImage(program, pyodide, environment, { pythonVersion, refusedCalls });
+}
+
+/** Devices, our own Python modules, and the folders that everything else is mounted on. */
+function layOut({ module }: Program, { shared, sources }: Boot, mailbox: Mailbox): Devices {
+  const fs = module.FS;
+  const devices = new Devices(fs, shared, mailbox);
+  devices.install();
+  const encoder = new TextEncoder();
+  for (const [path, source] of Object.entries(sources)) {
+    const target = `/lib/${path}`;
+    fs.mkdirTree(target.slice(0, target.lastIndexOf("/")));
+    fs.writeFile(target, encoder.encode(source));
+  }
+  for (const path of [ENVIRONMENT_PATH, PACKAGES_PATH, ...WRITABLE_ROOTS]) fs.mkdirTree(path);
+  setTimes(fs, ARCHIVE_MTIME_MS);
+  return devices;
+}
+
+function growHeap(exports: Exports, imports: ImportSeal, bytes: number): boolean {
+  return bytes <= exports.memory.buffer.byteLength || imports.resizeHeap(bytes);
+}
+
+/** Makes the memory what an image says. */
+function putInPlace({ header, data }: ReturnType<typeof decodeImage>, exports: Exports): void {
+  const heap = new Uint8Array(exports.memory.buffer);
+  let covered = 0;
+  let position = 0;
+  for (const [start, end] of header.runs) {
+    heap.fill(0, covered, start);
+    heap.set(data.subarray(position, position + end - start), start);
+    position += end - start;
+    covered = end;
+  }
+  heap.fill(0, covered);
+}
+
 /**
- * Brings the function table to where it was when the snapshot was taken, which holds memory only: importing ctypes makes a
- * closure, which takes a slot, and frees it again. Whatever is loaded later must land above it, as it did there.
+ * Makes stack, function table and references into JavaScript as long as they were when the image was made, so that whatever is loaded
+ * from here on lands where it did then. What stood in those places was Pyodide's own, which a sandbox does not have: a
+ * slot of the table holds nothing (a call of it ends the sandbox), a reference an empty object.
  */
-function reserveTableSlots({ wasmTable, freeTableIndexes }: Module): void {
-  for (let slot = 0; slot < CTYPES_SLOTS; slot++) {
-    freeTableIndexes.push(wasmTable.length);
-    wasmTable.grow(1);
+function adoptTables(header: ImageHeader, { module, exports }: Program): void {
+  const { tableLength, freeTableSlots, referenceSlots, stackPointer } = header;
+  // The arguments of Python's `main` stand above it.
+  exports.__stack_pointer.value = stackPointer;
+  const missing = tableLength - module.wasmTable.length;
+  if (missing < 0) throw new ImageFormatError(`the function table has ${-missing} slots more than the image's`);
+  module.wasmTable.grow(missing);
+  module.freeTableIndexes.push(...freeTableSlots);
+  const nothing = Object.freeze(Object.create(null));
+  for (const slot of referenceSlots) {
+    if (module.__hiwire_set(slot, nothing) < 0) throw new ImageFormatError("the image's references have no place");
   }
 }
 
-/** What a process is to build: bytes that are the same wherever and whenever they are built. */
-function isBuilding({ snapshot, image, options }: Boot): boolean {
-  return snapshot === null || (options.environment !== null && image === null);
+/** Has Python look at this byte now and then; 2 (SIGINT) raises KeyboardInterrupt. As `pyodide.setInterruptBuffer` does it. */
+function listenForInterrupts({ module, exports }: Program, buffer: Uint8Array): void {
+  new Uint8Array(exports.memory.buffer)[module._Py_EMSCRIPTEN_SIGNAL_HANDLING] = 1;
+  module.Py_EmscriptenSignalBuffer = buffer;
+}
+
+function isBuilding({ base, image, options }: Boot): boolean {
+  return base === null || (options.environment !== null && image === null);
 }
 
 /**
@@ -210,8 +245,8 @@ function setTimes(fs: Module["FS"], timeMs: number): void {
   visit(fs.root);
 }
 
-/** Imports all that every execution needs, so that the snapshot holds it. Returns Python's version. */
-function prepareSnapshot(pyodide: Pyodide, preload: readonly string[]): string {
+/** Imports all that every execution needs, so that the base image holds it. Returns Python's version. */
+function prepareBase(pyodide: Pyodide, preload: readonly string[]): string {
   return pyodide.runPython(`
 import sys
 sys.path.insert(0, "/lib")
@@ -232,6 +267,18 @@ gc.collect()
 gc.freeze()  # or each collection would write to every object of the image, and sessions be that much larger
 sys.version.split()[0]
 `) as string;
+}
+
+/**
+ * Has Python raise RecursionError while there is room on V8's stack, too: frames of WebAssembly are on both, and Python, which
+ * knows of its own only, would go on to the end of the other and take the sandbox with it.
+ */
+function limitRecursion(exports: Exports): void {
+  const start = exports.emscripten_stack_get_base() - PYTHON_STACK_BYTES;
+  const thread = exports.PyThreadState_Get();
+  if (exports.PyUnstable_ThreadState_SetStackProtection(thread, start, PYTHON_STACK_BYTES) !== 0) {
+    throw new Error("Python did not take the limit of its stack");
+  }
 }
 
 /**
@@ -295,14 +342,13 @@ function slotsOf({ wasmTable, freeTableIndexes }: Module): string {
  * image, since no other process would have that change: it is named, and nothing is built.
  */
 function buildImage(
+  program: Program,
   pyodide: Pyodide,
-  module: Module,
-  exports: Exports,
   environment: GuestEnvironment,
-  refusedCalls: Readonly<Record<string, readonly string[]>>,
+  facts: { readonly pythonVersion: string; readonly refusedCalls: Readonly<Record<string, readonly string[]>> },
 ): void {
-  const tableLength = module.wasmTable.length;
-  const references = exports.hiwire_num_refs();
+  const { module, exports } = program;
+  const header = { ...tablesOf(program), pythonVersion: facts.pythonVersion };
   const unfit: Record<string, string> = {};
   const failedImports: Record<string, string> = {};
   const step = (name: string, code: string) => {
@@ -319,21 +365,27 @@ function buildImage(
 import sandbox_runner.environment
 sandbox_runner.environment.finish(${JSON.stringify(JSON.stringify(environment.aliases))})
 `);
-  const pythonVersion = pyodide.runPython("import sys; sys.version.split()[0]") as string;
   const isFit = Object.keys(unfit).length === 0;
-  const image = isFit
-    ? encodeImage(new Uint8Array(exports.memory.buffer), {
-        tableLength,
-        references,
-        freeTableSlots: [...module.freeTableIndexes],
-        stackPointer: exports.__stack_pointer.value,
-      })
-    : new Uint8Array(0);
-  post({ type: "image", pythonVersion, failedImports, unfit, refusedCalls, image });
+  fillHoles(exports);
+  const image = isFit ? encodeImage(new Uint8Array(exports.memory.buffer), header) : new Uint8Array(0);
+  const { refusedCalls } = facts;
+  post({ type: "image", failedImports, unfit, refusedCalls, image });
+}
+
+/** What an image says of the JavaScript side besides its memory. */
+function tablesOf({ module, exports }: Program) {
+  const isUsed = (value: unknown) => value !== null && value !== undefined;
+  return {
+    tableLength: module.wasmTable.length,
+    freeTableSlots: [...module.freeTableIndexes],
+    references: exports.hiwire_num_refs(),
+    referenceSlots: references(module).flatMap((value, slot) => (isUsed(value) ? [slot] : [])),
+    stackPointer: exports.__stack_pointer.value,
+  };
 }
 
 /** @throws {ImageFormatError} if this process is not as the one that made the image was at the same point. */
-function fitImage(header: ReturnType<typeof decodeImage>["header"], module: Module, exports: Exports): void {
+function fitImage(header: ImageHeader, module: Module, exports: Exports): void {
   const facts: [string, unknown, unknown][] = [
     ["function table", module.wasmTable.length, header.tableLength],
     ["free slots of the function table", module.freeTableIndexes.join(), header.freeTableSlots.join()],
@@ -348,11 +400,11 @@ function fitImage(header: ReturnType<typeof decodeImage>["header"], module: Modu
 
 /** The archive stays open: reading from it needs no permission later. */
 function openArchive(path: string): Archive {
-  const file = Deno.openSync(path);
-  const { size } = file.statSync();
+  const file = openSync(path);
+  const size = file.seekSync(0, SeekMode.End);
   return new Archive((offset, length) => {
     const bytes = new Uint8Array(Math.max(0, Math.min(length, size - offset)));
-    file.seekSync(offset, 0);
+    file.seekSync(offset, SeekMode.Start);
     let filled = 0;
     while (filled < bytes.length) {
       const count = file.readSync(bytes.subarray(filled));
@@ -361,6 +413,10 @@ function openArchive(path: string): Archive {
     }
     return bytes.subarray(0, filled);
   }, size);
+}
+
+function areEqual(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, index) => byte === b[index]);
 }
 
 async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string> {

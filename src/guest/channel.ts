@@ -84,10 +84,8 @@ export interface Boot {
   readonly pyodideUrl: string;
   readonly module: WebAssembly.Module;
   readonly stdlib: Uint8Array;
-  /** Pyodide's lock file with no packages in it. */
-  readonly lockFile: object;
-  /** Pyodide's memory snapshot to start from; null: build it. */
-  readonly snapshot: Uint8Array | null;
+  /** The base image to start from; null: build it. */
+  readonly base: Uint8Array | null;
   /** The environment's memory image; null: there is none, or it is to be built. */
   readonly image: Uint8Array | null;
   /** Our own Python modules: path below `/lib` → source. */

@@ -106,6 +106,7 @@ export interface FileSystem {
   isFile(mode: number): boolean;
   isLink(mode: number): boolean;
   mkdirTree(path: string): void;
+  chdir(path: string): void;
   writeFile(path: string, data: Uint8Array | string): void;
   mkdev(path: string, mode: number, dev: number): Node;
   makedev(major: number, minor: number): number;
@@ -118,6 +119,11 @@ export interface FileSystem {
 /** The module object that Emscripten fills in. */
 export interface Module {
   FS: FileSystem;
+  ENV: Record<string, string>;
+  API: { readonly version: string };
+  /** Address of the byte that tells Python to look at `Py_EmscriptenSignalBuffer`. */
+  _Py_EMSCRIPTEN_SIGNAL_HANDLING: number;
+  Py_EmscriptenSignalBuffer: Uint8Array;
   LDSO: { loadedLibsByName: Record<string, unknown>; loadedLibsByHandle: Record<string, unknown> };
   DNS: { address_map: { id: number; addrs: Record<string, string>; names: Record<string, string> } };
   PIPEFS: { nextname: { current?: number }; stream_ops: Required<Pick<StreamOperations, "write">> };
@@ -148,8 +154,17 @@ export interface Exports {
   PyErr_Clear(): void;
   PyErr_Print(): void;
   Py_DecRef(object: number): void;
+  PyThreadState_Get(): number;
+  PyUnstable_ThreadState_SetStackProtection(thread: number, start: number, bytes: number): number;
   malloc(size: number): number;
   free(pointer: number): void;
+  malloc_usable_size(pointer: number): number;
+  /** Writes a `struct mallinfo` to `result`. */
+  mallinfo(result: number): void;
+  sbrk(increment: number): number;
+  /** The C stack grows from its base down to its end. */
+  emscripten_stack_get_base(): number;
+  emscripten_stack_get_end(): number;
   hiwire_num_refs(): number;
   dlopen(path: number, flags: number): number;
   dlsym(handle: number, name: number): number;

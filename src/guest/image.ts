@@ -8,6 +8,8 @@ const ZERO = -1;
 /** Blocks that a session's state is made of. Smaller ones cost more to list, larger ones carry more that did not change. */
 export const STATE_BLOCK_BYTES = 256;
 
+const WORDS_PER_BLOCK = STATE_BLOCK_BYTES / 4;
+
 /** A list names every block of a heap that is so many times larger than the list. */
 const BLOCKS_PER_LIST_BYTE = STATE_BLOCK_BYTES / 4;
 
@@ -26,7 +28,11 @@ interface RewindExports {
   diff(from: number, to: number, source: number, out: number): number;
 }
 
-/** Memory that differs from a checkpoint: the numbers of the blocks of 256 bytes, ascending, and their bytes. */
+/**
+ * Memory that differs from a checkpoint: the numbers of the blocks of 256 bytes, ascending, and what they are combined
+ * with the checkpoint's by exclusive or. Most of a changed block is as it was (a reference count has changed), so that most
+ * of this is zero, and compresses to a third.
+ */
 export interface MemoryDifference {
   readonly heapBytes: number;
   readonly blocks: Uint32Array;
@@ -42,6 +48,7 @@ export interface MemoryDifference {
 export class Checkpoint {
   readonly heapBytes: number;
   readonly #heap: WebAssembly.Memory;
+  readonly #image: WebAssembly.Memory;
   readonly #spans: readonly Span[];
   readonly #blocks: WebAssembly.Memory;
   readonly #rewind: RewindExports;
@@ -49,6 +56,7 @@ export class Checkpoint {
 
   private constructor(
     heap: WebAssembly.Memory,
+    image: WebAssembly.Memory,
     spans: readonly Span[],
     blocks: WebAssembly.Memory,
     rewind: RewindExports,
@@ -56,6 +64,7 @@ export class Checkpoint {
   ) {
     this.#heap = heap;
     this.heapBytes = heap.buffer.byteLength;
+    this.#image = image;
     this.#spans = spans;
     this.#blocks = blocks;
     this.#rewind = rewind;
@@ -63,21 +72,20 @@ export class Checkpoint {
   }
 
   /** @param verifiable keep a second copy for `isIntact`. */
-  static async take(heap: WebAssembly.Memory, verifiable = false): Promise<Checkpoint> {
+  static take(heap: WebAssembly.Memory, verifiable = false): Checkpoint {
     const code = Uint8Array.from(atob(REWIND_MODULE), (character) => character.charCodeAt(0));
     const image = new WebAssembly.Memory({ initial: 1 });
     const blocks = new WebAssembly.Memory({ initial: pagesFor(heap.buffer.byteLength / BLOCKS_PER_LIST_BYTE) });
-    const { instance } = await WebAssembly.instantiate(code, { rewind: { heap, image, blocks } });
-    const rewind = instance.exports as unknown as RewindExports;
+    const { exports } = new WebAssembly.Instance(new WebAssembly.Module(code), { rewind: { heap, image, blocks } });
+    const rewind = exports as unknown as RewindExports;
     const bytes = new Uint8Array(heap.buffer);
-    // Blocks that are not zero, joined to runs of whole pages.
-    const count = rewind.diff(0, bytes.length, ZERO, 0);
     const runs: { start: number; end: number }[] = [];
-    for (const block of new Uint32Array(blocks.buffer, 0, count)) {
-      const start = Math.floor((block * STATE_BLOCK_BYTES) / PAGE_BYTES) * PAGE_BYTES;
+    for (let start = 0; start < bytes.length; start += PAGE_BYTES) {
+      const end = start + PAGE_BYTES;
+      if (rewind.diff(start, end, ZERO, 0) === 0) continue;
       const last = runs.at(-1);
-      if (last && start <= last.end) last.end = Math.max(last.end, start + PAGE_BYTES);
-      else runs.push({ start, end: start + PAGE_BYTES });
+      if (last?.end === start) last.end = end;
+      else runs.push({ start, end });
     }
     const spans: Span[] = [];
     let covered = 0;
@@ -92,7 +100,7 @@ export class Checkpoint {
     image.grow(pagesFor(imageBytes));
     const copy = new Uint8Array(image.buffer);
     for (const { start, end, source } of spans) if (source !== ZERO) copy.set(bytes.subarray(start, end), source);
-    return new Checkpoint(heap, spans, blocks, rewind, verifiable ? bytes.slice() : null);
+    return new Checkpoint(heap, image, spans, blocks, rewind, verifiable ? bytes.slice() : null);
   }
 
   /**
@@ -118,32 +126,59 @@ export class Checkpoint {
     return true;
   }
 
-  /** What the memory is now, as the difference from the checkpoint. */
-  difference(): MemoryDifference {
+  /**
+   * What the memory is now, as the difference from the checkpoint.
+   *
+   * @param deadStack where no frame is, bytes from and to: what calls have left there is nobody's.
+   */
+  difference(deadStack: readonly [from: number, to: number]): MemoryDifference {
     const heapBytes = this.#heap.buffer.byteLength;
     // Room for the case that every block differs.
     const missing = pagesFor(heapBytes / BLOCKS_PER_LIST_BYTE) - this.#blocks.buffer.byteLength / WASM_PAGE_BYTES;
     if (missing > 0) this.#blocks.grow(missing);
+    const found: { span: Span; from: number; to: number }[] = [];
     let count = 0;
-    for (const { start, end, source } of this.#allSpans()) {
-      count += this.#rewind.diff(start, end, source, count * 4);
+    for (const span of without(this.#allSpans(), deadStack)) {
+      const from = count;
+      count += this.#rewind.diff(span.start, span.end, span.source, from * 4);
+      if (count > from) found.push({ span, from, to: count });
     }
     const blocks = new Uint32Array(this.#blocks.buffer, 0, count).slice();
-    const heap = new Uint8Array(this.#heap.buffer);
-    const data = new Uint8Array(count * STATE_BLOCK_BYTES);
-    blocks.forEach((block, index) => {
-      const start = block * STATE_BLOCK_BYTES;
-      data.set(heap.subarray(start, start + STATE_BLOCK_BYTES), index * STATE_BLOCK_BYTES);
-    });
-    return { heapBytes, blocks, data };
+    const data = new Uint32Array(count * WORDS_PER_BLOCK);
+    const heap = new Uint32Array(this.#heap.buffer);
+    for (const { span, from, to } of found) {
+      for (let index = from; index < to; index++) {
+        const word = (blocks[index] as number) * WORDS_PER_BLOCK;
+        data.set(heap.subarray(word, word + WORDS_PER_BLOCK), index * WORDS_PER_BLOCK);
+      }
+      if (span.source !== ZERO) this.#exclusiveOr(span, blocks.subarray(from, to), data, from);
+    }
+    return { heapBytes, blocks, data: new Uint8Array(data.buffer) };
   }
 
   /** Puts a difference on top of the checkpoint's memory, which must be in place and large enough. */
   apply({ blocks, data }: MemoryDifference): void {
-    const heap = new Uint8Array(this.#heap.buffer);
+    const heap = new Uint32Array(this.#heap.buffer);
+    const words = new Uint32Array(data.buffer, data.byteOffset, data.length / 4);
     blocks.forEach((block, index) => {
-      const from = index * STATE_BLOCK_BYTES;
-      heap.set(data.subarray(from, from + STATE_BLOCK_BYTES), block * STATE_BLOCK_BYTES);
+      const to = block * WORDS_PER_BLOCK;
+      const from = index * WORDS_PER_BLOCK;
+      for (let word = 0; word < WORDS_PER_BLOCK; word++) {
+        heap[to + word] = (heap[to + word] as number) ^ (words[from + word] as number);
+      }
+    });
+  }
+
+  /** Takes the checkpoint's content out of a span's blocks, of which the first stands at block `first` of `data`. */
+  #exclusiveOr({ start, source }: Span, blocks: Uint32Array, data: Uint32Array, first: number): void {
+    const image = new Uint32Array(this.#image.buffer);
+    const shift = (source - start) / 4;
+    blocks.forEach((block, index) => {
+      const from = block * WORDS_PER_BLOCK + shift;
+      const to = (first + index) * WORDS_PER_BLOCK;
+      for (let word = 0; word < WORDS_PER_BLOCK; word++) {
+        data[to + word] = (data[to + word] as number) ^ (image[from + word] as number);
+      }
     });
   }
 
@@ -152,5 +187,17 @@ export class Checkpoint {
     yield* this.#spans;
     const grownTo = this.#heap.buffer.byteLength;
     if (grownTo > this.heapBytes) yield { start: this.heapBytes, end: grownTo, source: ZERO };
+  }
+}
+
+/** The spans less the whole blocks of a range. */
+function* without(spans: Iterable<Span>, [from, to]: readonly [number, number]): Generator<Span> {
+  const first = Math.ceil(from / STATE_BLOCK_BYTES) * STATE_BLOCK_BYTES;
+  const last = Math.max(first, Math.floor(to / STATE_BLOCK_BYTES) * STATE_BLOCK_BYTES);
+  for (const { start, end, source } of spans) {
+    const sourceAt = (position: number) => (source === ZERO ? ZERO : source + position - start);
+    if (start < Math.min(end, first)) yield { start, end: Math.min(end, first), source };
+    const rest = Math.max(start, last);
+    if (rest < end) yield { start: rest, end, source: sourceAt(rest) };
   }
 }

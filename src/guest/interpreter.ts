@@ -10,11 +10,14 @@ import type { Boot, Task } from "./channel.ts";
 import type { TenantFiles } from "./filesystem.ts";
 import { Checkpoint, STATE_BLOCK_BYTES } from "./image.ts";
 import { JavaScriptState, NotCapturable } from "./javascript-state.ts";
+import { importProgram } from "./load.ts";
 import { Mailbox, post } from "./mailbox.ts";
 import { failure, type Runner } from "./runner.ts";
 
 /** Package archives whose listings are kept between executions. They are read-only and named by their hash. */
 const MAX_KNOWN_ARCHIVES = 16;
+
+const program = importProgram(self.name);
 
 self.onmessage = (event: MessageEvent<Boot>) => {
   self.onmessage = null;
@@ -25,9 +28,9 @@ self.onmessage = (event: MessageEvent<Boot>) => {
 
 async function serve(options: Boot): Promise<void> {
   const mailbox = new Mailbox(options);
-  const booted = await boot(options, mailbox);
+  const booted = await boot(options, await program, mailbox);
   if (booted === null) return;
-  const checkpoint = await Checkpoint.take(booted.exports.memory, options.options.verifyRewind);
+  const checkpoint = Checkpoint.take(booted.exports.memory, options.options.verifyRewind);
   const interpreter = new Interpreter(booted, checkpoint, mailbox, options);
   booted.seal();
   const { exports, pythonVersion, pyodideVersion, hash } = booted;
@@ -114,7 +117,9 @@ class Interpreter {
       const difference = this.#state.difference();
       if (difference !== null) throw new NotCapturable(difference);
       const streams = this.#state.captureStreams();
-      const { heapBytes, blocks, data } = this.#checkpoint.difference();
+      const { exports } = this.#booted;
+      const deadStack = [exports.emscripten_stack_get_end(), exports.__stack_pointer.value] as const;
+      const { heapBytes, blocks, data } = this.#checkpoint.difference(deadStack);
       const { currentPath, nextInode } = this.#booted.module.FS;
       const links = this.#files.links();
       const clockMs = this.#booted.clock.nowMs();

@@ -1,69 +1,127 @@
 import type { Boot } from "./channel.ts";
 import type { Exports, Module } from "./emscripten.ts";
 
-/** What the guest uses of Pyodide's own interface, and only before user code runs. */
+/** What the guest uses of Pyodide's own interface, and only where an image is built. */
 export interface Pyodide {
   readonly version: string;
   runPython(code: string): unknown;
-  makeMemorySnapshot(): Uint8Array;
-  setInterruptBuffer(buffer: Uint8Array): void;
+}
+
+/** The interpreter's program: WebAssembly, and what Emscripten puts around it. */
+export interface Program {
+  readonly module: Module;
+  readonly exports: Exports;
+}
+
+export type WrapImports = (imports: WebAssembly.Imports, needed: ReadonlySet<string>) => void;
+export type CreateModule = (settings: Module) => Promise<Module>;
+
+/** Python's own environment variables, and those that libraries ask for. */
+const ENVIRONMENT = {
+  HOME: "/home/pyodide",
+  LANG: "en_US.UTF-8",
+  PYTHONUTF8: "1",
+  MPLBACKEND: "agg",
+};
+
+/** A worker of a browser's, which is what {@link hideHostRuntime} makes of this one. */
+const RUNTIME = { IN_BROWSER: true, IN_BROWSER_WEB_WORKER: true };
+
+/** Reads the JavaScript half of the interpreter. @param pyodideUrl `file:` URL of Pyodide's folder, with a slash at its end. */
+export async function importProgram(pyodideUrl: string): Promise<CreateModule> {
+  hideHostRuntime();
+  const { default: createModule } = await import(`${pyodideUrl}pyodide.asm.mjs`);
+  return createModule;
 }
 
 /**
- * Starts Pyodide from what the main thread has read already, with our hand on the imports that WebAssembly sees.
+ * The program with its files, and nothing that has run: its memory is to come from an image.
  *
- * `_makeSnapshot` and `_loadSnapshot` are Pyodide's private options for memory snapshots.
+ * Of Pyodide's own start nothing happens here, so what it puts between Python and JavaScript does not exist in a sandbox.
  */
-export async function loadInterpreter(
+export async function loadProgram(
   boot: Boot,
-  wrapImports: (imports: WebAssembly.Imports, needed: ReadonlySet<string>) => void,
-): Promise<{ pyodide: Pyodide; module: Module; exports: Exports }> {
-  hideHostRuntime();
-  const { loadPyodide } = await import(`${boot.pyodideUrl}pyodide.mjs`);
-  const { default: createModule } = await import(`${boot.pyodideUrl}pyodide.asm.mjs`);
+  pythonVersion: string,
+  create: CreateModule,
+  wrap: WrapImports,
+): Promise<Program> {
+  let exports: Exports | undefined;
+  const module = await create({
+    API: { config: {}, runtimeEnv: RUNTIME },
+    noInitialRun: true,
+    preRun: [(started: Module) => installFiles(started, boot.stdlib, pythonVersion)],
+    instantiateWasm: instantiator(boot, wrap, (instance) => {
+      exports = instance;
+    }),
+  } as unknown as Module);
+  return { module, exports: exports as Exports };
+}
+
+/** Pyodide as it starts by itself, in seconds, for building an image. */
+export async function loadPyodide(
+  boot: Boot,
+  create: CreateModule,
+  wrap: WrapImports,
+): Promise<Program & { pyodide: Pyodide }> {
+  const { loadPyodide: load } = await import(`${boot.pyodideUrl}pyodide.mjs`);
+  const lock = await (await fetch(`${boot.pyodideUrl}pyodide-lock.json`)).json();
   const stdlib = URL.createObjectURL(new Blob([boot.stdlib as Uint8Array<ArrayBuffer>]));
   let exports: Exports | undefined;
   let module: Module | undefined;
-  const pyodide: Pyodide = await loadPyodide({
+  const pyodide: Pyodide = await load({
     indexURL: boot.pyodideUrl,
     stdLibURL: stdlib,
-    lockFileContents: boot.lockFile,
+    // Packages come from environments.
+    lockFileContents: { ...lock, packages: {} },
     // Nothing of the realm: not even an empty object's prototype.
     jsglobals: Object.create(null),
-    env: {
-      HOME: "/home/pyodide",
-      LANG: "en_US.UTF-8",
-      PYTHONUTF8: "1",
-      MPLBACKEND: "agg",
-    },
-    _makeSnapshot: boot.snapshot === null,
-    _loadSnapshot: boot.snapshot ?? undefined,
+    env: { ...ENVIRONMENT },
     createPyodideModule: (settings: Module) => {
       module = settings;
-      settings.instantiateWasm = (imports, done) => {
-        instantiate(boot.module, imports, wrapImports).then((instance) => {
-          exports = instance.exports as unknown as Exports;
-          done(instance, boot.module);
-        });
-        return {};
-      };
-      return createModule(settings);
+      settings.instantiateWasm = instantiator(boot, wrap, (instance) => {
+        exports = instance;
+      });
+      return create(settings);
     },
   });
   URL.revokeObjectURL(stdlib);
   return { pyodide, module: module as Module, exports: exports as Exports };
 }
 
+/** Folders and files as Pyodide lays them out. */
+function installFiles({ FS, ENV }: Module, stdlib: Uint8Array, pythonVersion: string): void {
+  const [major, minor] = pythonVersion.split(".");
+  const home = `/lib/python${major}.${minor}`;
+  for (const folder of [`${home}/site-packages`, `${home}/lib-dynload`, ENVIRONMENT.HOME]) FS.mkdirTree(folder);
+  FS.writeFile(`/lib/python${major}${minor}.zip`, stdlib);
+  FS.chdir(ENVIRONMENT.HOME);
+  Object.assign(ENV, ENVIRONMENT);
+}
+
+function instantiator(
+  boot: Boot,
+  wrap: WrapImports,
+  got: (exports: Exports) => void,
+): NonNullable<Module["instantiateWasm"]> {
+  return (imports, done) => {
+    instantiate(boot.module, imports, wrap).then((instance) => {
+      got(instance.exports as unknown as Exports);
+      done(instance, boot.module);
+    });
+    return {};
+  };
+}
+
 async function instantiate(
   module: WebAssembly.Module,
   imports: WebAssembly.Imports,
-  wrapImports: (imports: WebAssembly.Imports, needed: ReadonlySet<string>) => void,
+  wrap: WrapImports,
 ): Promise<WebAssembly.Instance> {
   const env = imports.env as Record<string, WebAssembly.ImportValue>;
   const errors = errorImports();
   env.Jsv_GetError_import = () => errors.marker;
   env.JsvError_Check = (value: unknown) => (value === errors.marker ? 1 : 0);
-  wrapImports(imports, new Set(WebAssembly.Module.imports(module).map(({ name }) => name)));
+  wrap(imports, new Set(WebAssembly.Module.imports(module).map(({ name }) => name)));
   return await WebAssembly.instantiate(module, imports);
 }
 

@@ -35,7 +35,11 @@ const { port1: mailbox, port2: port } = new MessageChannel();
 let processNonce = "";
 let jobNonce = "";
 
-const worker = new Worker(new URL("interpreter.ts", guestDir), { type: "module" });
+const [pyodideDir = ""] = Deno.args;
+const pyodideUrl = new URL(`file://${pyodideDir}/`).href;
+// Neither waits for what the host has to say.
+const worker = new Worker(new URL("interpreter.ts", guestDir), { type: "module", name: pyodideUrl });
+const program = readProgram();
 worker.onmessage = (event: MessageEvent<FromWorker>) => relay(event.data);
 worker.onerror = (event) => {
   event.preventDefault();
@@ -48,7 +52,7 @@ if (first.done || first.value.message.type !== "start") throw new Error("the hos
 processNonce = first.value.nonce;
 const boot = await readBoot(first.value.message.options);
 // Given away, not copied: together they are larger than all else a sandbox holds.
-const given = [boot.stdlib, boot.snapshot, boot.image].flatMap((bytes) => (bytes ? [bytes.buffer as ArrayBuffer] : []));
+const given = [boot.stdlib, boot.base, boot.image].flatMap((bytes) => (bytes ? [bytes.buffer as ArrayBuffer] : []));
 worker.postMessage(boot, [port, ...given]);
 await revokeWhenReady();
 for await (const { nonce, message, body } of frames) handle(nonce, message, body);
@@ -208,28 +212,21 @@ async function* readFrames(): AsyncGenerator<Frame<HostMessage>> {
 }
 
 async function readBoot(options: GuestOptions): Promise<Boot> {
-  const dir = options.pyodideDir;
   const readIfAny = (path: string | null | undefined) => (path == null ? null : Deno.readFile(path));
-  const [module, stdlib, lock, snapshot, image, sources] = await Promise.all([
-    Deno.readFile(`${dir}/pyodide.asm.wasm`).then((bytes) => WebAssembly.compile(bytes)),
-    Deno.readFile(`${dir}/python_stdlib.zip`),
-    Deno.readTextFile(`${dir}/pyodide-lock.json`),
-    readIfAny(options.snapshotPath),
+  const [base, image] = await Promise.all([
+    readIfAny(options.baseImagePath),
     readIfAny(options.environment?.imagePath),
+  ]);
+  return { shared, port, pyodideUrl, ...(await program), base, image, options };
+}
+
+async function readProgram(): Promise<Pick<Boot, "module" | "stdlib" | "sources">> {
+  const [module, stdlib, sources] = await Promise.all([
+    Deno.readFile(`${pyodideDir}/pyodide.asm.wasm`).then((bytes) => WebAssembly.compile(bytes)),
+    Deno.readFile(`${pyodideDir}/python_stdlib.zip`),
     readSources(),
   ]);
-  return {
-    shared,
-    port,
-    pyodideUrl: new URL(`file://${dir}/`).href,
-    module,
-    stdlib,
-    lockFile: { ...JSON.parse(lock), packages: {} },
-    snapshot,
-    image,
-    sources,
-    options,
-  };
+  return { module, stdlib, sources };
 }
 
 async function readSources(): Promise<Record<string, string>> {

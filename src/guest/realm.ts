@@ -1,6 +1,3 @@
-import type { Module } from "./emscripten.ts";
-import { references } from "./javascript-state.ts";
-
 const PERMISSIONS = ["read", "write", "net", "env", "run", "sys", "ffi", "import"] as const;
 const host = Deno;
 
@@ -45,19 +42,6 @@ export function closeRealm(): void {
     } catch {
       // Not configurable and not writable: a constant of the language.
     }
-  }
-}
-
-/**
- * Replaces every JavaScript object that Python holds a reference to by an empty one.
- *
- * Pyodide keeps its own interface there (`pyodide_js`), from which all of Emscripten's can be reached; a walk over
- * `gc.get_objects()` finds those references even when no module offers them.
- */
-export function severReferences(module: Module): void {
-  const nothing = Object.freeze(Object.create(null));
-  for (const [index, value] of references(module).entries()) {
-    if (value !== null && value !== undefined) module.__hiwire_set(index, nothing);
   }
 }
 

@@ -9,17 +9,19 @@ import express, {
 } from "express";
 import helmet from "helmet";
 import type { Logger } from "pino";
+import type { RateLimiterAbstract } from "rate-limiter-flexible";
 import type { SecurityEventName } from "../audit/security-event.ts";
 import { ClientError } from "../errors.ts";
-import { authenticate, parseApiKeys } from "./authentication.ts";
+import { authenticate } from "./authentication.ts";
 import type { Services } from "./code-runner.ts";
+import { allowedOrigins, refuseOtherSites } from "./cross-site.ts";
 import { errorHandler, notFoundHandler } from "./error-handler.ts";
 import { executeRoutes } from "./execute.ts";
 import { fileRoutes } from "./files.ts";
 import { openApiRoutes } from "./openapi.ts";
 import { packageRoutes } from "./packages.ts";
 import { pageRoutes } from "./pages.ts";
-import { memoryLimiter, rateLimit } from "./rate-limit.ts";
+import { rateLimit } from "./rate-limit.ts";
 import { sessionRoutes } from "./sessions.ts";
 import { statisticsRoutes } from "./statistics.ts";
 import { statisticsStreamRoutes } from "./stats-stream.ts";
@@ -28,10 +30,13 @@ import { trustProxy } from "./trust-proxy.ts";
 import { uploadRoutes } from "./uploads.ts";
 
 const MAX_BODY_BYTES = 30 * 1024 * 1024;
+const FLEET_HEARTBEAT_MS = 5_000;
 
 export interface AppOptions extends Services {
   readonly logger: Logger;
   readonly status: StatusOptions;
+  /** Undefined: no limit. */
+  readonly rateLimiter: RateLimiterAbstract | undefined;
 }
 
 /** The whole HTTP interface as an Express application. @throws {StartupError} if a setting cannot be used. */
@@ -43,14 +48,18 @@ export function createApp(options: AppOptions): Express {
   app.use(requestId);
   app.use(countRequests(options));
   app.use(securityHeaders());
-  app.use(cors({ origin: allowedOrigins(options), exposedHeaders: ["X-Request-Id", "Retry-After"] }));
+  const origins = allowedOrigins(config);
+  // A text for `*`, not a list: in a list the middleware would compare it with the origin.
+  const origin = origins === "*" ? origins : origins.length > 0 && [...origins];
+  app.use(cors({ origin, exposedHeaders: ["X-Request-Id", "Retry-After"] }));
+  app.use(refuseOtherSites(config));
   app.use(probeRoutes(status));
   app.use(pageRoutes());
   app.use(openApiRoutes());
 
   // Who asks comes before what they send: no stranger gets 30 MB parsed.
   app.use(authenticate(config));
-  app.use(rateLimit(memoryLimiter(config)));
+  app.use(rateLimit(options.rateLimiter));
   // A session's files come as they are, JSON ones too.
   const isFile = (request: Request) => request.method === "PUT";
   app.use(unless(isFile, express.json({ limit: MAX_BODY_BYTES })));
@@ -62,7 +71,13 @@ export function createApp(options: AppOptions): Express {
   app.use(packageRoutes(options));
   app.use(sessionRoutes(options));
   app.use(statisticsRoutes(options, () => describeStatus(status)));
-  app.use(statisticsStreamRoutes(options));
+  app.use(
+    statisticsStreamRoutes({
+      ...options,
+      // Only what this server counts is announced; what the others of a fleet count shows with the next event.
+      ...(config.REDIS_URL !== "" && { heartbeatMs: FLEET_HEARTBEAT_MS }),
+    }),
+  );
   app.use(notFoundHandler);
   app.use(recordRefusals(options));
   app.use(errorHandler(logger));
@@ -91,15 +106,6 @@ function securityHeaders(): RequestHandler {
   });
 }
 
-/** `*` only while there are no keys that another site's page could make use of. */
-function allowedOrigins({ config }: Services): string | string[] | false {
-  const origins = config.CORS_ORIGIN.split(",").map((origin) => origin.trim());
-  // A text, not a list: in a list the middleware would compare it with the origin.
-  if (origins.includes("*")) return "*";
-  if (config.CORS_ORIGIN.trim() !== "") return origins;
-  return parseApiKeys(config).length === 0 ? "*" : false;
-}
-
 /** A request's name in replies and logs: the caller's own, if it is a plain one. */
 const requestId: RequestHandler = (request, response, next) => {
   const given = request.get("x-request-id");
@@ -123,6 +129,8 @@ const REFUSALS: Readonly<Record<string, SecurityEventName>> = {
   unauthorized: "auth_failure",
   missing_scope: "access_denied",
   rate_limited: "rate_limited",
+  wrong_host: "access_denied",
+  cross_site: "access_denied",
 };
 
 /** Puts on record who was turned away. */

@@ -203,6 +203,7 @@ function record(
   outcome: ExecutionOutcome,
 ): boolean {
   metrics.recordExecution(outcome, baseOf(environment), result?.executionTimeMs);
+  metrics.recordProcessorTime(caller.principal, result?.processorTimeMs ?? 0);
   if (securityLog === null) return true;
   return securityLog.append({
     event: result?.success ? "code_execution" : "code_execution_error",
@@ -213,6 +214,7 @@ function record(
       ...code,
       environment,
       executionTime: result && Math.round(result.executionTimeMs * 1000) / 1000,
+      cpuTime: result?.processorTimeMs ?? null,
       resultLength: result === null ? 0 : resultLength(result.result),
       hasOutput: result !== null && (result.stdout !== "" || result.stderr !== ""),
       error: result?.errorInfo?.type ?? null,

@@ -7,11 +7,12 @@ import { executeBody, parseBody } from "./validation.ts";
 
 /** `ExecResult` of the HTTP contract. */
 export function toReply(result: ExecutionResult) {
-  const { executionTimeMs, truncated, ...rest } = result;
+  const { executionTimeMs, processorTimeMs, truncated, ...rest } = result;
   return {
     ...rest,
     timestamp: new Date().toISOString(),
     executionTime: Math.round(executionTimeMs * 1000) / 1000,
+    cpuTime: processorTimeMs,
     ...(truncated && { truncated }),
   };
 }

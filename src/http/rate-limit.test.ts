@@ -1,20 +1,29 @@
 import express from "express";
+import { Redis } from "ioredis";
 import { RateLimiterMemory } from "rate-limiter-flexible";
-import { expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { hasRedis, startRedis, type TestRedis } from "../../test/support/redis.ts";
+import { until } from "../../test/support/until.ts";
 import { StartupError } from "../errors.ts";
+import { RedisConnection } from "../redis-connection.ts";
 import { authenticate } from "./authentication.ts";
-import { memoryLimiter, rateLimit } from "./rate-limit.ts";
+import { rateLimit, requestLimiter } from "./rate-limit.ts";
 import { serve, type TestServer } from "./testing/serve.ts";
 import { trustProxy } from "./trust-proxy.ts";
 
 const KEYS = { API_KEYS: "alice:a,bob:b", API_KEY: "" };
 const HOUR_MS = 3_600_000;
 
-function limited(options: { max: number; trust?: string; limiter?: RateLimiterMemory }): Promise<TestServer> {
+function limited(options: {
+  max: number;
+  trust?: string;
+  limiter?: RateLimiterMemory;
+  redis?: RedisConnection;
+}): Promise<TestServer> {
   const app = express();
   app.set("trust proxy", trustProxy({ TRUST_PROXY: options.trust ?? "" }));
   const settings = { RATE_LIMIT_MAX_REQUESTS: options.max, RATE_LIMIT_WINDOW_MS: HOUR_MS };
-  app.use(authenticate(KEYS), rateLimit(options.limiter ?? memoryLimiter(settings)));
+  app.use(authenticate(KEYS), rateLimit(options.limiter ?? requestLimiter(settings, options.redis ?? null)));
   app.get("/", (_request, response) => void response.json({ success: true }));
   return serve(app);
 }
@@ -89,12 +98,66 @@ test("0 is no limit", async () => {
   expect(headers.get("RateLimit-Limit")).toBe(null);
 });
 
-test("servers that share a limiter share its counts", async () => {
-  const limiter = new RateLimiterMemory({ points: 1, duration: 60 });
-  await using first = await limited({ max: 9, limiter });
-  await using second = await limited({ max: 9, limiter });
-  expect((await get(first, "a")).status).toBe(200);
-  expect((await get(second, "a")).status).toBe(429);
+describe.skipIf(!hasRedis)("servers that share Redis", () => {
+  let redis: TestRedis;
+  let direct: Redis;
+  let connection: RedisConnection;
+
+  beforeAll(async () => {
+    redis = await startRedis();
+    direct = new Redis(redis.url);
+    direct.on("error", () => {});
+    connection = new RedisConnection({ url: redis.url });
+  });
+
+  afterAll(async () => {
+    connection?.close();
+    direct?.disconnect();
+    await redis?.stop();
+  });
+
+  /** Until then it counts for itself. */
+  async function untilCountedInRedis(server: TestServer): Promise<void> {
+    await direct.flushall();
+    await until(async () => (await get(server, "b")) && (await direct.keys("*")).length > 0);
+    await direct.flushall();
+  }
+
+  const passed = async (requests: readonly ReturnType<typeof get>[]) =>
+    (await Promise.all(requests)).filter(({ status }) => status === 200).length;
+
+  test("share one count for each caller", async () => {
+    await using first = await limited({ max: 10, redis: connection });
+    await using second = await limited({ max: 10, redis: connection });
+    await untilCountedInRedis(first);
+    await untilCountedInRedis(second);
+    expect(await passed(Array.from({ length: 30 }, (_, i) => get(i % 2 ? first : second, "a")))).toBe(10);
+    const { status, headers } = await get(second, "a");
+    expect(status).toBe(429);
+    expect(headers.get("Retry-After")).toBe(headers.get("RateLimit-Reset"));
+    expectSeconds(headers.get("Retry-After"));
+    expect((await get(first, "b")).status).toBe(200);
+  });
+
+  test("count each for itself while it is away, and together again when it is back", async () => {
+    await using first = await limited({ max: 3, redis: connection });
+    await using second = await limited({ max: 3, redis: connection });
+    await untilCountedInRedis(first);
+    await untilCountedInRedis(second);
+    await redis.kill();
+    expect(await passed(Array.from({ length: 6 }, () => get(first, "a")))).toBe(3);
+    expect(await passed(Array.from({ length: 6 }, () => get(second, "a")))).toBe(3);
+    await redis.start();
+    await until(() => direct.flushall().then(Boolean, () => false));
+    await untilCountedInRedis(first);
+    await untilCountedInRedis(second);
+    expect(await passed(Array.from({ length: 12 }, (_, i) => get(i % 2 ? first : second, "a")))).toBe(3);
+  });
+
+  test("count windows of less than a second as one, which ends", () => {
+    const settings = { RATE_LIMIT_MAX_REQUESTS: 1, RATE_LIMIT_WINDOW_MS: 10 };
+    expect(requestLimiter(settings, connection)?.duration).toBe(1);
+  });
 });
 
 test("a limiter that fails is a server fault, not an open door", async () => {
@@ -108,7 +171,7 @@ test("a limiter that fails is a server fault, not an open door", async () => {
 
 test("refuses a window that no timer can hold", () => {
   const settings = { RATE_LIMIT_MAX_REQUESTS: 1, RATE_LIMIT_WINDOW_MS: 2 ** 31 };
-  expect(() => memoryLimiter(settings)).toThrow(StartupError);
+  expect(() => requestLimiter(settings, null)).toThrow(StartupError);
 });
 
 function expectSeconds(header: string | null): void {

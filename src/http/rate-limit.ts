@@ -1,29 +1,58 @@
 import type { RequestHandler } from "express";
 import ipaddr from "ipaddr.js";
-import { type RateLimiterAbstract, RateLimiterMemory, RateLimiterRes } from "rate-limiter-flexible";
+import { type RateLimiterAbstract, RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from "rate-limiter-flexible";
 import type { Config } from "../config.ts";
 import { ClientError, StartupError } from "../errors.ts";
+import { KEY_PREFIX, type RedisConnection } from "../redis-connection.ts";
 import { principalOf } from "./authentication.ts";
 
 // Node fires a timer that is set for longer at once, and the memory limiter would forget its counts with it.
 const MAX_WINDOW_MS = 2 ** 31 - 1;
+const REDIS_PATIENCE_MS = 500;
 
 /**
- * Counts requests of this process.
+ * Where requests are counted: in this process, or where servers share a Redis, there, so that a limit is the fleet's.
  *
+ * A Redis that does not answer at once, or is full, must neither stop all requests nor let all through: until it is back
+ * each server counts for itself, from zero.
+ *
+ * @param redis null: there is none.
  * @returns undefined if `RATE_LIMIT_MAX_REQUESTS` is 0: no limit.
  * @throws {StartupError} if the window is over 24 days.
  */
-export function memoryLimiter(
+export function requestLimiter(
   config: Pick<Config, "RATE_LIMIT_WINDOW_MS" | "RATE_LIMIT_MAX_REQUESTS">,
+  redis: RedisConnection | null,
 ): RateLimiterAbstract | undefined {
-  if (config.RATE_LIMIT_MAX_REQUESTS === 0) return undefined;
-  if (config.RATE_LIMIT_WINDOW_MS > MAX_WINDOW_MS) {
+  const ofThisProcess = memoryLimiter(config);
+  if (redis === null || ofThisProcess === undefined) return ofThisProcess;
+  return new RateLimiterRedis({
+    // A connection of its own: a request must not wait behind somebody's file only to be counted.
+    storeClient: redis.duplicate({
+      commandTimeout: REDIS_PATIENCE_MS,
+      maxRetriesPerRequest: 0,
+      enableOfflineQueue: false,
+    }),
+    rejectIfRedisNotReady: true,
+    insuranceLimiter: ofThisProcess,
+    points: ofThisProcess.points,
+    // It counts in whole seconds, and takes 0 for one that never ends.
+    duration: Math.ceil(ofThisProcess.duration),
+    keyPrefix: `${KEY_PREFIX}requests`,
+  });
+}
+
+function memoryLimiter({
+  RATE_LIMIT_MAX_REQUESTS,
+  RATE_LIMIT_WINDOW_MS,
+}: Parameters<typeof requestLimiter>[0]): RateLimiterAbstract | undefined {
+  if (RATE_LIMIT_MAX_REQUESTS === 0) return undefined;
+  if (RATE_LIMIT_WINDOW_MS > MAX_WINDOW_MS) {
     throw new StartupError(`RATE_LIMIT_WINDOW_MS must be at most ${MAX_WINDOW_MS} (24 days).`);
   }
   return new RateLimiterMemory({
-    points: config.RATE_LIMIT_MAX_REQUESTS,
-    duration: config.RATE_LIMIT_WINDOW_MS / 1000,
+    points: RATE_LIMIT_MAX_REQUESTS,
+    duration: RATE_LIMIT_WINDOW_MS / 1000,
     keyPrefix: "requests",
   });
 }
@@ -36,7 +65,7 @@ export function memoryLimiter(
  * Runs behind `authenticate`. The address is Express's `req.ip`, so `trust proxy` decides whether a header can change it;
  * of an IPv6 address the first 64 bits count, which is what one customer has.
  *
- * @param limiter where requests are counted: {@link memoryLimiter}, or one that servers share. None: no limit.
+ * @param limiter where requests are counted, from {@link requestLimiter}. None: no limit.
  * @returns middleware that fails with {@link ClientError} 429 `rate_limited` and `retryAfterS`; if the limiter itself
  *   fails, with its error.
  */

@@ -48,6 +48,9 @@ export const execReply = z
     outputs: z.array(mimeBundle).meta({ description: "What `display()` and figures showed, in order." }),
     timestamp,
     executionTime: ms.meta({ description: "ms that the code ran, without waiting in the queue." }),
+    cpuTime: ms.nullable().meta({
+      description: "ms of processor time that it took, in steps of 10; null where the server's system does not tell.",
+    }),
     errorInfo: errorInfo.optional(),
     truncated: z.boolean().optional().meta({ description: "True if output or result were cut at their limits." }),
   })

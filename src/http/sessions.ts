@@ -1,6 +1,6 @@
 import express, { type Response, Router } from "express";
 import { z } from "zod";
-import type { CheckpointView, SessionView } from "../engine/sessions.ts";
+import type { CheckpointView, SessionView } from "../engine/session-views.ts";
 import { badRequest } from "../errors.ts";
 import type { FileEntry } from "../sandbox/protocol.ts";
 import { HOME, nameOf, ROOTS } from "../store/workspace-path.ts";
@@ -83,13 +83,13 @@ export function sessionRoutes(services: Services): Router {
   });
 
   router.get("/api/sessions/:id/checkpoints", async (request, response) => {
-    const list = await sessions.checkpoints(idOf(response), request.params.id);
+    const list = await sessions.checkpoints.list(idOf(response), request.params.id);
     response.json({ success: true, checkpoints: list.map(toCheckpoint), count: list.length, timestamp: timestamp() });
   });
 
   router.post("/api/sessions/:id/checkpoints", async (request, response) => {
     const { name } = parseBody(checkpointBody, request.body);
-    const checkpoint = await sessions.checkpoint(idOf(response), request.params.id, name);
+    const checkpoint = await sessions.checkpoints.create(idOf(response), request.params.id, name);
     response.status(201).json({ success: true, checkpoint: toCheckpoint(checkpoint), timestamp: timestamp() });
   });
 
@@ -103,14 +103,14 @@ export function sessionRoutes(services: Services): Router {
   router.use(files, requireScope("files"));
 
   router.get(files, async (request, response) => {
-    const entries = await sessions.listFiles(idOf(response), request.params.id);
+    const entries = await sessions.files.list(idOf(response), request.params.id);
     const list = entries.filter(({ kind }) => kind === "file").map(toFile);
     response.json({ success: true, files: list, count: list.length, timestamp: timestamp() });
   });
 
   router.get(`${files}/*path`, async (request, response) => {
     const path = sandboxPath(request.params.path);
-    const content = await sessions.readFile(idOf(response), request.params.id, path);
+    const content = await sessions.files.read(idOf(response), request.params.id, path);
     // Whatever it is, a browser is not to run it.
     response.attachment(nameOf(path)).type("application/octet-stream").send(Buffer.from(content));
   });
@@ -119,13 +119,13 @@ export function sessionRoutes(services: Services): Router {
   router.put(`${files}/*path`, raw, async (request, response) => {
     const path = sandboxPath(request.params.path);
     const content = Buffer.isBuffer(request.body) ? request.body : new Uint8Array(0);
-    const file = await sessions.writeFile(idOf(response), request.params.id, path, content);
+    const file = await sessions.files.write(idOf(response), request.params.id, path, content);
     response.json({ success: true, file: toFile(file), timestamp: timestamp() });
   });
 
   router.delete(`${files}/*path`, async (request, response) => {
     const path = sandboxPath(request.params.path);
-    await sessions.deleteFile(idOf(response), request.params.id, path);
+    await sessions.files.delete(idOf(response), request.params.id, path);
     response.json({ success: true, message: `File ${nameOf(path)} deleted successfully`, timestamp: timestamp() });
   });
   return router;

@@ -9,24 +9,26 @@ export function statisticsRoutes(services: Services, status: () => object): Rout
   const timestamp = () => new Date().toISOString();
   router.use(["/api/dashboard/stats", "/api/stats"], requireScope("stats"));
 
-  router.get("/api/dashboard/stats", (_request, response) => {
-    response.json({ success: true, stats: statistics.snapshot(visibleTo(response)).stats, timestamp: timestamp() });
+  router.get("/api/dashboard/stats", async (_request, response) => {
+    const { stats } = await statistics.snapshot(visibleTo(response));
+    response.json({ success: true, stats, timestamp: timestamp() });
   });
 
-  router.post("/api/dashboard/stats/clear", (request, response) => {
-    statistics.clear(visibleTo(response));
+  router.post("/api/dashboard/stats/clear", async (request, response) => {
+    await statistics.clear(visibleTo(response));
     services.securityLog?.append({ event: "statistics_clear", ...callerOf(request, response), details: {} });
     response.json({ success: true, message: "Statistics cleared successfully", timestamp: timestamp() });
   });
 
-  router.get("/api/stats", (_request, response) => {
+  router.get("/api/stats", async (_request, response) => {
+    const { executionStats } = await statistics.snapshot(visibleTo(response));
     response.json({
       uptime: process.uptime(),
       memory: process.memoryUsage(),
       pyodide: status(),
       pyodideReady: engine.pool.isReady,
       timestamp: timestamp(),
-      executionStats: statistics.snapshot(visibleTo(response)).executionStats,
+      executionStats,
     });
   });
 

@@ -3,6 +3,7 @@ import os from "node:os";
 import path from "node:path";
 import express from "express";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { DiskStatistics } from "../audit/disk-statistics.ts";
 import { Statistics } from "../audit/statistics.ts";
 import { authenticate } from "./authentication.ts";
 import { type StatisticsStreamOptions, statisticsStreamRoutes } from "./stats-stream.ts";
@@ -14,11 +15,11 @@ let statistics: Statistics;
 
 beforeEach(() => {
   dir = mkdtempSync(path.join(os.tmpdir(), "stats-stream-"));
-  statistics = new Statistics({ dir });
+  statistics = new Statistics({ store: new DiskStatistics(dir) });
 });
 
-afterEach(() => {
-  statistics.close();
+afterEach(async () => {
+  await statistics.close();
   rmSync(dir, { recursive: true });
 });
 
@@ -83,7 +84,7 @@ test("sends the numbers at once, and again after each change", async () => {
   expect(await stream.next()).toBe(1);
   record("ana");
   expect(await stream.next()).toBe(2);
-  statistics.clear("ana");
+  await statistics.clear("ana");
   expect(await stream.next()).toBe(0);
 });
 

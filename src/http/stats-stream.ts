@@ -9,7 +9,10 @@ export interface StatisticsStreamOptions {
   readonly statistics: Statistics;
   /** Least ms between two events of one stream; default 1000. */
   readonly minIntervalMs?: number;
-  /** Most ms between two events, so that proxies keep the connection and clocks on the page go on; default 15 s. */
+  /**
+   * Most ms between two events, so that proxies keep the connection, clocks on the page go on, and what other servers of a
+   * fleet have counted shows; default 15 s.
+   */
   readonly heartbeatMs?: number;
   /** Streams open at a time; default 100. */
   readonly maxStreams?: number;
@@ -41,23 +44,27 @@ export function statisticsStreamRoutes({
       if (atMs >= dueAtMs) return;
       clearTimeout(due);
       dueAtMs = atMs;
-      due = setTimeout(send, Math.max(0, atMs - performance.now()));
+      due = setTimeout(() => void send(), Math.max(0, atMs - performance.now()));
     };
-    const send = () => {
+    let isSending = false;
+    const send = async () => {
+      sentAtMs = performance.now();
+      dueAtMs = Number.POSITIVE_INFINITY;
+      if (isSending) return schedule(sentAtMs + minIntervalMs);
+      isSending = true;
       try {
         // A client that does not read gets the newest numbers once it does, and costs no memory until then.
         if (!response.writableNeedDrain) {
-          const { stats } = statistics.snapshot(principal);
+          const { stats } = await statistics.snapshot(principal);
           sendEvent({ success: true, stats, timestamp: new Date().toISOString() });
         }
       } catch {
-        // The database refuses. A timer has nobody to throw to; the page connects anew, and is told then.
+        // The store refuses. A timer has nobody to throw to; the page connects anew, and is told then.
         response.end();
-        return;
+      } finally {
+        isSending = false;
       }
-      sentAtMs = performance.now();
-      dueAtMs = Number.POSITIVE_INFINITY;
-      schedule(sentAtMs + heartbeatMs);
+      if (!response.writableEnded && !response.destroyed) schedule(sentAtMs + heartbeatMs);
     };
     const onChange = () => schedule(sentAtMs + minIntervalMs);
 
@@ -69,7 +76,7 @@ export function statisticsStreamRoutes({
     });
     const sendEvent = openEventStream(response);
     statistics.on("change", onChange);
-    send();
+    void send();
   });
   return router;
 }

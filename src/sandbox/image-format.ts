@@ -11,7 +11,7 @@
  */
 
 const MAGIC = "PYEXIMAG";
-export const IMAGE_VERSION = 1;
+export const IMAGE_VERSION = 2;
 const PREFIX_BYTES = 16;
 const BLOCK_BYTES = 4096;
 
@@ -23,9 +23,12 @@ export interface ImageHeader {
   /** Length of the function table: a call through a slot that is not there would trap, or worse, hit another function. */
   readonly tableLength: number;
   readonly freeTableSlots: readonly number[];
-  /** References from Python into JavaScript. */
+  /** References from Python into JavaScript, and where they stand in their table. */
   readonly references: number;
+  readonly referenceSlots: readonly number[];
   readonly stackPointer: number;
+  /** `3.14.2` */
+  readonly pythonVersion: string;
   readonly runs: readonly Run[];
 }
 
@@ -94,8 +97,13 @@ export function decodeImage(image: Uint8Array): { header: ImageHeader; data: Uin
 
 function check(header: ImageHeader, dataBytes: number): void {
   const isSize = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
-  const { heapBytes, tableLength, references, stackPointer, freeTableSlots, runs } = header ?? {};
-  if (![heapBytes, tableLength, references, stackPointer].every(isSize) || !Array.isArray(freeTableSlots)) {
+  const { heapBytes, tableLength, references, stackPointer, freeTableSlots, referenceSlots, runs } = header ?? {};
+  const areSlots = (value: unknown) => Array.isArray(value) && value.every(isSize);
+  if (
+    ![heapBytes, tableLength, references, stackPointer].every(isSize) ||
+    ![freeTableSlots, referenceSlots].every(areSlots) ||
+    !/^\d+\.\d+\.\d+/.test(header.pythonVersion)
+  ) {
     throw new ImageFormatError("the header lacks a field");
   }
   if (!Array.isArray(runs)) throw new ImageFormatError("the header lacks the runs");

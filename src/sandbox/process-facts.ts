@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { readdir, readFile, readlink } from "node:fs/promises";
 
 /** What the kernel says about a process, seen from outside it. */
@@ -36,14 +37,35 @@ export async function readProcess(pid: number | "self"): Promise<ProcessFacts> {
   };
 }
 
+/** Unit of the kernel's times here: USER_HZ, 100 a second on every architecture that Node runs on. */
+const MS_PER_TICK = 10;
+
+/**
+ * Processor time that a process has used, all its threads together, in user code and in the kernel on its behalf.
+ *
+ * @returns ms, in steps of 10; null where the system does not tell (no /proc), or there is no such process.
+ */
+export function processorTimeMs(pid: number): number | null {
+  try {
+    const fields = statFields(readFileSync(`/proc/${pid}/stat`, "utf8"));
+    return (Number(fields[11]) + Number(fields[12])) * MS_PER_TICK;
+  } catch {
+    return null;
+  }
+}
+
+/** Fields of /proc/PID/stat from the third, counted behind the command's name, which may itself hold any character. */
+function statFields(stat: string): string[] {
+  return stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+}
+
 /** Follows the chain of only children from a wrapper down to the process it wraps. */
 export async function innermostProcess(wrapper: number): Promise<number> {
   const parents = new Map<number, number>();
   for (const name of await readdir("/proc")) {
     if (!/^\d+$/.test(name)) continue;
-    // Field 4, counted behind the command's name, which is in parentheses and may itself hold any character.
     const stat = await readFile(`/proc/${name}/stat`, "utf8").catch(() => undefined);
-    const parent = stat?.slice(stat.lastIndexOf(")") + 2).split(" ")[1];
+    const parent = stat === undefined ? undefined : statFields(stat)[1];
     if (parent !== undefined) parents.set(Number(parent), Number(name));
   }
   let pid = wrapper;

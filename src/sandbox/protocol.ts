@@ -124,7 +124,8 @@ export interface PackageListing {
 
 /**
  * What a session is besides its files: JSON here, and in the frame's body the memory that differs from the checkpoint as
- * `blockCount` block numbers (u32 le, ascending) followed by as many blocks of 256 bytes.
+ * `blockCount` block numbers (u32 le, ascending) followed by as many blocks of 256 bytes, each combined with the checkpoint's
+ * by exclusive or.
  */
 export interface SessionState {
   readonly heapBytes: number;
@@ -149,13 +150,11 @@ export interface OpenFile {
 
 /** How a process is to boot. */
 export interface GuestOptions {
-  /** Folder of the `pyodide` package. */
-  readonly pyodideDir: string;
-  /** Pyodide's own memory snapshot with the standard library imported; null: build it and end. */
-  readonly snapshotPath: string | null;
+  /** The interpreter's memory image with the standard library imported; null: build it and end. */
+  readonly baseImagePath: string | null;
   /** The environment's packages; null: the standard library alone. */
   readonly environment: GuestEnvironment | null;
-  /** Standard library modules to have in a snapshot that is built. */
+  /** Standard library modules to have in a base image; the same where an image is built on top of it. */
   readonly preload: readonly string[];
   /** Discard instead of rewind above this. */
   readonly maxHeapBytes: number;
@@ -185,10 +184,9 @@ export type GuestMessage =
       /** SHA-256 of the checkpoint where it was asked for; equal in every process that boots the same image. */
       readonly checkpoint: string | null;
     }
-  /** A snapshot or an image was built; it is the body. */
+  /** An image was built; it is the body. */
   | {
       readonly type: "image";
-      readonly pythonVersion: string;
       /** Modules that could not be imported: name → why. */
       readonly failedImports: Readonly<Record<string, string>>;
       /**

@@ -1,7 +1,8 @@
 import type { ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { ClientError, SandboxDiedError } from "../errors.ts";
-import { type LaunchOptions, launch, PYODIDE_DIR } from "./launch.ts";
+import { type LaunchOptions, launch } from "./launch.ts";
+import { innermostProcess, processorTimeMs } from "./process-facts.ts";
 import {
   BUNDLE_OVERHEAD_BYTES,
   type ErrorInfo,
@@ -30,8 +31,13 @@ export const KILL_GRACE_MS = 250;
 /** How much of what a process prints on stderr is kept for the log, bytes. */
 const MAX_DIAGNOSTICS_BYTES = 16 * 1024;
 
+/** How often the processor time of an execution near its limit is looked at, ms. The system counts in steps of 10. */
+const PROCESSOR_TIME_STEP_MS = 10;
+
 export interface SandboxOptions extends LaunchOptions {
   readonly startTimeoutMs: number;
+  /** Most processor time of one execution, ms, where the system tells how much that is; 0: no limit of its own. */
+  readonly maxProcessorTimeMs: number;
 }
 
 /** One execution, as a sandbox sees it. */
@@ -65,7 +71,8 @@ export type Capture =
   | { readonly state: SessionState; readonly memory: Uint8Array }
   | { readonly state: null; readonly reason: string };
 
-export type JobEnd = "finished" | "timeout" | "cancelled";
+/** `processor-time`: it used more than the limit. */
+export type JobEnd = "finished" | "timeout" | "processor-time" | "cancelled";
 
 export interface JobResult {
   readonly outcome: RunnerOutcome;
@@ -73,6 +80,8 @@ export interface JobResult {
   readonly stderr: Uint8Array;
   readonly displayed: readonly MimeBundle[];
   readonly executionTimeMs: number;
+  /** Of the whole process, in steps of 10 ms; null: not known on this system. */
+  readonly processorTimeMs: number | null;
   readonly truncated: boolean;
   /** Contents in the order of `changes.written`. Null: the process was killed, or ran without a workspace. */
   readonly files: { readonly changes: FileChanges; readonly contents: readonly Uint8Array[] } | null;
@@ -95,6 +104,10 @@ interface Running {
   /** A `call` was not answered yet; the worker waits for the answer and can make no other. */
   calling: boolean;
   timer: NodeJS.Timeout | undefined;
+  /** Processor time of the process when the execution began, and the last that was seen; null: not known. */
+  readonly processorTimeBefore: number | null;
+  processorTimeMs: number | null;
+  processorTimer: NodeJS.Timeout | undefined;
   /** Aborted when the execution is to end, or has. */
   readonly stopped: AbortController;
   stopListening: () => void;
@@ -129,13 +142,23 @@ export class Sandbox {
   /** After an execution in a session has its result: what the session is now. */
   captured: Promise<Capture> = Promise.resolve({ state: null, reason: "nothing ran" });
   readonly #connection: Connection;
+  /** The sandbox's own process, inside whatever wraps it; null: not known. */
+  readonly #innermost: number | null;
+  readonly #maxProcessorTimeMs: number;
   #running: Running | null = null;
   /** Nonce of a `load` or `rewind` that is under way. */
   #changing: string | null = null;
   #settleIdle: (verdict: Verdict) => void = () => {};
 
-  private constructor(connection: Connection, ready: Extract<GuestMessage, { type: "ready" }>, startedAt: number) {
+  private constructor(
+    connection: Connection,
+    ready: Extract<GuestMessage, { type: "ready" }>,
+    startedAt: number,
+    processor: { readonly innermost: number | null; readonly maxMs: number },
+  ) {
     this.#connection = connection;
+    this.#innermost = processor.innermost;
+    this.#maxProcessorTimeMs = processor.maxMs;
     this.pid = connection.pid;
     this.ended = connection.ended;
     this.pythonVersion = ready.pythonVersion;
@@ -156,7 +179,8 @@ export class Sandbox {
       connection.kill(`expected "ready", got "${frame.message.type}"`);
       throw new SandboxDiedError(`The sandbox process did not get ready but said "${frame.message.type}".`);
     }
-    return new Sandbox(connection, frame.message, startedAt);
+    const innermost = await innermostProcess(connection.pid).catch(() => null);
+    return new Sandbox(connection, frame.message, startedAt, { innermost, maxMs: options.maxProcessorTimeMs });
   }
 
   /** Runs a job. Python errors, timeouts, and a process that dies under it are results; this never rejects. */
@@ -178,6 +202,9 @@ export class Sandbox {
       displayBytes: 0,
       calling: false,
       timer: undefined,
+      processorTimeBefore: this.#innermost && processorTimeMs(this.#innermost),
+      processorTimeMs: null,
+      processorTimer: undefined,
       stopped: new AbortController(),
       stopListening: () => {},
       answered: false,
@@ -201,6 +228,7 @@ export class Sandbox {
       packages: job.packages,
     });
     running.timer = setTimeout(() => this.#stop(running, "timeout"), job.timeoutMs);
+    this.#watchProcessorTime(running);
     const onAbort = () => this.#stop(running, "cancelled");
     job.signal?.addEventListener("abort", onAbort, { once: true });
     running.stopListening = () => job.signal?.removeEventListener("abort", onAbort);
@@ -259,14 +287,41 @@ export class Sandbox {
     this.#connection.kill(reason);
   }
 
+  /** Stops an execution that has used its processor time. Looked at from outside, so nothing inside can evade it. */
+  #watchProcessorTime(running: Running): void {
+    const maxMs = this.#maxProcessorTimeMs;
+    if (maxMs === 0) return;
+    this.#readProcessorTime(running);
+    if (running.processorTimeMs === null) return;
+    const leftMs = maxMs - running.processorTimeMs;
+    if (leftMs <= 0) {
+      this.#stop(running, "processor-time");
+      return;
+    }
+    // Python has one thread, and the main thread can be kept as busy with its output: two use it up at twice the speed.
+    const pauseMs = Math.max(PROCESSOR_TIME_STEP_MS, leftMs / 2);
+    running.processorTimer = setTimeout(() => this.#watchProcessorTime(running), pauseMs);
+  }
+
+  /** Keeps what was last seen of a process that is gone. */
+  #readProcessorTime(running: Running): void {
+    const nowMs = this.#innermost && processorTimeMs(this.#innermost);
+    if (nowMs === null || running.processorTimeBefore === null) return;
+    running.processorTimeMs = nowMs - running.processorTimeBefore;
+  }
+
   #stop(running: Running, end: JobEnd): void {
     if (this.#running !== running || running.answered || running.end !== "finished") return;
     running.end = end;
     clearTimeout(running.timer);
+    clearTimeout(running.processorTimer);
     this.#connection.send(running.nonce, { type: "interrupt" });
     // After it, so that an answer it hastens finds the interrupt set.
     running.stopped.abort();
-    running.timer = setTimeout(() => this.kill(end), KILL_GRACE_MS);
+    running.timer = setTimeout(() => {
+      this.#readProcessorTime(running);
+      this.kill(end);
+    }, KILL_GRACE_MS);
   }
 
   #receive({ nonce, message, body }: Frame<GuestMessage>): void {
@@ -363,14 +418,17 @@ export class Sandbox {
     if (position !== body.length) throw new ProtocolError("a result's body is longer than its parts");
     // Not before here: an execution whose result breaks the protocol has not been answered, and its process dies.
     clearTimeout(running.timer);
+    clearTimeout(running.processorTimer);
     running.stopListening();
     running.answered = true;
+    this.#readProcessorTime(running);
     running.resolve({
       outcome,
       stdout: Buffer.concat(running.stdout),
       stderr: Buffer.concat(running.stderr),
       displayed: running.displayed,
       executionTimeMs: message.executionTimeMs,
+      processorTimeMs: running.processorTimeMs,
       truncated: message.truncated,
       files: files && { changes: files, contents },
       end: running.end,
@@ -386,6 +444,7 @@ export class Sandbox {
     this.#settleIdle({ state: "discard", reason });
     if (!running) return;
     clearTimeout(running.timer);
+    clearTimeout(running.processorTimer);
     running.stopped.abort();
     running.stopListening();
     running.resolveCapture({ state: null, reason });
@@ -403,6 +462,7 @@ export class Sandbox {
       stderr: Buffer.concat(running.stderr),
       displayed: running.displayed,
       executionTimeMs: performance.now() - running.startedAt,
+      processorTimeMs: running.processorTimeMs,
       truncated: false,
       files: null,
       end: running.end,
@@ -496,7 +556,7 @@ async function connect(options: SandboxOptions): Promise<{ connection: Connectio
   connection.ended.then((reason) =>
     first.reject(new SandboxDiedError(`The sandbox process failed to start: ${reason}`)),
   );
-  connection.send(nonce, { type: "start", options: { ...options.guest, pyodideDir: PYODIDE_DIR } });
+  connection.send(nonce, { type: "start", options: options.guest });
   try {
     const frame = await first.promise;
     if (frame.nonce !== nonce) connection.kill("its first frame has a wrong nonce");

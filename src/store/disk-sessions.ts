@@ -171,8 +171,9 @@ export class DiskSessions implements SessionStore {
     const needed = snapshot ? [snapshot.blob, ...snapshot.files] : [];
     for (const { sha256 } of needed) this.#needed.set(sha256, (this.#needed.get(sha256) ?? 0) + 1);
     let dropped: Blob[] = [];
+    const added: Blob[] = [];
     try {
-      if (snapshot) await this.#writeBlobs(snapshot);
+      if (snapshot) await this.#writeBlobs(snapshot, added);
       await this.#change(() => {
         this.#put(record);
         for (const { sha256, size } of needed) {
@@ -182,7 +183,8 @@ export class DiskSessions implements SessionStore {
         dropped = this.#sql.dropRefs.all(record.id, kept) as unknown as Blob[];
       });
     } catch (error) {
-      dropped = needed;
+      // What was refused for want of room has taken none, and must give none back.
+      dropped = added;
       throw error;
     } finally {
       for (const { sha256 } of needed) {
@@ -207,7 +209,8 @@ export class DiskSessions implements SessionStore {
     this.#leases.delete(id);
   }
 
-  async #writeBlobs({ blob, bytes, files, contents }: NewSnapshot): Promise<void> {
+  /** @param added gets the blobs that count as stored from now on, whether or not the rest succeeds. */
+  async #writeBlobs({ blob, bytes, files, contents }: NewSnapshot, added: Blob[]): Promise<void> {
     const missing = new Map<string, Uint8Array>();
     const isStored = (sha256: string) => this.#sql.hasBlob.get(sha256) !== undefined;
     await Promise.all([blob, ...files].map(({ sha256 }) => this.#deleting.get(sha256)));
@@ -221,6 +224,7 @@ export class DiskSessions implements SessionStore {
     const addedBytes = missing.values().reduce((sum, { length }) => sum + length, 0);
     if (this.#bytes + addedBytes > this.#maxBytes) throw storeFull();
     this.#bytes += addedBytes;
+    for (const [sha256, { length: size }] of missing) added.push({ sha256, size });
     try {
       await this.#blobs.write(missing);
     } catch (error) {

@@ -1,3 +1,6 @@
+// Leases must be had, and sessions deleted, also where Redis is full: that is how there is room again.
+const WHEN_FULL = "#!lua flags=allow-oom\n";
+
 /**
  * What Redis does in one go. A script that is sent again because its answer was lost comes to the same.
  *
@@ -8,9 +11,10 @@ export const SCRIPTS = {
   create: `
     local known = redis.call("HGET", KEYS[1], "record")
     if known then return known == ARGV[1] and "created" or "exists" end
-    redis.call("ZREMRANGEBYSCORE", KEYS[2], "-inf", ARGV[5])
-    if redis.call("ZCARD", KEYS[2]) >= tonumber(ARGV[6]) then return "limit" end
+    if redis.call("ZCOUNT", KEYS[2], ARGV[5], "+inf") >= tonumber(ARGV[6]) then return "limit" end
+    -- First what a full Redis refuses: once a script has written something, it refuses nothing more.
     redis.call("HSET", KEYS[1], "record", ARGV[1], "principal", ARGV[2], "fence", 0)
+    redis.call("ZREMRANGEBYSCORE", KEYS[2], "-inf", ARGV[5])
     if ARGV[7] ~= "" then
       local files = redis.call("HGET", KEYS[3], "f:" .. ARGV[7]) or "[]"
       redis.call("HSET", KEYS[1], "f:" .. ARGV[7], files)
@@ -26,7 +30,7 @@ export const SCRIPTS = {
     return "created"`,
 
   /** KEYS session, lease. ARGV holder, ms, principal. Answers `{record, fence, time}`. */
-  acquire: `
+  acquire: `${WHEN_FULL}
     local fields = redis.call("HMGET", KEYS[1], "record", "principal")
     if not fields[1] or fields[2] ~= ARGV[3] then return false end
     local holder = redis.call("GET", KEYS[2])
@@ -37,7 +41,7 @@ export const SCRIPTS = {
     return {fields[1], fence, time[1] * 1000 + math.floor(time[2] / 1000)}`,
 
   /** KEYS session, lease. ARGV fence, holder, ms. A lease that ran out while nobody wanted it is had again. */
-  renew: `
+  renew: `${WHEN_FULL}
     if redis.call("HGET", KEYS[1], "fence") ~= ARGV[1] then return "moved" end
     redis.call("SET", KEYS[2], ARGV[2], "PX", ARGV[3])
     return "renewed"`,
@@ -76,7 +80,7 @@ export const SCRIPTS = {
     return "stored"`,
 
   /** KEYS session, principal's set, lease. ARGV fence, id. */
-  delete: `
+  delete: `${WHEN_FULL}
     local fence = redis.call("HGET", KEYS[1], "fence")
     if fence and fence ~= ARGV[1] then return "moved" end
     redis.call("DEL", KEYS[1], KEYS[3])

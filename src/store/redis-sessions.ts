@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Redis } from "ioredis";
-import { ClientError, StartupError } from "../errors.ts";
+import { ClientError } from "../errors.ts";
+import { KEY_PREFIX as PREFIX, type RedisConnection, unavailable } from "../redis-connection.ts";
 import { type Blob, sha256Hex } from "./blob-folder.ts";
 import { SCRIPTS } from "./redis-scripts.ts";
 import {
@@ -15,26 +15,17 @@ import {
 } from "./session-store.ts";
 
 export interface RedisSessionsOptions {
-  /** `redis://[user:password@]host:port/db`, `rediss://` for TLS. */
-  readonly url: string;
-  /** Told when the connection is lost or had again. */
-  readonly onConnection?: (connected: boolean, reason: string) => void;
+  readonly connection: RedisConnection;
   /** A server that has not been heard of for so long has lost its sessions to others; default 10,000 ms. */
   readonly leaseMs?: number;
-  /** Answer "unavailable" when Redis has not answered by then; default 3000 ms. */
-  readonly timeoutMs?: number;
 }
 
-const PREFIX = "pyodide-express:";
 const INTERRUPTS = `${PREFIX}interrupts`;
 const DEFAULT_LEASE_MS = 10_000;
-const DEFAULT_TIMEOUT_MS = 3000;
 /** How long a caller waits for a session that another server has. */
 const MAX_WAIT_MS = 30_000;
 const FIRST_POLL_MS = 20;
 const LONGEST_POLL_MS = 250;
-const ATTEMPTS = 3;
-const LONGEST_RECONNECT_MS = 2000;
 
 /**
  * Sessions in Redis or Valkey, shared by many servers.
@@ -50,37 +41,15 @@ const LONGEST_RECONNECT_MS = 2000;
 export class RedisSessions implements SessionStore {
   onInterrupt: (id: string) => void = () => {};
   readonly leaseMs: number;
-  readonly #timeoutMs: number;
-  readonly #redis: Redis;
-  readonly #subscriber: Redis;
-  /** Redis's clock less ours. */
-  #clockOffsetMs = 0;
+  readonly #connection: RedisConnection;
 
-  /** @throws {StartupError} if the URL is none. */
-  constructor(options: RedisSessionsOptions) {
-    this.leaseMs = options.leaseMs ?? DEFAULT_LEASE_MS;
-    this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-    if (!/^rediss?:\/\//.test(options.url) || !URL.canParse(options.url)) {
-      throw new StartupError("REDIS_URL: it must look like redis://host:6379 or rediss://user:password@host:6379/0.");
-    }
-    this.#redis = new Redis(options.url, {
-      // Longer than a change is valid for, so that it is not made after it was given up.
-      commandTimeout: this.#timeoutMs * 1.5,
-      connectTimeout: this.#timeoutMs,
-      maxRetriesPerRequest: 1,
-      retryStrategy: (times) => Math.min(LONGEST_RECONNECT_MS, 50 * 2 ** Math.min(times, 10)),
-    });
-    this.#subscriber = this.#redis.duplicate({ maxRetriesPerRequest: null, commandTimeout: undefined });
-    let reason = "";
-    this.#redis.on("error", (error: Error) => {
-      reason = error.message;
-    });
-    this.#redis.on("ready", () => options.onConnection?.(true, ""));
-    this.#redis.on("close", () => options.onConnection?.(false, reason));
+  constructor({ connection, leaseMs = DEFAULT_LEASE_MS }: RedisSessionsOptions) {
+    this.#connection = connection;
+    this.leaseMs = leaseMs;
     // It reconnects by itself, and subscribes again.
-    this.#subscriber.on("error", () => {});
-    this.#subscriber.on("message", (_channel, id) => this.onInterrupt(id));
-    this.#subscriber.subscribe(INTERRUPTS).catch(() => {});
+    const subscriber = connection.duplicate({ maxRetriesPerRequest: null, commandTimeout: undefined });
+    subscriber.on("message", (_channel, id) => this.onInterrupt(id));
+    subscriber.subscribe(INTERRUPTS).catch(() => {});
   }
 
   async create(record: SessionRecord, maxOfPrincipal: number, from?: SessionLease): Promise<void> {
@@ -90,8 +59,8 @@ export class RedisSessions implements SessionStore {
       JSON.stringify(record),
       principal,
       id,
-      endsAtMs(record),
-      Date.now(),
+      this.endsAtMs(record),
+      this.#connection.nowMs(),
       maxOfPrincipal,
       head?.sha256 ?? "",
     ]);
@@ -103,13 +72,15 @@ export class RedisSessions implements SessionStore {
   }
 
   async get(id: string): Promise<SessionRecord | undefined> {
-    const text = await this.#attempt((redis) => redis.hget(sessionKey(id), "record"));
-    return text === null ? undefined : unlessEnded(JSON.parse(text));
+    const text = await this.#connection.attempt((redis) => redis.hget(sessionKey(id), "record"));
+    return text === null ? undefined : JSON.parse(text);
   }
 
   async list(principal: string): Promise<readonly SessionRecord[]> {
-    const ids = await this.#attempt((redis) => redis.zrangebyscore(principalKey(principal), Date.now(), "+inf"));
-    const texts = await this.#attempt((redis) => {
+    const ids = await this.#connection.attempt((redis) =>
+      redis.zrangebyscore(principalKey(principal), this.#connection.nowMs(), "+inf"),
+    );
+    const texts = await this.#connection.attempt((redis) => {
       const pipeline = redis.pipeline();
       for (const id of ids) pipeline.hget(sessionKey(id), "record");
       return pipeline.exec();
@@ -117,14 +88,13 @@ export class RedisSessions implements SessionStore {
     const records: SessionRecord[] = [];
     for (const [error, text] of texts ?? []) {
       if (error) throw unavailable(error);
-      const record = typeof text === "string" ? unlessEnded(JSON.parse(text)) : undefined;
-      if (record) records.push(record);
+      if (typeof text === "string") records.push(JSON.parse(text));
     }
     return records.sort((a, b) => b.lastUsedAtMs - a.lastUsedAtMs);
   }
 
   async read(id: string, { sha256, size }: Blob): Promise<Uint8Array> {
-    const bytes = await this.#attempt((redis) => redis.hgetBuffer(sessionKey(id), `b:${sha256}`));
+    const bytes = await this.#connection.attempt((redis) => redis.hgetBuffer(sessionKey(id), `b:${sha256}`));
     if (bytes?.length !== size) throw new MissingBlobError("a content is missing or cut off");
     if ((await sha256Hex(bytes)) !== sha256) throw new MissingBlobError("a content's checksum is wrong");
     return bytes;
@@ -138,7 +108,7 @@ export class RedisSessions implements SessionStore {
       if (answer === null) return undefined;
       if (Array.isArray(answer)) {
         const [text, fence, timeMs] = answer as [string, number, number];
-        this.#clockOffsetMs = timeMs - Date.now();
+        this.#connection.setClock(timeMs);
         return new RedisLease(this, JSON.parse(text), fence, holder);
       }
       if (performance.now() > deadline) {
@@ -156,17 +126,19 @@ export class RedisSessions implements SessionStore {
   async deleteEnded(): Promise<void> {}
 
   async announceInterrupt(id: string): Promise<void> {
-    await this.#attempt((redis) => redis.publish(INTERRUPTS, id));
+    await this.#connection.attempt((redis) => redis.publish(INTERRUPTS, id));
   }
 
-  async close(): Promise<void> {
-    this.#redis.disconnect();
-    this.#subscriber.disconnect();
-  }
+  /** The connection is not its own, and stays. */
+  async close(): Promise<void> {}
 
-  /** When, by Redis's clock, a change that is sent now comes too late. */
   deadlineMs(): number {
-    return Date.now() + this.#clockOffsetMs + this.#timeoutMs;
+    return this.#connection.deadlineMs();
+  }
+
+  /** By Redis's clock: one server's that was set must not end a session, nor keep it. */
+  endsAtMs(record: SessionRecord): number {
+    return Math.round(this.#connection.nowMs() + endsAtMs(record) - Date.now());
   }
 
   /**
@@ -179,19 +151,7 @@ export class RedisSessions implements SessionStore {
     keys: readonly string[],
     parameters: readonly (string | number | Buffer)[],
   ): Promise<unknown> {
-    return await this.#attempt((redis) => redis.eval(SCRIPTS[name], keys.length, ...keys, ...parameters));
-  }
-
-  async #attempt<T>(action: (redis: Redis) => Promise<T>): Promise<T> {
-    const deadline = performance.now() + this.#timeoutMs;
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return await action(this.#redis);
-      } catch (error) {
-        if (attempt === ATTEMPTS || performance.now() > deadline || isAnswer(error)) throw unavailable(error);
-        await sleep(50 * 2 ** attempt);
-      }
-    }
+    return await this.#connection.run(SCRIPTS[name], keys, parameters);
   }
 }
 
@@ -230,7 +190,7 @@ class RedisLease implements SessionLease {
         this.#store.deadlineMs(),
         id,
         JSON.stringify(record),
-        endsAtMs(record),
+        this.#store.endsAtMs(record),
         JSON.stringify(snapshotsOf(record).map(({ sha256 }) => sha256)),
         snapshot?.blob.sha256 ?? "",
         JSON.stringify(snapshot?.files.map(({ sha256 }) => sha256) ?? []),
@@ -294,28 +254,6 @@ function asBuffer(bytes: Uint8Array): Buffer {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
-function unlessEnded(record: SessionRecord): SessionRecord | undefined {
-  return endsAtMs(record) > Date.now() ? record : undefined;
-}
-
 function moved(): ClientError {
   return new ClientError(409, "session_moved", "Another server has gone on with the session; this was not kept.");
-}
-
-/** Redis has answered, and will again say the same. */
-function isAnswer(error: unknown): boolean {
-  return (
-    (error as Error).name === "ReplyError" && !/^(LOADING|MASTERDOWN|TRYAGAIN|BUSY)/.test((error as Error).message)
-  );
-}
-
-function unavailable(cause: unknown): Error {
-  if (cause instanceof ClientError) return cause;
-  if (/OOM command not allowed/.test((cause as Error).message)) {
-    return new ClientError(507, "store_full", "The session store is full. Delete sessions first.", { cause });
-  }
-  return new ClientError(503, "store_unavailable", "The session store cannot be reached at the moment.", {
-    cause,
-    retryAfterS: 2,
-  });
 }

@@ -83,7 +83,7 @@ describe("the session format", () => {
       new Set([
         "it is cut off",
         "it is not a session",
-        "it has format version N, and this server reads 1",
+        "it has format version N, and this server reads 2",
         "its header is cut off",
         "its checksum is wrong",
       ]),

@@ -17,7 +17,7 @@ import { z } from "zod";
 import type { SessionState } from "../sandbox/protocol.ts";
 import { WorkspaceIndex } from "./workspace-index.ts";
 
-export const SESSION_VERSION = 1;
+export const SESSION_VERSION = 2;
 
 const MAGIC = Buffer.from("PYEXSESS");
 const PREFIX_BYTES = 16;
@@ -25,7 +25,7 @@ const CHECKSUM_BYTES = 32;
 /** One block of memory and its number, as `load` takes them. */
 const BYTES_PER_BLOCK = 256 + 4;
 const MAX_HEAP_BYTES = 2 ** 32;
-// Slower levels win little: most of what differs is small objects that do not repeat.
+// Slower levels win little: most of it is zero, and the rest small objects that do not repeat.
 const COMPRESSION = { params: { [constants.ZSTD_c_compressionLevel]: 1 } };
 
 const compress = promisify(zstdCompress);

@@ -6,8 +6,8 @@ import path from "node:path";
 import { createInterface } from "node:readline";
 import { expect, test } from "vitest";
 import { sha256Hex } from "./blob-folder.ts";
+import { DiskWorkspaces } from "./disk-workspaces.ts";
 import { contentOfRound, roundOf } from "./testing/rounds.ts";
-import { WorkspaceStore } from "./workspaces.ts";
 
 const KILLS = 20;
 
@@ -46,7 +46,7 @@ async function writeAndKill(directory: string, firstRound: number, rounds: numbe
 
 /** @returns the one round that all that is in the workspace comes from. */
 async function checkedRound(directory: string): Promise<number> {
-  const store = new WorkspaceStore({ directory, maxBytes: 64 * 1024 * 1024, maxFiles: 100 });
+  const store = new DiskWorkspaces({ directory, maxBytes: 64 * 1024 * 1024, maxFiles: 100 });
   try {
     const workspace = store.of("crash");
     const first = await workspace.read("/home/pyodide/first");

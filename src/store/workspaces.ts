@@ -1,12 +1,9 @@
-import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import path from "node:path";
 import type { Workspace } from "../engine/execution.ts";
 import { ClientError, notFound } from "../errors.ts";
 import type { FileChanges, FileEntry } from "../sandbox/protocol.ts";
 import { addressChanges } from "./addressed-changes.ts";
 import type { Blob } from "./blob-folder.ts";
-import { FolderLock } from "./folder-lock.ts";
 import {
   fileEntry,
   tooManyBytes,
@@ -17,110 +14,24 @@ import {
   type Written,
 } from "./workspace-index.ts";
 import { HOME, nameOf, parentOf, workspacePath } from "./workspace-path.ts";
-import { type Snapshot, WorkspaceState } from "./workspace-state.ts";
-
-export interface WorkspaceStoreOptions extends WorkspaceLimits {
-  /** Host folder, `DATA_DIR/workspaces`; made if it is not there. One process at a time. */
-  readonly directory: string;
-  /** Most files and folders whose index entries stay in memory while their principals do nothing; default 200,000. */
-  readonly maxCachedEntries?: number;
-}
+import type { HeldWorkspace, Snapshot } from "./workspace-storage.ts";
 
 /** Where a content comes from. A `hostFile` is copied and stays where it is. */
 export type ContentSource = Uint8Array | AsyncIterable<Uint8Array> | { readonly hostFile: string };
 
-const DEFAULT_CACHED_ENTRIES = 200_000;
-
 /**
- * Every principal's files, at rest on disk and durable once a call has returned:
- *
- *     <directory>/lock                             held while a process uses the folder
- *     <directory>/<SHA-256 of the principal's id>/
- *         index.json                               paths, times, upload records, and which blob belongs to which
- *         blobs/<SHA-256 of the content>           one for each different content of this workspace
- *         incoming/                                what is being written; emptied at start
- *
- * No name that a client or user code chose is part of a host path. A change first makes its blobs durable, then replaces
- * the index by a rename, and only then removes blobs that nobody needs: a crash at any point leaves the state before the
- * change or after it.
+ * Every principal's files, at rest and durable once a call has returned: on this server's disk, or in Redis, where all
+ * servers of a fleet have the same.
  *
  * **Two executions of one principal at once** each see the files as they were when they listed them, whatever the other
  * does. What they did is merged path by path in the order in which they finish: the later one wins a path that both
  * wrote, and only paths that an execution deleted itself are deleted. Nothing is ever written in part.
  */
-export class WorkspaceStore {
-  readonly #options: WorkspaceStoreOptions;
-  readonly #lock: FolderLock;
-  /** Least recently used first. */
-  readonly #slots = new Map<string, Slot>();
-  #cachedEntries = 0;
-  #closed = false;
-
-  /** @throws {StartupError} if another process uses the folder. */
-  constructor(options: WorkspaceStoreOptions) {
-    this.#options = options;
-    this.#lock = new FolderLock(options.directory);
-  }
-
+export interface WorkspaceStore {
   /** @param principal id of whom the files belong to; any text. */
-  of(principal: string): PrincipalWorkspace {
-    return new PrincipalWorkspace(() => this.#hold(principal), this.#options);
-  }
-
-  /** Waits for the changes that have begun, then lets the folder go. Later calls fail. */
-  async close(): Promise<void> {
-    if (this.#closed) return;
-    this.#closed = true;
-    const states = await Promise.allSettled(Array.from(this.#slots.values(), (slot) => slot.loading));
-    await Promise.all(states.map((state) => state.status === "fulfilled" && state.value.close()));
-    this.#lock[Symbol.dispose]();
-  }
-
-  /** @returns the principal's workspace, which stays in memory at least until it is let go: there is only ever one. */
-  async #hold(principal: string): Promise<HeldState> {
-    if (this.#closed) throw new Error("the workspace store is closed");
-    const id = createHash("sha256").update(principal).digest("hex");
-    const slot = this.#slots.get(id) ?? {
-      loading: WorkspaceState.load(path.join(this.#options.directory, id), principal),
-      holders: 0,
-      entries: 0,
-    };
-    this.#slots.delete(id);
-    this.#slots.set(id, slot);
-    slot.holders += 1;
-    try {
-      const state = await slot.loading;
-      return { state, [Symbol.dispose]: () => this.#letGo(slot, state) };
-    } catch (error) {
-      if (this.#slots.get(id) === slot) this.#slots.delete(id);
-      throw error;
-    }
-  }
-
-  #letGo(slot: Slot, state: WorkspaceState): void {
-    slot.holders -= 1;
-    this.#cachedEntries += state.index.entryCount - slot.entries;
-    slot.entries = state.index.entryCount;
-    const maxEntries = this.#options.maxCachedEntries ?? DEFAULT_CACHED_ENTRIES;
-    for (const [id, { holders, entries }] of this.#slots) {
-      if (this.#cachedEntries <= maxEntries) break;
-      if (holders > 0) continue;
-      this.#slots.delete(id);
-      this.#cachedEntries -= entries;
-    }
-  }
-}
-
-interface Slot {
-  readonly loading: Promise<WorkspaceState>;
-  /** Calls and snapshots that use the state now. */
-  holders: number;
-  /** Its share of the cached entries. */
-  entries: number;
-}
-
-interface HeldState extends Disposable {
-  readonly state: WorkspaceState;
+  of(principal: string): PrincipalWorkspace;
+  /** Waits for the changes that have begun. Later calls fail. */
+  close(): Promise<void>;
 }
 
 /**
@@ -128,16 +39,17 @@ interface HeldState extends Disposable {
  *
  * **Uploads** are files twice over: in the home folder, where code reads, changes and removes them, and as a record with
  * a copy of what was uploaded. The two go separate ways from there. Deleting the record leaves the file, deleting the
- * file leaves the record, and a new upload of the same name replaces both. The copy counts towards the quota; on disk it
+ * file leaves the record, and a new upload of the same name replaces both. The copy counts towards the quota; at rest it
  * takes no room as long as the file is unchanged.
  *
- * Every method throws {@link ClientError}: 400 `invalid_path`, 413 `workspace_full`, and what it names itself.
+ * Every method throws {@link ClientError}: 400 `invalid_path`, 413 `workspace_full`, what it names itself, and with Redis
+ * 503 `store_unavailable` and 507 `store_full`.
  */
 export class PrincipalWorkspace {
-  readonly #hold: () => Promise<HeldState>;
+  readonly #hold: () => Promise<HeldWorkspace>;
   readonly #limits: WorkspaceLimits;
 
-  constructor(hold: () => Promise<HeldState>, limits: WorkspaceLimits) {
+  constructor(hold: () => Promise<HeldWorkspace>, limits: WorkspaceLimits) {
     this.#hold = hold;
     this.#limits = limits;
   }
@@ -150,21 +62,21 @@ export class PrincipalWorkspace {
   /** All files and folders, parents before children. */
   async list(): Promise<readonly FileEntry[]> {
     using held = await this.#hold();
-    return held.state.index.listing;
+    return (await held.storage.current()).listing;
   }
 
   async stat(filePath: string): Promise<FileEntry | undefined> {
     using held = await this.#hold();
-    const entry = held.state.index.get(workspacePath(filePath));
+    const entry = (await held.storage.current()).get(workspacePath(filePath));
     return entry && fileEntry(filePath, entry);
   }
 
   /** @throws {ClientError} 404 if there is no such file. */
   async read(filePath: string): Promise<Uint8Array> {
     using held = await this.#hold();
-    const snapshot = held.state.snapshot();
+    const snapshot = await held.storage.snapshot();
     try {
-      return await readFile(held.state, snapshot, workspacePath(filePath));
+      return await readFile(snapshot, workspacePath(filePath));
     } finally {
       await snapshot.release();
     }
@@ -189,7 +101,7 @@ export class PrincipalWorkspace {
   async remove(filePath: string): Promise<void> {
     workspacePath(filePath);
     using held = await this.#hold();
-    await held.state.change((index) => {
+    await held.storage.change((index) => {
       const entry = index.get(filePath);
       if (!entry) throw fileNotFound(filePath);
       if (entry.kind === "folder") throw notAFile(filePath);
@@ -205,7 +117,7 @@ export class PrincipalWorkspace {
   async clear(): Promise<{ uploads: number; files: number }> {
     using held = await this.#hold();
     let cleared = { uploads: 0, files: 0 };
-    await held.state.change((index) => {
+    await held.storage.change((index) => {
       const files = index.listing.filter(({ kind }) => kind === "file").length;
       cleared = { uploads: index.uploads.size, files };
       return WorkspaceIndex.empty(Date.now());
@@ -239,15 +151,17 @@ export class PrincipalWorkspace {
   async uploads(): Promise<readonly UploadRecord[]> {
     using held = await this.#hold();
     // A map keeps the order of insertion, which settles two uploads of one millisecond.
-    return [...held.state.index.uploads.values()].reverse().sort((a, b) => b.uploadedAtMs - a.uploadedAtMs);
+    return [...(await held.storage.current()).uploads.values()]
+      .reverse()
+      .sort((a, b) => b.uploadedAtMs - a.uploadedAtMs);
   }
 
   /** What was uploaded, as it was. @throws {ClientError} 404 if there is no such record. */
   async readUpload(filename: string): Promise<Uint8Array> {
     using held = await this.#hold();
-    const snapshot = held.state.snapshot();
+    const snapshot = await held.storage.snapshot();
     try {
-      return await held.state.blobs.read(uploadOf(snapshot.index, filename));
+      return await snapshot.read(uploadOf(snapshot.index, filename));
     } finally {
       await snapshot.release();
     }
@@ -256,27 +170,23 @@ export class PrincipalWorkspace {
   /** Forgets an upload and its copy; the file in the home folder stays. @throws {ClientError} 404 if there is none. */
   async removeUpload(filename: string): Promise<void> {
     using held = await this.#hold();
-    await held.state.change((index) => index.withoutUpload(uploadOf(index, filename).filename));
+    await held.storage.change((index) => index.withoutUpload(uploadOf(index, filename).filename));
   }
 
   async usage(): Promise<WorkspaceUsage> {
     using held = await this.#hold();
-    return held.state.index.usage;
+    return (await held.storage.current()).usage;
   }
 
   async #receive(source: ContentSource, plan: (index: WorkspaceIndex, blob: Blob) => WorkspaceIndex): Promise<Blob> {
     using held = await this.#hold();
-    const { blobs } = held.state;
-    const received = await blobs.receive(chunksOf(source), this.#limits.maxBytes, () => tooManyBytes(this.#limits));
+    const received = await held.storage.receive(chunksOf(source), this.#limits.maxBytes, () =>
+      tooManyBytes(this.#limits),
+    );
     try {
-      await held.state.change(
-        (index) => plan(index, received),
-        async (isMissing) => {
-          if (isMissing(received.sha256)) await blobs.adopt(received);
-        },
-      );
+      await held.storage.change((index) => plan(index, received), { received });
     } finally {
-      await blobs.drop(received);
+      await received.drop();
     }
     return received;
   }
@@ -287,12 +197,12 @@ export class PrincipalWorkspace {
  * {@link WorkspaceStore} says what happens when two run at once.
  */
 export class ExecutionWorkspace implements Workspace, Disposable {
-  readonly #hold: () => Promise<HeldState>;
+  readonly #hold: () => Promise<HeldWorkspace>;
   readonly #limits: WorkspaceLimits;
   #current: Promise<HeldSnapshot> | undefined;
   #disposed = false;
 
-  constructor(hold: () => Promise<HeldState>, limits: WorkspaceLimits) {
+  constructor(hold: () => Promise<HeldWorkspace>, limits: WorkspaceLimits) {
     this.#hold = hold;
     this.#limits = limits;
   }
@@ -307,14 +217,14 @@ export class ExecutionWorkspace implements Workspace, Disposable {
 
   async read(filePath: string): Promise<Uint8Array> {
     this.#current ??= this.#takeSnapshot();
-    const { held, snapshot } = await this.#current;
-    return readFile(held.state, snapshot, filePath);
+    const { snapshot } = await this.#current;
+    return readFile(snapshot, filePath);
   }
 
   /** What the sandbox may let user code fill: the limits less what upload copies take. */
   async quota(): Promise<{ bytes: number; files: number }> {
     using held = await this.#hold();
-    const { uploads } = held.state.index;
+    const { uploads } = await held.storage.current();
     const uploadBytes = uploads.values().reduce((sum, { size }) => sum + size, 0);
     return {
       bytes: Math.max(0, this.#limits.maxBytes - uploadBytes),
@@ -325,15 +235,9 @@ export class ExecutionWorkspace implements Workspace, Disposable {
   /** @throws {ClientError} 400 `invalid_path` or `invalid_changes`, 413 `workspace_full`; then nothing has changed. */
   async apply(changes: FileChanges, contents: readonly Uint8Array[]): Promise<void> {
     if (changes.written.length === 0 && changes.deleted.length === 0) return;
-    const { written, contents: blobs } = await addressChanges(changes, contents, this.#limits);
+    const { written, contents: bytes } = await addressChanges(changes, contents, this.#limits);
     using held = await this.#hold();
-    await held.state.change(
-      (index) => index.merge(written, changes.deleted, this.#limits),
-      async (isMissing) => {
-        for (const sha256 of blobs.keys()) if (!isMissing(sha256)) blobs.delete(sha256);
-        await held.state.blobs.write(blobs);
-      },
-    );
+    await held.storage.change((index) => index.merge(written, changes.deleted, this.#limits), { bytes });
   }
 
   [Symbol.dispose](): void {
@@ -345,18 +249,18 @@ export class ExecutionWorkspace implements Workspace, Disposable {
   async #takeSnapshot(): Promise<HeldSnapshot> {
     if (this.#disposed) throw new Error("the execution has ended");
     const held = await this.#hold();
-    return { held, snapshot: held.state.snapshot() };
+    return { held, snapshot: await held.storage.snapshot() };
   }
 }
 
 interface HeldSnapshot {
-  readonly held: HeldState;
+  readonly held: HeldWorkspace;
   readonly snapshot: Snapshot;
 }
 
 function letGo(taken: Promise<HeldSnapshot> | undefined): void {
   taken?.then(
-    // Blobs are still being removed until `release` is through, so the state must not leave memory before.
+    // Contents are still being removed until `release` is through, so the workspace must not leave memory before.
     ({ held, snapshot }) => snapshot.release().then(() => held[Symbol.dispose]()),
     // Who asked for the snapshot has been told that there is none.
     () => {},
@@ -368,10 +272,10 @@ function chunksOf(source: ContentSource): AsyncIterable<Uint8Array> | Iterable<U
   return "hostFile" in source ? createReadStream(source.hostFile) : source;
 }
 
-function readFile(state: WorkspaceState, { index }: Snapshot, filePath: string): Promise<Uint8Array> {
-  const entry = index.get(filePath);
+function readFile(snapshot: Snapshot, filePath: string): Promise<Uint8Array> {
+  const entry = snapshot.index.get(filePath);
   if (entry?.kind !== "file") throw fileNotFound(filePath);
-  return state.blobs.read(entry);
+  return snapshot.read(entry);
 }
 
 function uploadOf(index: WorkspaceIndex, filename: string): UploadRecord {

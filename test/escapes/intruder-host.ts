@@ -50,9 +50,9 @@ const visit: Visit = JSON.parse(process.argv[2] ?? "");
 const config = loadConfig({ ISOLATION: visit.isolation, CACHE_DIR: visit.cacheDir, LOG_LEVEL: "silent" });
 mkdirSync(config.CACHE_DIR, { recursive: true });
 const host = await openHost(config);
-const snapshot = await new ImageCache({ cacheDir: config.CACHE_DIR, host, onProgress: () => {} }).snapshot();
+const base = await new ImageCache({ cacheDir: config.CACHE_DIR, host, onProgress: () => {} }).base();
 const guest = {
-  snapshotPath: snapshot.path,
+  baseImagePath: base.path,
   environment: null,
   preload: [],
   maxHeapBytes: 160 * 2 ** 20,

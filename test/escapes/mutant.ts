@@ -17,11 +17,11 @@ const DENIED = ["write", "net", "env", "run", "ffi", "sys", "import"];
 /** Each layer of the defence, and how a copy of the source comes to be without it. `os` is a setting (ISOLATION=deno). */
 export const LAYERS = {
   /** The language: no code from strings. */
-  "code-generation": [{ file: "sandbox/launch.ts", from: "--disallow-code-generation-from-strings,", to: "" }],
+  "code-generation": [{ file: "sandbox/launch.ts", from: '    "--disallow-code-generation-from-strings",\n', to: "" }],
   /** Imports that reach JavaScript, and shared libraries. */
   seal: [{ file: "guest/interpreter.ts", from: "  booted.seal();\n", to: "" }],
   /** Python's references to Pyodide's own JavaScript objects. */
-  references: [{ file: "guest/boot.ts", from: "  severReferences(module);\n", to: "" }],
+  references: [{ file: "guest/boot.ts", from: "Object.freeze(Object.create(null))", to: "globalThis as object" }],
   /** What the worker's global object offers. */
   realm: [{ file: "guest/boot.ts", from: "  closeRealm();\n", to: "" }],
   /** Deno's permissions: every one granted, none given up. */
@@ -56,6 +56,75 @@ export const LAYERS = {
       file: "guest/interpreter.ts",
       from: "const restoredPages = this.#checkpoint.restore();",
       to: "const restoredPages = 0;",
+    },
+  ],
+  /** An end that comes whatever the code does. */
+  kill: [
+    { file: "sandbox/sandbox.ts", from: "      this.kill(end);\n    }, KILL_GRACE_MS);", to: "    }, KILL_GRACE_MS);" },
+  ],
+  /** What is printed goes to the host in frames, not as it is. */
+  "framed-output": [
+    {
+      file: "guest/main.ts",
+      from: "  sent[stream] = end;\n  return bytes;\n",
+      to: `  sent[stream] = end;
+  for (let at = 0; at < bytes.length; ) at += Deno.stdout.writeSync(bytes.subarray(at));
+  return new Uint8Array(0);
+`,
+    },
+  ],
+  /** The host gives out a workspace's files by their names there. */
+  "workspace-files": [
+    {
+      file: "engine/engine.ts",
+      from: 'if (operation === "read-file" && workspace && typeof argument === "string") {',
+      to: `if (operation === "read-file") {
+        const { readFileSync } = await import("node:fs");
+        const text = String(argument);
+        return { value: null, body: readFileSync(text.startsWith("file:") ? new URL(text) : text) };
+      }
+      if (operation === "read-file" && workspace && typeof argument === "string") {`,
+    },
+  ],
+  /** Addresses that no request may go to. What goes out then goes to the bait, whatever its address. */
+  addresses: [
+    {
+      file: "network/addresses.ts",
+      from: "  if (!ipaddr.isValid(address)) return false;\n",
+      to: "  if (address) return true;\n",
+    },
+    {
+      file: "network/network-session.ts",
+      from: "new Client(origin, {",
+      to: "new Client(process.env.BAIT_ORIGIN ?? origin, {",
+    },
+  ],
+  /** Hosts that are named in NETWORK_ALLOW, and no others. */
+  "allow-list": [
+    {
+      file: "network/allow-list.ts",
+      from: "    return this.#entries.some(\n",
+      to: "    return this.#entries.length > 0 || this.#entries.some(\n",
+    },
+  ],
+  /** A connection goes to the addresses that were checked, not to what the name has by then. */
+  pinning: [{ file: "network/network-session.ts", from: "connect: { lookup, timeout", to: "connect: { timeout" }],
+  /** New seeds for each execution. */
+  reseed: [
+    { file: "engine/engine.ts", from: 'mode: "stateless", reseed: true', to: 'mode: "stateless", reseed: false' },
+    { file: "engine/session-execution.ts", from: "let reseed = execution.reseed;", to: "let reseed = false;" },
+    { file: "engine/session-execution.ts", from: "reseed ||= state === null;", to: "reseed &&= state === null;" },
+  ],
+  /** Random bytes that are. */
+  entropy: [
+    {
+      file: "guest/boot.ts",
+      from: "  else clock.install();\n",
+      to: `  else {
+    clock.install();
+    crypto.getRandomValues = (view) => (new Uint8Array(view.buffer, view.byteOffset, view.byteLength).fill(7), view);
+  }
+`,
     },
   ],
   /** Folders as they were. */

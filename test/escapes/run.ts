@@ -3,26 +3,31 @@
  *
  *   --mutations  also take out each layer in turn, and run the attacks in Pyodide as it comes
  *   --write      put the table into docs/security.md
+ *   --only TEXT  those whose name has it, as vitest's -t; with the figures of earlier runs for the rest
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { markdownTable, writeSecurityPage } from "../support/document.ts";
 import { SCORES_DIR, type Score } from "./scoreboard.ts";
-
-const PAGE = fileURLToPath(new URL("../../docs/security.md", import.meta.url));
-const [BEGIN, END] = ["<!-- attacks: begin -->", "<!-- attacks: end -->"];
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { mutations: { type: "boolean", default: false }, write: { type: "boolean", default: false } },
+  options: {
+    mutations: { type: "boolean", default: false },
+    write: { type: "boolean", default: false },
+    only: { type: "string" },
+  },
 });
 const scoresFile = path.join(SCORES_DIR, "escapes.jsonl");
+const earlier = values.only === undefined ? [] : readScores();
 rmSync(scoresFile, { force: true });
+const only = values.only === undefined ? [] : ["-t", values.only];
 const vitest = fileURLToPath(new URL("vitest.mjs", import.meta.resolve("vitest/package.json")));
-const child = spawn(process.execPath, [vitest, "run", "test/escapes", "test/isolation", ...positionals], {
+const child = spawn(process.execPath, [vitest, "run", "test/escapes", "test/isolation", ...positionals, ...only], {
   stdio: "inherit",
   env: {
     ...process.env,
@@ -32,13 +37,21 @@ const child = spawn(process.execPath, [vitest, "run", "test/escapes", "test/isol
   },
 });
 const [status] = await once(child, "close");
-const text = table(readScores());
+const scores = readScores();
+const isOld = (old: Score) =>
+  !scores.some(({ technique, layers }) => technique === old.technique && layers === old.layers);
+scores.unshift(...earlier.filter(isOld));
+writeFileSync(scoresFile, scores.map((score) => `${JSON.stringify(score)}\n`).join(""));
+const text = table(scores);
 console.log(`\n${text}`);
-if (values.write) writePage(text);
+if (values.write) writeSecurityPage("attacks", text);
 process.exitCode = status ?? 1;
 
 function readScores(): Score[] {
-  const lines = readFileSync(scoresFile, "utf8").trim().split("\n");
+  if (!existsSync(scoresFile)) return [];
+  const lines = readFileSync(scoresFile, "utf8")
+    .split("\n")
+    .filter((line) => line !== "");
   return lines.map((line) => JSON.parse(line) as Score);
 }
 
@@ -61,18 +74,11 @@ function table(scores: readonly Score[]): string {
     const add = (name: "tried" | "succeeded") => rows.reduce((all, row) => all + row[name], 0);
     return `**${add("succeeded")} / ${add("tried")}**`;
   };
-  const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
-  return [
-    line(["succeeded / tried", ...columns]),
-    line(["---", ...columns.map(() => "---:")]),
-    ...techniques.map((technique) => line([technique, ...columns.map((layers) => cell(technique, layers))])),
-    line(["**total**", ...columns.map(total)]),
-  ].join("\n");
-}
-
-function writePage(text: string): void {
-  const page = readFileSync(PAGE, "utf8");
-  const [head, rest] = page.split(BEGIN as string) as [string, string];
-  const tail = rest.split(END as string)[1] as string;
-  writeFileSync(PAGE, `${head}${BEGIN}\n\n${text}\n\n${END}${tail}`);
+  return markdownTable(
+    ["succeeded / tried", ...columns],
+    [
+      ...techniques.map((technique) => [technique, ...columns.map((layers) => cell(technique, layers))]),
+      ["**total**", ...columns.map(total)],
+    ],
+  );
 }

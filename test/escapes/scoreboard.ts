@@ -25,7 +25,7 @@ export function record(
 }
 
 export function write(score: Score): void {
-  if (FILE === undefined) return;
+  if (FILE === undefined || score.tried === 0) return;
   mkdirSync(path.dirname(FILE), { recursive: true });
   appendFileSync(FILE, `${JSON.stringify(score)}\n`);
 }

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
@@ -8,38 +8,73 @@ import { fileURLToPath } from "node:url";
 import type { Attack } from "./attack.ts";
 import { Bait } from "./target.ts";
 
-const TIMEOUT_MS = 5000;
+const TIMEOUT_MS = 4000;
 const REPLY = '{"text":';
+/** Enough for every attack that is to succeed, and little enough for those that take all there is. */
+const MAX_HEAP = ["--max-old-space-size=512", "--wasm-max-mem-pages=8192"];
 
-/** Runs attacks in Pyodide as it comes, each on the same bait as the server's. A process that one has ruined is replaced. */
+const script = (name: string) => fileURLToPath(new URL(name, import.meta.url));
+
+/** What runs the attacks in place of a sandbox: lines of JSON in, lines of JSON out. */
+const HOSTS = {
+  /** Pyodide as it comes, in Node. */
+  stock: () => [process.execPath, ...MAX_HEAP, script("stock-host.ts")],
+  /** The machine's own Python. Around it is only what keeps this machine whole: no file but the bait's can be written. */
+  native: (folder: string) => [
+    ...[
+      "bwrap",
+      "--ro-bind",
+      "/",
+      "/",
+      "--tmpfs",
+      "/tmp",
+      "--bind",
+      folder,
+      folder,
+      "--dev",
+      "/dev",
+      "--proc",
+      "/proc",
+    ],
+    ...["--unshare-pid", "--new-session", "--die-with-parent", "prlimit", "--as=4000000000", "--nproc=4000"],
+    ...["/usr/bin/python3", "-u", "-c", readFileSync(script("native-host.py"), "utf8")],
+  ],
+} as const;
+
+/** Runs attacks where nobody stops them, each on the same bait as the server's. A process that one has ruined is replaced. */
 export class Stock {
+  readonly #kind: keyof typeof HOSTS;
   readonly #folder: string;
   readonly #bait: Bait;
   #process: ChildProcess | undefined;
   #lines: AsyncIterator<string> | undefined;
 
-  private constructor(folder: string, bait: Bait) {
+  private constructor(kind: keyof typeof HOSTS, folder: string, bait: Bait) {
+    this.#kind = kind;
     this.#folder = folder;
     this.#bait = bait;
   }
 
-  static async open(): Promise<Stock> {
+  static async open(kind: keyof typeof HOSTS): Promise<Stock> {
     const folder = mkdtempSync(path.join(os.tmpdir(), "stock-"));
-    return new Stock(folder, await Bait.lay(folder));
+    return new Stock(kind, folder, await Bait.lay(folder));
   }
 
-  /** @returns whether the attack got at the host, or at JavaScript. */
-  async attack({ code, context, proof = "reply" }: Attack): Promise<boolean> {
+  /** @returns whether the attack got at the host, or at JavaScript, or ended or held the process where that is its aim. */
+  async attack({ code, context, proof = "reply", denial }: Attack): Promise<boolean> {
     const won = `won-${this.#bait.secret}`;
     const marker = this.#bait.newMarker();
-    const prize = { won, marker, secret_file: this.#bait.secretFile, port: this.#bait.port, pid: 2 ** 30 };
+    const prize = { won, marker, secret_file: this.#bait.secretFile, port: this.#bait.port };
+    const more = { redirect_port: this.#bait.redirectPort, pid: 2 ** 30 };
     const lines = await this.#start();
-    this.#process?.stdin?.write(`${JSON.stringify({ code, context: { ...prize, ...context } })}\n`);
+    this.#process?.stdin?.write(`${JSON.stringify({ code, context: { ...prize, ...more, ...context } })}\n`);
     const timer = setTimeout(() => this.#process?.kill("SIGKILL"), TIMEOUT_MS);
     let text = "";
+    let ended = false;
     for (;;) {
       const { value } = await lines.next();
       if (value === undefined) {
+        ended = true;
         await this.#end();
         break;
       }
@@ -51,7 +86,7 @@ export class Stock {
     }
     clearTimeout(timer);
     const seen = this.#bait.takeConnections() > 0 || existsSync(marker) || text.includes(this.#bait.secret);
-    return seen || (proof === "reply" && text.includes(won));
+    return seen || (proof === "reply" && text.includes(won)) || (denial === true && ended);
   }
 
   async close(): Promise<void> {
@@ -62,11 +97,13 @@ export class Stock {
 
   async #start(): Promise<AsyncIterator<string>> {
     if (this.#lines) return this.#lines;
-    const script = fileURLToPath(new URL("stock-host.ts", import.meta.url));
-    this.#process = spawn(process.execPath, [script], {
+    const [command = "", ...args] = HOSTS[this.#kind](this.#folder);
+    this.#process = spawn(command, args, {
       cwd: this.#folder,
       env: { PATH: process.env.PATH, SECRET: this.#bait.secret },
       stdio: ["pipe", "pipe", "ignore"],
+      // In a group of its own: an attack may signal all of it.
+      detached: true,
     });
     this.#process.stdin?.on("error", () => {});
     const lines = createInterface({ input: this.#process.stdout as NodeJS.ReadableStream })[Symbol.asyncIterator]();

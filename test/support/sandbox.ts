@@ -11,11 +11,11 @@ export async function startTestSandbox(guest: Partial<GuestOptions> = {}): Promi
   const { environments, close } = await openEnvironments(config, pino({ level: "silent" }), host);
   await environments.prepare();
   await close();
-  const { snapshotPath, guest: environment } = environments.get(environments.defaultName);
+  const { baseImagePath, guest: environment } = environments.get(environments.defaultName);
   return await Sandbox.start({
     ...host,
     guest: {
-      snapshotPath,
+      baseImagePath,
       environment,
       preload: [],
       maxHeapBytes: config.SANDBOX_MAX_HEAP_MB * 1024 * 1024,

@@ -57,7 +57,8 @@ export async function startServerProcess(dataDir: string, settings: Record<strin
   };
 }
 
-function descendantsOf(pid: number): number[] {
+/** Every process below one, however deep. */
+export function descendantsOf(pid: number): number[] {
   const children = new Map<number, number[]>();
   for (const name of readdirSync("/proc")) {
     if (!/^\d+$/.test(name)) continue;

@@ -3,11 +3,11 @@
  *
  * A round leaves `/home/pyodide/first` and `/tmp/last` with the round's content, one file named for the round, one upload.
  */
-import { WorkspaceStore } from "../workspaces.ts";
+import { DiskWorkspaces } from "../disk-workspaces.ts";
 import { contentOfRound } from "./rounds.ts";
 
 const [directory = "", firstRound = "1"] = process.argv.slice(2);
-const workspace = new WorkspaceStore({ directory, maxBytes: 64 * 1024 * 1024, maxFiles: 100 }).of("crash");
+const workspace = new DiskWorkspaces({ directory, maxBytes: 64 * 1024 * 1024, maxFiles: 100 }).of("crash");
 for (let round = Number(firstRound); ; round++) {
   const content = contentOfRound(round);
   const file = (path: string) => ({ path, kind: "file" as const, size: content.length, mtimeMs: round });

@@ -1,4 +1,4 @@
-import { each, fails, type Technique } from "../attack.ts";
+import { each, REACHED, type Technique } from "../attack.ts";
 
 const ASK = `import os, json
 def ask(operation, argument):
@@ -10,6 +10,7 @@ def ask(operation, argument):
 
 export const FILES: Technique = {
   title: "files of the host",
+  controls: ["native", ["workspace-files"]],
   attacks: [
     ...each(
       [
@@ -18,45 +19,51 @@ export const FILES: Technique = {
         "print(open('/etc/passwd').read())",
         "print(open('/proc/self/environ').read())",
         "print(open('/proc/self/cmdline').read())",
-        "print(open('/proc/self/mem', 'rb').read(1))",
+        "open('/proc/self/mem', 'rb')",
         "print(open(f'/proc/{pid}/environ').read())",
         "print(open('/proc/self/root' + secret_file).read())",
-        "print(open('/dev/sda', 'rb').read(1))",
-        "print(open('/dev/mem', 'rb').read(1))",
-        "print(open('/dev/fd/3').read())",
-        "print(open('/var/run/docker.sock').read())",
-        "print(open('/var/run/secrets/kubernetes.io/serviceaccount/token').read())",
-        "print(open('/home/pyodide/../../' + secret_file).read())",
+        "print(open('/tmp/../../' + secret_file).read())",
+        "print(open('/dev/full', 'rb').read(1))",
+        "print(open('/dev/shm/../../' + secret_file).read())",
+        "print(open('/proc/self/cwd/../../../../../..' + secret_file).read())",
+        "print(open('/proc/1/root' + secret_file).read())",
+        "print(open('/proc/self/maps').read())",
+        "print(open('/proc/self/status').read())",
+        "print(open('/proc/net/tcp').read())",
+        "print(open('/sys/kernel/mm/transparent_hugepage/enabled').read())",
         "import os\nos.symlink(secret_file, '/tmp/link'); print(open('/tmp/link').read())",
         "import os\nos.symlink('/', '/tmp/root'); print(open('/tmp/root' + secret_file).read())",
-        "import os\nos.link(secret_file, '/tmp/hard'); print(open('/tmp/hard').read())",
-        "import os\nos.mknod('/tmp/null', 0o20666, os.makedev(1, 1)); print(open('/tmp/null', 'rb').read(10)); 1 / 0",
+        "import os\nos.link(secret_file, secret_file + '-hard'); print(open(secret_file + '-hard').read())",
         "import os\nos.chroot('/')",
         "import urllib.request\nprint(urllib.request.urlopen('file://' + secret_file).read())",
-        "import importlib.util\nspec = importlib.util.spec_from_file_location('x', secret_file); spec.loader.exec_module(importlib.util.module_from_spec(spec))",
-        "exec(open(secret_file).read())",
-        "import sqlite3\nsqlite3.connect(secret_file).execute('select * from x')",
-        "import zipfile\nzipfile.ZipFile(secret_file)",
+        "import importlib.machinery\nprint(importlib.machinery.SourceFileLoader('x', secret_file).get_data(secret_file))",
+        "try: exec(open(secret_file).read())\nexcept (NameError, SyntaxError): pass",
+        "import sqlite3\ntry: sqlite3.connect(secret_file).execute('select * from x')\nexcept sqlite3.DatabaseError as e: assert 'not a database' in str(e)",
+        "import zipfile\ntry: zipfile.ZipFile(secret_file)\nexcept zipfile.BadZipFile: pass",
         "import linecache\nprint(linecache.getlines(secret_file)); 1 / 0",
         "import shutil\nshutil.copy(secret_file, '/tmp/copy'); print(open('/tmp/copy').read())",
-        "import mmap, os\nprint(mmap.mmap(os.open(secret_file, os.O_RDONLY), 0).read())",
+        "import mmap, os\nprint(mmap.mmap(os.open(secret_file, os.O_RDONLY), 0, prot=mmap.PROT_READ).read())",
       ],
-      { reply: fails },
+      {},
+      { after: REACHED },
     ),
     ...each([
       "import os\nprint(os.environ)",
-      "import sys, os\nprint(sys.argv, sys.orig_argv, sys.executable, sys.prefix, os.getcwd(), sys._framework if hasattr(sys, '_framework') else '')",
-      "import os\nfor folder, _, names in os.walk('/'):\n  for name in names:\n    p = os.path.join(folder, name)\n    if 'secret' in p or 'marker' in p: print(won, p)",
-      "import glob\nprint(glob.glob('/etc/*'), glob.glob('/root/*'), glob.glob('/work/**'), glob.glob('/home/*'))",
-      "import os\nfor fd in range(3, 4096):\n  try: print(os.read(fd, 100))\n  except OSError: pass",
-      "import getpass, pwd, os\nprint(os.getlogin() if hasattr(os, 'getlogin') else '', os.getuid(), os.uname())",
+      "import os\nfor folder, _, names in os.walk('/tmp'):\n  for name in names:\n    p = os.path.join(folder, name)\n    if name == 'secret': print(won, p)",
+      "import glob\nif glob.glob('/etc/*') or glob.glob('/root/*') or glob.glob('/usr/*'): print(won)",
     ]),
     ...each(
       [
         "ask('read-file', secret_file)",
-        "ask('read-file', '/home/pyodide/../..' + secret_file)",
+        "ask('read-file', '/tmp/../..' + secret_file)",
         "ask('read-file', 'file://' + secret_file)",
-        "ask('read-file', ['/etc/passwd'])",
+        "ask('read-file', [secret_file])",
+      ],
+      {},
+      { before: ASK },
+    ),
+    ...each(
+      [
         "ask('read-file', {'__proto__': {'path': secret_file}})",
         "ask('read-package', {'sha256': '../../../..' + secret_file, 'offset': 0, 'length': 100})",
         "ask('read-package', {'sha256': '__proto__', 'offset': -1, 'length': 1e9})",
@@ -71,8 +78,28 @@ export const FILES: Technique = {
         "ask('eval', 'process.exit()')",
         "ask('x' * 10 ** 6, 'y' * 10 ** 6)",
       ],
-      {},
-      ASK,
+      { noControl: "there is nothing on the host that would act on it" },
+      { before: ASK },
+    ),
+    ...each(
+      [
+        "print(open('/dev/sda', 'rb').read(1))",
+        "print(open('/dev/mem', 'rb').read(1))",
+        "print(open('/dev/fd/3').read())",
+        "print(open('/var/run/docker.sock').read())",
+        "print(open('/var/run/secrets/kubernetes.io/serviceaccount/token').read())",
+        "import os\nos.mknod('/tmp/null', 0o20666, os.makedev(1, 1)); print(open('/tmp/null', 'rb').read(10))",
+      ],
+      { noControl: "not every machine has such a file" },
+      { after: REACHED },
+    ),
+    ...each(
+      [
+        "import sys, os\nprint(sys.argv, sys.orig_argv, sys.executable, sys.prefix, os.getcwd(), sys._framework if hasattr(sys, '_framework') else '')",
+        "import os\nfor fd in range(3, 4096):\n  try: print(os.read(fd, 100))\n  except OSError: pass",
+        "import getpass, pwd, os\nprint(os.getlogin() if hasattr(os, 'getlogin') else '', os.getuid(), os.uname())",
+      ],
+      { noControl: "it asks what there is; no secret and no path of the host may be in the answer" },
     ),
   ],
 };

@@ -2,7 +2,8 @@ import wabt from "wabt";
 import type { Attack, Technique } from "../attack.ts";
 
 const assembler = await wabt();
-const WRITE = "globalThis.process.getBuiltinModule('fs').writeFileSync('MARKER'.trim(), 'x')";
+/** Where it cannot write, the library is to load all the same: that it does is an escape. */
+const WRITE = "try { globalThis.process.getBuiltinModule('fs').writeFileSync('MARKER'.trim(), 'x') } catch {}";
 /** Stands where the marker's path will, which the attack learns when it runs. */
 const PLACE = "M".repeat(160);
 
@@ -74,6 +75,7 @@ export function libraryAttack(what: string, how: string): Attack {
 const LOADER_NAMES = Object.keys(LOADERS);
 export const LIBRARIES: Technique = {
   title: "hand-made WebAssembly libraries",
+  controls: [["seal"], ["seal", "references", "realm", "code-generation", "deno"], "stock", "native"],
   // Every library by one way, and every way with one library.
   attacks: [
     ...Object.keys(MODULES)

@@ -1,4 +1,4 @@
-import { each, type Technique } from "../attack.ts";
+import { each, excuse, REACHED, type Technique } from "../attack.ts";
 
 const PRELUDE = `import ctypes, sys, os
 lib = ctypes.CDLL(None)
@@ -33,8 +33,6 @@ const LIBRARY = [
   "lib.emscripten_set_window_title(script)",
   "b = ctypes.create_string_buffer(20000); lib.emscripten_get_callstack(24, b, 20000); print(b.value.decode())",
   "f = lib.emscripten_pc_get_file; f.restype = ctypes.c_char_p; print(f(lib.emscripten_stack_snapshot()))",
-  "lib.emscripten_exit_with_live_runtime()",
-  "lib.emscripten_force_exit(0)",
   "lib.emscripten_webgl_create_context(0, 0)",
   "lib.emscripten_glGetError()",
   "lib.SDL_Init(0)",
@@ -55,23 +53,16 @@ const C_LIBRARY = [
   "lib.system(command)",
   "lib.popen(command, b'r')",
   "lib.execve(b'/bin/sh', (ctypes.c_char_p * 4)(b'sh', b'-c', command, None), None)",
-  "lib.fork()",
+  "pid = lib.fork()\nif pid == 0: os._exit(0)\nif pid > 0: print(won)",
   "lib.vfork()",
-  "lib.posix_spawn(0, b'/bin/sh', 0, 0, 0, 0)",
-  "lib.raise_(9) if hasattr(lib, 'raise_') else getattr(lib, 'raise')(9)",
-  "lib.kill(0, 9)",
-  "lib.abort()",
-  "lib._exit(0)",
-  "lib.exit(0)",
-  "lib.__builtin_trap() if hasattr(lib, '__builtin_trap') else lib.emscripten_force_exit(1)",
+  "pid = ctypes.c_int()\nargv = (ctypes.c_char_p * 4)(b'sh', b'-c', command, None)\nif lib.posix_spawn(ctypes.byref(pid), b'/bin/sh', None, None, argv, None) == 0: lib.waitpid(pid, None, 0)",
   "fd = lib.open(secret_file.encode(), 0); b = ctypes.create_string_buffer(100); lib.read(fd, b, 100); print(b.value)",
   "lib.socket(2, 1, 0); s = lib.socket(2, 1, 0); a = (ctypes.c_ubyte * 16)(2, 0, port >> 8, port & 255, 127, 0, 0, 1); print(lib.connect(s, a, 16))",
   "lib.mount(b'/', b'/mnt', b'nodefs', 0, 0)",
   "lib.chroot(b'/')",
   "lib.mknod(b'/tmp/sda', 0o60666, 0x800)",
-  "lib.syscall(59, b'/bin/sh', 0, 0)",
+  "lib.syscall(59, b'/bin/sh', (ctypes.c_char_p * 4)(b'sh', b'-c', command, None), None)",
   "lib.dlopen(secret_file.encode(), 2); f = lib.dlerror; f.restype = ctypes.c_char_p; print(f())",
-  "lib.setitimer(0, (ctypes.c_long * 4)(0, 1, 0, 1), 0)\nwhile True: pass",
 ];
 
 /** Pyodide's own functions, by which WebAssembly makes and uses JavaScript objects. */
@@ -82,9 +73,7 @@ const PYODIDE = [
   "api.pyodide_export()",
   "api.run_js(id(write))",
   "api.pyproxy_new(id(print))",
-  "api.hiwire_new(0)",
   "api.hiwire_get(1)",
-  "api._hiwire_immortal_get(1)",
   "lib.JsvObject_New(); print(won)",
   "lib.JsvLiteral(script)",
   "lib.JsvString_FromId(0); print(won)",
@@ -98,6 +87,14 @@ const PYODIDE = [
 ];
 
 const MEMORY = [
+  "lib.emscripten_exit_with_live_runtime()",
+  "lib.emscripten_force_exit(0)",
+  "getattr(lib, 'raise')(9)",
+  "lib.kill(0, 9)",
+  "lib.abort()",
+  "lib._exit(0)",
+  "lib.exit(0)",
+  "lib.setitimer(0, (ctypes.c_long * 4)(0, 1, 0, 1), 0)\nwhile True: pass",
   "ctypes.memset(0, 255, 1 << 20)",
   "ctypes.memset(4096, 0, 64 << 20)",
   "ctypes.memset(id(int), 255, 400)",
@@ -129,5 +126,56 @@ const MEMORY = [
 
 export const NATIVE: Technique = {
   title: "native code through ctypes",
-  attacks: each([...LIBRARY, ...C_LIBRARY, ...PYODIDE, ...MEMORY], {}, PRELUDE),
+  controls: ["stock", "native", ["seal", "references", "realm", "code-generation"]],
+  attacks: excuse(
+    [
+      ...each([...LIBRARY, ...PYODIDE], {}, { before: PRELUDE, after: REACHED }),
+      ...each(
+        ["api.hiwire_new(0)", "api._hiwire_immortal_get(1)"],
+        { noControl: "they can be called, and hold no more than a number for JavaScript" },
+        { before: PRELUDE },
+      ),
+      ...each(C_LIBRARY, {}, { before: PRELUDE }),
+      ...each(MEMORY, { denial: true }, { before: PRELUDE }),
+    ],
+    {
+      "it needs a page, which no control has": [
+        "emscripten_create_worker",
+        "emscripten_set_main_loop",
+        "emscripten_request_animation_frame",
+        "window_title",
+        "emscripten_glGetError",
+        "SDL_Init",
+        "alcOpenDevice",
+        "setNetworkCallback",
+        "fs_load_embedded_files",
+      ],
+      "its parameters are nonsense, or it is not exported: it fails everywhere. What must not be is that it reaches JavaScript":
+        [
+          "emscripten_asm_const",
+          "emscripten_promise_then",
+          "_emscripten_dlopen_js",
+          "api.run_js",
+          "hiwire_get",
+          "JsvLiteral",
+          "raw_call_js",
+          "Jsv_GetGlobal",
+          "_PyEM_TrampolineCall_JS",
+          "ffi_call_js",
+        ],
+      "it cannot be called through ctypes anywhere": ["lib.vfork()"],
+      "it needs privileges": ["lib.mount(", "lib.chroot(", "lib.mknod("],
+      "a file that is no library is refused everywhere": ["lib.dlopen(secret_file"],
+      "it ends in an exception, or in nothing, everywhere; other versions of Python have crashed on it": [
+        "from_address(id(5) + 8)",
+        "lambda: 1 / 0); callback",
+        "callbacks = [ctypes",
+        "def f(): pass; f.__code__",
+        "_testinternalcapi",
+        "_xxsubinterpreters",
+        "PyErr_SetInterrupt",
+      ],
+      "there is nothing in the interpreter's memory to be found": ["data = ctypes.string_at(0, 60 << 20)"],
+    },
+  ),
 };

@@ -1,13 +1,13 @@
 import { each, type Technique } from "../attack.ts";
 
 /** Run by another principal: whatever it prints of `won` came from the attacker, or from its own variables, which it must not print. */
-const LOOK = `import sys, os, json, random, builtins, gc, asyncio, time, math, string, re, atexit
+export const LOOK = `import sys, os, json, random, builtins, gc, asyncio, time, math, string, re, atexit
 mine = won
 del won
 `;
 
 /** What an attacker changes, and how its victim would notice. */
-const POISON: readonly [change: string, notice: string][] = [
+export const POISON: readonly [change: string, notice: string][] = [
   [
     "import builtins\nbuiltins.len = lambda x: -1\nbuiltins.stolen = 1",
     "if len('a') != 1 or hasattr(builtins, 'stolen'): print(mine)",
@@ -146,6 +146,7 @@ const DISK = [
 
 export const NEIGHBOURS: Technique = {
   title: "the next execution",
+  controls: [["rewind", "file-reset", "state-check", "read-only-files"], ["kill"]],
   attacks: [
     ...POISON.map(([change, notice]) => ({
       name: change.replaceAll("\n", "; ").slice(0, 110),

@@ -40,9 +40,10 @@ def prepare():
 def reseed():
     """Interpreters restored from one image would otherwise all draw the same numbers."""
     random.seed(int.from_bytes(os.urandom(32)))
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed(int.from_bytes(os.urandom(4)))
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and "numpy.random" in sys.modules:
+        # An array, not a number: numbers differ in size, and what follows would lie elsewhere in memory.
+        numpy.random.seed(numpy.frombuffer(os.urandom(32), numpy.uint32))
 
 
 def run(request):

@@ -3,17 +3,11 @@ import path from "node:path";
 import { BlobFolder } from "./blob-folder.ts";
 import { syncFolder, writeDurably } from "./durable-file.ts";
 import { WorkspaceIndex } from "./workspace-index.ts";
-
-/** An index whose blobs stay on disk until it is released. */
-export interface Snapshot {
-  readonly index: WorkspaceIndex;
-  /** Ends when blobs that only this snapshot needed are gone. Never rejects. */
-  release(): Promise<void>;
-}
+import type { NewContents, ReceivedBlob, Snapshot, WorkspaceStorage } from "./workspace-storage.ts";
 
 /** One workspace that is in use: its index in memory, its blobs, and the queue in which changes to it take turns. */
-export class WorkspaceState {
-  readonly blobs: BlobFolder;
+export class DiskWorkspace implements WorkspaceStorage {
+  readonly #blobs: BlobFolder;
   readonly #folder: string;
   readonly #principal: string;
   readonly #snapshots = new Map<WorkspaceIndex, number>();
@@ -27,24 +21,28 @@ export class WorkspaceState {
     this.#folder = folder;
     this.#principal = principal;
     this.#index = index;
-    this.blobs = blobs;
+    this.#blobs = blobs;
   }
 
   /** @throws {Error} if there is an index that cannot be read; an empty workspace in its place would lose the files. */
-  static async load(folder: string, principal: string): Promise<WorkspaceState> {
+  static async load(folder: string, principal: string): Promise<DiskWorkspace> {
     const blobs = new BlobFolder(path.join(folder, "blobs"), path.join(folder, "incoming"));
     const made = await fs.mkdir(folder, { recursive: true, mode: 0o700 });
     const index = (await readIndex(indexFile(folder))) ?? WorkspaceIndex.empty(Date.now());
     await blobs.prepare(index.blobs);
     if (made !== undefined) await syncFolder(path.dirname(folder));
-    return new WorkspaceState(folder, principal, index, blobs);
+    return new DiskWorkspace(folder, principal, index, blobs);
   }
 
-  get index(): WorkspaceIndex {
+  get entryCount(): number {
+    return this.#index.entryCount;
+  }
+
+  async current(): Promise<WorkspaceIndex> {
     return this.#index;
   }
 
-  snapshot(): Snapshot {
+  async snapshot(): Promise<Snapshot> {
     const index = this.#index;
     this.#snapshots.set(index, (this.#snapshots.get(index) ?? 0) + 1);
     let released = false;
@@ -56,25 +54,21 @@ export class WorkspaceState {
       this.#snapshots.delete(index);
       if (this.#garbage.size > 0) await this.#inTurn(() => this.#sweep());
     };
-    return { index, release };
+    return { index, read: (blob) => this.#blobs.read(blob), release };
   }
 
-  /**
-   * Changes the workspace durably, or not at all.
-   *
-   * @param plan makes the next index from the current one; what it throws, this throws.
-   * @param storeBlobs stores the contents that are missing, durably.
-   */
-  change(
-    plan: (current: WorkspaceIndex) => WorkspaceIndex,
-    storeBlobs: (isMissing: (sha256: string) => boolean) => Promise<void> = async () => {},
-  ): Promise<void> {
+  async receive(...request: Parameters<BlobFolder["receive"]>): Promise<DiskReceivedBlob> {
+    const { sha256, size, temporary } = await this.#blobs.receive(...request);
+    return { sha256, size, temporary, drop: () => this.#blobs.drop({ sha256, size, temporary }) };
+  }
+
+  change(plan: (current: WorkspaceIndex) => WorkspaceIndex, contents: NewContents = {}): Promise<void> {
     return this.#inTurn(async () => {
       if (this.#closed) throw new Error("the workspace store is closed");
       const current = this.#index;
       const next = plan(current);
       try {
-        await storeBlobs((sha256) => next.blobs.has(sha256) && !current.blobs.has(sha256));
+        await this.#store(contents, (sha256) => next.blobs.has(sha256) && !current.blobs.has(sha256));
         await writeDurably(indexFile(this.#folder), path.join(this.#folder, "incoming"), next.toJson(this.#principal));
       } catch (error) {
         this.#addGarbage(next, current);
@@ -95,6 +89,11 @@ export class WorkspaceState {
     });
   }
 
+  async #store({ bytes, received }: NewContents, isMissing: (sha256: string) => boolean): Promise<void> {
+    if (received && isMissing(received.sha256)) await this.#blobs.adopt(received as DiskReceivedBlob);
+    await this.#blobs.write(new Map([...(bytes ?? [])].filter(([sha256]) => isMissing(sha256))));
+  }
+
   #inTurn<T>(action: () => Promise<T>): Promise<T> {
     const turn = this.#lastTurn.then(action, action);
     this.#lastTurn = turn.catch(() => {});
@@ -113,11 +112,15 @@ export class WorkspaceState {
       if (held) continue;
       // A blob that cannot be deleted now stays in the set for the next time; `prepare` would find it too.
       try {
-        if (!needed) await this.blobs.delete(sha256);
+        if (!needed) await this.#blobs.delete(sha256);
         this.#garbage.delete(sha256);
       } catch {}
     }
   }
+}
+
+interface DiskReceivedBlob extends ReceivedBlob {
+  readonly temporary: string;
 }
 
 function indexFile(folder: string): string {

@@ -1,0 +1,224 @@
+import { createHash } from "node:crypto";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { DatabaseSync } from "node:sqlite";
+import fc from "fast-check";
+import { afterAll, beforeAll, expect } from "vitest";
+import type { FileListing } from "../../src/sandbox/protocol.ts";
+import type { Capture, Sandbox } from "../../src/sandbox/sandbox.ts";
+import {
+  decodeSession,
+  decodeSessionFiles,
+  encodeSession,
+  SessionFormatError,
+} from "../../src/store/session-format.ts";
+import { WorkspaceIndex } from "../../src/store/workspace-index.ts";
+import { runOn, startTestSandbox } from "../support/sandbox.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
+import { changes, damage, damaged, survives, survivesLater } from "./damage.ts";
+import { fuzz } from "./property.ts";
+
+const CHECKSUM_BYTES = 32;
+const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes);
+
+/** Puts the right checksum on what was changed, as only somebody can who may write to the store. */
+function resealed(bytes: Uint8Array): Uint8Array {
+  const content = bytes.subarray(0, Math.max(0, bytes.length - CHECKSUM_BYTES));
+  return Buffer.concat([content, sha256(content).digest()]);
+}
+
+const files = WorkspaceIndex.empty(0).merge(
+  [{ path: "/home/pyodide/f", kind: "file", mtimeMs: 1, size: 3, sha256: "a".repeat(64) }],
+  [],
+  { maxBytes: 1e9, maxFiles: 100 },
+);
+const STATE = { heapBytes: 1 << 25, currentPath: "/tmp", nextInode: 9, clockMs: 5, streams: [], links: [] };
+const STORED = await Promise.all(
+  [0, 1, 7].map(async (blockCount) => {
+    const memory = new Uint8Array(blockCount * 260).fill(blockCount);
+    return await encodeSession({
+      environment: "e".repeat(64),
+      state: { ...STATE, blockCount },
+      memory,
+      files,
+      executions: 1,
+    });
+  }),
+);
+const stored = fc.oneof(
+  damaged(fc.constantFrom(...STORED)),
+  damaged(fc.constantFrom(...STORED)).map(resealed),
+  fc.uint8Array(),
+);
+
+fuzz(
+  "stored sessions: any bytes are a session whose memory fits its state, or an error",
+  fc.asyncProperty(stored, async (bytes) => {
+    const session = await survivesLater(() => decodeSession(bytes), SessionFormatError);
+    if (session) expect(session.memory.length).toBe((session.state?.blockCount ?? 0) * 260);
+    const listing = survives(() => decodeSessionFiles(bytes), SessionFormatError)?.listing;
+    for (const { path } of listing ?? []) expect(path).toMatch(/^\/(home\/pyodide|tmp|plots)(\/|$)/);
+  }),
+);
+
+const NO_FILES: FileListing = { entries: [], maxBytes: 1e8, maxFiles: 1000 };
+const USE_SESSION = "import json; json.dumps([f()[5], open('/tmp/f', 'w').write('y')])";
+let sandbox: Sandbox;
+let normal: unknown;
+let captured: Extract<Capture, { state: object }>;
+
+beforeAll(async () => {
+  sandbox = await startTestSandbox();
+  await sandbox.load(null, NO_FILES);
+  await runOn(sandbox, "x = list(range(1000))\ndef f(): return x", { mode: "session" });
+  const capture = await sandbox.captured;
+  if (capture.state === null) throw new Error(capture.reason);
+  captured = capture;
+  await sandbox.rewind();
+  normal = (await runOn(sandbox, LOOK_AROUND)).result.outcome.result;
+  expect(normal).toBeInstanceOf(Array);
+});
+afterAll(() => sandbox?.kill("the test is over"));
+
+const number = fc.oneof(fc.integer({ min: -5, max: 2 ** 33 }), fc.constantFrom(0, 2 ** 31, 2 ** 32, 1e300));
+const sandboxPath = fc.oneof(
+  fc.constantFrom(
+    "/",
+    "",
+    "..",
+    "/tmp",
+    "/tmp/f",
+    "/dev/sandbox",
+    "/lib/python314.zip",
+    "/proc",
+    "a\0b",
+    "/tmp/".repeat(900),
+  ),
+  fc.string({ maxLength: 20 }),
+);
+const stream = fc.record({
+  fd: fc.oneof(fc.nat(20), number),
+  path: sandboxPath,
+  flags: fc.oneof(fc.nat(4096), number),
+  position: number,
+  group: fc.nat(3),
+});
+/** One thing at a time, else nearly everything is refused for its first fault. */
+const nonsense = fc.oneof(
+  { arbitrary: fc.constant({}), weight: 6 },
+  fc.record({ heapBytes: number }),
+  fc.record({ currentPath: sandboxPath }),
+  fc.record({ nextInode: number }),
+  fc.record({ clockMs: fc.oneof(number, fc.double()) }),
+  fc.record({ streams: fc.array(stream, { minLength: 1, maxLength: 4 }) }),
+  fc.record({ links: fc.array(fc.record({ path: sandboxPath, target: sandboxPath }), { minLength: 1, maxLength: 4 }) }),
+);
+const pokes = fc.array(
+  fc.record({ at: fc.nat(), byte: fc.nat(255), blockNumber: fc.nat(40).map((chance) => chance === 0) }),
+  { maxLength: 300 },
+);
+
+/** Changes bytes of the blocks' contents, or of their numbers. */
+function poked(
+  memory: Uint8Array,
+  blockCount: number,
+  changes: readonly { at: number; byte: number; blockNumber: boolean }[],
+) {
+  const result = memory.slice();
+  const numbersEnd = blockCount * 4;
+  for (const { at, byte, blockNumber } of changes) {
+    const place = blockNumber ? at % numbersEnd : numbersEnd + (at % (result.length - numbersEnd));
+    result[place] = byte;
+  }
+  return result;
+}
+
+const LOOK_AROUND = `
+import os, sys, time, gc
+def exists(fd):
+    try: return os.fstat(fd).st_mode
+    except OSError: return None
+[[sorted(os.listdir(f)) for f in ("/", "/tmp", "/home/pyodide", "/plots", "/lib", "/dev")], os.getcwd(), os.path.islink("/tmp"),
+ [exists(fd) for fd in range(64)], sorted(sys.modules), 0 <= time.monotonic() < 1e11, sorted(globals())]
+`;
+
+// What does not fit costs a process.
+fuzz(
+  "a compromised store: what is loaded is refused or runs to some result, and the next finds nothing of it",
+  fc.asyncProperty(nonsense, pokes, async (changes, bytes) => {
+    if (sandbox.endReason !== null) sandbox = await startTestSandbox();
+    const state = { ...captured.state, ...changes };
+    const memory = poked(captured.memory, captured.state.blockCount, bytes);
+    const verdict = await sandbox.load({ state, memory }, NO_FILES);
+    if (verdict.state === "resident") {
+      const { result } = await runOn(sandbox, USE_SESSION, { mode: "session", timeoutMs: 1000 });
+      expect(result.outcome).toHaveProperty("success");
+      if ((await sandbox.idle).state === "resident") await sandbox.rewind();
+    }
+    if ((await sandbox.idle).state !== "pristine") return sandbox.kill("it is not used again, by anybody");
+    expect((await runOn(sandbox, LOOK_AROUND)).result.outcome.result).toEqual(normal);
+  }),
+  { percent: 1 },
+);
+
+let server: TestServer;
+let session: { index: DatabaseSync; blobs: string; record: Record<string, unknown>; bytes: Buffer };
+const dataDir = mkdtempSync(path.join(os.tmpdir(), "fuzz-sessions-"));
+let revision = 1000;
+
+beforeAll(async () => {
+  server = await startTestServer({ DATA_DIR: dataDir, POOL_SIZE: "1", SESSION_DURABILITY: "commit" });
+  expect((await server.post("/api/sessions", { id: "damaged" })).status).toBe(201);
+  for (const code of ["x = 1", "y = [x] * 100\ny[5]"]) await server.post("/api/execute", { code, session: "damaged" });
+  const index = new DatabaseSync(path.join(dataDir, "sessions/index.sqlite"));
+  const row = index.prepare("SELECT record FROM sessions WHERE id = 'damaged'").get() as { record: string };
+  const record = JSON.parse(row.record);
+  const blobs = path.join(dataDir, "sessions/blobs");
+  session = { index, blobs, record, bytes: readFileSync(path.join(blobs, record.head.sha256)) };
+});
+afterAll(async () => {
+  session?.index.close();
+  await server?.stop(0);
+  rmSync(dataDir, { recursive: true, force: true });
+});
+
+/** Makes `bytes` the session's state, behind the server's back, under the name that the index then has for it. */
+function replaceState(bytes: Uint8Array, name: string): void {
+  const head = { ...(session.record.head as object), sha256: name, size: bytes.length };
+  writeFileSync(path.join(session.blobs, name), bytes);
+  // Never one that a sandbox may hold already.
+  revision += 10;
+  session.index
+    .prepare("UPDATE sessions SET record = ? WHERE id = 'damaged'")
+    .run(JSON.stringify({ ...session.record, head, revision }));
+}
+
+const execute = async () => await server.post("/api/execute", { code: "y[5]", session: "damaged", timeout: 2000 });
+
+fuzz(
+  "a damaged session of a running server: 409, with what can be restored",
+  fc.asyncProperty(changes, async (changes) => {
+    const bytes = damage(session.bytes, changes);
+    const { sha256: name } = session.record.head as { sha256: string };
+    replaceState(bytes, name);
+    const reply = await execute();
+    if (sha256(bytes).digest("hex") === name) {
+      expect(reply.body).toMatchObject({ success: true, result: 1 });
+      return;
+    }
+    expect(reply.status).toBe(409);
+    expect(reply.body).toMatchObject({ code: "session_damaged", error: expect.stringContaining('"@previous"') });
+  }),
+);
+
+fuzz(
+  "a session of a running server whose checksums are right: an error of the client's or some result, never a fault",
+  fc.asyncProperty(changes, async (changes) => {
+    const bytes = resealed(damage(session.bytes, changes));
+    replaceState(bytes, sha256(bytes).digest("hex"));
+    const reply = await execute();
+    expect(reply.status, JSON.stringify(reply.body).slice(0, 300)).toBeLessThan(500);
+    rmSync(path.join(session.blobs, sha256(bytes).digest("hex")), { force: true });
+  }),
+);

@@ -1,0 +1,80 @@
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { freePort } from "./redis.ts";
+import { until } from "./until.ts";
+
+const DEPLOYED = fileURLToPath(new URL("../../deploy/nginx.conf", import.meta.url));
+
+/** Whether this machine has nginx; tests that need it say that they are skipped. */
+export const hasNginx = (() => {
+  try {
+    execFileSync("nginx", ["-v"], { stdio: "ignore" });
+    return true;
+  } catch {
+    return false;
+  }
+})();
+
+export interface TestNginx extends AsyncDisposable {
+  readonly url: string;
+}
+
+/**
+ * nginx with the file that is deployed, as it is but for its addresses.
+ *
+ * @param servers `127.0.0.1:40001` for each server that the file names.
+ */
+export async function startNginx(servers: Readonly<Record<string, string>>): Promise<TestNginx> {
+  const folder = mkdtempSync(path.join(os.tmpdir(), "nginx-"));
+  const port = await freePort();
+  let text = replaced(readFileSync(DEPLOYED, "utf8"), "listen 8080;", `listen 127.0.0.1:${port};`);
+  for (const [name, address] of Object.entries(servers))
+    text = replaced(text, `server ${name}:3000 `, `server ${address} `);
+  writeFileSync(path.join(folder, "default.conf"), text);
+  const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+  // As the container's own file includes it.
+  const main = `
+    daemon off;
+    master_process off;
+    pid ${folder}/pid;
+    events {}
+    http {
+      access_log off;
+      ${temporary.map((name) => `${name}_temp_path ${folder}/${name};`).join("\n")}
+      include ${folder}/default.conf;
+    }`;
+  writeFileSync(path.join(folder, "nginx.conf"), main);
+  const child: ChildProcess = spawn("nginx", ["-p", folder, "-c", path.join(folder, "nginx.conf"), "-e", "stderr"], {
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  let complaints = "";
+  child.stderr?.on("data", (chunk) => {
+    complaints += chunk;
+  });
+  const url = `http://127.0.0.1:${port}`;
+  await until(async () => {
+    if (child.exitCode !== null) throw new Error(`nginx did not start: ${complaints}`);
+    return await fetch(`${url}/health`).then(
+      () => true,
+      () => false,
+    );
+  });
+  return {
+    url,
+    [Symbol.asyncDispose]: async () => {
+      const exited = once(child, "exit");
+      child.kill("SIGTERM");
+      await exited;
+      rmSync(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+function replaced(text: string, what: string, by: string): string {
+  if (!text.includes(what)) throw new Error(`deploy/nginx.conf has no ${JSON.stringify(what)}`);
+  return text.replace(what, by);
+}
