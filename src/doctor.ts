@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { pino } from "pino";
 import type { Config } from "./config.ts";
+import { denoCache } from "./environments/deno-cache.ts";
 import type { BuiltBefore } from "./environments/environments.ts";
 import type { Image } from "./environments/image-cache.ts";
 import { denoBinary } from "./sandbox/deno-binary.ts";
@@ -39,16 +40,16 @@ export async function doctor(config: Config): Promise<number> {
     rows.push(["image", describeImage(image)]);
     for (const built of await environments.inspect()) rows.push(...describeEnvironment(built));
     await close();
-    const sandbox = await Sandbox.start({
-      guest: {
-        baseImagePath: image.path,
-        environment: null,
-        preload: [],
-        maxHeapBytes: Number.MAX_SAFE_INTEGER,
-        hashCheckpoint: false,
-      },
-      ...host,
-    });
+    const guest = {
+      baseImagePath: image.path,
+      environment: null,
+      preload: [],
+      maxHeapBytes: Number.MAX_SAFE_INTEGER,
+      hashCheckpoint: false,
+    };
+    const { CACHE_DIR: cacheDir } = config;
+    const denoDir = await denoCache({ cacheDir, key: await images.runtimeKey(), sandbox: { ...host, guest } });
+    const sandbox = await Sandbox.start({ ...host, denoDir, guest });
     rows.push(["python", sandbox.pythonVersion]);
     sandbox.kill("the doctor is done");
     await sandbox.ended;

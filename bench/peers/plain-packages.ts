@@ -1,13 +1,13 @@
 /**
- * How long Pyodide takes to be ready for a package without a memory image: `node bench/peers/plain-packages.ts numpy WHEEL…`. Prints ms
- * of `loadPyodide()`, loading the wheels and the import, and ends.
+ * How long Pyodide takes to be ready for a package without a memory image: `node bench/peers/plain-packages.ts numpy,numpy.random WHEEL…`. Prints ms
+ * of `loadPyodide()`, loading the wheels and the imports, and ends.
  */
 import { loadPyodide } from "pyodide";
 
-const [module = "", ...wheels] = process.argv.slice(2);
+const [modules = "", ...wheels] = process.argv.slice(2);
 const startedAt = performance.now();
 const pyodide = await loadPyodide();
 await pyodide.loadPackage(wheels, { messageCallback: () => {}, checkIntegrity: false });
-pyodide.runPython(`import ${module}`);
+pyodide.runPython(`import ${modules}`);
 console.log(performance.now() - startedAt);
 process.exit(0);
