@@ -132,6 +132,8 @@ export interface Module {
   timers: Record<string, unknown>;
   freeTableIndexes: number[];
   wasmTable: WebAssembly.Table;
+  /** The addresses of symbols, or where in the table they are. */
+  GOT: Record<string, WebAssembly.Global<"i32">>;
   __hiwire_get(index: number): unknown;
   __hiwire_set(index: number, value: unknown): number;
   instantiateWasm?(
