@@ -1,7 +1,7 @@
 import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { COMPILED_TAG, EXTENSION_SUFFIX, extensionModule } from "../src/environments/testing/shared-libraries.ts";
 import { makeWheel } from "../src/environments/testing/wheels.ts";
 import { testConfig } from "./support/config.ts";
@@ -62,6 +62,9 @@ afterAll(async () => {
     await rm(place, { recursive: true, force: true });
   }
 });
+
+// Several builds of images each.
+vi.setConfig({ testTimeout: 180_000 });
 
 type Body = Awaited<ReturnType<TestServer["post"]>>["body"];
 

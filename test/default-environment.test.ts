@@ -41,6 +41,9 @@ const LIBRARIES: Readonly<Record<string, readonly [folder: string, count: number
   kiwisolver: ["kiwisolver", 1],
 };
 
+/** What the runner calls to seed numpy's generator. */
+const NUMPY = "from . import _core\nuint32 = None\ndef frombuffer(data, dtype): return data\n";
+
 /** Modules whose attributes the image's builder, or users, ask for. */
 const MODULES: Readonly<Record<string, string>> = {
   "numpy/random.py": "def seed(value): pass\n",
@@ -137,7 +140,7 @@ async function standIn({ name, version, file_name, depends, imports }: LockedPac
     files[`${folder}/${module}${EXTENSION_SUFFIX}`] = extensionModule({ name: module, value: index });
     files[`${folder}/__init__.py`] = `${files[`${folder}/__init__.py`] ?? ""}from . import ${module}\n`;
   }
-  if (name === "numpy") files["numpy/__init__.py"] += "from . import _core\n__version__ = 'stand-in'\n";
+  if (name === "numpy") files["numpy/__init__.py"] += NUMPY;
   if (name === "pandas") files["pandas/__init__.py"] += "from . import _libs\n";
   if (name === "matplotlib") files["pylab/__init__.py"] = "import matplotlib.pyplot\n";
   if (name === "scipy") Object.assign(files, vendoredLibrary());
