@@ -250,6 +250,7 @@ function setTimes(fs: Module["FS"], timeMs: number): void {
 function prepareBase(pyodide: Pyodide, preload: readonly string[]): string {
   return pyodide.runPython(`
 import sys
+sys.path.remove("")  # the caller's folder: nothing is imported from there now
 sys.path.insert(0, "/lib")
 import sandbox_runner.execution
 sys.path.remove("/lib")
@@ -258,8 +259,7 @@ sandbox_runner.execution.prepare()
 import ctypes
 for name in ${JSON.stringify(preload)}:
     __import__(name)
-while "" in sys.path:
-    sys.path.remove("")  # Pyodide puts it back at each start
+sys.path.insert(0, "")
 import __main__
 for name in [name for name in vars(__main__) if not name.startswith("__")]:
     if name != "sys": del vars(__main__)[name]
