@@ -12,11 +12,11 @@ const MODEL = {
   /** CPU time of user code, ms, mean. */
   executionMs: 50,
   /** CPU time that an execution in a session adds where the sandbox still holds it: capture, compression, storing. */
-  residentMs: 20,
+  residentMs: 8,
   /** CPU time on top where it does not: rewind, read, load. */
-  wakeMs: 20,
+  wakeMs: 6,
   /** Stored bytes of an idle session, its previous state included. */
-  idleBytes: 1_200_000,
+  idleBytes: 130_000,
   coresPerServer: 8,
   /** A server is full at this. */
   utilisation: 0.7,
