@@ -161,6 +161,31 @@ const STEPS: readonly fc.Arbitrary<string>[] = [
   fc.constant("import colorsys; colorsys.rgb_to_hsv(.1, .2, .3)"),
 ];
 
+/** For `test/numpy/`, where the environment has it. */
+const HAS_NUMPY = process.env.TEST_PACKAGES === "numpy";
+const NUMPY_PRELUDE = `
+np.random.seed(20)
+rng = np.random.default_rng(20)
+grid = np.arange(24.0).reshape(4, 6)
+view = grid[1:, ::2]
+masked = np.ma.masked_greater(grid, 20)
+table = np.zeros(3, dtype=[("name", "U8"), ("score", "f8")])
+pairs = np.nditer(grid, flags=["multi_index"])
+`;
+const NUMPY_STEPS: readonly fc.Arbitrary<string>[] = [
+  fc.constant("np.random.rand(3)"),
+  fc.constant("rng.normal(size=2)"),
+  number.map((n) => `grid[1, 2] = ${n}; [view.base is grid, view.sum(), grid.trace()]`),
+  number.map((n) => `grid = grid + ${n}; [view.base is grid, float(grid.mean())]`),
+  fc.constant("[masked.count(), float(masked.sum())]"),
+  fc.tuple(fc.nat(2), name, number).map(([i, w, n]) => `table[${i}] = ("${w}", ${n}); np.sort(table, order="score")`),
+  fc.constant("np.linalg.svd(grid, compute_uv=False).round(6)"),
+  fc.constant("np.fft.fft(view[0]).real.round(6)"),
+  fc.constant("[pairs.multi_index, float(pairs[0]), pairs.iternext()]"),
+  fc.constant("np.save('grid.npy', grid); np.load('grid.npy', mmap_mode=None).shape"),
+  fc.constant("big = np.ones((500, 500)); float((big @ big).sum())"),
+];
+
 /** What happens to the session between two steps. */
 const EVENTS = {
   nothing: async () => {},
@@ -187,17 +212,18 @@ const event = fc.oneof(
   { weight: 1, arbitrary: fc.constant("restart" as const) },
 );
 
-const program = fc.array(fc.tuple(fc.oneof(...STEPS), event), { minLength: 8, maxLength: 20 });
+const steps = HAS_NUMPY ? [...STEPS, ...NUMPY_STEPS] : STEPS;
+const program = fc.array(fc.tuple(fc.oneof(...steps), event), { minLength: 8, maxLength: 20 });
 
 test("a program in a session that is put away, moved and crashed is the program left alone", {
   timeout: 60_000 + RUNS * 60_000,
 }, async () => {
-  const everyStep = STEPS.map((step): [string, "hibernate"] => [
+  const everyStep = steps.map((step): [string, "hibernate"] => [
     fc.sample(step, { numRuns: 1, seed: 1 })[0] ?? "",
     "hibernate",
   ]);
   await fc.assert(
-    fc.asyncProperty(program, async (steps) => {
+    fc.asyncProperty(program, async (chosen) => {
       const ids = await Promise.all(
         [server, uninterrupted].map(async (on) => (await on.post("/api/sessions", {})).body.session.id),
       );
@@ -211,7 +237,8 @@ test("a program in a session that is put away, moved and crashed is the program 
         expect({ code, ...here }).toEqual({ code, ...there });
       };
       await both(PRELUDE);
-      for (const [code, happens] of steps) {
+      if (HAS_NUMPY) await both(NUMPY_PRELUDE);
+      for (const [code, happens] of chosen) {
         await EVENTS[happens]();
         await both(code);
       }
