@@ -22,6 +22,7 @@ const { values, positionals } = parseArgs({
     only: { type: "string" },
   },
 });
+const COLUMNS = ["all", "Deno alone", "operating system alone", "none (control)"];
 const scoresFile = path.join(SCORES_DIR, "escapes.jsonl");
 const earlier = values.only === undefined ? [] : readScores();
 rmSync(scoresFile, { force: true });
@@ -64,7 +65,9 @@ function table(scores: readonly Score[]): string {
     sum.set(key, { tried: before.tried + tried, succeeded: before.succeeded + succeeded });
   }
   const techniques = [...new Set(scores.map(({ technique }) => technique))];
-  const columns = [...new Set(scores.map(({ layers }) => layers))];
+  // Where nothing is to succeed comes first, whichever part was run last.
+  const place = (layers: string) => COLUMNS.indexOf(layers) >>> 0;
+  const columns = [...new Set(scores.map(({ layers }) => layers))].toSorted((a, b) => place(a) - place(b));
   const cell = (technique: string, layers: string) => {
     const found = sum.get(JSON.stringify([technique, layers]));
     return found ? `${found.succeeded} / ${found.tried}` : "";
