@@ -93,7 +93,7 @@ class Interpreter {
     const startedAt = performance.now();
     let outcome: Uint8Array<ArrayBuffer>;
     try {
-      outcome = this.#runner.run({ code, context, reseed, packages: task.packages !== null });
+      outcome = this.#runner.run({ code, context, reseed });
     } catch (error) {
       // Out of WebAssembly by an exception of JavaScript's: a trap, or a stack that overflowed. Nothing can be believed.
       const executionTimeMs = performance.now() - startedAt;

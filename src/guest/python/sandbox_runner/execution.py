@@ -47,7 +47,7 @@ def reseed():
 
 
 def run(request):
-    """Run `request`, JSON in UTF-8: `{code, context, reseed, packages}`; returns the `RunnerOutcome` of protocol.ts as JSON bytes."""
+    """Run `request`, JSON in UTF-8: `{code, context, reseed}`; returns the `RunnerOutcome` of protocol.ts as JSON bytes."""
     request = loads(request)
     if request["reseed"]:
         reseed()
