@@ -1,13 +1,31 @@
+/** How fine any clock is that user code can read, ms. What browsers give a page that is not isolated from others. */
+export const RESOLUTION_MS = 0.1;
+const TICKS_PER_MS = 1 / RESOLUTION_MS;
+const RESOLUTION_NS = RESOLUTION_MS * 1e6;
+const CLOCK_REALTIME = 0;
+
 /**
  * The monotonic clock that Python sees.
  *
  * A process's own begins at its start. A session that wakes in another process must not find itself before the time at which
  * it went to sleep: its timers would wait for hours. So the clock counts from 1970, and a session takes its reading along.
+ *
+ * It goes in ticks of {@link RESOLUTION_MS}: finer clocks are for watching, by the cache and the cores that are shared, what
+ * a neighbour does. A tick does not come at the moment at which it is due but at a random one before the next is, or counting the
+ * loops until it comes would give back what was taken. Browsers do both (Chromium's `time_clamper.cc`).
  */
 export class Clock {
-  readonly #sinceStart = performance.now.bind(performance);
-  readonly #origin = performance.timeOrigin;
-  #aheadMs = 0;
+  readonly #fineMs: () => number;
+  readonly #random = new Uint32Array(1);
+  /** The last tick that was due, and the part of the time until the next after which it comes. */
+  #due = 0;
+  #delay = 0;
+  #aheadTicks = 0;
+
+  /** @param fineMs the process's own clock, ms since 1970; never goes back. */
+  constructor(fineMs: () => number = processClock()) {
+    this.#fineMs = fineMs;
+  }
 
   /** Before the interpreter is loaded: it takes its time from `performance`. */
   install(): void {
@@ -15,15 +33,58 @@ export class Clock {
   }
 
   nowMs(): number {
-    return this.#origin + this.#sinceStart() + this.#aheadMs;
+    return this.#ticks() / TICKS_PER_MS;
   }
 
   /** Makes the clock show at least `readingMs`. */
   advanceTo(readingMs: number): void {
-    this.#aheadMs += Math.max(0, readingMs - this.nowMs());
+    this.#aheadTicks += Math.max(0, Math.ceil(readingMs * TICKS_PER_MS) - this.#ticks());
   }
 
   reset(): void {
-    this.#aheadMs = 0;
+    this.#aheadTicks = 0;
   }
+
+  /** Whole ones, so that what is added and taken away is exact, and a reading that was taken along is reached. */
+  #ticks(): number {
+    const fine = this.#fineMs() * TICKS_PER_MS;
+    const due = Math.floor(fine);
+    if (due !== this.#due) {
+      this.#due = due;
+      // Not `Math.random`: user code can draw from it, and foresee what it gives.
+      this.#delay = (crypto.getRandomValues(this.#random)[0] as number) / 2 ** 32;
+    }
+    const shown = fine - due < this.#delay ? due - 1 : due;
+    return shown + this.#aheadTicks;
+  }
+}
+
+function processClock(): () => number {
+  const sinceStart = performance.now.bind(performance);
+  const origin = performance.timeOrigin;
+  return () => origin + sinceStart();
+}
+
+/**
+ * Has the interpreter's imports tell how fine its clocks are. By themselves they say a microsecond, whatever `performance` does.
+ *
+ * @param memory the interpreter's, once it is there.
+ */
+export function tellResolution(imports: WebAssembly.ModuleImports, memory: () => WebAssembly.Memory): void {
+  const original = imports.clock_res_get as ((clock: number, result: number) => number) & Signed;
+  const ofClock = (clock: number, result: number) => {
+    const error = original(clock, result);
+    if (error === 0 && clock !== CLOCK_REALTIME) {
+      new DataView(memory().buffer).setBigUint64(result >>> 0, BigInt(RESOLUTION_NS), true);
+    }
+    return error;
+  };
+  const { sig } = imports.emscripten_get_now_res as Signed;
+  imports.clock_res_get = Object.assign(ofClock, { sig: original.sig });
+  imports.emscripten_get_now_res = Object.assign(() => RESOLUTION_NS, { sig });
+}
+
+/** Emscripten makes a function pointer of an import by its signature. */
+interface Signed {
+  readonly sig?: string;
 }

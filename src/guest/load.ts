@@ -1,4 +1,5 @@
 import type { Boot } from "./channel.ts";
+import { tellResolution } from "./clock.ts";
 import type { Exports, Module } from "./emscripten.ts";
 
 /** What the guest uses of Pyodide's own interface, and only where an image is built. */
@@ -121,8 +122,11 @@ async function instantiate(
   const errors = errorImports();
   env.Jsv_GetError_import = () => errors.marker;
   env.JsvError_Check = (value: unknown) => (value === errors.marker ? 1 : 0);
+  let instance: WebAssembly.Instance | undefined;
+  tellResolution(env, () => instance?.exports.memory as WebAssembly.Memory);
   wrap(imports, new Set(WebAssembly.Module.imports(module).map(({ name }) => name)));
-  return await WebAssembly.instantiate(module, imports);
+  instance = await WebAssembly.instantiate(module, imports);
+  return instance;
 }
 
 /** Pyodide marks a failed call into JavaScript with a value that nothing else is. */
