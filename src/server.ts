@@ -286,6 +286,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
         // A name, not a path: where things lie on the host is no client's concern.
         logDirectory: config.LOG_DIR === "" ? null : path.basename(config.LOG_DIR),
       },
+      isOpen: parseApiKeys(config).length === 0,
       facts: () => ({
         defaultEnvironment: environments.defaultName,
         environments: environments.list().map(({ name }) => name),

@@ -43,9 +43,10 @@ const NONE: ReadonlyMap<string, number> = new Map();
 /**
  * Who ran what, how often and for how long; see {@link StatisticsStore} for where that is kept.
  *
- * Emits `change` when something was recorded or cleared; a listener that sends it on should throttle.
+ * Emits `change` when something of a principal's, or of everybody's, was recorded or cleared; a listener that sends it on
+ * should throttle.
  */
-export class Statistics extends EventEmitter<{ change: [] }> {
+export class Statistics extends EventEmitter<{ change: [principal: string] }> {
   readonly #store: StatisticsStore;
   readonly #now: () => number;
   readonly #foldEveryMs: number;
@@ -162,7 +163,7 @@ export class Statistics extends EventEmitter<{ change: [] }> {
   async clear(principal: string = EVERYBODY): Promise<void> {
     await this.#update();
     await this.#store.clear(principal);
-    this.emit("change");
+    this.emit("change", principal);
   }
 
   /** Writes what waits, brings the counters up to date if they can be reached, closes the store. */
@@ -180,7 +181,7 @@ export class Statistics extends EventEmitter<{ change: [] }> {
     // While the database refuses, the timer tries: a full disk must not cost every execution an attempt.
     if (this.#backlog.length === 1 && this.#insertBacklog()) this.#foldTimer ??= this.#schedule(this.#foldEveryMs);
     else this.#foldTimer ??= this.#schedule(RETRY_EVERY_MS);
-    this.emit("change");
+    this.emit("change", event.principal);
   }
 
   #insertBacklog(): boolean {

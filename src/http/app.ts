@@ -25,7 +25,7 @@ import { rateLimit } from "./rate-limit.ts";
 import { sessionRoutes } from "./sessions.ts";
 import { statisticsRoutes } from "./statistics.ts";
 import { statisticsStreamRoutes } from "./stats-stream.ts";
-import { describeStatus, probeRoutes, type StatusOptions, statusRoutes } from "./status.ts";
+import { probeRoutes, type StatusOptions, statusRoutes } from "./status.ts";
 import { trustProxy } from "./trust-proxy.ts";
 import { uploadRoutes } from "./uploads.ts";
 
@@ -70,7 +70,7 @@ export function createApp(options: AppOptions): Express {
   app.use(fileRoutes(options));
   app.use(packageRoutes(options));
   app.use(sessionRoutes(options));
-  app.use(statisticsRoutes(options, () => describeStatus(status)));
+  app.use(statisticsRoutes(options, status));
   app.use(
     statisticsStreamRoutes({
       ...options,

@@ -235,14 +235,16 @@ const status = z
     executionTimeout: ms.meta({ description: "Timeout of a request that names none, ms." }),
     version: z.string().meta({ description: "Pyodide's.", example: "314.0.7" }),
     timestamp,
-    pool: z.looseObject({
-      size: z.int(),
-      idle: z.int(),
-      busy: z.int(),
-      starting: z.int(),
-      failed: z.int(),
-      queued: z.int(),
-    }),
+    pool: z
+      .looseObject({
+        size: z.int(),
+        idle: z.int().optional(),
+        busy: z.int().optional(),
+        starting: z.int().optional(),
+        failed: z.int().optional(),
+        queued: z.int().optional(),
+      })
+      .meta({ description: "All but `size` for the scope `admin` only: it tells of everybody's executions." }),
   })
   .meta({ id: "Status" });
 

@@ -1,9 +1,10 @@
 import { type Response, Router } from "express";
 import { principalOf, requireScope } from "./authentication.ts";
 import { callerOf, type Services } from "./code-runner.ts";
+import { describeStatus, type StatusOptions } from "./status.ts";
 
 /** `/api/dashboard/stats`, `/api/dashboard/stats/clear`, `/api/stats` and `/metrics`. */
-export function statisticsRoutes(services: Services, status: () => object): Router {
+export function statisticsRoutes(services: Services, status: StatusOptions): Router {
   const router = Router();
   const { statistics, metrics, engine } = services;
   const timestamp = () => new Date().toISOString();
@@ -25,7 +26,7 @@ export function statisticsRoutes(services: Services, status: () => object): Rout
     response.json({
       uptime: process.uptime(),
       memory: process.memoryUsage(),
-      pyodide: status(),
+      pyodide: describeStatus(status, visibleTo(response) === undefined),
       pyodideReady: engine.pool.isReady,
       timestamp: timestamp(),
       executionStats,

@@ -1,5 +1,6 @@
 import { Router } from "express";
 import type { Statistics } from "../audit/statistics.ts";
+import { EVERYBODY } from "../audit/statistics-counters.ts";
 import { ClientError } from "../errors.ts";
 import { requireScope } from "./authentication.ts";
 import { openEventStream } from "./execute.ts";
@@ -20,7 +21,7 @@ export interface StatisticsStreamOptions {
 
 /**
  * `GET /api/dashboard/stats/stream`: what `GET /api/dashboard/stats` replies, as server-sent events: one at once, then one
- * whenever something changed, and one every `heartbeatMs`. Runs behind `authenticate`.
+ * whenever something changed that its principal may see, and one every `heartbeatMs`. Runs behind `authenticate`.
  *
  * Fails with {@link ClientError} 429 `too_many_streams` while `maxStreams` are open.
  */
@@ -66,7 +67,10 @@ export function statisticsStreamRoutes({
       }
       if (!response.writableEnded && !response.destroyed) schedule(sentAtMs + heartbeatMs);
     };
-    const onChange = () => schedule(sentAtMs + minIntervalMs);
+    const onChange = (whose: string) => {
+      // That an event came would tell of somebody else's execution, whatever it says.
+      if (principal === undefined || whose === principal || whose === EVERYBODY) schedule(sentAtMs + minIntervalMs);
+    };
 
     openStreams += 1;
     response.once("close", () => {

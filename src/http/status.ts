@@ -1,6 +1,7 @@
-import { Router } from "express";
+import { type Response, Router } from "express";
 import type { Engine } from "../engine/engine.ts";
 import { ClientError } from "../errors.ts";
+import { principalOf } from "./authentication.ts";
 import { toReply } from "./execute.ts";
 
 const HEALTH_TIMEOUT_MS = 10_000;
@@ -20,19 +21,26 @@ export interface StatusOptions {
   readonly version: string;
   readonly logging: LoggingStatus;
   readonly environment: () => string;
+  /** No keys are set: everybody is one principal, who may see all there is. */
+  readonly isOpen: boolean;
   /** Further facts: environments, isolation layers. */
   readonly facts: () => Record<string, unknown>;
 }
 
-/** What clients know as the state of Pyodide. */
-export function describeStatus({ engine, executionTimeoutMs, version, facts }: StatusOptions) {
+/**
+ * What clients know as the state of Pyodide.
+ *
+ * @param seesLoad whether it says what the sandboxes do and did, which is to say everybody's executions.
+ */
+export function describeStatus({ engine, executionTimeoutMs, version, facts }: StatusOptions, seesLoad: boolean) {
+  const pool = engine.pool.status();
   return {
     isReady: engine.pool.isReady,
     initialized: engine.pool.isReady,
     executionTimeout: executionTimeoutMs,
     version,
     timestamp: new Date().toISOString(),
-    pool: engine.pool.status(),
+    pool: seesLoad ? pool : { size: pool.size },
     ...facts(),
   };
 }
@@ -41,9 +49,9 @@ export function describeStatus({ engine, executionTimeoutMs, version, facts }: S
 export function statusRoutes(options: StatusOptions): Router {
   const { engine } = options;
   const router = Router();
-  const status = () => describeStatus(options);
+  const status = (response: Response) => describeStatus(options, principalOf(response).scopes.has("admin"));
   router.get("/api/status", (_request, response) => {
-    response.json(status());
+    response.json(status(response));
   });
   router.get("/api/health", async (_request, response) => {
     const testResult = engine.pool.isReady ? await selfTest(options) : null;
@@ -52,7 +60,7 @@ export function statusRoutes(options: StatusOptions): Router {
       success: healthy,
       status: healthy ? "healthy" : "not_ready",
       message: healthy ? "Python execution is working correctly" : "Python execution is not ready",
-      pyodide: status(),
+      pyodide: status(response),
       testResult,
       timestamp: new Date().toISOString(),
     });
@@ -68,7 +76,7 @@ export function probeRoutes(options: StatusOptions): Router {
     response.json({
       status: "ok",
       server: "running",
-      pyodide: describeStatus(options),
+      pyodide: describeStatus(options, options.isOpen),
       logging: options.logging,
       timestamp: new Date().toISOString(),
       uptime: process.uptime(),

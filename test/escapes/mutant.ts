@@ -119,11 +119,9 @@ export const LAYERS = {
   entropy: [
     {
       file: "guest/boot.ts",
-      from: "  else clock.install();\n",
-      to: `  else {
-    clock.install();
-    crypto.getRandomValues = (view) => (new Uint8Array(view.buffer, view.byteOffset, view.byteLength).fill(7), view);
-  }
+      from: "  clock.install();\n",
+      to: `  clock.install();
+  crypto.getRandomValues = (view) => (new Uint8Array(view.buffer, view.byteOffset, view.byteLength).fill(7), view);
 `,
     },
   ],
