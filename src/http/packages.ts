@@ -3,11 +3,11 @@ import { Router } from "express";
 import { z } from "zod";
 import { PackageError } from "../environments/package-error.ts";
 import { normaliseName } from "../environments/requirements.ts";
-import { badRequest, ClientError } from "../errors.ts";
+import { ClientError } from "../errors.ts";
 import { principalOf, requireScope } from "./authentication.ts";
 import { callerOf, executeFor, recordInstall, type Services } from "./code-runner.ts";
 import { toReply } from "./execute.ts";
-import { parseBody } from "./validation.ts";
+import { environment, parseBody } from "./validation.ts";
 
 const MAX_NAME_CHARACTERS = 100;
 /** Names that the original refused; clients rely on it. What may not happen is stopped by the sandbox in any case. */
@@ -32,7 +32,10 @@ const packageName = z
   .meta({ description: "Name of a package, with an optional `==version`.", example: "humanize==4.9.0" });
 
 /** Body of `POST /api/install-package`. */
-export const installBody = z.object({ package: packageName, environment: z.string().optional() });
+export const installBody = z.object({ package: packageName, environment: environment.optional() });
+
+/** Query of `GET /api/packages`. */
+const packagesQuery = z.object({ environment: environment.optional() });
 
 /** `POST /api/install-package`, `GET /api/packages`, `POST /api/reset` and `GET /api/environments`. */
 export function packageRoutes(services: Services): Router {
@@ -64,12 +67,10 @@ export function packageRoutes(services: Services): Router {
   });
 
   router.get("/api/packages", requireScope("execute"), async (request, response) => {
-    const asked = request.query.environment;
-    if (asked !== undefined && typeof asked !== "string")
-      throw badRequest("invalid_request", "One environment, please.");
+    const asked = parseBody(packagesQuery, request.query);
     const result = await executeFor(services, principalOf(response), {
       code: LIST_PACKAGES,
-      environment: asked ?? packages.defaultEnvironment,
+      environment: asked.environment ?? packages.defaultEnvironment,
       timeoutMs: LIST_TIMEOUT_MS,
       files: "none",
     });

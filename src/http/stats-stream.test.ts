@@ -111,6 +111,17 @@ test("shows a principal its own numbers, and an administrator everybody's", asyn
   expect([await own.next(), await all.next()]).toEqual([1, 2]);
 });
 
+test("does not tell a principal by an event that somebody else did something", async () => {
+  await using server = await start();
+  await using own = await open(server.origin, "a-key");
+  await using all = await open(server.origin, "r-key");
+  expect([await own.next(), await all.next()]).toEqual([0, 0]);
+  record("somebody else");
+  expect(await all.next()).toBe(1);
+  record("ana");
+  expect(await own.next()).toBe(1);
+});
+
 test("wants the scope `stats`", async () => {
   await using server = await start();
   const replies = await Promise.all(

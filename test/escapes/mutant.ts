@@ -127,6 +127,24 @@ export const LAYERS = {
   ],
   /** Folders as they were. */
   "file-reset": [{ file: "guest/interpreter.ts", from: "    this.#files.reset();\n", to: "" }],
+  /** Open files, counters of the file system: plain data, which is put back. */
+  "javascript-reset": [{ file: "guest/interpreter.ts", from: "    this.#state.restore();\n", to: "" }],
+  /** No clock of user code's is finer than what browsers give. */
+  "clock-resolution": [{ file: "guest/clock.ts", from: "RESOLUTION_MS = 0.1;", to: "RESOLUTION_MS = 0.001;" }],
+  /** What a principal is shown is its own. */
+  "own-view": [
+    { file: "http/status.ts", from: "seesLoad ? pool : { size: pool.size }", to: "pool" },
+    { file: "http/statistics.ts", from: 'scopes.has("admin") ? undefined : id', to: "scopes ? undefined : id" },
+    { file: "http/statistics.ts", from: '"/metrics", requireScope("admin"), ', to: '"/metrics", ' },
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: source text.
+    { file: "http/rate-limit.ts", from: "`${principalOf(response).id}|", to: '`${principalOf(response) && ""}|' },
+    { file: "http/sessions.ts", from: "principalOf(response).id;", to: 'principalOf(response) && "alice";' },
+    {
+      file: "http/files.ts",
+      from: "workspaces.of(principalOf(response).id)",
+      to: 'workspaces.of(principalOf(response) && "alice")',
+    },
+  ],
   /** JavaScript's side as it was, or the process is not used again. */
   "state-check": [
     {

@@ -12,6 +12,7 @@ import { NETWORK } from "./attacks/network.ts";
 import { NETWORK_ANYWHERE, NETWORK_NAMED } from "./attacks/network-allowed.ts";
 import { PROCESSES } from "./attacks/processes.ts";
 import { SESSIONS } from "./attacks/sessions.ts";
+import { TIMING } from "./attacks/timing.ts";
 
 /** All that is tried from outside the sandbox process: by Python in it, or by requests. */
 export const TECHNIQUES: readonly Technique[] = [
@@ -27,6 +28,7 @@ export const TECHNIQUES: readonly Technique[] = [
   NEIGHBOURS,
   SESSIONS,
   CHANCE,
+  TIMING,
   INJECTION,
   EXHAUSTION,
 ];
