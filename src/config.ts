@@ -116,7 +116,11 @@ export const SETTINGS = {
   SANDBOX_MEMORY_MB: setting(integer(64, 4096), "512", "most WebAssembly memory of one sandbox, MiB"),
   SANDBOX_MAX_EXECUTIONS: setting(integer(1), "100000", "replace a sandbox after this many executions"),
   SANDBOX_MAX_AGE_MS: setting(integer(1000), "21600000", "replace a sandbox after this time, ms"),
-  SANDBOX_MAX_HEAP_MB: setting(integer(32, 4096), "160", "discard instead of rewind above this heap, MiB"),
+  SANDBOX_MAX_HEAP_MB: setting(
+    integer(0, 4096),
+    "160",
+    "discard instead of rewind above this heap, MiB; 0: whenever it has grown, of which the next could tell",
+  ),
   SANDBOX_START_TIMEOUT_MS: setting(integer(100), "60000", "give up on a sandbox that is not ready by then, ms"),
   ISOLATION: setting(z.enum(["auto", "deno"]), "auto", "`auto`: add the operating system's layers where they work"),
   ISOLATION_REQUIRED: setting(z.enum(["", "deno", "os"]), "", "refuse to start below this layer"),

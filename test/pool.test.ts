@@ -178,6 +178,19 @@ describe("sandboxes are replaced", () => {
     expect(tested.engine.pool.status().discarded).toEqual({ "heap over its limit": 1 });
   });
 
+  test("whenever the heap has grown, where the next is not to see that", async () => {
+    tested = await startTestEngine({ SANDBOX_MAX_HEAP_MB: "0" });
+    const { engine, run } = tested;
+    const { pool } = engine;
+    const heapBytes = () => run("import ctypes\nctypes.CDLL(None).emscripten_get_heap_size()");
+    const { result } = await heapBytes();
+    await run("x = bytearray(1000)");
+    expect(pool.status().discarded).toEqual({});
+    await run("x = bytearray(10 * 2**20)");
+    expect(await heapBytes()).toMatchObject({ result });
+    expect(pool.status().discarded).toEqual({ "heap over its limit": 1 });
+  });
+
   test("when one is killed while idle, and while its execution's files are put away", async () => {
     tested = await startTestEngine();
     const { pool } = tested.engine;

@@ -1,8 +1,6 @@
 /** How fine any clock is that user code can read, ms. What browsers give a page that is not isolated from others. */
 export const RESOLUTION_MS = 0.1;
 const TICKS_PER_MS = 1 / RESOLUTION_MS;
-const RESOLUTION_NS = RESOLUTION_MS * 1e6;
-const CLOCK_REALTIME = 0;
 
 /**
  * The monotonic clock that Python sees.
@@ -63,28 +61,4 @@ function processClock(): () => number {
   const sinceStart = performance.now.bind(performance);
   const origin = performance.timeOrigin;
   return () => origin + sinceStart();
-}
-
-/**
- * Has the interpreter's imports tell how fine its clocks are. By themselves they say a microsecond, whatever `performance` does.
- *
- * @param memory the interpreter's, once it is there.
- */
-export function tellResolution(imports: WebAssembly.ModuleImports, memory: () => WebAssembly.Memory): void {
-  const original = imports.clock_res_get as ((clock: number, result: number) => number) & Signed;
-  const ofClock = (clock: number, result: number) => {
-    const error = original(clock, result);
-    if (error === 0 && clock !== CLOCK_REALTIME) {
-      new DataView(memory().buffer).setBigUint64(result >>> 0, BigInt(RESOLUTION_NS), true);
-    }
-    return error;
-  };
-  const { sig } = imports.emscripten_get_now_res as Signed;
-  imports.clock_res_get = Object.assign(ofClock, { sig: original.sig });
-  imports.emscripten_get_now_res = Object.assign(() => RESOLUTION_NS, { sig });
-}
-
-/** Emscripten makes a function pointer of an import by its signature. */
-interface Signed {
-  readonly sig?: string;
 }

@@ -63,9 +63,10 @@ class Interpreter {
     this.#booted = booted;
     this.#checkpoint = checkpoint;
     this.#mailbox = mailbox;
-    // Below it every execution in a large environment would cost its sandbox.
-    const leastHeapBytes = booted.exports.memory.buffer.byteLength * LEAST_ROOM;
-    this.#maxHeapBytes = Math.max(options.options.maxHeapBytes, leastHeapBytes);
+    const { maxHeapBytes } = options.options;
+    // Below it every execution in a large environment would cost its sandbox. 0: that is what is wanted.
+    const leastHeapBytes = booted.exports.memory.buffer.byteLength * (maxHeapBytes === 0 ? 1 : LEAST_ROOM);
+    this.#maxHeapBytes = Math.max(maxHeapBytes, leastHeapBytes);
     this.#verifyRewind = options.options.verifyRewind === true;
     this.#runner = booted.runner;
     this.#files = booted.files;

@@ -1,5 +1,5 @@
 import type { Boot } from "./channel.ts";
-import { tellResolution } from "./clock.ts";
+import { RESOLUTION_MS } from "./clock.ts";
 import type { Exports, Module } from "./emscripten.ts";
 
 /** What the guest uses of Pyodide's own interface, and only where an image is built. */
@@ -16,6 +16,9 @@ export interface Program {
 
 export type WrapImports = (imports: WebAssembly.Imports, needed: ReadonlySet<string>) => void;
 export type CreateModule = (settings: Module) => Promise<Module>;
+
+const RESOLUTION_NS = RESOLUTION_MS * 1e6;
+const CLOCK_REALTIME = 0;
 
 /** Python's own environment variables, and those that libraries ask for. */
 const ENVIRONMENT = {
@@ -132,6 +135,30 @@ async function instantiate(
 /** Pyodide marks a failed call into JavaScript with a value that nothing else is. */
 function errorImports(): { marker: symbol } {
   return { marker: Symbol("error marker") };
+}
+
+/**
+ * Has the interpreter's imports tell how fine its clocks are. By themselves they say a microsecond, whatever `performance` does.
+ *
+ * @param memory the interpreter's, once it is there.
+ */
+function tellResolution(imports: WebAssembly.ModuleImports, memory: () => WebAssembly.Memory): void {
+  const original = imports.clock_res_get as ((clock: number, result: number) => number) & Signed;
+  const ofClock = (clock: number, result: number) => {
+    const error = original(clock, result);
+    if (error === 0 && clock !== CLOCK_REALTIME) {
+      new DataView(memory().buffer).setBigUint64(result >>> 0, BigInt(RESOLUTION_NS), true);
+    }
+    return error;
+  };
+  const { sig } = imports.emscripten_get_now_res as Signed;
+  imports.clock_res_get = Object.assign(ofClock, { sig: original.sig });
+  imports.emscripten_get_now_res = Object.assign(() => RESOLUTION_NS, { sig });
+}
+
+/** Emscripten makes a function pointer of an import by its signature. */
+interface Signed {
+  readonly sig?: string;
 }
 
 /**
