@@ -161,6 +161,17 @@ describe("a server with environments", () => {
     }
   });
 
+  test("what others made by installing has no name that can be asked for", async () => {
+    for (const reply of [
+      await server.post("/api/execute", { code: "1", environment: "default+0123456789abcdef" }),
+      await server.post("/api/sessions", { environment: "default+0123456789abcdef" }),
+      await server.post("/api/install-package", { package: "good", environment: "default+0123456789abcdef" }),
+      await server.get("/api/packages?environment=default%2B0123456789abcdef"),
+    ]) {
+      expect(reply).toMatchObject({ status: 400, body: { error: "Invalid environment name." } });
+    }
+  });
+
   test("nothing in it can be changed by user code", async () => {
     const code = py`
       import os, seaborn

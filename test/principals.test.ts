@@ -196,6 +196,20 @@ describe("two principals", () => {
     expect((await ada.get("/api/uploaded-files")).body.count).toBe(1);
   });
 
+  test("see nothing of how much the server has to do; an administrator does", async () => {
+    const size = server.config.POOL_SIZE;
+    const poolFor = async (path: string, client: TestClient) => {
+      const { body } = await client.get(path);
+      return (body.pyodide ?? body).pool;
+    };
+    for (const path of ["/api/status", "/api/health", "/api/stats", "/health"]) {
+      expect(await poolFor(path, bob)).toEqual({ size });
+    }
+    const root = createClient(server.url, { "x-api-key": "root-key" });
+    expect(await poolFor("/api/status", root)).toMatchObject({ size, executions: expect.any(Number) });
+    expect(await poolFor("/health", root)).toEqual({ size });
+  });
+
   test("nor does an administrator, by these endpoints: its files are its own", async () => {
     const root = createClient(server.url, { authorization: "Bearer root-key" });
     expect((await root.get("/api/uploaded-files")).body.count).toBe(0);

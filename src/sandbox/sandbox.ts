@@ -491,6 +491,7 @@ export async function buildImage(
 /** The pipes of one process: frames in, frames out. */
 class Connection {
   readonly pid: number;
+  /** Why it ended, and what the process printed on stderr. */
   readonly ended: Promise<string>;
   endReason: string | null = null;
   onFrame: (frame: Frame<GuestMessage>) => void = () => {};
@@ -510,12 +511,12 @@ class Connection {
     this.ended = new Promise((resolve) => {
       const end = (reason: string) => {
         this.endReason ??= reason;
-        resolve(this.endReason);
+        // Its pipes are empty now: also what it printed before it was killed has come.
+        const said = this.#diagnostics.trim();
+        resolve(this.endReason + (said && `: ${said}`));
       };
       process.on("error", (error) => end(`it could not be started: ${error.message}`));
-      process.on("close", (code, signal) => {
-        end(`it ended with ${signal ?? `status ${code}`}${this.#diagnostics && `: ${this.#diagnostics.trim()}`}`);
-      });
+      process.on("close", (code, signal) => end(`it ended with ${signal ?? `status ${code}`}`));
     });
   }
 

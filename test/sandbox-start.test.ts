@@ -1,0 +1,46 @@
+import { execFileSync } from "node:child_process";
+import { open } from "node:fs/promises";
+import path from "node:path";
+import { pathToFileURL } from "node:url";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { Mutant } from "./escapes/mutant.ts";
+
+const START_TIMEOUT_MS = 60_000;
+
+beforeEach(() => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+});
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+test("a process that is not ready in time is ended, and the error has what it printed", async () => {
+  using source = new Mutant([
+    {
+      file: "guest/main.ts",
+      from: "const frames = readFrames();",
+      to: 'const frames = readFrames();\nconsole.error("something is wrong here");',
+    },
+  ]);
+  const { Sandbox }: typeof import("../src/sandbox/sandbox.ts") = await import(
+    pathToFileURL(path.join(source.folder, "src/sandbox/sandbox.ts")).href
+  );
+  const baseImagePath = path.join(source.folder, "image");
+  execFileSync("mkfifo", [baseImagePath]);
+  const started = Sandbox.start({
+    guest: { baseImagePath, environment: null, preload: [], maxHeapBytes: 0, hashCheckpoint: false },
+    memoryMb: 512,
+    isolation: { tool: "none", layers: [], rejected: [], wrapping: null },
+    denoDir: null,
+    startTimeoutMs: START_TIMEOUT_MS,
+    maxProcessorTimeMs: 0,
+  });
+  const rejected = expect(started).rejects.toThrow(
+    "The sandbox process failed to start: it was not ready within 60000 ms: something is wrong here",
+  );
+  // Opens when the process opens the other end, for an image that does not come.
+  const image = await open(baseImagePath, "w");
+  vi.advanceTimersByTime(START_TIMEOUT_MS);
+  await rejected;
+  await image.close();
+});
