@@ -86,9 +86,10 @@ async function run(args: string[]): Promise<number> {
       },
     });
     if (result.success && result.result !== null) console.log(JSON.stringify(result.result, null, 2));
-    // What ended it from outside, a timeout say, is not in Python's traceback.
+    // What ended it from outside, a timeout say, or ended the interpreter with it, is in no traceback that Python printed.
     const { type = "", traceback = "" } = result.errorInfo ?? {};
-    if (!result.success && !traceback.includes(type)) console.error(result.error);
+    const isTold = traceback.includes(type) && result.stderr.includes(traceback);
+    if (!result.success && !isTold) console.error(result.error);
     return result.success ? 0 : 1;
   } finally {
     await runtime.stop(0);

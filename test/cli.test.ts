@@ -137,6 +137,11 @@ describe("run", () => {
     expect(stderr).toContain("Execution timed out after 300ms");
   });
 
+  test("code that ends the interpreter is told so", async () => {
+    const { code, stderr } = await cli(["run", await script("crash.py", "import ctypes\nctypes.string_at(2**31)")]);
+    expect({ code, stderr }).toEqual({ code: 1, stderr: "the interpreter crashed and was replaced\n" });
+  });
+
   test("--context becomes variables", async () => {
     const file = await script("context.py", "print(x + 1, y)");
     expect(await cli(["run", file, "--context", '{"x": 41, "y": "a b"}'])).toMatchObject({
