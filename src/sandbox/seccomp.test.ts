@@ -127,8 +127,15 @@ describe.each(["x64", "arm64"] as const)("the filter for %s", (architecture: Sec
     expect(ask("ioctl", 0, 0x5401)).toBe(ALLOW);
     expect(ask("ioctl", 0, 0x5412)).toBe(ENOTTY);
     expect(ask("fcntl", 0, 8)).toBe(EPERM);
+    expect(ask("fcntl", 0, 10)).toBe(EPERM);
     expect(ask("prlimit64", 0)).toBe(ALLOW);
     expect(ask("prlimit64", 1)).toBe(EPERM);
+  });
+
+  it("takes no lock, and says that it did", () => {
+    expect(ask("fcntl", 0, 6)).toBe(errno(0));
+    expect(ask("fcntl", 0, 7)).toBe(EPERM);
+    for (const openFileDescription of [37, 38]) expect(ask("fcntl", 0, openFileDescription)).toBe(EPERM);
   });
 
   it("ends a process that speaks another architecture's numbers", () => {

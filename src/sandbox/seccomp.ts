@@ -29,6 +29,8 @@ interface Rule {
   readonly numbers: Numbers;
   /** Allowed if any of these holds; absent: always. */
   readonly when?: readonly Conjunction[];
+  /** If any of these holds, nothing is done, and the caller is told that it was. */
+  readonly pretended?: readonly Conjunction[];
   /** What the caller gets where none holds; default EPERM. */
   readonly otherwise?: number;
 }
@@ -167,8 +169,9 @@ const CONDITIONAL: readonly Rule[] = [
   },
   // FIONBIO, FIOCLEX, and TCGETS, with which `isatty` asks.
   { name: "ioctl", numbers: [16, 29], when: anyOf(1, [0x5421, 0x5451, 0x5401]), otherwise: ENOTTY },
-  // F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC: not F_SETOWN and F_SETSIG, which send signals.
-  { name: "fcntl", numbers: [72, 25], when: anyOf(1, [0, 1, 2, 3, 4, 1030]) },
+  // F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_GETLK, F_DUPFD_CLOEXEC: not F_SETOWN and F_SETSIG, which send signals. SQLite,
+  // which Deno's caches are in, locks what it reads (F_SETLK). Nobody writes there, and locks fill the kernel's memory.
+  { name: "fcntl", numbers: [72, 25], when: anyOf(1, [0, 1, 2, 3, 4, 5, 1030]), pretended: anyOf(1, [6]) },
   { name: "prlimit64", numbers: [302, 261], when: anyOf(0, [0]) },
 ];
 
@@ -194,6 +197,7 @@ const OFFSET_ARCHITECTURE = 4;
 const offsetOfArgument = (index: number) => 16 + 8 * index;
 
 const RETURN_ALLOW = 0x7fff_0000;
+/** Not made; fails with the number in the low bits, or succeeds where that is 0. */
 const RETURN_ERRNO = 0x0005_0000;
 const RETURN_KILL_PROCESS = 0x8000_0000;
 
@@ -261,15 +265,18 @@ function rules(options: SeccompOptions): Rule[] {
 /** Ends with a verdict in every branch, so that the program need not load the number again. */
 function bodyOf(rule: Rule): Instruction[] {
   if (rule.when === undefined) return [give(RETURN_ALLOW)];
-  const alternatives = rule.when.map((conjunction) => {
-    const code: Instruction[] = [give(RETURN_ALLOW)];
-    for (const test of conjunction.toReversed()) {
-      const masked = test.mask === undefined ? [] : [and(test.mask)];
-      code.unshift(load(offsetOfArgument(test.argument)), ...masked, unlessEqualSkip(test.equals, code.length));
-    }
-    return code;
-  });
-  return [...alternatives.flat(), give(RETURN_ERRNO | (rule.otherwise ?? EPERM))];
+  const allowed = rule.when.flatMap((conjunction) => giveIf(conjunction, RETURN_ALLOW));
+  const pretended = (rule.pretended ?? []).flatMap((conjunction) => giveIf(conjunction, RETURN_ERRNO));
+  return [...allowed, ...pretended, give(RETURN_ERRNO | (rule.otherwise ?? EPERM))];
+}
+
+function giveIf(conjunction: Conjunction, verdict: number): Instruction[] {
+  const code: Instruction[] = [give(verdict)];
+  for (const test of conjunction.toReversed()) {
+    const masked = test.mask === undefined ? [] : [and(test.mask)];
+    code.unshift(load(offsetOfArgument(test.argument)), ...masked, unlessEqualSkip(test.equals, code.length));
+  }
+  return code;
 }
 
 function assemble(program: readonly Instruction[]): Buffer {
