@@ -20,8 +20,9 @@ export class EnvironmentMemory {
     this.#folder = folder;
   }
 
-  fileOf(name: string): string {
-    return path.join(this.#folder, `environment-${name}.json`);
+  /** Servers of one cache may mean different things by a name, so that what it is built from is part of the file's. */
+  fileOf(name: string, inputs: unknown): string {
+    return path.join(this.#folder, `environment-${name}-${keyOf(inputs).slice(0, 32)}.json`);
   }
 
   /**
@@ -30,7 +31,9 @@ export class EnvironmentMemory {
    */
   async recall(name: string, inputs: unknown): Promise<Known | null> {
     try {
-      const { key, set, missing } = JSON.parse(await readFile(this.fileOf(name), "utf8")) as Known & { key: string };
+      const { key, set, missing } = JSON.parse(await readFile(this.fileOf(name, inputs), "utf8")) as Known & {
+        key: string;
+      };
       if (key !== keyOf(inputs)) return null;
       return (await hashFile(set.archive.path)) === set.archive.sha256 ? { set, missing } : null;
     } catch {
@@ -40,9 +43,11 @@ export class EnvironmentMemory {
 
   /** Where nothing can be written, as in a container with all it needs, the next start asks the sources again. */
   async remember(name: string, inputs: unknown, { set, missing }: Known): Promise<void> {
-    await writeAtomically(this.fileOf(name), JSON.stringify({ key: keyOf(inputs), set, missing })).catch((error) => {
-      if (!(error instanceof PackageError)) throw error;
-    });
+    await writeAtomically(this.fileOf(name, inputs), JSON.stringify({ key: keyOf(inputs), set, missing })).catch(
+      (error) => {
+        if (!(error instanceof PackageError)) throw error;
+      },
+    );
   }
 }
 

@@ -75,7 +75,7 @@ const ALIASES: Readonly<Record<string, readonly string[]>> = {
 
 /** Modules that a package loads only when they are first used, but that nearly everybody uses. */
 const FURTHER_IMPORTS: Readonly<Record<string, readonly string[]>> = {
-  numpy: ["numpy.random", "numpy.fft", "numpy.linalg", "numpy.ma", "numpy.polynomial"],
+  numpy: ["numpy.random", "numpy.fft", "numpy.linalg"],
   matplotlib: ["matplotlib.pyplot"],
   pillow: ["PIL.Image"],
 };
@@ -181,9 +181,10 @@ export class Environments {
   async recall(name: string): Promise<boolean> {
     if (this.#ready.has(name)) return true;
     if (!DERIVED_NAME.test(name)) return false;
-    const known = await this.#memory.recall(name, this.#options.python);
+    const { python } = this.#options;
+    const known = await this.#memory.recall(name, python);
     if (known === null) return false;
-    await this.#once(name, () => this.#buildImage(name, known.set, undefined, []));
+    await this.#once(name, () => this.#buildImage(name, known.set, python, []));
     return true;
   }
 
@@ -237,9 +238,10 @@ export class Environments {
     const [first] = unreadable.values();
     if (this.#options.strict && first) throw first;
     const asked = requested.map(({ key }) => key);
-    const known = await this.#memory.recall(name, this.#inputs(definition));
+    const inputs = this.#inputs(definition);
+    const known = await this.#memory.recall(name, inputs);
     if (known !== null && Object.keys(known.missing).length === 0)
-      return await this.#buildImage(name, known.set, imports, [], asked);
+      return await this.#buildImage(name, known.set, inputs, [], imports, asked);
     const { sources, python, strict, sets, onProgress } = this.#options;
     onProgress(`Preparing the environment "${name}": ${packages.join(", ")}`);
     const { resolved, failures } = strict
@@ -253,11 +255,11 @@ export class Environments {
     );
     // A source that cannot be asked today takes nothing away that it gave before.
     if (known !== null && Object.keys(known.missing).length < Object.keys(missing).length)
-      return await this.#buildImage(name, known.set, imports, goesWithout(name, known.missing), asked);
+      return await this.#buildImage(name, known.set, inputs, goesWithout(name, known.missing), imports, asked);
     if (resolved.length === 0) return { ...(await this.#stdlib()), name, warnings: goesWithout(name, missing) };
     const set = await sets.build(resolved, this.#progress());
-    const environment = await this.#buildImage(name, set, imports, goesWithout(name, missing), asked);
-    await this.#memory.remember(name, this.#inputs(definition), { set, missing });
+    const environment = await this.#buildImage(name, set, inputs, goesWithout(name, missing), imports, asked);
+    await this.#memory.remember(name, inputs, { set, missing });
     return environment;
   }
 
@@ -297,7 +299,7 @@ export class Environments {
     );
     const { packages } = await resolve(pinned, { sources, python });
     const combined = await sets.build(packages, this.#progress());
-    const environment = await this.#buildImage(name, combined, undefined, []);
+    const environment = await this.#buildImage(name, combined, python, []);
     await this.#memory.remember(name, python, { set: combined, missing: {} });
     return environment;
   }
@@ -305,8 +307,9 @@ export class Environments {
   async #buildImage(
     name: string,
     set: PackageSet,
-    imports: readonly string[] | undefined,
+    inputs: unknown,
     warnings: string[],
+    imports?: readonly string[],
     asked?: readonly string[],
   ): Promise<Environment> {
     const { images } = this.#options;
@@ -340,7 +343,7 @@ export class Environments {
       baseImagePath,
       guest: { ...unbuilt, libraries, imagePath: image.path },
       archiveBytes: set.archive.bytes,
-      files: [image.path, set.archive.path, baseImagePath, this.#memory.fileOf(name)],
+      files: [image.path, set.archive.path, baseImagePath, this.#memory.fileOf(name, inputs)],
     };
   }
 
