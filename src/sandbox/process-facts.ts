@@ -61,14 +61,38 @@ function statFields(stat: string): string[] {
 
 /** Follows the chain of only children from a wrapper down to the process it wraps. */
 export async function innermostProcess(wrapper: number): Promise<number> {
-  const parents = new Map<number, number>();
+  let parents: ReadonlyMap<number, number> | null = null;
+  let pid = wrapper;
+  for (;;) {
+    let child = await onlyChild(pid);
+    if (child === undefined) {
+      // A kernel that does not list children: all processes have to be looked at.
+      parents ??= await childrenByParent();
+      child = parents.get(pid) ?? null;
+    }
+    if (child === null) return pid;
+    pid = child;
+  }
+}
+
+/** @returns null: it has none; undefined: the system does not tell. */
+async function onlyChild(pid: number): Promise<number | null | undefined> {
+  try {
+    const [child] = (await readFile(`/proc/${pid}/task/${pid}/children`, "utf8")).split(" ");
+    return child ? Number(child) : null;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Parent → one of its children. */
+async function childrenByParent(): Promise<ReadonlyMap<number, number>> {
+  const children = new Map<number, number>();
   for (const name of await readdir("/proc")) {
     if (!/^\d+$/.test(name)) continue;
     const stat = await readFile(`/proc/${name}/stat`, "utf8").catch(() => undefined);
     const parent = stat === undefined ? undefined : statFields(stat)[1];
-    if (parent !== undefined) parents.set(Number(parent), Number(name));
+    if (parent !== undefined) children.set(Number(parent), Number(name));
   }
-  let pid = wrapper;
-  for (let child = parents.get(pid); child !== undefined; child = parents.get(pid)) pid = child;
-  return pid;
+  return children;
 }
