@@ -18,8 +18,12 @@ test("a process that is not ready in time is ended, and the error has what it pr
   using source = new Mutant([
     {
       file: "guest/main.ts",
-      from: "const frames = readFrames();",
-      to: 'const frames = readFrames();\nconsole.error("something is wrong here");',
+      from: "const shared = createShared();\n",
+      to: `console.error("something is wrong here");
+Deno.openSync(message.options.baseImagePath as string);
+Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+const shared = createShared();
+`,
     },
   ]);
   const { Sandbox }: typeof import("../src/sandbox/sandbox.ts") = await import(
@@ -38,7 +42,7 @@ test("a process that is not ready in time is ended, and the error has what it pr
   const rejected = expect(started).rejects.toThrow(
     "The sandbox process failed to start: it was not ready within 60000 ms: something is wrong here",
   );
-  // Opens when the process opens the other end, for an image that does not come.
+  // Opens when the process opens the other end, after which it waits for nothing.
   const image = await open(baseImagePath, "w");
   vi.advanceTimersByTime(START_TIMEOUT_MS);
   await rejected;

@@ -1,23 +1,10 @@
 import { Archive } from "../sandbox/archive-format.ts";
-
-// Deno's own object is gone from the worker's realm when it is needed there: Pyodide would take this for Node.
-const { openSync, SeekMode } = Deno;
+import { ReadableFile } from "./readable-file.ts";
 
 /** Opens a package archive. It stays open: reading from it needs no permission later. */
 export function openArchive(path: string): Archive {
-  const file = openSync(path);
-  const size = file.seekSync(0, SeekMode.End);
-  return new Archive((offset, length) => {
-    const bytes = new Uint8Array(Math.max(0, Math.min(length, size - offset)));
-    file.seekSync(offset, SeekMode.Start);
-    let filled = 0;
-    while (filled < bytes.length) {
-      const count = file.readSync(bytes.subarray(filled));
-      if (count === null) break;
-      filled += count;
-    }
-    return bytes.subarray(0, filled);
-  }, size);
+  const file = new ReadableFile(path);
+  return new Archive((offset, length) => file.read(offset, length), file.bytes);
 }
 
 /**

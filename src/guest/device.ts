@@ -1,11 +1,4 @@
-import {
-  BUNDLE_OVERHEAD_BYTES,
-  concatenate,
-  MAX_DISPLAY_BYTES,
-  MAX_OUTPUT_BYTES,
-  type MimeBundle,
-} from "../sandbox/protocol.ts";
-import { CONTROL, type Shared } from "./channel.ts";
+import { BUNDLE_OVERHEAD_BYTES, concatenate, MAX_DISPLAY_BYTES, type MimeBundle } from "../sandbox/protocol.ts";
 import { ERRNO, type FileSystem, type StreamOperations } from "./emscripten.ts";
 
 /** `sandbox_runner/device.py` knows this number too. */
@@ -20,8 +13,9 @@ export interface Host {
   sleep(durationMs: number): void;
   display(bundle: MimeBundle): void;
   /** Blocks until the host answers. Never throws for a refusal: that is in `error`. */
-  call(operation: string, argument: unknown): { value: unknown; error?: string; body: ArrayBuffer };
-  announceOutput(): void;
+  call(operation: string, argument: unknown): { value: unknown; error?: string; body: Uint8Array };
+  /** Keeps what was printed for the result, as far as the limit allows; where the caller is `streaming`, sends it soon. */
+  print(stream: "stdout" | "stderr", bytes: Uint8Array, streaming: boolean): void;
 }
 
 /**
@@ -32,9 +26,6 @@ export interface Host {
 export class Devices {
   readonly #fs: FileSystem;
   readonly #host: Host;
-  readonly #control: Int32Array;
-  readonly #stdout: Uint8Array;
-  readonly #stderr: Uint8Array;
   readonly #decoder = new TextDecoder();
   readonly #encoder = new TextEncoder();
   #stdin: Uint8Array = new Uint8Array(0);
@@ -44,12 +35,9 @@ export class Devices {
   #answer: Uint8Array = new Uint8Array(0);
   #answerPosition = 0;
 
-  constructor(fs: FileSystem, shared: Shared, host: Host) {
+  constructor(fs: FileSystem, host: Host) {
     this.#fs = fs;
     this.#host = host;
-    this.#control = new Int32Array(shared.control);
-    this.#stdout = new Uint8Array(shared.stdout);
-    this.#stderr = new Uint8Array(shared.stderr);
   }
 
   /** Puts the devices behind file descriptors 0, 1, 2 and 4000, and behind `/dev/tty` and `/dev/tty1`. */
@@ -57,12 +45,10 @@ export class Devices {
     const fs = this.#fs;
     const out: StreamOperations = {
       read: (_stream, buffer, offset, length) => this.#readStdin(buffer, offset, length),
-      write: (_stream, buffer, offset, length) =>
-        this.#print(this.#stdout, CONTROL.STDOUT_BYTES, buffer.subarray(offset, offset + length)),
+      write: (_stream, buffer, offset, length) => this.#print("stdout", buffer.subarray(offset, offset + length)),
     };
     const err: StreamOperations = {
-      write: (_stream, buffer, offset, length) =>
-        this.#print(this.#stderr, CONTROL.STDERR_BYTES, buffer.subarray(offset, offset + length)),
+      write: (_stream, buffer, offset, length) => this.#print("stderr", buffer.subarray(offset, offset + length)),
     };
     const device: StreamOperations = {
       read: (_stream, buffer, offset, length) => this.#readAnswer(buffer, offset, length),
@@ -101,15 +87,8 @@ export class Devices {
     this.#streaming = false;
   }
 
-  #print(target: Uint8Array, counter: number, bytes: Uint8Array): number {
-    const used = this.#control[counter] as number;
-    const fits = bytes.subarray(0, MAX_OUTPUT_BYTES - used);
-    target.set(fits, used);
-    Atomics.store(this.#control, counter, used + fits.length);
-    if (fits.length < bytes.length) Atomics.store(this.#control, CONTROL.TRUNCATED, 1);
-    if (this.#streaming && fits.length > 0 && Atomics.exchange(this.#control, CONTROL.OUTPUT_ANNOUNCED, 1) === 0) {
-      this.#host.announceOutput();
-    }
+  #print(stream: "stdout" | "stderr", bytes: Uint8Array): number {
+    this.#host.print(stream, bytes, this.#streaming);
     return bytes.length;
   }
 
@@ -149,7 +128,7 @@ export class Devices {
     } else if (typeof operation === "string") {
       const { value, error, body } = this.#host.call(operation, argument);
       // JSON has no newline of its own, so the first one is where the bytes begin.
-      this.#answer = concatenate([this.#encoder.encode(`${JSON.stringify({ value, error })}\n`), new Uint8Array(body)]);
+      this.#answer = concatenate([this.#encoder.encode(`${JSON.stringify({ value, error })}\n`), body]);
       this.#answerPosition = 0;
     } else {
       throw new this.#fs.ErrnoError(ERRNO.EINVAL);

@@ -1,3 +1,5 @@
+import type { Run } from "../sandbox/image-format.ts";
+import type { ImageFile } from "./image-file.ts";
 import { REWIND_MODULE } from "./rewind-module.ts";
 
 const WASM_PAGE_BYTES = 65_536;
@@ -22,6 +24,7 @@ interface Span {
   readonly source: number;
 }
 
+/** Offsets in bytes; of `diff` the `source` may be `ZERO`. */
 interface RewindExports {
   restore(from: number, to: number, source: number): number;
   clear(from: number, to: number): number;
@@ -46,61 +49,89 @@ export interface MemoryDifference {
  * every byte, because a tenant's data may lie anywhere: in dead stack, in freed heap, above the break.
  */
 export class Checkpoint {
-  readonly heapBytes: number;
   readonly #heap: WebAssembly.Memory;
   readonly #image: WebAssembly.Memory;
-  readonly #spans: readonly Span[];
   readonly #blocks: WebAssembly.Memory;
   readonly #rewind: RewindExports;
-  readonly #copy: Uint8Array | null;
+  #spans: readonly Span[];
+  #heapBytes: number;
+  #imageBytes: number;
+  #copy: Uint8Array | null = null;
 
-  private constructor(
-    heap: WebAssembly.Memory,
-    image: WebAssembly.Memory,
-    spans: readonly Span[],
-    blocks: WebAssembly.Memory,
-    rewind: RewindExports,
-    copy: Uint8Array | null,
-  ) {
+  /** What an image says the memory is. It is put in place by `restore`. */
+  constructor(heap: WebAssembly.Memory, file: ImageFile) {
+    const { heapBytes, runs } = file.header;
     this.#heap = heap;
-    this.heapBytes = heap.buffer.byteLength;
-    this.#image = image;
-    this.#spans = spans;
-    this.#blocks = blocks;
-    this.#rewind = rewind;
-    this.#copy = copy;
+    this.#heapBytes = heapBytes;
+    this.#imageBytes = file.dataBytes;
+    this.#image = file.toMemory();
+    this.#blocks = new WebAssembly.Memory({ initial: pagesFor(heapBytes / BLOCKS_PER_LIST_BYTE) });
+    this.#rewind = instantiate({ heap, image: this.#image, blocks: this.#blocks });
+    this.#spans = spansOf(runs, heapBytes);
   }
 
-  /** @param verifiable keep a second copy for `isIntact`. */
-  static take(heap: WebAssembly.Memory, verifiable = false): Checkpoint {
-    const code = Uint8Array.from(atob(REWIND_MODULE), (character) => character.charCodeAt(0));
-    const image = new WebAssembly.Memory({ initial: 1 });
-    const blocks = new WebAssembly.Memory({ initial: pagesFor(heap.buffer.byteLength / BLOCKS_PER_LIST_BYTE) });
-    const { exports } = new WebAssembly.Instance(new WebAssembly.Module(code), { rewind: { heap, image, blocks } });
-    const rewind = exports as unknown as RewindExports;
-    const bytes = new Uint8Array(heap.buffer);
-    const runs: { start: number; end: number }[] = [];
-    for (let start = 0; start < bytes.length; start += PAGE_BYTES) {
-      const end = start + PAGE_BYTES;
-      if (rewind.diff(start, end, ZERO, 0) === 0) continue;
-      const last = runs.at(-1);
-      if (last?.end === start) last.end = end;
-      else runs.push({ start, end });
-    }
+  get heapBytes(): number {
+    return this.#heapBytes;
+  }
+
+  /**
+   * Makes the memory as it is now what it is to go back to.
+   *
+   * @param verifiable keep a second copy for `isIntact`.
+   */
+  renew(verifiable = false): void {
     const spans: Span[] = [];
-    let covered = 0;
-    let imageBytes = 0;
-    for (const { start, end } of runs) {
-      if (start > covered) spans.push({ start: covered, end: start, source: ZERO });
-      spans.push({ start, end, source: imageBytes });
-      imageBytes += end - start;
-      covered = end;
+    for (const span of this.#allSpans()) {
+      const changed = this.#changedBlocks(span);
+      if (span.source === ZERO) {
+        spans.push(...this.#withoutZeros(span, changed));
+      } else {
+        this.#takeOver(span, changed);
+        spans.push(span);
+      }
     }
-    if (covered < bytes.length) spans.push({ start: covered, end: bytes.length, source: ZERO });
-    image.grow(pagesFor(imageBytes));
-    const copy = new Uint8Array(image.buffer);
-    for (const { start, end, source } of spans) if (source !== ZERO) copy.set(bytes.subarray(start, end), source);
-    return new Checkpoint(heap, image, spans, blocks, rewind, verifiable ? bytes.slice() : null);
+    this.#spans = spans;
+    this.#heapBytes = this.#heap.buffer.byteLength;
+    this.#copy = verifiable ? new Uint8Array(this.#heap.buffer).slice() : null;
+  }
+
+  /** Numbers of the blocks that differ, ascending; valid until the next call. */
+  #changedBlocks({ start, end, source }: Span): Uint32Array {
+    return new Uint32Array(this.#blocks.buffer, 0, this.#rewind.diff(start, end, source, 0));
+  }
+
+  #takeOver({ start, source }: Span, changed: Uint32Array): void {
+    const heap = new Uint8Array(this.#heap.buffer);
+    const image = new Uint8Array(this.#image.buffer);
+    for (const block of changed) {
+      const from = block * STATE_BLOCK_BYTES;
+      image.set(heap.subarray(from, from + STATE_BLOCK_BYTES), source + from - start);
+    }
+  }
+
+  /** A span that was zero, as it is now. */
+  #withoutZeros({ start, end }: Span, changed: Uint32Array): Span[] {
+    const spans: Span[] = [];
+    let covered = start;
+    for (const block of changed) {
+      const from = Math.floor((block * STATE_BLOCK_BYTES) / PAGE_BYTES) * PAGE_BYTES;
+      if (from < covered) continue;
+      if (from > covered) spans.push({ start: covered, end: from, source: ZERO });
+      covered = from + PAGE_BYTES;
+      spans.push({ start: from, end: covered, source: this.#keep(from, covered) });
+    }
+    if (end > covered) spans.push({ start: covered, end, source: ZERO });
+    return spans;
+  }
+
+  /** @returns where in the image the bytes are now. */
+  #keep(start: number, end: number): number {
+    const source = this.#imageBytes;
+    this.#imageBytes += end - start;
+    const missing = pagesFor(this.#imageBytes) - this.#image.buffer.byteLength / WASM_PAGE_BYTES;
+    if (missing > 0) this.#image.grow(missing);
+    new Uint8Array(this.#image.buffer).set(new Uint8Array(this.#heap.buffer, start, end - start), source);
+    return source;
   }
 
   /**
@@ -186,8 +217,44 @@ export class Checkpoint {
   *#allSpans(): Generator<Span> {
     yield* this.#spans;
     const grownTo = this.#heap.buffer.byteLength;
-    if (grownTo > this.heapBytes) yield { start: this.heapBytes, end: grownTo, source: ZERO };
+    if (grownTo > this.#heapBytes) yield { start: this.#heapBytes, end: grownTo, source: ZERO };
   }
+}
+
+/** Makes the memory what an image says, with no way back to it. */
+export function putInPlace(memory: WebAssembly.Memory, file: ImageFile): void {
+  const { clear } = instantiate({ heap: memory, image: memory, blocks: memory });
+  const heap = new Uint8Array(memory.buffer);
+  let covered = 0;
+  let position = 0;
+  for (const [start, end] of file.header.runs) {
+    clear(covered, start);
+    file.readData(heap.subarray(start, end), position);
+    position += end - start;
+    covered = end;
+  }
+  clear(covered, heap.length);
+}
+
+function instantiate(memories: Record<"heap" | "image" | "blocks", WebAssembly.Memory>): RewindExports {
+  const code = Uint8Array.from(atob(REWIND_MODULE), (character) => character.charCodeAt(0));
+  const { exports } = new WebAssembly.Instance(new WebAssembly.Module(code), { rewind: memories });
+  return exports as unknown as RewindExports;
+}
+
+/** An image's runs, and what is zero between them. */
+function spansOf(runs: readonly Run[], heapBytes: number): Span[] {
+  const spans: Span[] = [];
+  let covered = 0;
+  let source = 0;
+  for (const [start, end] of runs) {
+    if (start > covered) spans.push({ start: covered, end: start, source: ZERO });
+    spans.push({ start, end, source });
+    source += end - start;
+    covered = end;
+  }
+  if (covered < heapBytes) spans.push({ start: covered, end: heapBytes, source: ZERO });
+  return spans;
 }
 
 /** The spans less the whole blocks of a range. */

@@ -1,6 +1,27 @@
-import type { Boot } from "./channel.ts";
+import type { GuestOptions } from "../sandbox/protocol.ts";
 import { RESOLUTION_MS } from "./clock.ts";
 import type { Exports, Module } from "./emscripten.ts";
+import type { ImageFile } from "./image-file.ts";
+
+/** All that was read for a start; nothing can be read after it. */
+export interface Boot {
+  /** `file:` URL of the folder of the `pyodide` package, with a slash at its end. */
+  readonly pyodideUrl: string;
+  readonly createModule: CreateModule;
+  readonly module: WebAssembly.Module;
+  readonly stdlib: Uint8Array;
+  /** The base image to start from; null: build it. */
+  readonly base: ImageFile | null;
+  /** The environment's memory image; null: there is none, or it is to be built. */
+  readonly image: ImageFile | null;
+  /** The environment's shared libraries, compiled: path in its archive → module. Empty while an image is built. */
+  readonly libraries: Readonly<Record<string, WebAssembly.Module>>;
+  /** Our own Python modules: path below `/lib` → source. */
+  readonly sources: Readonly<Record<string, string>>;
+  /** One byte: see {@link Module.Py_EmscriptenSignalBuffer}. */
+  readonly interrupt: Uint8Array;
+  readonly options: GuestOptions;
+}
 
 /** What the guest uses of Pyodide's own interface, and only where an image is built. */
 export interface Pyodide {
@@ -28,7 +49,7 @@ const ENVIRONMENT = {
   MPLBACKEND: "agg",
 };
 
-/** A worker of a browser's, which is what {@link hideHostRuntime} makes of this one. */
+/** A worker of a browser's, which is what {@link hideHostRuntime} makes of this thread. */
 const RUNTIME = { IN_BROWSER: true, IN_BROWSER_WEB_WORKER: true };
 
 /** Reads the JavaScript half of the interpreter. @param pyodideUrl `file:` URL of Pyodide's folder, with a slash at its end. */
@@ -43,14 +64,9 @@ export async function importProgram(pyodideUrl: string): Promise<CreateModule> {
  *
  * Of Pyodide's own start nothing happens here, so what it puts between Python and JavaScript does not exist in a sandbox.
  */
-export async function loadProgram(
-  boot: Boot,
-  pythonVersion: string,
-  create: CreateModule,
-  wrap: WrapImports,
-): Promise<Program> {
+export async function loadProgram(boot: Boot, pythonVersion: string, wrap: WrapImports): Promise<Program> {
   let exports: Exports | undefined;
-  const module = await create({
+  const module = await boot.createModule({
     API: { config: {}, runtimeEnv: RUNTIME },
     noInitialRun: true,
     preRun: [(started: Module) => installFiles(started, boot.stdlib, pythonVersion)],
@@ -62,11 +78,7 @@ export async function loadProgram(
 }
 
 /** Pyodide as it starts by itself, in seconds, for building an image. */
-export async function loadPyodide(
-  boot: Boot,
-  create: CreateModule,
-  wrap: WrapImports,
-): Promise<Program & { pyodide: Pyodide }> {
+export async function loadPyodide(boot: Boot, wrap: WrapImports): Promise<Program & { pyodide: Pyodide }> {
   const { loadPyodide: load } = await import(`${boot.pyodideUrl}pyodide.mjs`);
   const lock = await (await fetch(`${boot.pyodideUrl}pyodide-lock.json`)).json();
   const stdlib = URL.createObjectURL(new Blob([boot.stdlib as Uint8Array<ArrayBuffer>]));
@@ -85,7 +97,7 @@ export async function loadPyodide(
       settings.instantiateWasm = instantiator(boot, wrap, (instance) => {
         exports = instance;
       });
-      return create(settings);
+      return boot.createModule(settings);
     },
   });
   URL.revokeObjectURL(stdlib);
@@ -162,10 +174,11 @@ interface Signed {
 }
 
 /**
- * Makes Pyodide take this worker for a browser's. In Node (which Deno resembles) it reaches for `child_process`: with
+ * Makes Pyodide take this thread for a browser's worker. In Node (which Deno resembles) it reaches for `child_process`: with
  * that, `os.system` runs commands on the host.
  */
 function hideHostRuntime(): void {
   const realm = globalThis as Record<string, unknown>;
   for (const name of ["process", "Buffer", "global", "require", "Deno"]) delete realm[name];
+  realm.WorkerGlobalScope = { [Symbol.hasInstance]: () => true };
 }

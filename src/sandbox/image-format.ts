@@ -12,7 +12,7 @@
 
 const MAGIC = "PYEXIMAG";
 export const IMAGE_VERSION = 2;
-const PREFIX_BYTES = 16;
+export const IMAGE_PREFIX_BYTES = 16;
 const BLOCK_BYTES = 4096;
 
 /** The memory between `start` and `end`, bytes, multiples of 4096, which is not zero. */
@@ -59,13 +59,13 @@ export function encodeImage(memory: Uint8Array, facts: Omit<ImageHeader, "runs" 
   const runs = findRuns(memory);
   const header = new TextEncoder().encode(JSON.stringify({ heapBytes: memory.length, ...facts, runs }));
   const dataBytes = runs.reduce((sum, [start, end]) => sum + end - start, 0);
-  const image = new Uint8Array(PREFIX_BYTES + header.length + dataBytes);
+  const image = new Uint8Array(IMAGE_PREFIX_BYTES + header.length + dataBytes);
   new TextEncoder().encodeInto(MAGIC, image);
   const view = new DataView(image.buffer);
   view.setUint32(8, IMAGE_VERSION, true);
   view.setUint32(12, header.length, true);
-  image.set(header, PREFIX_BYTES);
-  let position = PREFIX_BYTES + header.length;
+  image.set(header, IMAGE_PREFIX_BYTES);
+  let position = IMAGE_PREFIX_BYTES + header.length;
   for (const [start, end] of runs) {
     image.set(memory.subarray(start, end), position);
     position += end - start;
@@ -75,24 +75,35 @@ export function encodeImage(memory: Uint8Array, facts: Omit<ImageHeader, "runs" 
 
 /** @throws {ImageFormatError} naming the first thing that is wrong. */
 export function decodeImage(image: Uint8Array): { header: ImageHeader; data: Uint8Array } {
-  if (image.length < PREFIX_BYTES || String.fromCharCode(...image.subarray(0, 8)) !== MAGIC) {
+  const headBytes = imageHeadBytes(image, image.length);
+  const header = decodeImageHead(image.subarray(0, headBytes), image.length);
+  return { header, data: image.subarray(headBytes) };
+}
+
+/** How many bytes there are before the data, by an image's first {@link IMAGE_PREFIX_BYTES}. @throws {ImageFormatError} */
+export function imageHeadBytes(prefix: Uint8Array, imageBytes: number): number {
+  if (prefix.length < IMAGE_PREFIX_BYTES || String.fromCharCode(...prefix.subarray(0, 8)) !== MAGIC) {
     throw new ImageFormatError("not a memory image");
   }
-  const view = new DataView(image.buffer, image.byteOffset, image.byteLength);
+  const view = new DataView(prefix.buffer, prefix.byteOffset, IMAGE_PREFIX_BYTES);
   const version = view.getUint32(8, true);
   if (version !== IMAGE_VERSION) throw new ImageFormatError(`image version ${version}, not ${IMAGE_VERSION}`);
-  const headerBytes = view.getUint32(12, true);
-  if (PREFIX_BYTES + headerBytes > image.length) throw new ImageFormatError("the image is cut off");
+  const headBytes = IMAGE_PREFIX_BYTES + view.getUint32(12, true);
+  if (headBytes > imageBytes) throw new ImageFormatError("the image is cut off");
+  return headBytes;
+}
+
+/** @param head all that stands before the data. @throws {ImageFormatError} */
+export function decodeImageHead(head: Uint8Array, imageBytes: number): ImageHeader {
   let header: ImageHeader;
   try {
     const text = new TextDecoder("utf-8", { fatal: true });
-    header = JSON.parse(text.decode(image.subarray(PREFIX_BYTES, PREFIX_BYTES + headerBytes)));
+    header = JSON.parse(text.decode(head.subarray(IMAGE_PREFIX_BYTES)));
   } catch (cause) {
     throw new ImageFormatError("the header is not JSON in UTF-8", { cause });
   }
-  const data = image.subarray(PREFIX_BYTES + headerBytes);
-  check(header, data.length);
-  return { header, data };
+  check(header, imageBytes - head.length);
+  return header;
 }
 
 function check(header: ImageHeader, dataBytes: number): void {

@@ -16,11 +16,12 @@ export const PYODIDE_DIR = path.dirname(createRequire(import.meta.url).resolve("
 
 const WASM_PAGES_PER_MB = 16;
 /**
- * Stack that JavaScript and WebAssembly may use in a thread, KiB. V8's own default of 984 ends many a Python recursion as an overflow
- * that costs the sandbox, before Python's limit makes a RecursionError of it. Deno gives a worker's thread 4 MiB
- * [measured: 4000 runs, 4500 ends the process]; the rest is for what runs below V8.
+ * Stack that JavaScript and WebAssembly may use, KiB. V8's own default of 984 ends many a Python recursion as an overflow that costs the
+ * sandbox, before Python's limit makes a RecursionError of it. The interpreter is in the main thread, which the system gives 8 MiB;
+ * the rest is for what runs below V8. Not much more where there is more: of its own stack in memory Python has 10 MiB, whose end
+ * nobody watches, and what fills both must meet V8's first [measured: `list(map(abs, map(abs, …)))` fills it at some 12 MiB of V8's].
  */
-const STACK_KIB = 3600;
+const STACK_KIB = 7000;
 
 export interface LaunchOptions {
   readonly guest: GuestOptions;

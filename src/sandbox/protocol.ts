@@ -5,23 +5,25 @@
  *
  *     u32 le  length of all that follows
  *     u8      protocol version
- *     u8      reserved, 0
+ *     u8      1: urgent, to be acted on while user code runs (host to sandbox only); else 0
  *     u16 le  length of the nonce, bytes (32)
  *     u32 le  length of the JSON header, bytes
- *     nonce   hex text; chosen by the host, known to the process's main thread only
+ *     nonce   hex text; chosen by the host, and never in memory that user code has
  *     header  JSON, a `HostMessage` or a `GuestMessage`
  *     body    bytes whose meaning the header gives; may be empty
  *
- * User code runs in a worker that never learns the nonce, so bytes it manages to put on the pipe are not a frame: the
+ * User code is in WebAssembly's memory and the nonce is not, so bytes it manages to put on the pipe are not a frame: the
  * host sees a wrong nonce and ends the process. A frame that breaks any rule here is a {@link ProtocolError}, and the
  * reader must give the connection up, since there is no way to find the next frame's beginning.
  */
 
 import type { ArchiveEntry } from "./archive-format.ts";
 
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
-const PREFIX_BYTES = 12;
+export const PREFIX_BYTES = 12;
+/** Offset of the byte that says whether a frame is urgent. */
+export const URGENT_OFFSET = 5;
 export const NONCE_BYTES = 32;
 
 /** Largest frame either side accepts: a workspace's worth of files, plus room for the header. */
@@ -104,7 +106,10 @@ export type HostMessage =
   | { readonly type: "load"; readonly state: SessionState | null; readonly files: FileListing }
   /** Forget the session; back to the checkpoint. */
   | { readonly type: "rewind" }
+  /** Urgent. Ends what runs with KeyboardInterrupt. */
   | { readonly type: "interrupt" }
+  /** Urgent. The last `output` frame was read: what was printed since may be sent. */
+  | { readonly type: "more-output" }
   /** Answers a guest's `call`; the body belongs to it. */
   | { readonly type: "answer"; readonly call: number; readonly value: unknown; readonly error?: string };
 
@@ -197,7 +202,7 @@ export type GuestMessage =
       /** Functions that shared libraries import and that end the sandbox when they are called: path → names. */
       readonly refusedCalls: Readonly<Record<string, readonly string[]>>;
     }
-  /** What was printed since the last such frame; the body is the bytes. */
+  /** What was printed since the last such frame; the body is the bytes. Until `more-output` asks for it there is no other. */
   | { readonly type: "output"; readonly stream: "stdout" | "stderr" }
   | { readonly type: "display"; readonly bundle: MimeBundle }
   /** User code waits for the host: a file's content, a package, a network request. */
@@ -257,6 +262,7 @@ export function encodeFrame(
   if (length > MAX_FRAME_BYTES) throw new ProtocolError(`a frame of ${length} bytes is over the limit`);
   view.setUint32(0, length, true);
   view.setUint8(4, PROTOCOL_VERSION);
+  view.setUint8(URGENT_OFFSET, URGENT_TYPES.has(message.type) ? 1 : 0);
   view.setUint16(6, NONCE_BYTES, true);
   view.setUint32(8, header.length, true);
   encoder.encodeInto(nonce, head.subarray(PREFIX_BYTES, PREFIX_BYTES + NONCE_BYTES));
@@ -297,7 +303,7 @@ export class FrameReader<M extends { type: string }> {
       const headerLength = view.getUint32(8, true);
       if (prefix[4] !== PROTOCOL_VERSION)
         throw new ProtocolError(`protocol version ${prefix[4]}, not ${PROTOCOL_VERSION}`);
-      if (prefix[5] !== 0) throw new ProtocolError("reserved byte is not 0");
+      if (prefix[URGENT_OFFSET] !== 0) throw new ProtocolError("an urgent frame where there can be none");
       if (view.getUint16(6, true) !== NONCE_BYTES) throw new ProtocolError("nonce of a wrong length");
       if (length > this.#maxBytes) throw new ProtocolError(`a frame of ${length} bytes is over the limit`);
       if (length < PREFIX_BYTES - 4 + NONCE_BYTES + headerLength)
@@ -339,14 +345,19 @@ export class FrameReader<M extends { type: string }> {
   }
 }
 
-export const HOST_MESSAGE_TYPES: readonly HostMessage["type"][] = [
+/** What the interpreter's thread is told; what is urgent another takes. */
+export type OrdinaryMessage = Exclude<HostMessage, { type: "interrupt" | "more-output" }>;
+
+export const ORDINARY_MESSAGE_TYPES: readonly OrdinaryMessage["type"][] = [
   "start",
   "execute",
   "load",
   "rewind",
-  "interrupt",
   "answer",
 ];
+
+const URGENT_TYPES: ReadonlySet<string> = new Set(["interrupt", "more-output"]);
+
 export const GUEST_MESSAGE_TYPES: readonly GuestMessage["type"][] = [
   "ready",
   "image",

@@ -101,7 +101,7 @@ interface Running {
   end: JobEnd;
   outputBytes: number;
   displayBytes: number;
-  /** A `call` was not answered yet; the worker waits for the answer and can make no other. */
+  /** A `call` was not answered yet; the interpreter waits for the answer and can make no other. */
   calling: boolean;
   timer: NodeJS.Timeout | undefined;
   /** Processor time of the process when the execution began, and the last that was seen; null: not known. */
@@ -298,7 +298,7 @@ export class Sandbox {
       this.#stop(running, "processor-time");
       return;
     }
-    // Python has one thread, and the main thread can be kept as busy with its output: two use it up at twice the speed.
+    // Python has one thread, and the watcher can be kept as busy with its output: two use it up at twice the speed.
     const pauseMs = Math.max(PROCESSOR_TIME_STEP_MS, leftMs / 2);
     running.processorTimer = setTimeout(() => this.#watchProcessorTime(running), pauseMs);
   }
@@ -345,6 +345,7 @@ export class Sandbox {
         if (running.outputBytes > 2 * MAX_OUTPUT_BYTES) throw new ProtocolError("more output than there can be");
         running[message.stream].push(body);
         running.job.onOutput?.(message.stream, body);
+        if (running.job.onOutput) this.#connection.send(nonce, { type: "more-output" });
         break;
       case "display":
         running.displayBytes += bundleBytes(message.bundle);

@@ -46,7 +46,7 @@ export interface WrappedCommand {
 }
 
 /**
- * Private memory that Deno holds before user code runs. [measured] 1.14 GiB with Pyodide loaded in a worker on two cores,
+ * Private memory that Deno holds before user code runs. [measured] 1.14 GiB with Pyodide loaded on two cores,
  * most of it V8's reservation for compiled code, which counts although it is not in use; the rest of this is room for
  * more threads' stacks and for files on their way. A process that meets the limit is slow, since V8 collects garbage
  * again and again before it gives up, so the limit that user code meets first must be WebAssembly's own.

@@ -18,11 +18,11 @@ function harmless(outcome: VisitOutcome): void {
   expect(outcome).toMatchObject({ connections: 0, signals: 0, wrote: false, peerIsWell: true });
 }
 
-describe.each(["worker", "main"] as const)("in the %s thread", (thread) => {
+describe.each(["main", "watcher"] as const)("in the thread %s", (thread) => {
   let mutant: Mutant;
   // The realm is taken as broken as well: the attacker keeps all that the thread ever had.
   beforeAll(() => {
-    mutant = new Mutant([...INTRUDER[thread], ...(thread === "worker" ? withoutLayers(["realm"]) : [])]);
+    mutant = new Mutant([...INTRUDER[thread], ...(thread === "main" ? withoutLayers(["realm"]) : [])]);
   });
   afterAll(() => mutant[Symbol.dispose]());
 
@@ -42,10 +42,10 @@ describe.each(["worker", "main"] as const)("in the %s thread", (thread) => {
   });
 });
 
-describe("in the worker", () => {
+describe("in the interpreter's thread", () => {
   let mutant: Mutant;
   beforeAll(() => {
-    mutant = new Mutant(INTRUDER.worker);
+    mutant = new Mutant(INTRUDER.main);
   });
   afterAll(() => mutant[Symbol.dispose]());
 
@@ -66,10 +66,10 @@ describe("in the worker", () => {
   });
 });
 
-describe.skipIf(!linux).each(["worker", "main"] as const)("with every Deno permission, in the %s thread", (thread) => {
+describe.skipIf(!linux).each(["main", "watcher"] as const)("with every Deno permission, in the thread %s", (thread) => {
   let mutant: Mutant;
   beforeAll(() => {
-    mutant = new Mutant([...INTRUDER[thread], ...withoutLayers(thread === "worker" ? ["deno", "realm"] : ["deno"])]);
+    mutant = new Mutant([...INTRUDER[thread], ...withoutLayers(thread === "main" ? ["deno", "realm"] : ["deno"])]);
   });
   afterAll(() => mutant[Symbol.dispose]());
 

@@ -103,7 +103,7 @@ const fromStrings = {
   compilesWithTimer: () => expect(Reflect.construct(Function, ["return 2"])() === 2),
 };
 
-/** Bytes on the process's standard output that look like the main thread's. */
+/** Bytes on the process's standard output that look like a frame. */
 function forge({ won }) {
   const encoder = new TextEncoder();
   const outcome = encoder.encode(JSON.stringify({ success: true, result: won, error: null, outputs: [] }));
@@ -112,7 +112,7 @@ function forge({ won }) {
     const bytes = new Uint8Array(12 + 32 + header.length + body.length);
     const view = new DataView(bytes.buffer);
     view.setUint32(0, bytes.length - 4, true);
-    view.setUint8(4, 1);
+    view.setUint8(4, 2);
     view.setUint16(6, 32, true);
     view.setUint32(8, header.length, true);
     bytes.set(encoder.encode(nonce), 12);

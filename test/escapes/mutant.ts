@@ -19,11 +19,11 @@ export const LAYERS = {
   /** The language: no code from strings. */
   "code-generation": [{ file: "sandbox/launch.ts", from: '    "--disallow-code-generation-from-strings",\n', to: "" }],
   /** Imports that reach JavaScript, and shared libraries. */
-  seal: [{ file: "guest/interpreter.ts", from: "  booted.seal();\n", to: "" }],
+  seal: [{ file: "guest/main.ts", from: "  booted.seal();\n", to: "" }],
   /** Python's references to Pyodide's own JavaScript objects. */
-  references: [{ file: "guest/boot.ts", from: "Object.freeze(Object.create(null))", to: "globalThis as object" }],
-  /** What the worker's global object offers. */
-  realm: [{ file: "guest/boot.ts", from: "  closeRealm();\n", to: "" }],
+  references: [{ file: "guest/tables.ts", from: "Object.freeze(Object.create(null))", to: "globalThis as object" }],
+  /** What the global object offers. */
+  realm: [{ file: "guest/main.ts", from: "  closeRealm();\n", to: "" }],
   /** Deno's permissions: every one granted, none given up. */
   deno: [
     {
@@ -65,11 +65,11 @@ export const LAYERS = {
   /** What is printed goes to the host in frames, not as it is. */
   "framed-output": [
     {
-      file: "guest/main.ts",
-      from: "  sent[stream] = end;\n  return bytes;\n",
-      to: `  sent[stream] = end;
-  for (let at = 0; at < bytes.length; ) at += Deno.stdout.writeSync(bytes.subarray(at));
-  return new Uint8Array(0);
+      file: "guest/outlet.ts",
+      from: "    this.#control[sent] = end;\n    return bytes;\n",
+      to: `    this.#control[sent] = end;
+    for (let at = 0; at < bytes.length; ) at += pipe.writeSync(bytes.subarray(at));
+    return new Uint8Array(0);
 `,
     },
   ],
@@ -157,39 +157,47 @@ export const LAYERS = {
 
 export type Layer = keyof typeof LAYERS;
 
-/** Runs `intruder.js` in the worker or in the main thread, when a first execution comes, in place of the interpreter. */
-export const INTRUDER: Readonly<Record<"worker" | "main", readonly Edit[]>> = {
-  worker: [
-    {
-      file: "guest/interpreter.ts",
-      from: "const verdict = interpreter.perform(mailbox.nextTask());",
-      to: `const task = mailbox.nextTask();
-    if (task.type === "execute") {
-      const outcome = await intrude(JSON.parse(task.code));
-      post({ type: "fatal", reason: \`INTRUDER\${JSON.stringify(outcome)}\` });
-      return;
-    }
-    const verdict = interpreter.perform(task);`,
-    },
-    {
-      file: "guest/interpreter.ts",
-      from: 'import { failure, type Runner } from "./runner.ts";',
-      to: 'import { failure, type Runner } from "./runner.ts";\nimport { intrude } from "./intruder.js";',
-    },
-  ],
+/** Runs `intruder.js` in one of the threads, when a first execution comes, in place of the interpreter. */
+export const INTRUDER: Readonly<Record<"main" | "watcher", readonly Edit[]>> = {
   main: [
     {
       file: "guest/main.ts",
-      from: "for await (const { nonce, message, body } of frames) handle(nonce, message, body);",
-      to: `for await (const { nonce, message, body } of frames) {
-  if (message.type === "execute") fail(\`INTRUDER\${JSON.stringify(await intrude(JSON.parse(message.code)))}\`);
-  else handle(nonce, message, body);
-}`,
+      from: "    const verdict = interpreter.perform(task);\n",
+      to: `    if (task.type === "execute") {
+      const outcome = await intrude(JSON.parse(task.code));
+      host.announce({ type: "fatal", reason: \`INTRUDER\${JSON.stringify(outcome)}\` });
+      return;
+    }
+    const verdict = interpreter.perform(task);
+`,
     },
     {
       file: "guest/main.ts",
-      from: 'import { revokePermissions } from "./realm.ts";',
-      to: 'import { revokePermissions } from "./realm.ts";\nimport { intrude } from "./intruder.js";',
+      from: 'import { boot } from "./boot.ts";\n',
+      to: 'import { boot } from "./boot.ts";\nimport { intrude } from "./intruder.js";\n',
+    },
+  ],
+  watcher: [
+    {
+      file: "guest/watcher.ts",
+      from: "      this.#inbox.write(head);\n      this.#input.pass(left, (bytes) => this.#inbox.write(bytes));\n",
+      to: `      const rest = this.#input.take(left) as Uint8Array;
+      const headerBytes = new DataView(head.buffer).getUint32(8, true);
+      const { type, code } = JSON.parse(decoder.decode(rest.subarray(0, headerBytes)));
+      if (type === "execute") {
+        const outcome = await intrude(JSON.parse(code));
+        this.#outlet.send(nonce, { type: "fatal", reason: \`INTRUDER\${JSON.stringify(outcome)}\` });
+      }
+      this.#inbox.write(head);
+      this.#inbox.write(rest);
+`,
+    },
+    { file: "guest/watcher.ts", from: "  watch(): void {", to: "  async watch(): Promise<void> {" },
+    { file: "guest/watcher.ts", from: "new Watcher(data).watch();", to: "await new Watcher(data).watch();" },
+    {
+      file: "guest/watcher.ts",
+      from: 'import { InboxWriter } from "./inbox.ts";\n',
+      to: 'import { InboxWriter } from "./inbox.ts";\nimport { intrude } from "./intruder.js";\n',
     },
   ],
 };
