@@ -10,7 +10,10 @@ export class InboxWriter {
     this.#ring = new Uint8Array(inbox);
   }
 
-  /** Blocks while the ring is full. The host sends only what the interpreter waits for, so that it is being emptied. */
+  /**
+   * Blocks while the ring is full. The host sends only what the interpreter waits for, so that it is being emptied. The interpreter
+   * need not look before `flush`.
+   */
   write(bytes: Uint8Array): void {
     for (let done = 0; done < bytes.length; ) {
       const written = Atomics.load(this.#control, CONTROL.INBOX_WRITTEN);
@@ -18,6 +21,7 @@ export class InboxWriter {
       const start = (written >>> 0) % INBOX_BYTES;
       const room = Math.min(INBOX_BYTES - ((written - read) | 0), INBOX_BYTES - start);
       if (room === 0) {
+        this.flush();
         Atomics.wait(this.#control, CONTROL.INBOX_READ, read);
         continue;
       }
@@ -25,8 +29,12 @@ export class InboxWriter {
       this.#ring.set(part, start);
       done += part.length;
       Atomics.add(this.#control, CONTROL.INBOX_WRITTEN, part.length);
-      wakeInterpreter(this.#control);
     }
+  }
+
+  /** Wakes the interpreter for what was written: once for a frame, not for each of its parts. */
+  flush(): void {
+    wakeInterpreter(this.#control);
   }
 }
 

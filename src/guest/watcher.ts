@@ -61,6 +61,7 @@ class Watcher {
       }
       this.#inbox.write(head);
       this.#input.pass(left, (bytes) => this.#inbox.write(bytes));
+      this.#inbox.flush();
     }
   }
 
