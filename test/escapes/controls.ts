@@ -4,7 +4,7 @@ import { Mutant, withoutLayers } from "./mutant.ts";
 import { Stock } from "./stock.ts";
 import { Target } from "./target.ts";
 
-/** What an attack on a mutant may take before it counts as having stopped the server. */
+/** What a mutant may take for anything before it counts as having been stopped. */
 const PATIENCE_MS = 45_000;
 
 /** Whether this machine can run attacks under a control. `native` needs bubblewrap to keep the machine whole. */
@@ -53,24 +53,24 @@ function inMutant({ settings, files }: Technique, layers: Exclude<Control, strin
   return {
     async attack(attack) {
       target ??= await start();
-      const late = Promise.withResolvers<"not well">();
-      const timer = setTimeout(late.resolve, PATIENCE_MS, "not well");
-      const outcome = await Promise.race([
-        target.attack(attack).then(
-          (success) => (success === null ? "failed" : "succeeded"),
-          () => "not well",
-        ),
-        late.promise,
-      ]);
-      clearTimeout(timer);
+      const success = await unlessItTakesLong(target.attack(attack), "not well");
       // What it has changed would make every attack after it a success.
-      if (outcome === "not well") await stop();
-      else if (outcome === "succeeded") await target.endSandboxes();
-      return outcome !== "failed";
+      if (success === "not well") await stop();
+      else if (success !== null && (await unlessItTakesLong(target.endSandboxes(), "not well"))) await stop();
+      return success !== null;
     },
     async [Symbol.asyncDispose]() {
       await stop();
       mutant[Symbol.dispose]();
     },
   };
+}
+
+/** @returns `otherwise` where that fails, or is not done in time. */
+async function unlessItTakesLong<T, O>(done: Promise<T>, otherwise: O): Promise<T | O> {
+  const late = Promise.withResolvers<O>();
+  const timer = setTimeout(late.resolve, PATIENCE_MS, otherwise);
+  const result = await Promise.race([done.catch(() => otherwise), late.promise]);
+  clearTimeout(timer);
+  return result;
 }

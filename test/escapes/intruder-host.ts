@@ -14,6 +14,8 @@ import { ImageCache } from "./src/environments/image-cache.ts";
 // @ts-expect-error
 import { innermostProcess } from "./src/sandbox/process-facts.ts";
 // @ts-expect-error
+import { PROTOCOL_VERSION } from "./src/sandbox/protocol.ts";
+// @ts-expect-error
 import { Sandbox } from "./src/sandbox/sandbox.ts";
 // @ts-expect-error
 import { openHost } from "./src/server.ts";
@@ -65,6 +67,7 @@ const facts = {
   ...visit,
   moduleFile,
   visible: fileURLToPath(new URL("./src/guest/channel.ts", import.meta.url)),
+  protocolVersion: PROTOCOL_VERSION,
   serverPid: process.pid,
   peerPid: await innermostProcess(peer.pid),
 };

@@ -104,7 +104,7 @@ const fromStrings = {
 };
 
 /** Bytes on the process's standard output that look like a frame. */
-function forge({ won }) {
+function forge({ won, protocolVersion }) {
   const encoder = new TextEncoder();
   const outcome = encoder.encode(JSON.stringify({ success: true, result: won, error: null, outputs: [] }));
   const frame = (nonce, message, body) => {
@@ -112,7 +112,7 @@ function forge({ won }) {
     const bytes = new Uint8Array(12 + 32 + header.length + body.length);
     const view = new DataView(bytes.buffer);
     view.setUint32(0, bytes.length - 4, true);
-    view.setUint8(4, 2);
+    view.setUint8(4, protocolVersion);
     view.setUint16(6, 32, true);
     view.setUint32(8, header.length, true);
     bytes.set(encoder.encode(nonce), 12);

@@ -1,10 +1,11 @@
+import { PROTOCOL_VERSION } from "../../../src/sandbox/protocol.ts";
 import { each, excuse, type Technique } from "../attack.ts";
 
 /** A frame in every respect but its nonce, which user code never sees: all zeros, all of one digit, or random. */
 const PRELUDE = `import json, os, struct, sys, secrets
 def frame(message, body=b"", nonce="0" * 32):
   header = json.dumps(message).encode()
-  rest = struct.pack("<BBHI", 1, 0, 32, len(header)) + nonce.encode() + header + body
+  rest = struct.pack("<BBHI", ${PROTOCOL_VERSION}, 0, 32, len(header)) + nonce.encode() + header + body
   return struct.pack("<I", len(rest)) + rest
 outcome = json.dumps({"success": True, "result": won, "error": None, "outputs": []}).encode()
 result = {"type": "result", "executionTimeMs": 1, "outcomeBytes": len(outcome), "stdoutBytes": 0, "stderrBytes": 0, "truncated": False, "files": None}

@@ -163,6 +163,8 @@ export const NATIVE: Technique = {
           "_PyEM_TrampolineCall_JS",
           "ffi_call_js",
         ],
+      "it ends the interpreter everywhere: what it would make needs what Pyodide's start sets up, or an object it is not given":
+        ["api.JsProxy_create(0)", "api.pyproxy_new("],
       "it cannot be called through ctypes anywhere": ["lib.vfork()"],
       "it needs privileges": ["lib.mount(", "lib.chroot(", "lib.mknod("],
       "a file that is no library is refused everywhere": ["lib.dlopen(secret_file"],

@@ -90,7 +90,10 @@ export const POISON: readonly [change: string, notice: string][] = [
     "import ctypes, gc\ngc.get_referents(int.__dict__)[0]['stolen'] = lambda self: 1\nctypes.pythonapi.PyType_Modified(ctypes.py_object(int))",
     "if hasattr(5, 'stolen'): print(mine)",
   ],
-  ["import gc\ngc.get_referents(str.__dict__)[0]['upper'] = lambda self: 'X'", "if 'a'.upper() != 'A': print(mine)"],
+  [
+    "import gc\ngc.get_referents(str.__dict__)[0]['swapcase'] = lambda self: 'X'",
+    "if 'a'.swapcase() != 'A': print(mine)",
+  ],
   ["import ctypes\nctypes.c_int.from_address(id(257 - 1) + 16).value = 3", "if [256][0] != 200 + 56: print(mine)"],
   [
     "import ctypes\ns = 'upper'\nctypes.memmove(id(s) + ctypes.sizeof(ctypes.c_void_p) * 5, b'Xpper', 5)",

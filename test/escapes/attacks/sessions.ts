@@ -30,7 +30,10 @@ const ODD_STATES = [
 /** What an attacker leaves in a session reaches neither another principal's session, nor what loads sessions. */
 export const SESSIONS: Technique = {
   title: "out of a session",
-  controls: [["rewind", "file-reset", "state-check"]],
+  controls: [
+    ["rewind", "file-reset", "state-check"],
+    ["rewind", "file-reset", "state-check", "javascript-reset"],
+  ],
   attacks: excuse(
     [
       ...POISON.map(([change, notice]) => ({
@@ -55,6 +58,7 @@ assert os.getcwd() == "/home/pyodide" and len("abc") == 3`,
       }),
     ],
     {
+      "the runner answers through it: what it says then is no answer, and ends the sandbox": ["json.dumps.__code__"],
       "without a rewind the next session does not notice it either: it is set up anew for each execution, or has gone by itself":
         [
           "c.to_json_data.__code__",

@@ -1,0 +1,14 @@
+/** The other thread of `inbox.test.ts`. */
+import { workerData } from "node:worker_threads";
+import { CONTROL, type Shared, wakeInterpreter } from "../../src/guest/channel.ts";
+import { InboxWriter } from "../../src/guest/inbox.ts";
+
+const { shared, frames } = workerData as { shared: Shared; frames: readonly (readonly Uint8Array[])[] };
+const writer = new InboxWriter(shared);
+for (const parts of frames) {
+  for (const part of parts) writer.write(part);
+  writer.flush();
+}
+const control = new Int32Array(shared.control);
+Atomics.store(control, CONTROL.CLOSED, 1);
+wakeInterpreter(control);
