@@ -379,21 +379,26 @@ describe("the command", () => {
     await running;
   });
 
-  test("killed, it leaves no sandbox behind: not an idle one, nor one that loops", { timeout: 120_000 }, async () => {
-    const child = start(["serve"], { POOL_SIZE: "3" });
-    const url = await listening(child);
-    const pids = await sandboxesOf(child, 3);
-    for (const code of [
-      "while True:\n  try:\n    while True: pass\n  except BaseException: pass",
-      "import time; time.sleep(1000)",
-    ]) {
-      execute(url, code).catch(() => null);
-    }
-    await busy(url, 2);
-    child.kill("SIGKILL");
-    await once(child, "exit");
-    await until("all its sandboxes have ended", () => !pids.some(isRunning));
-  });
+  // Without the operating system's layers the sandbox itself has to notice.
+  test.each(["auto", "deno"])(
+    "killed, it leaves no sandbox behind, ISOLATION=%s: not an idle one, nor one that loops",
+    async (ISOLATION) => {
+      const child = start(["serve"], { POOL_SIZE: "3", ISOLATION });
+      const url = await listening(child);
+      const pids = await sandboxesOf(child, 3);
+      for (const code of [
+        "while True:\n  try:\n    while True: pass\n  except BaseException: pass",
+        "import time; time.sleep(1000)",
+      ]) {
+        execute(url, code).catch(() => null);
+      }
+      await busy(url, 2);
+      child.kill("SIGKILL");
+      await once(child, "exit");
+      await until("all its sandboxes have ended", () => !pids.some(isRunning));
+    },
+    120_000,
+  );
 
   test("an image that is damaged is built anew", { timeout: 120_000 }, async () => {
     const cache = mkdtempSync(path.join(os.tmpdir(), "pyodide-express-cache-"));
