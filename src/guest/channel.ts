@@ -36,8 +36,8 @@ export const CONTROL = {
   STDERR_SENT: 8,
   /** 1: stdout or stderr was cut. */
   TRUNCATED: 9,
-  /** 1: an `output` frame is on its way, and the host has not asked for more. */
-  OUTPUT_UNREAD: 10,
+  /** 1: the host was told that something was printed, and has not asked for it. */
+  OUTPUT_ANNOUNCED: 10,
   LENGTH: 11,
 } as const;
 

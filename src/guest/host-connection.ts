@@ -74,7 +74,7 @@ export class HostConnection implements Host {
   }
 
   print(stream: "stdout" | "stderr", bytes: Uint8Array, streaming: boolean): void {
-    if (this.#outlet.print(stream, bytes) && streaming) this.#outlet.sendOutput(this.#jobNonce);
+    if (this.#outlet.print(stream, bytes) && streaming) this.#outlet.announceOutput(this.#jobNonce);
   }
 
   sleep(durationMs: number): void {

@@ -46,17 +46,22 @@ export class Outlet {
     this.#locked(() => this.#write(nonce, message, ...body));
   }
 
-  /** Sends what was printed, unless the host has not yet read what was sent of it before: a flood becomes few frames. */
-  sendOutput(nonce: string): void {
+  /**
+   * Tells the host that something was printed, unless it knows and has not asked yet. By the time it asks there is more: Python writes a line
+   * and its end by themselves, and a flood becomes few frames.
+   */
+  announceOutput(nonce: string): void {
     this.#locked(() => {
-      if (this.#control[CONTROL.OUTPUT_UNREAD] === 0) this.#sendPrinted(nonce);
+      if (this.#control[CONTROL.OUTPUT_ANNOUNCED] === 1) return;
+      this.#control[CONTROL.OUTPUT_ANNOUNCED] = 1;
+      this.#write(nonce, { type: "printed" });
     });
   }
 
-  /** The host has read the last `output` frame. */
-  sendMoreOutput(nonce: string): void {
+  /** Sends what was printed. */
+  sendOutput(nonce: string): void {
     this.#locked(() => {
-      this.#control[CONTROL.OUTPUT_UNREAD] = 0;
+      this.#control[CONTROL.OUTPUT_ANNOUNCED] = 0;
       this.#sendPrinted(nonce);
     });
   }
@@ -95,15 +100,13 @@ export class Outlet {
       this.#printed[stream].fill(0, 0, this.#control[printed]);
       this.#control[printed] = this.#control[sent] = 0;
     }
-    this.#control[CONTROL.TRUNCATED] = this.#control[CONTROL.OUTPUT_UNREAD] = 0;
+    this.#control[CONTROL.TRUNCATED] = this.#control[CONTROL.OUTPUT_ANNOUNCED] = 0;
   }
 
   #sendPrinted(nonce: string): void {
     for (const stream of ["stdout", "stderr"] as const) {
       const bytes = this.#takePrinted(stream);
-      if (bytes.length === 0) continue;
-      this.#write(nonce, { type: "output", stream }, bytes);
-      this.#control[CONTROL.OUTPUT_UNREAD] = 1;
+      if (bytes.length > 0) this.#write(nonce, { type: "output", stream }, bytes);
     }
   }
 

@@ -68,7 +68,7 @@ class Watcher {
   #act(nonce: string, type: "interrupt" | "more-output"): void {
     // A late one must not hit the next job.
     if (nonce !== this.#jobNonce) return;
-    this.#outlet.sendMoreOutput(nonce);
+    this.#outlet.sendOutput(nonce);
     if (type !== "interrupt") return;
     this.#interrupt[0] = SIGINT;
     wakeInterpreter(this.#control);

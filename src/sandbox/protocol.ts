@@ -108,7 +108,7 @@ export type HostMessage =
   | { readonly type: "rewind" }
   /** Urgent. Ends what runs with KeyboardInterrupt. */
   | { readonly type: "interrupt" }
-  /** Urgent. The last `output` frame was read: what was printed since may be sent. */
+  /** Urgent. Asks for what was printed. */
   | { readonly type: "more-output" }
   /** Answers a guest's `call`; the body belongs to it. */
   | { readonly type: "answer"; readonly call: number; readonly value: unknown; readonly error?: string };
@@ -202,7 +202,9 @@ export type GuestMessage =
       /** Functions that shared libraries import and that end the sandbox when they are called: path → names. */
       readonly refusedCalls: Readonly<Record<string, readonly string[]>>;
     }
-  /** What was printed since the last such frame; the body is the bytes. Until `more-output` asks for it there is no other. */
+  /** Of a streaming execution: something was printed, and waits for `more-output`. Until then there is no other of these. */
+  | { readonly type: "printed" }
+  /** What was printed since the last such frame; the body is the bytes, at least one. */
   | { readonly type: "output"; readonly stream: "stdout" | "stderr" }
   | { readonly type: "display"; readonly bundle: MimeBundle }
   /** User code waits for the host: a file's content, a package, a network request. */
@@ -361,6 +363,7 @@ const URGENT_TYPES: ReadonlySet<string> = new Set(["interrupt", "more-output"]);
 export const GUEST_MESSAGE_TYPES: readonly GuestMessage["type"][] = [
   "ready",
   "image",
+  "printed",
   "output",
   "display",
   "call",

@@ -28,6 +28,8 @@ import {
 
 /** How long an interrupted execution may take to end before its process is killed, ms. */
 export const KILL_GRACE_MS = 250;
+/** The most that may wait for a process that goes on talking, bytes. */
+const MAX_UNSENT_BYTES = 64 * 1024;
 /** How much of what a process prints on stderr is kept for the log, bytes. */
 const MAX_DIAGNOSTICS_BYTES = 16 * 1024;
 
@@ -99,6 +101,7 @@ interface Running {
   readonly displayed: MimeBundle[];
   readonly resolve: (result: JobResult) => void;
   end: JobEnd;
+  announcements: number;
   outputBytes: number;
   displayBytes: number;
   /** A `call` was not answered yet; the interpreter waits for the answer and can make no other. */
@@ -198,6 +201,7 @@ export class Sandbox {
       displayed: [],
       resolve,
       end: "finished",
+      announcements: 0,
       outputBytes: 0,
       displayBytes: 0,
       calling: false,
@@ -340,12 +344,19 @@ export class Sandbox {
     if (running.answered && message.type !== "idle" && message.type !== "state")
       throw new ProtocolError(`"${message.type}" after the result`);
     switch (message.type) {
+      case "printed":
+        // A sandbox that asks without reading the answers would fill the server's memory.
+        if (this.#connection.unsentBytes > MAX_UNSENT_BYTES)
+          throw new ProtocolError("it does not read what it asks for");
+        if (++running.announcements > 2 * MAX_OUTPUT_BYTES) throw new ProtocolError("more announced than there can be");
+        this.#connection.send(nonce, { type: "more-output" });
+        break;
       case "output":
+        if (body.length === 0) throw new ProtocolError("an output of nothing");
         running.outputBytes += body.length;
         if (running.outputBytes > 2 * MAX_OUTPUT_BYTES) throw new ProtocolError("more output than there can be");
         running[message.stream].push(body);
         running.job.onOutput?.(message.stream, body);
-        if (running.job.onOutput) this.#connection.send(nonce, { type: "more-output" });
         break;
       case "display":
         running.displayBytes += bundleBytes(message.bundle);
@@ -525,6 +536,11 @@ class Connection {
     const { stdin } = this.#process;
     if (!stdin?.writable) return;
     for (const chunk of encodeFrame(nonce, message, ...body)) stdin.write(chunk);
+  }
+
+  /** What the process has not read yet, beyond what its pipe holds. */
+  get unsentBytes(): number {
+    return this.#process.stdin?.writableLength ?? 0;
   }
 
   closeInput(): void {
