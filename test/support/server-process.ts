@@ -52,7 +52,11 @@ export async function startServerProcess(dataDir: string, settings: Record<strin
         child.kill("SIGKILL");
         await exited;
       }
-      while (sandboxes.some(isRunning)) await new Promise((resolve) => setTimeout(resolve, 10));
+      while (sandboxes.some(isRunning)) {
+        // One that was just being started waits for its parent's word for good (bubblewrap 0.8). Nothing runs in it.
+        for (const pid of sandboxes) if (isRunning(pid) && descendantsOf(pid).length === 0) endWrapper(pid);
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
     },
   };
 }
@@ -87,5 +91,13 @@ function isRunning(pid: number): boolean {
     return statOf(pid)[0] !== "Z";
   } catch {
     return false;
+  }
+}
+
+function endWrapper(pid: number): void {
+  try {
+    if (readFileSync(`/proc/${pid}/comm`, "utf8").trim() === "bwrap") process.kill(pid, "SIGKILL");
+  } catch {
+    // It has ended meanwhile.
   }
 }
