@@ -11,8 +11,9 @@ import { type LaunchOptions, PYODIDE_DIR } from "../src/sandbox/launch.ts";
 import { spawnWrapped } from "../src/sandbox/wrap-command.ts";
 import { openHost } from "../src/server.ts";
 import { testConfig } from "./support/config.ts";
+import { guestOptions } from "./support/sandbox.ts";
 
-/** What Deno does with each of its databases, and how many modules there are in it. */
+/** What Deno does with each of its databases, and which modules there are in it. */
 const AS_DENO = `import { DatabaseSync } from "node:sqlite";
 const [file] = Deno.args;
 const database = new DatabaseSync(file);
@@ -33,8 +34,11 @@ beforeAll(async () => {
   host = opened;
   const images = new ImageCache({ cacheDir: config.CACHE_DIR, host: opened, onProgress: () => {} });
   const { path: baseImagePath } = await images.base();
-  const guest = { baseImagePath, environment: null, preload: [], maxHeapBytes: 2 ** 28, hashCheckpoint: false };
-  denoDir = (await denoCache({ cacheDir: folder, key: "test", sandbox: { ...opened, guest } })) as string;
+  denoDir = (await denoCache({
+    cacheDir: folder,
+    key: "test",
+    sandbox: { ...opened, guest: guestOptions({ baseImagePath }) },
+  })) as string;
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 

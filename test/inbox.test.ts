@@ -3,7 +3,7 @@ import { Worker } from "node:worker_threads";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { createShared, INBOX_BYTES } from "../src/guest/channel.ts";
-import { InboxReader } from "../src/guest/inbox.ts";
+import { Inbox } from "../src/guest/inbox.ts";
 
 /** Sizes of a frame's parts: small ones, and such as do not fit into the ring. */
 const sizes = fc.array(fc.oneof(fc.nat(200), fc.integer({ min: INBOX_BYTES - 50, max: 3 * INBOX_BYTES })), {
@@ -26,7 +26,7 @@ test("what one thread writes another reads, whole and in order, up to the end", 
       const worker = new Worker(url, { workerData: { shared, frames } });
       // Either waits for the other at some time.
       if (isEarly) await once(worker, "online");
-      const reader = new InboxReader(shared);
+      const reader = new Inbox(shared);
       const parts: Uint8Array[] = [];
       for (let part = reader.read(); part !== null; part = reader.read()) parts.push(part);
       expect(Buffer.concat(parts).equals(Buffer.concat(frames.flat()))).toBe(true);

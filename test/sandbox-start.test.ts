@@ -4,6 +4,7 @@ import path from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { Mutant } from "./escapes/mutant.ts";
+import { guestOptions } from "./support/sandbox.ts";
 
 const START_TIMEOUT_MS = 60_000;
 
@@ -32,7 +33,7 @@ const shared = createShared();
   const baseImagePath = path.join(source.folder, "image");
   execFileSync("mkfifo", [baseImagePath]);
   const started = Sandbox.start({
-    guest: { baseImagePath, environment: null, preload: [], maxHeapBytes: 0, hashCheckpoint: false },
+    guest: guestOptions({ baseImagePath }),
     memoryMb: 512,
     isolation: { tool: "none", layers: [], rejected: [], wrapping: null },
     denoDir: null,

@@ -70,7 +70,7 @@ export class DiskPackageRecords implements PackageRecords {
 
   /**
    * Changes with every write, since each puts a new file in place. Synchronously: every execution asks, and a thread's answer costs thirty
-   * times the look itself.
+   * times the look itself [measured].
    */
   async stamp(principal: string, environment: string): Promise<string | null> {
     try {

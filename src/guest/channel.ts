@@ -14,7 +14,7 @@ export interface Shared {
   readonly interrupt: SharedArrayBuffer;
   /** Ring of the frames that are for the interpreter. */
   readonly inbox: SharedArrayBuffer;
-  /** What was printed and is not sent yet; the watcher can send it even while the interpreter hangs. */
+  /** What the execution has printed; the watcher can send it even while the interpreter hangs. `MAX_OUTPUT_BYTES` each. */
   readonly stdout: SharedArrayBuffer;
   readonly stderr: SharedArrayBuffer;
 }

@@ -10,7 +10,7 @@ import {
 } from "../sandbox/protocol.ts";
 import { CONTROL, type Shared } from "./channel.ts";
 import type { Host } from "./device.ts";
-import { InboxReader } from "./inbox.ts";
+import { Inbox } from "./inbox.ts";
 import { type Finding, Outlet } from "./outlet.ts";
 
 /** What the interpreter is asked to do, one at a time; each ends with `idle`. */
@@ -27,7 +27,7 @@ type Answer = Extract<HostMessage, { type: "answer" }> & { readonly body: Uint8A
 export class HostConnection implements Host {
   readonly #control: Int32Array<SharedArrayBuffer>;
   readonly #interrupt: Uint8Array;
-  readonly #inbox: InboxReader;
+  readonly #inbox: Inbox;
   readonly #outlet: Outlet;
   readonly #reader = new FrameReader<OrdinaryMessage>(ORDINARY_MESSAGE_TYPES);
   readonly #frames: Frame<OrdinaryMessage>[] = [];
@@ -41,7 +41,7 @@ export class HostConnection implements Host {
   constructor(shared: Shared, processNonce: string) {
     this.#control = new Int32Array(shared.control);
     this.#interrupt = new Uint8Array(shared.interrupt);
-    this.#inbox = new InboxReader(shared);
+    this.#inbox = new Inbox(shared);
     this.#outlet = new Outlet(shared);
     this.#processNonce = processNonce;
   }

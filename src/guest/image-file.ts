@@ -7,7 +7,10 @@ import {
 } from "../sandbox/image-format.ts";
 import { ReadableFile } from "./readable-file.ts";
 
-const WASM_PAGE_BYTES = 65_536;
+export const WASM_PAGE_BYTES = 65_536;
+
+/** How many pages a memory of so many bytes has: at least one. */
+export const pagesFor = (bytes: number) => Math.max(1, Math.ceil(bytes / WASM_PAGE_BYTES));
 
 /** A memory image in its file. Its data is read to where it is to be, with no copy in between. */
 export class ImageFile {
@@ -36,7 +39,7 @@ export class ImageFile {
   /** The data, in a memory of its own that begins with it. Read once. */
   toMemory(): WebAssembly.Memory {
     if (this.#memory === null) {
-      this.#memory = new WebAssembly.Memory({ initial: Math.max(1, Math.ceil(this.dataBytes / WASM_PAGE_BYTES)) });
+      this.#memory = new WebAssembly.Memory({ initial: pagesFor(this.dataBytes) });
       this.readData(new Uint8Array(this.#memory.buffer, 0, this.dataBytes), 0);
     }
     return this.#memory;

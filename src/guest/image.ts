@@ -1,8 +1,7 @@
 import type { Run } from "../sandbox/image-format.ts";
-import type { ImageFile } from "./image-file.ts";
+import { type ImageFile, pagesFor, WASM_PAGE_BYTES } from "./image-file.ts";
 import { REWIND_MODULE } from "./rewind-module.ts";
 
-const WASM_PAGE_BYTES = 65_536;
 /** What a rewind copies at least. */
 const PAGE_BYTES = 4096;
 /** In place of where a span's bytes lie in the image. */
@@ -14,8 +13,6 @@ const WORDS_PER_BLOCK = STATE_BLOCK_BYTES / 4;
 
 /** A list names every block of a heap that is so many times larger than the list. */
 const BLOCKS_PER_LIST_BYTE = STATE_BLOCK_BYTES / 4;
-
-const pagesFor = (bytes: number) => Math.max(1, Math.ceil(bytes / WASM_PAGE_BYTES));
 
 interface Span {
   readonly start: number;
@@ -68,10 +65,6 @@ export class Checkpoint {
     this.#blocks = new WebAssembly.Memory({ initial: pagesFor(heapBytes / BLOCKS_PER_LIST_BYTE) });
     this.#rewind = instantiate({ heap, image: this.#image, blocks: this.#blocks });
     this.#spans = spansOf(runs, heapBytes);
-  }
-
-  get heapBytes(): number {
-    return this.#heapBytes;
   }
 
   /**
@@ -227,15 +220,10 @@ export class Checkpoint {
 export function putInPlace(memory: WebAssembly.Memory, file: ImageFile): void {
   const { clear } = instantiate({ heap: memory, image: memory, blocks: memory });
   const heap = new Uint8Array(memory.buffer);
-  let covered = 0;
-  let position = 0;
-  for (const [start, end] of file.header.runs) {
-    clear(covered, start);
-    file.readData(heap.subarray(start, end), position);
-    position += end - start;
-    covered = end;
+  for (const { start, end, source } of spansOf(file.header.runs, heap.length)) {
+    if (source === ZERO) clear(start, end);
+    else file.readData(heap.subarray(start, end), source);
   }
-  clear(covered, heap.length);
 }
 
 function instantiate(memories: Record<"heap" | "image" | "blocks", WebAssembly.Memory>): RewindExports {

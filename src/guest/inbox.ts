@@ -1,7 +1,7 @@
 import { CONTROL, INBOX_BYTES, type Shared, wakeInterpreter } from "./channel.ts";
 
-/** The watcher's end of the ring. */
-export class InboxWriter {
+/** The ring of bytes from the watcher, which writes, to the interpreter, which reads; each thread has one of these on the same memory. */
+export class Inbox {
   readonly #control: Int32Array<SharedArrayBuffer>;
   readonly #ring: Uint8Array;
 
@@ -35,17 +35,6 @@ export class InboxWriter {
   /** Wakes the interpreter for what was written: once for a frame, not for each of its parts. */
   flush(): void {
     wakeInterpreter(this.#control);
-  }
-}
-
-/** The interpreter's end of the ring. */
-export class InboxReader {
-  readonly #control: Int32Array<SharedArrayBuffer>;
-  readonly #ring: Uint8Array;
-
-  constructor({ control, inbox }: Shared) {
-    this.#control = new Int32Array(control);
-    this.#ring = new Uint8Array(inbox);
   }
 
   /** Blocks until there is something. @returns a copy of it; null: there will be nothing more. */

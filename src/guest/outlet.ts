@@ -67,10 +67,10 @@ export class Outlet {
   }
 
   /** Sends what was printed, then the message. */
-  sendInOrder(nonce: string, message: GuestMessage, ...body: Uint8Array[]): void {
+  sendInOrder(nonce: string, message: GuestMessage): void {
     this.#locked(() => {
       this.#sendPrinted(nonce);
-      this.#write(nonce, message, ...body);
+      this.#write(nonce, message);
     });
   }
 

@@ -2,9 +2,9 @@
  * The second thread of a sandbox process. It reads what the host sends and passes it to the interpreter, but for what is urgent:
  * that has to be done while user code runs. Nothing of a tenant's is ever in it but what passes through.
  */
-import { NONCE_BYTES, PREFIX_BYTES, URGENT_OFFSET } from "../sandbox/protocol.ts";
+import { frameBytes, NONCE_BYTES, PREFIX_BYTES, URGENT_OFFSET } from "../sandbox/protocol.ts";
 import { CONTROL, type Shared, wakeInterpreter } from "./channel.ts";
-import { InboxWriter } from "./inbox.ts";
+import { Inbox } from "./inbox.ts";
 import { Outlet } from "./outlet.ts";
 import { revokePermissions } from "./realm.ts";
 
@@ -31,7 +31,7 @@ self.postMessage("loaded");
 class Watcher {
   readonly #control: Int32Array<SharedArrayBuffer>;
   readonly #interrupt: Uint8Array;
-  readonly #inbox: InboxWriter;
+  readonly #inbox: Inbox;
   readonly #outlet: Outlet;
   readonly #input = new Input();
   /** Of the job that the interpreter has, or had last. */
@@ -40,7 +40,7 @@ class Watcher {
   constructor(shared: Shared) {
     this.#control = new Int32Array(shared.control);
     this.#interrupt = new Uint8Array(shared.interrupt);
-    this.#inbox = new InboxWriter(shared);
+    this.#inbox = new Inbox(shared);
     this.#outlet = new Outlet(shared);
   }
 
@@ -48,8 +48,7 @@ class Watcher {
   watch(): void {
     for (let head = this.#input.take(HEAD_BYTES); head !== null; head = this.#input.take(HEAD_BYTES)) {
       const nonce = decoder.decode(head.subarray(PREFIX_BYTES));
-      const length = new DataView(head.buffer, head.byteOffset).getUint32(0, true);
-      const left = 4 + length - HEAD_BYTES;
+      const left = frameBytes(head) - HEAD_BYTES;
       if (head[URGENT_OFFSET] === 1) {
         const header = this.#input.take(left);
         if (header !== null) this.#act(nonce, JSON.parse(decoder.decode(header)).type);
@@ -80,7 +79,7 @@ class Input {
   readonly #buffer = new Uint8Array(64 * 1024);
   #unread: Uint8Array = new Uint8Array(0);
 
-  /** @returns so many bytes, valid until the next call; null: there are not so many to come. */
+  /** @returns so many bytes; null: there are not so many to come. */
   take(count: number): Uint8Array<ArrayBuffer> | null {
     const bytes = new Uint8Array(count);
     let filled = 0;

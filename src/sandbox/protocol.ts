@@ -247,6 +247,11 @@ export class ProtocolError extends Error {
   override readonly name = "ProtocolError";
 }
 
+/** Length of a whole frame, by its prefix. */
+export function frameBytes(prefix: Uint8Array): number {
+  return 4 + new DataView(prefix.buffer, prefix.byteOffset, PREFIX_BYTES).getUint32(0, true);
+}
+
 const encoder = new TextEncoder();
 const decoder = new TextDecoder("utf-8", { fatal: true });
 
@@ -301,7 +306,8 @@ export class FrameReader<M extends { type: string }> {
     while (this.#buffered >= PREFIX_BYTES) {
       const prefix = this.#peek(PREFIX_BYTES);
       const view = new DataView(prefix.buffer, prefix.byteOffset, PREFIX_BYTES);
-      const length = view.getUint32(0, true);
+      const bytes = frameBytes(prefix);
+      const length = bytes - 4;
       const headerLength = view.getUint32(8, true);
       if (prefix[4] !== PROTOCOL_VERSION)
         throw new ProtocolError(`protocol version ${prefix[4]}, not ${PROTOCOL_VERSION}`);
@@ -310,8 +316,8 @@ export class FrameReader<M extends { type: string }> {
       if (length > this.#maxBytes) throw new ProtocolError(`a frame of ${length} bytes is over the limit`);
       if (length < PREFIX_BYTES - 4 + NONCE_BYTES + headerLength)
         throw new ProtocolError("header longer than its frame");
-      if (this.#buffered < 4 + length) break;
-      frames.push(this.#decode(this.#take(4 + length), headerLength));
+      if (this.#buffered < bytes) break;
+      frames.push(this.#decode(this.#take(bytes), headerLength));
     }
     return frames;
   }

@@ -86,6 +86,13 @@ const lookingAround = {
     if (others.length === 0) throw new Error("nothing");
     return others;
   },
+  "offers a function under a symbol": () => {
+    const values = Object.getOwnPropertySymbols(globalThis).map((symbol) => globalThis[symbol]);
+    const inside = values.flatMap((value) =>
+      Object(value) === value ? Reflect.ownKeys(value).map((key) => value[key]) : [],
+    );
+    expect([...values, ...inside].some((value) => typeof value === "function"));
+  },
 };
 
 const fromStrings = {

@@ -196,8 +196,8 @@ export const INTRUDER: Readonly<Record<"main" | "watcher", readonly Edit[]>> = {
     { file: "guest/watcher.ts", from: "new Watcher(data).watch();", to: "await new Watcher(data).watch();" },
     {
       file: "guest/watcher.ts",
-      from: 'import { InboxWriter } from "./inbox.ts";\n',
-      to: 'import { InboxWriter } from "./inbox.ts";\nimport { intrude } from "./intruder.js";\n',
+      from: 'import { Inbox } from "./inbox.ts";\n',
+      to: 'import { Inbox } from "./inbox.ts";\nimport { intrude } from "./intruder.js";\n',
     },
   ],
 };

@@ -1,10 +1,10 @@
 /** The other thread of `inbox.test.ts`. */
 import { workerData } from "node:worker_threads";
 import { CONTROL, type Shared, wakeInterpreter } from "../../src/guest/channel.ts";
-import { InboxWriter } from "../../src/guest/inbox.ts";
+import { Inbox } from "../../src/guest/inbox.ts";
 
 const { shared, frames } = workerData as { shared: Shared; frames: readonly (readonly Uint8Array[])[] };
-const writer = new InboxWriter(shared);
+const writer = new Inbox(shared);
 for (const parts of frames) {
   for (const part of parts) writer.write(part);
   writer.flush();

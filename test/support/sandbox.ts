@@ -4,6 +4,12 @@ import { type Job, type JobResult, Sandbox } from "../../src/sandbox/sandbox.ts"
 import { openEnvironments, openHost } from "../../src/server.ts";
 import { testConfig } from "./config.ts";
 
+/** How a process is to boot: with the standard library alone, unless something else is said. */
+export function guestOptions(options: Partial<GuestOptions>): GuestOptions {
+  const maxHeapBytes = testConfig().SANDBOX_MAX_HEAP_MB * 2 ** 20;
+  return { baseImagePath: null, environment: null, preload: [], maxHeapBytes, hashCheckpoint: false, ...options };
+}
+
 /** One sandbox of the default environment, without a pool. */
 export async function startTestSandbox(guest: Partial<GuestOptions> = {}): Promise<Sandbox> {
   const config = testConfig();
@@ -14,14 +20,7 @@ export async function startTestSandbox(guest: Partial<GuestOptions> = {}): Promi
   const { baseImagePath, guest: environment } = environments.get(environments.defaultName);
   return await Sandbox.start({
     ...host,
-    guest: {
-      baseImagePath,
-      environment,
-      preload: [],
-      maxHeapBytes: config.SANDBOX_MAX_HEAP_MB * 1024 * 1024,
-      hashCheckpoint: false,
-      ...guest,
-    },
+    guest: guestOptions({ baseImagePath, environment, ...guest }),
   });
 }
 

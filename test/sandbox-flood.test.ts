@@ -1,0 +1,40 @@
+import path from "node:path";
+import { pathToFileURL } from "node:url";
+import { expect, test } from "vitest";
+import { Mutant } from "./escapes/mutant.ts";
+import { testConfig } from "./support/config.ts";
+import { guestOptions, runOn } from "./support/sandbox.ts";
+
+/** A sandbox that an attacker has taken over: its main thread asks to be asked for output, and nobody reads the answers. */
+const ASKS_AND_DOES_NOT_READ = [
+  {
+    file: "guest/main.ts",
+    from: "    const verdict = interpreter.perform(task);\n",
+    to: '    for (;;) host.report({ type: "printed" } as never);\n    const verdict = interpreter.perform(task);\n',
+  },
+  {
+    file: "guest/watcher.ts",
+    from: "    this.#outlet.sendOutput(nonce);\n",
+    to: "    Atomics.wait(this.#control, CONTROL.CLOSED, 0);\n",
+  },
+];
+
+test("a sandbox that asks without end and does not read is ended before the answers fill the server's memory", {
+  timeout: 120_000,
+}, async () => {
+  using source = new Mutant(ASKS_AND_DOES_NOT_READ);
+  const load = (file: string) => import(pathToFileURL(path.join(source.folder, "src", file)).href);
+  const { openHost }: typeof import("../src/server.ts") = await load("server.ts");
+  const { ImageCache }: typeof import("../src/environments/image-cache.ts") = await load("environments/image-cache.ts");
+  const { Sandbox }: typeof import("../src/sandbox/sandbox.ts") = await load("sandbox/sandbox.ts");
+  const host = await openHost(testConfig({ CACHE_DIR: source.cacheDir }));
+  const { path: baseImagePath } = await new ImageCache({
+    cacheDir: source.cacheDir,
+    host,
+    onProgress: () => {},
+  }).base();
+  const sandbox = await Sandbox.start({ ...host, guest: guestOptions({ baseImagePath }) });
+  const { result } = await runOn(sandbox as never, "1", { timeoutMs: 60_000 });
+  expect(result).toMatchObject({ killed: true, end: "finished" });
+  expect(await sandbox.ended).toContain("it does not read what it asks for");
+});
