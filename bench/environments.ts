@@ -83,6 +83,7 @@ async function measure(name: string, { packages, throughput: wanted }: Case, fol
     environment: environment.guest,
     preload: [],
     maxHeapBytes: config.SANDBOX_MAX_HEAP_MB * 2 ** 20,
+    mapMemory: true,
     hashCheckpoint: false,
   };
   // As the server starts them.

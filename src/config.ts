@@ -122,6 +122,11 @@ export const SETTINGS = {
     "discard instead of rewind above this heap, MiB; 0: whenever it has grown, of which the next could tell",
   ),
   SANDBOX_START_TIMEOUT_MS: setting(integer(100), "60000", "give up on a sandbox that is not ready by then, ms"),
+  MEMORY_MAPPING: setting(
+    z.enum(["auto", "off"]),
+    "auto",
+    "`auto`: on Linux sandboxes share an image's memory until they write to it, and rewind what they wrote; `off`: each reads and compares all",
+  ),
   ISOLATION: setting(z.enum(["auto", "deno"]), "auto", "`auto`: add the operating system's layers where they work"),
   ISOLATION_REQUIRED: setting(z.enum(["", "deno", "os"]), "", "refuse to start below this layer"),
   PYODIDE_PACKAGES: setting(

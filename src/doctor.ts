@@ -45,12 +45,18 @@ export async function doctor(config: Config): Promise<number> {
       environment: null,
       preload: [],
       maxHeapBytes: Number.MAX_SAFE_INTEGER,
+      mapMemory: config.MEMORY_MAPPING === "auto",
       hashCheckpoint: false,
     };
     const { CACHE_DIR: cacheDir } = config;
     const denoDir = await denoCache({ cacheDir, key: await images.runtimeKey(), sandbox: { ...host, guest } });
     const sandbox = await Sandbox.start({ ...host, denoDir, guest });
     rows.push(["python", sandbox.pythonVersion]);
+    const { everyPage } = sandbox;
+    rows.push([
+      "rewind",
+      everyPage === null ? "looks at the pages that were written to" : `looks at every page: ${everyPage}`,
+    ]);
     sandbox.kill("the doctor is done");
     await sandbox.ended;
     return `ready in ${sandbox.bootMs} ms`;

@@ -169,6 +169,7 @@ export async function startRuntime(
     environment: environments.get(name).guest,
     preload: [],
     maxHeapBytes: config.SANDBOX_MAX_HEAP_MB * 1024 * 1024,
+    mapMemory: config.MEMORY_MAPPING === "auto",
     hashCheckpoint: false,
   });
   const denoDir = await denoCache({
@@ -188,7 +189,7 @@ export async function startRuntime(
     environment: environments.defaultName,
     start: (name) => Sandbox.start({ ...host, denoDir, guest: guestOf(name) }),
   });
-  pool.on("ready", (sandbox) => logger.debug({ pid: sandbox.pid, bootMs: sandbox.bootMs }, "sandbox ready"));
+  pool.on("ready", ({ pid, bootMs, everyPage }) => logger.debug({ pid, bootMs, everyPage }, "sandbox ready"));
   pool.on("startFailed", (error) => logger.error({ err: error }, "a sandbox could not be started; trying again"));
   pool.on("discarded", (reason) => logger.info({ reason }, "sandbox replaced"));
   await pool.start();

@@ -213,6 +213,7 @@ async function buildWithoutUnfit(
         environment: environment && { ...environment, imports, libraries: environment.libraries.filter(isFit) },
         preload: PRELOADED_MODULES,
         maxHeapBytes: Number.MAX_SAFE_INTEGER,
+        mapMemory: false,
         hashCheckpoint: false,
       },
       ...host,

@@ -27,6 +27,8 @@ export interface BootedInterpreter {
   readonly exports: Exports;
   /** What the image said; not yet what booting has changed since. */
   readonly checkpoint: Checkpoint;
+  /** Why a rewind looks at every page of the memory; null: it looks at those that were written to. */
+  readonly everyPage: string | null;
   readonly runner: Runner;
   readonly files: TenantFiles;
   readonly devices: Devices;
@@ -61,6 +63,7 @@ export async function boot(options: Boot, host: HostConnection): Promise<BootedI
   makeRoom(base);
   adoptTables(base.header, program);
   let checkpoint: Checkpoint;
+  let everyPage: string | null;
   if (environment && readArchive && image) {
     putInPlace(exports.memory, base);
     fitImage(base.header, module, exports);
@@ -70,10 +73,10 @@ export async function boot(options: Boot, host: HostConnection): Promise<BootedI
     makeRoom(image);
     fitImage(image.header, module, exports);
     checkpoint = new Checkpoint(exports.memory, image);
-    checkpoint.restore();
+    everyPage = checkpoint.place(image);
   } else {
     checkpoint = new Checkpoint(exports.memory, base);
-    checkpoint.restore();
+    everyPage = checkpoint.place(base);
     // Some of it the image itself says.
     fitImage(base.header, module, exports);
   }
@@ -92,6 +95,7 @@ export async function boot(options: Boot, host: HostConnection): Promise<BootedI
     module,
     exports,
     checkpoint,
+    everyPage: options.unmapped ?? everyPage,
     runner,
     files,
     devices,

@@ -5,29 +5,51 @@ import {
   type ImageHeader,
   imageHeadBytes,
 } from "../sandbox/image-format.ts";
+import type { MappableFile, MemoryMapping } from "./memory-mapping.ts";
 import { ReadableFile } from "./readable-file.ts";
+import type { WrittenPages } from "./written-pages.ts";
 
 export const WASM_PAGE_BYTES = 65_536;
 
 /** How many pages a memory of so many bytes has: at least one. */
 export const pagesFor = (bytes: number) => Math.max(1, Math.ceil(bytes / WASM_PAGE_BYTES));
 
-/** A memory image in its file. Its data is read to where it is to be, with no copy in between. */
+/**
+ * A memory image in its file. Where memory can be mapped, its pages are the file's; else they are read to where they are to be, with no
+ * copy in between.
+ */
 export class ImageFile {
   readonly header: ImageHeader;
   /** How much data there is. */
   readonly dataBytes: number;
   readonly #file: ReadableFile;
   readonly #headBytes: number;
+  readonly #mapping: MemoryMapping | null;
+  readonly #mappable: MappableFile | null = null;
   #memory: WebAssembly.Memory | null = null;
 
   /** @throws {ImageFormatError} if it is none. */
-  constructor(path: string) {
+  constructor(path: string, mapping: MemoryMapping | null) {
     this.#file = new ReadableFile(path);
     const { bytes } = this.#file;
     this.#headBytes = imageHeadBytes(this.#file.read(0, IMAGE_PREFIX_BYTES), bytes);
     this.header = decodeImageHead(this.#file.read(0, this.#headBytes), bytes);
     this.dataBytes = bytes - this.#headBytes;
+    this.#mapping = mapping;
+    if (mapping === null) return;
+    this.#mappable = mapping.openFile(path);
+    // Reading past the end of a file that is shorter would not be an error, but the end of the process.
+    if (this.#mappable.bytes !== bytes) throw new ImageFormatError("the image was replaced meanwhile");
+  }
+
+  /** The data, in a memory of its own that begins with it. Read once. */
+  toMemory(): WebAssembly.Memory {
+    if (this.#memory === null) {
+      this.#memory = new WebAssembly.Memory({ initial: pagesFor(this.dataBytes) });
+      if (this.#mappable) this.#mappable.mapInto(this.#memory, 0, this.#headBytes, this.dataBytes);
+      else this.readData(new Uint8Array(this.#memory.buffer, 0, this.dataBytes), 0);
+    }
+    return this.#memory;
   }
 
   /** Fills `target` with the data from `position` on. @throws {ImageFormatError} if there is less. */
@@ -36,13 +58,27 @@ export class ImageFile {
     if (count !== target.length) throw new ImageFormatError("the image is cut off");
   }
 
-  /** The data, in a memory of its own that begins with it. Read once. */
-  toMemory(): WebAssembly.Memory {
-    if (this.#memory === null) {
-      this.#memory = new WebAssembly.Memory({ initial: pagesFor(this.dataBytes) });
-      this.readData(new Uint8Array(this.#memory.buffer, 0, this.dataBytes), 0);
+  /** Has a memory, at least as large, be what the image says and zero beyond. @returns false: nothing can be mapped here. */
+  mapInto(memory: WebAssembly.Memory): boolean {
+    if (!this.#mapping || !this.#mappable) return false;
+    this.#mapping.clear(memory);
+    let position = this.#headBytes;
+    for (const [start, end] of this.header.runs) {
+      this.#mappable.mapInto(memory, start, position, end - start);
+      position += end - start;
     }
-    return this.#memory;
+    return true;
+  }
+
+  /**
+   * From now on tells which pages of a memory are written to, after `mapInto`.
+   *
+   * @throws {Error} if that cannot be told; its message says why.
+   */
+  watch(memory: WebAssembly.Memory): WrittenPages {
+    const [first] = this.header.runs;
+    if (!this.#mapping || !first) throw new Error("the image is not mapped");
+    return this.#mapping.watch(memory, first[0]);
   }
 
   /** The whole file, as it was written. */
@@ -52,5 +88,6 @@ export class ImageFile {
 
   close(): void {
     this.#file.close();
+    this.#mappable?.close();
   }
 }

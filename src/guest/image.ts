@@ -1,15 +1,17 @@
 import type { Run } from "../sandbox/image-format.ts";
 import { type ImageFile, pagesFor, WASM_PAGE_BYTES } from "./image-file.ts";
 import { REWIND_MODULE } from "./rewind-module.ts";
+import { PAGE_BYTES, type PageRun, type WrittenPages } from "./written-pages.ts";
 
-/** What a rewind copies at least. */
-const PAGE_BYTES = 4096;
 /** In place of where a span's bytes lie in the image. */
 const ZERO = -1;
 /** Blocks that a session's state is made of. Smaller ones cost more to list, larger ones carry more that did not change. */
 export const STATE_BLOCK_BYTES = 256;
 
 const WORDS_PER_BLOCK = STATE_BLOCK_BYTES / 4;
+
+/** Memory that was written to before, and was not since, is given back from so much on. Less costs less to compare than to write to anew. */
+const MAX_IDLE_BYTES = 16 * 2 ** 20;
 
 /** A list names every block of a heap that is so many times larger than the list. */
 const BLOCKS_PER_LIST_BYTE = STATE_BLOCK_BYTES / 4;
@@ -21,7 +23,7 @@ interface Span {
   readonly source: number;
 }
 
-/** Offsets in bytes; of `diff` the `source` may be `ZERO`. */
+/** Offsets in bytes, of `restore` and `clear` multiples of {@link PAGE_BYTES}; of `diff` the `source` may be `ZERO`. */
 interface RewindExports {
   restore(from: number, to: number, source: number): number;
   clear(from: number, to: number): number;
@@ -43,7 +45,8 @@ export interface MemoryDifference {
  * The interpreter's linear memory at one moment, and the way back to it.
  *
  * Only what is not zero is kept: about half of a heap is untouched stack and room to grow. A rewind nevertheless looks at
- * every byte, because a tenant's data may lie anywhere: in dead stack, in freed heap, above the break.
+ * every byte that may have been written to, because a tenant's data may lie anywhere: in dead stack, in freed heap, above the break.
+ * That is every page, or those that the kernel says.
  */
 export class Checkpoint {
   readonly #heap: WebAssembly.Memory;
@@ -54,8 +57,11 @@ export class Checkpoint {
   #heapBytes: number;
   #imageBytes: number;
   #copy: Uint8Array | null = null;
+  #written: WrittenPages | null = null;
+  /** Pages of which the checkpoint is not what is mapped there. */
+  #own: readonly PageRun[] = [];
 
-  /** What an image says the memory is. It is put in place by `restore`. */
+  /** What an image says the memory is. It is put in place by `place`. */
   constructor(heap: WebAssembly.Memory, file: ImageFile) {
     const { heapBytes, runs } = file.header;
     this.#heap = heap;
@@ -68,13 +74,35 @@ export class Checkpoint {
   }
 
   /**
+   * Makes the memory what the image says.
+   *
+   * @returns why a rewind will look at every page; null: it will look at those that were written to.
+   */
+  place(file: ImageFile): string | null {
+    if (!file.mapInto(this.#heap)) {
+      this.restore();
+      return "memory is not mapped from files";
+    }
+    try {
+      this.#written = file.watch(this.#heap);
+      return null;
+    } catch (error) {
+      return (error as Error).message;
+    }
+  }
+
+  /**
    * Makes the memory as it is now what it is to go back to.
    *
    * @param verifiable keep a second copy for `isIntact`.
    */
   renew(verifiable = false): void {
     const spans: Span[] = [];
-    for (const span of this.#allSpans()) {
+    for (const [span, written] of cut(this.#allSpans(), this.#writtenRuns())) {
+      if (!written) {
+        spans.push(span);
+        continue;
+      }
       const changed = this.#changedBlocks(span);
       if (span.source === ZERO) {
         spans.push(...this.#withoutZeros(span, changed));
@@ -83,7 +111,8 @@ export class Checkpoint {
         spans.push(span);
       }
     }
-    this.#spans = spans;
+    this.#spans = joined(spans);
+    this.#own = this.#writtenRuns();
     this.#heapBytes = this.#heap.buffer.byteLength;
     this.#copy = verifiable ? new Uint8Array(this.#heap.buffer).slice() : null;
   }
@@ -134,13 +163,22 @@ export class Checkpoint {
    * @returns how many blocks of 4 KiB had changed.
    */
   restore(): number {
+    const written = this.#writtenSpans();
     let changed = 0;
     // From the end: what any execution needs is at the beginning (static data, the stack, what is oldest in the heap), and is then
     // still in the processor's caches, a tenth of an execution's time [measured].
-    for (const { start, end, source } of Array.from(this.#allSpans()).toReversed()) {
+    for (const { start, end, source } of written.toReversed()) {
       changed += source === ZERO ? this.#rewind.clear(start, end) : this.#rewind.restore(start, end, source);
     }
+    const idleBytes = written.reduce((sum, { start, end }) => sum + end - start, -changed * PAGE_BYTES);
+    if (idleBytes > MAX_IDLE_BYTES) this.#giveBack(written);
     return changed;
+  }
+
+  /** Has pages that are what they were be the file's again, for less to look at and less memory. */
+  #giveBack(spans: readonly Span[]): void {
+    if (this.#written === null) return;
+    for (const [{ start, end }, isOwn] of cut(spans, this.#own)) if (!isOwn) this.#written.discard([start, end]);
   }
 
   /** Whether the memory is what it was, byte for byte, by the plainest of comparisons. Only if `verifiable`. */
@@ -164,7 +202,10 @@ export class Checkpoint {
     if (missing > 0) this.#blocks.grow(missing);
     const found: { span: Span; from: number; to: number }[] = [];
     let count = 0;
-    for (const span of without(this.#allSpans(), deadStack)) {
+    const first = Math.ceil(deadStack[0] / STATE_BLOCK_BYTES) * STATE_BLOCK_BYTES;
+    const dead = [first, Math.max(first, Math.floor(deadStack[1] / STATE_BLOCK_BYTES) * STATE_BLOCK_BYTES)] as const;
+    for (const [span, isDead] of cut(this.#writtenSpans(), [dead])) {
+      if (isDead) continue;
       const from = count;
       count += this.#rewind.diff(span.start, span.end, span.source, from * 4);
       if (count > from) found.push({ span, from, to: count });
@@ -208,6 +249,15 @@ export class Checkpoint {
     });
   }
 
+  /** The parts of the memory that may not be as the checkpoint says. */
+  #writtenSpans(): Span[] {
+    return Array.from(cut(this.#allSpans(), this.#writtenRuns())).flatMap(([span, written]) => (written ? [span] : []));
+  }
+
+  #writtenRuns(): readonly PageRun[] {
+    return this.#written?.runs() ?? [[0, this.#heap.buffer.byteLength]];
+  }
+
   /** The checkpoint's spans, and what the memory has grown by since. */
   *#allSpans(): Generator<Span> {
     yield* this.#spans;
@@ -218,6 +268,7 @@ export class Checkpoint {
 
 /** Makes the memory what an image says, with no way back to it. */
 export function putInPlace(memory: WebAssembly.Memory, file: ImageFile): void {
+  if (file.mapInto(memory)) return;
   const { clear } = instantiate({ heap: memory, image: memory, blocks: memory });
   const heap = new Uint8Array(memory.buffer);
   for (const { start, end, source } of spansOf(file.header.runs, heap.length)) {
@@ -247,14 +298,32 @@ function spansOf(runs: readonly Run[], heapBytes: number): Span[] {
   return spans;
 }
 
-/** The spans less the whole blocks of a range. */
-function* without(spans: Iterable<Span>, [from, to]: readonly [number, number]): Generator<Span> {
-  const first = Math.ceil(from / STATE_BLOCK_BYTES) * STATE_BLOCK_BYTES;
-  const last = Math.max(first, Math.floor(to / STATE_BLOCK_BYTES) * STATE_BLOCK_BYTES);
-  for (const { start, end, source } of spans) {
-    const sourceAt = (position: number) => (source === ZERO ? ZERO : source + position - start);
-    if (start < Math.min(end, first)) yield { start, end: Math.min(end, first), source };
-    const rest = Math.max(start, last);
-    if (rest < end) yield { start: rest, end, source: sourceAt(rest) };
+/** The spans, cut where a run begins or ends, and of each part whether it lies in one. Both are in order. */
+function* cut(spans: Iterable<Span>, runs: readonly PageRun[]): Generator<readonly [part: Span, isInRun: boolean]> {
+  let next = 0;
+  for (const span of spans) {
+    for (let { start } = span; start < span.end; ) {
+      while ((runs[next]?.[1] ?? Number.POSITIVE_INFINITY) <= start) next++;
+      const [from, to] = runs[next] ?? [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
+      const isInRun = from <= start;
+      const end = Math.min(span.end, isInRun ? to : from);
+      yield [{ start, end, source: span.source === ZERO ? ZERO : span.source + start - span.start }, isInRun];
+      start = end;
+    }
   }
+}
+
+/** As few spans as say the same. */
+function joined(spans: readonly Span[]): Span[] {
+  const result: Span[] = [];
+  for (const span of spans) {
+    const last = result.at(-1);
+    const sourceAfter = last && (last.source === ZERO ? ZERO : last.source + last.end - last.start);
+    if (last?.end === span.start && sourceAfter === span.source) {
+      result[result.length - 1] = { ...last, end: span.end };
+    } else {
+      result.push(span);
+    }
+  }
+  return result;
 }

@@ -17,6 +17,7 @@ import { HostConnection } from "./host-connection.ts";
 import { ImageFile } from "./image-file.ts";
 import { Interpreter } from "./interpreter.ts";
 import { type Boot, importProgram } from "./load.ts";
+import { MemoryMapping } from "./memory-mapping.ts";
 import { closeRealm, revokePermissions } from "./realm.ts";
 
 // Deno's own object is gone from the realm once the program is being imported.
@@ -54,11 +55,11 @@ async function serve(options: GuestOptions): Promise<void> {
   const watching = nextWord(watcher);
   closeRealm();
   booted.seal();
-  const { exports, pythonVersion, pyodideVersion, hash } = booted;
+  const { exports, pythonVersion, pyodideVersion, everyPage, hash } = booted;
   const heapBytes = exports.memory.buffer.byteLength;
   const checkpoint = await hash();
   await watching;
-  host.announce({ type: "ready", pythonVersion, pyodideVersion, heapBytes, checkpoint });
+  host.announce({ type: "ready", pythonVersion, pyodideVersion, heapBytes, everyPage, checkpoint });
   for (let task = host.nextTask(); task !== null; task = host.nextTask()) {
     const verdict = interpreter.perform(task);
     host.report({ type: "idle", verdict, heapBytes: exports.memory.buffer.byteLength });
@@ -91,7 +92,9 @@ function nextWord(thread: Worker): Promise<void> {
 /** Reads all that a start needs. */
 async function readBoot(options: GuestOptions, compiling: Promise<WebAssembly.Module>): Promise<Boot> {
   const { baseImagePath, environment } = options;
-  const openIfAny = (path: string | null | undefined) => (path == null ? null : new ImageFile(path));
+  const mapping = openMapping(options);
+  const mapped = mapping instanceof MemoryMapping ? mapping : null;
+  const openIfAny = (path: string | null | undefined) => (path == null ? null : new ImageFile(path, mapped));
   const pyodideUrl = new URL(`file://${pyodideDir}/`).href;
   const importing = importProgram(pyodideUrl);
   const [base, image] = [openIfAny(baseImagePath), openIfAny(environment?.imagePath)];
@@ -102,12 +105,23 @@ async function readBoot(options: GuestOptions, compiling: Promise<WebAssembly.Mo
     sources: readSources(),
     base,
     image,
+    unmapped: mapping instanceof MemoryMapping ? null : mapping,
     interrupt: new Uint8Array(shared.interrupt),
   };
-  // What a checkpoint will be made of. An environment's base is read later, to where it is to be.
+  // What a checkpoint will be made of. An environment's base goes later to where it is to be, and nowhere else.
   (environment ? image : base)?.toMemory();
   const [module, createModule, libraries] = await Promise.all([compiling, importing, compilingLibraries]);
   return { pyodideUrl, createModule, module, libraries, options, ...files };
+}
+
+/** @returns why memory cannot be mapped, if it cannot. */
+function openMapping({ mapMemory }: GuestOptions): MemoryMapping | string {
+  if (!mapMemory) return "memory is not to be mapped";
+  try {
+    return new MemoryMapping();
+  } catch (error) {
+    return (error as Error).message;
+  }
 }
 
 function readSources(): Record<string, string> {

@@ -4,16 +4,17 @@
  *     8 bytes  "PYEXIMAG"
  *     u32 le   format version
  *     u32 le   length of the header, bytes
- *     header   JSON in UTF-8: an `ImageHeader`
- *     data     the runs' bytes, one after another
+ *     header   JSON in UTF-8: an `ImageHeader`, and spaces up to a multiple of 4096 bytes from the beginning
+ *     data     the runs' bytes, one after another, so that each page of the memory is one of the file's
  *
  * Imports nothing, since both the host and the guest use it.
  */
 
 const MAGIC = "PYEXIMAG";
-export const IMAGE_VERSION = 2;
+export const IMAGE_VERSION = 3;
 export const IMAGE_PREFIX_BYTES = 16;
 const BLOCK_BYTES = 4096;
+const SPACE = 0x20;
 
 /** The memory between `start` and `end`, bytes, multiples of 4096, which is not zero. */
 export type Run = readonly [start: number, end: number];
@@ -57,15 +58,18 @@ export function findRuns(memory: Uint8Array): Run[] {
 
 export function encodeImage(memory: Uint8Array, facts: Omit<ImageHeader, "runs" | "heapBytes">): Uint8Array {
   const runs = findRuns(memory);
-  const header = new TextEncoder().encode(JSON.stringify({ heapBytes: memory.length, ...facts, runs }));
+  const text = new TextEncoder().encode(JSON.stringify({ heapBytes: memory.length, ...facts, runs }));
+  const headBytes = Math.ceil((IMAGE_PREFIX_BYTES + text.length) / BLOCK_BYTES) * BLOCK_BYTES;
+  const header = new Uint8Array(headBytes - IMAGE_PREFIX_BYTES).fill(SPACE);
+  header.set(text);
   const dataBytes = runs.reduce((sum, [start, end]) => sum + end - start, 0);
-  const image = new Uint8Array(IMAGE_PREFIX_BYTES + header.length + dataBytes);
+  const image = new Uint8Array(headBytes + dataBytes);
   new TextEncoder().encodeInto(MAGIC, image);
   const view = new DataView(image.buffer);
   view.setUint32(8, IMAGE_VERSION, true);
   view.setUint32(12, header.length, true);
   image.set(header, IMAGE_PREFIX_BYTES);
-  let position = IMAGE_PREFIX_BYTES + header.length;
+  let position = headBytes;
   for (const [start, end] of runs) {
     image.set(memory.subarray(start, end), position);
     position += end - start;
@@ -89,6 +93,7 @@ export function imageHeadBytes(prefix: Uint8Array, imageBytes: number): number {
   const version = view.getUint32(8, true);
   if (version !== IMAGE_VERSION) throw new ImageFormatError(`image version ${version}, not ${IMAGE_VERSION}`);
   const headBytes = IMAGE_PREFIX_BYTES + view.getUint32(12, true);
+  if (headBytes % BLOCK_BYTES !== 0) throw new ImageFormatError("the data does not begin with a page");
   if (headBytes > imageBytes) throw new ImageFormatError("the image is cut off");
   return headBytes;
 }

@@ -19,7 +19,7 @@
 
 import type { ArchiveEntry } from "./archive-format.ts";
 
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 
 export const PREFIX_BYTES = 12;
 /** Offset of the byte that says whether a frame is urgent. */
@@ -163,6 +163,8 @@ export interface GuestOptions {
   readonly preload: readonly string[];
   /** Discard instead of rewind above this. */
   readonly maxHeapBytes: number;
+  /** Map the images instead of reading them, and rewind only what was written to, where the system lets it. */
+  readonly mapMemory: boolean;
   readonly hashCheckpoint: boolean;
   /** For tests: compare the whole memory with the checkpoint after each rewind; a difference discards the process. */
   readonly verifyRewind?: boolean;
@@ -186,6 +188,8 @@ export type GuestMessage =
       readonly pythonVersion: string;
       readonly pyodideVersion: string;
       readonly heapBytes: number;
+      /** Why a rewind looks at every page of the memory; null: it looks at those that were written to. */
+      readonly everyPage: string | null;
       /** SHA-256 of the checkpoint where it was asked for; equal in every process that boots the same image. */
       readonly checkpoint: string | null;
     }

@@ -133,6 +133,8 @@ export class Sandbox {
   readonly pythonVersion: string;
   readonly pyodideVersion: string;
   readonly checkpoint: string | null;
+  /** Why a rewind looks at every page of the memory; null: it looks at those that were written to. */
+  readonly everyPage: string | null;
   readonly startedAt: number;
   /** Start of the process to `ready`, ms. */
   readonly bootMs: number;
@@ -167,6 +169,7 @@ export class Sandbox {
     this.pythonVersion = ready.pythonVersion;
     this.pyodideVersion = ready.pyodideVersion;
     this.heapBytes = ready.heapBytes;
+    this.everyPage = ready.everyPage;
     this.checkpoint = ready.checkpoint;
     this.startedAt = startedAt;
     this.bootMs = Date.now() - startedAt;

@@ -63,6 +63,9 @@ const SCRATCH_ROOT = fileURLToPath(new URL("scratch/", import.meta.url)).replace
  */
 const MAPS = fileURLToPath(new URL("proc-self-maps.txt", import.meta.url));
 
+/** Where a process can ask which of its memory it has written to (`guest/memory-mapping.ts`). */
+const PAGEMAP = "/proc/self/pagemap";
+
 const OPEN_FILES = 256;
 /** Threads, rather: V8 and Tokio start some for each core, and a few for themselves. */
 const PROCESSES = 64 + os.availableParallelism();
@@ -187,6 +190,13 @@ function ancestors(file: string): string[] {
 
 const dropsInside = (plan: IsolationPlan) => plan.tool === "unshare" || plan.identity === "own-user";
 
+/**
+ * Whether the sandbox is process 1 of its namespace, in the place of bubblewrap's reaper. As that it has bound the files of its root itself,
+ * so that its own page map can be one of them. The reaper cannot be made to clear its parent-death signal; here a filter has to
+ * forbid that, and the wrapper has to have the same user, or its signal would not be let through.
+ */
+const isFirstProcess = (plan: IsolationPlan) => plan.seccomp && plan.identity !== "own-user";
+
 function bubblewrap(plan: IsolationPlan, facts: HostFacts, request: SandboxCommand): string[] {
   const flags = { pid: "--unshare-pid", network: "--unshare-net", ipc: "--unshare-ipc", uts: "--unshare-uts" };
   const args = [program(facts, "bwrap"), ...plan.namespaces.map((name) => flags[name]), "--unshare-cgroup-try"];
@@ -197,13 +207,14 @@ function bubblewrap(plan: IsolationPlan, facts: HostFacts, request: SandboxComma
   } else {
     args.push("--unshare-user", "--uid", "65534", "--gid", "65534", "--cap-drop", "ALL");
   }
-  // Not `--as-pid-1`: Deno could then clear its parent-death signal and outlive the wrapper. The reaper cannot be made to.
   args.push("--die-with-parent", "--new-session", "--hostname", "sandbox");
+  if (isFirstProcess(plan)) args.push("--as-pid-1");
   const visible = visibleFiles(plan, facts, request);
   // Left to itself bubblewrap makes the folders on the way to a mount for their owner only.
   const folders = new Set([...visible.flatMap(([inside]) => ancestors(inside)), "/dev"]);
   for (const folder of folders) args.push("--perms", "0755", "--dir", folder);
   for (const [inside, outside] of visible) args.push("--ro-bind", outside, inside);
+  if (isFirstProcess(plan)) args.push("--ro-bind-try", PAGEMAP, PAGEMAP);
   // Deno asks /proc/self/exe for its own path. No more of /proc is needed, so none is mounted.
   args.push("--symlink", request.command, "/proc/self/exe", "--dev-bind", "/dev/urandom", "/dev/urandom");
   args.push("--remount-ro", "/", "--chdir", "/");
@@ -243,6 +254,7 @@ const fstabField = (file: string) =>
 const HOLD = `"$@"
 exit $?`;
 
+/** The page map is that of the process that becomes the sandbox: the shell's copy, which `chroot` takes the place of. */
 const BUILD_ROOT = `set -efu
 mount=$1 mkdir=$2 ln=$3 chroot=$4 root=$5 folders=$6 files=$7 table=$8 runtime=$9
 shift 9
@@ -253,10 +265,15 @@ cd "$root"
 "$mkdir" -p -- $folders
 for file in $files; do : > "$file"; done
 "$ln" -s -- "$runtime" proc/self/exe
+: > proc/self/pagemap
 printf '%s\\n' "$table" > proc/mounts
 "$mount" --all --fstab proc/mounts
 : > proc/mounts
 "$mount" -o remount,bind,ro,nosuid,nodev "$root"
 set +e
-"$chroot" "$root" "$@"
+(
+  IFS=' ' read -r pid rest < /proc/self/stat
+  "$mount" --bind "/proc/$pid/pagemap" proc/self/pagemap
+  exec "$chroot" "$root" "$@"
+)
 exit $?`;

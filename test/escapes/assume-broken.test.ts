@@ -10,7 +10,10 @@ const linux = process.platform === "linux";
  * What native code inside may do by design where only the operating system holds it: see the guest's own files, which are in
  * the package and the same for everybody, and call the C library, behind the filter on system calls.
  */
-const BY_DESIGN = ["readOwnSource", "importFile", "loadNative", "askPermission"];
+const BY_DESIGN = [
+  ...["readOwnSource", "importFile", "askPermission"],
+  ...["loadNative", "takeAddress", "readAddress", "makeCallback"],
+];
 /** Needs the filter on system calls, hence bubblewrap; see docs/isolation.md. */
 const NEEDS_SECCOMP = ["listen", "startProcess", "nodeChildProcess", "hostName", "networkInterfaces"];
 
@@ -97,6 +100,9 @@ describe.skipIf(!linux).each(["main", "watcher"] as const)("with every Deno perm
       "connect",
       "startProcess",
       "signalServer",
+      "loadNative",
+      "readAddress",
+      "makeCallback",
     ];
     expect(outcome.succeeded).toEqual(expect.arrayContaining(expected));
     expect(outcome).toMatchObject({ wrote: true, peerIsWell: false });

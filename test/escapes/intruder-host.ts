@@ -58,6 +58,7 @@ const guest = {
   environment: null,
   preload: [],
   maxHeapBytes: 160 * 2 ** 20,
+  mapMemory: true,
   hashCheckpoint: false,
 };
 const [sandbox, peer] = await Promise.all([Sandbox.start({ ...host, guest }), Sandbox.start({ ...host, guest })]);

@@ -12,7 +12,7 @@ export interface Edit {
   readonly to: string;
 }
 
-const DENIED = ["write", "net", "env", "run", "ffi", "sys", "import"];
+const DENIED = ["write", "net", "env", "run", "sys", "import"];
 
 /** Each layer of the defence, and how a copy of the source comes to be without it. `os` is a setting (ISOLATION=deno). */
 export const LAYERS = {
@@ -33,6 +33,11 @@ export const LAYERS = {
       to: '"--allow-all",\n',
     },
     ...DENIED.map((name) => ({ file: "sandbox/launch.ts", from: `    "--deny-${name}",\n`, to: "" })),
+    {
+      file: "sandbox/launch.ts",
+      from: '    guest.mapMemory && process.platform === "linux" ? "--allow-ffi" : "--deny-ffi",\n',
+      to: "",
+    },
     {
       file: "guest/realm.ts",
       from: "  for (const name of PERMISSIONS) {\n",
@@ -56,6 +61,14 @@ export const LAYERS = {
       file: "guest/interpreter.ts",
       from: "const restoredPages = this.#checkpoint.restore();",
       to: "const restoredPages = 0;",
+    },
+  ],
+  /** What the system tells of the pages that were written to. */
+  "written-pages": [
+    {
+      file: "guest/written-pages.ts",
+      from: "=== buffer.byteLength ? runs : ",
+      to: "=== buffer.byteLength ? runs.slice(-1) : ",
     },
   ],
   /** An end that comes whatever the code does. */

@@ -57,6 +57,7 @@ describe.skipIf(!wanted)("without one layer an attack succeeds", { timeout: 300_
     },
     { layer: "read-only-files", broken: [], attack: named(NEIGHBOURS.attacks, '"/lib/sandbox_runner/execution.py"') },
     { layer: "rewind", broken: [], attack: named(NEIGHBOURS.attacks, "builtins.stolen") },
+    { layer: "written-pages", broken: [], attack: named(NEIGHBOURS.attacks, "builtins.stolen") },
     { layer: "file-reset", broken: [], attack: named(NEIGHBOURS.attacks, "/plots/left") },
   ];
 

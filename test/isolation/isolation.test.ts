@@ -56,6 +56,7 @@ const PRIVILEGED = [
   "userfaultfd",
   "cloneUserNamespace",
   "unshareUser",
+  "physicalAddress",
 ];
 
 let folder: string;

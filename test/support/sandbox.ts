@@ -1,17 +1,28 @@
 import { pino } from "pino";
 import type { GuestOptions } from "../../src/sandbox/protocol.ts";
-import { type Job, type JobResult, Sandbox } from "../../src/sandbox/sandbox.ts";
+import { type Job, type JobResult, Sandbox, type SandboxOptions } from "../../src/sandbox/sandbox.ts";
 import { openEnvironments, openHost } from "../../src/server.ts";
 import { testConfig } from "./config.ts";
 
 /** How a process is to boot: with the standard library alone, unless something else is said. */
 export function guestOptions(options: Partial<GuestOptions>): GuestOptions {
   const maxHeapBytes = testConfig().SANDBOX_MAX_HEAP_MB * 2 ** 20;
-  return { baseImagePath: null, environment: null, preload: [], maxHeapBytes, hashCheckpoint: false, ...options };
+  return {
+    baseImagePath: null,
+    environment: null,
+    preload: [],
+    maxHeapBytes,
+    mapMemory: true,
+    hashCheckpoint: false,
+    ...options,
+  };
 }
 
 /** One sandbox of the default environment, without a pool. */
-export async function startTestSandbox(guest: Partial<GuestOptions> = {}): Promise<Sandbox> {
+export async function startTestSandbox(
+  guest: Partial<GuestOptions> = {},
+  options: Partial<SandboxOptions> = {},
+): Promise<Sandbox> {
   const config = testConfig();
   const host = await openHost(config);
   const { environments, close } = await openEnvironments(config, pino({ level: "silent" }), host);
@@ -20,6 +31,7 @@ export async function startTestSandbox(guest: Partial<GuestOptions> = {}): Promi
   const { baseImagePath, guest: environment } = environments.get(environments.defaultName);
   return await Sandbox.start({
     ...host,
+    ...options,
     guest: guestOptions({ baseImagePath, environment, ...guest }),
   });
 }

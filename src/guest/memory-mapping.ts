@@ -1,0 +1,143 @@
+/**
+ * Memory that is a file's until it is written to, and what the kernel knows of that.
+ *
+ * An image's file is mapped into a WebAssembly memory, privately. A page is then the file's, one for all sandboxes of the machine, until
+ * something writes to it: from there on the process has its own copy, and the kernel tells which pages are such copies. A rewind
+ * looks at those, and not at the whole of the memory.
+ *
+ * Mapping and asking are calls of the C library, for which Deno wants the permission `ffi`. It is given up with the others before
+ * user code runs. What is bound until then stays bound: of it, reading the page map and discarding pages are kept, where nothing else reaches
+ * them.
+ */
+import { type Kernel, PAGE_BYTES, WrittenPages } from "./written-pages.ts";
+
+const O_CLOEXEC = 0x8_0000;
+const SEEK_END = 2;
+const PROT_READ_WRITE = 3;
+const MAP_PRIVATE = 0x02;
+const MAP_FIXED = 0x10;
+const MAP_ANONYMOUS = 0x20;
+const MAP_NORESERVE = 0x4000;
+const MADV_DONTNEED = 4;
+
+/** Bytes of an entry of the page map, and its words. */
+const ENTRY_BYTES = 8;
+const ENTRY_WORDS = 2;
+/** All that a WebAssembly memory can ever be. V8 reserves that much for each. */
+const MAX_MEMORY_BYTES = 2 ** 32;
+
+const FUNCTIONS = {
+  open: { parameters: ["buffer", "i32"], result: "i32" },
+  close: { parameters: ["i32"], result: "i32" },
+  lseek: { parameters: ["i32", "i64", "i32"], result: "i64" },
+  pread: { parameters: ["i32", "buffer", "usize", "i64"], result: "i32" },
+  mmap: { parameters: ["usize", "usize", "i32", "i32", "i32", "i64"], result: "usize" },
+  madvise: { parameters: ["usize", "usize", "i32"], result: "i32" },
+  getpagesize: { parameters: [], result: "i32" },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+type System = Deno.DynamicLibrary<typeof FUNCTIONS>["symbols"];
+
+// Deno's own object is gone from the realm when some of it is needed here. The others are held on to since what is called with their help
+// reads and writes any address: code that has come out of Python must not get to say which, by putting something in their place.
+const { dlopen, UnsafePointer } = Deno;
+const { BigInt: toBigInt, Uint32Array: Words } = globalThis;
+
+/** A file whose content can be a memory's. */
+export interface MappableFile {
+  readonly bytes: number;
+  /** Has memory be the file's, from `start` and from `position` on: bytes, multiples of {@link PAGE_BYTES}. */
+  mapInto(memory: WebAssembly.Memory, start: number, position: number, bytes: number): void;
+  /** What was mapped stays. */
+  close(): void;
+}
+
+export class MemoryMapping {
+  readonly #system: System;
+
+  /** @throws {Error} if files cannot be mapped here; its message says why. */
+  constructor() {
+    this.#system = dlopen("libc.so.6", FUNCTIONS).symbols;
+    const pageBytes = this.#system.getpagesize();
+    if (pageBytes !== PAGE_BYTES) throw new Error(`the system's pages have ${pageBytes} bytes`);
+  }
+
+  openFile(path: string): MappableFile {
+    const system = this.#system;
+    const descriptor = this.#open(path);
+    return {
+      bytes: Number(system.lseek(descriptor, 0n, SEEK_END)),
+      mapInto(memory, start, position, bytes) {
+        map(system, addressOf(memory) + start, bytes, { flags: 0, descriptor, position });
+      },
+      close: () => void system.close(descriptor),
+    };
+  }
+
+  /** Makes a whole memory zero without looking at it. */
+  clear(memory: WebAssembly.Memory): void {
+    const flags = MAP_ANONYMOUS | MAP_NORESERVE;
+    map(this.#system, addressOf(memory), memory.buffer.byteLength, { flags, descriptor: -1, position: 0 });
+  }
+
+  /**
+   * @param memory cleared, and nothing mapped into it since but files.
+   * @param at a page in it that is a file's, as an offset in bytes.
+   * @throws {Error} if the system does not tell which of its pages are written to; its message says why.
+   */
+  watch(memory: WebAssembly.Memory, at: number): WrittenPages {
+    const pages = new WrittenPages(memory, this.#kernelOf(memory));
+    pages.check(at);
+    return pages;
+  }
+
+  /** Of what it is given only numbers within bounds are used, and nothing of the realm's. */
+  #kernelOf(memory: WebAssembly.Memory): Kernel {
+    const { pread, madvise } = this.#system;
+    const pagemap = this.#open("/proc/self/pagemap");
+    const address = addressOf(memory);
+    const firstEntry = toBigInt((address / PAGE_BYTES) * ENTRY_BYTES);
+    let entries = new Words(0);
+    let known = 0;
+    return {
+      readPagemap(pages) {
+        if (pages >>> 0 !== pages || pages > MAX_MEMORY_BYTES / PAGE_BYTES) return null;
+        if (pages !== known) {
+          entries = new Words(pages * ENTRY_WORDS);
+          known = pages;
+        }
+        const bytes = known * ENTRY_BYTES;
+        return pread(pagemap, entries, toBigInt(bytes), firstEntry) === bytes ? entries : null;
+      },
+      discard(start, length) {
+        if (start >>> 0 !== start || length >>> 0 !== length || start + length > MAX_MEMORY_BYTES) return false;
+        return madvise(toBigInt(address + start), toBigInt(length), MADV_DONTNEED) === 0;
+      },
+    };
+  }
+
+  #open(path: string): number {
+    const descriptor = this.#system.open(new TextEncoder().encode(`${path}\0`), O_CLOEXEC);
+    if (descriptor < 0) throw new Error(`${path} cannot be opened`);
+    return descriptor;
+  }
+}
+
+interface Content {
+  readonly flags: number;
+  readonly descriptor: number;
+  readonly position: number;
+}
+
+function map(system: System, address: number, bytes: number, { flags, descriptor, position }: Content): void {
+  const all = MAP_PRIVATE | MAP_FIXED | flags;
+  const at = toBigInt(address);
+  const mapped = system.mmap(at, toBigInt(bytes), PROT_READ_WRITE, all, descriptor, toBigInt(position));
+  // After a failure nobody knows what is there.
+  if (mapped !== at) throw new Error("memory could not be mapped");
+}
+
+/** Stays what it is: V8 reserves all addresses that a memory may ever need. */
+function addressOf(memory: WebAssembly.Memory): number {
+  return Number(UnsafePointer.value(UnsafePointer.of(new Uint8Array(memory.buffer))));
+}

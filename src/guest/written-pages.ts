@@ -1,0 +1,87 @@
+/** A page of the kernel's. Where it has larger ones nothing is tracked. */
+export const PAGE_BYTES = 4096;
+
+// Of the upper half of an entry of /proc/self/pagemap.
+const PRESENT = 0x8000_0000;
+const SWAPPED = 0x4000_0000;
+const OF_A_FILE = 0x2000_0000;
+
+/** From and to, in bytes, multiples of {@link PAGE_BYTES}. */
+export type PageRun = readonly [start: number, end: number];
+
+/** What is asked of the kernel about one memory; offsets and lengths in bytes. */
+export interface Kernel {
+  /**
+   * The process's own page map for the memory's first pages (Documentation/admin-guide/mm/pagemap.rst): two words for each, the lower half
+   * first. Valid until the next call. @returns null: it does not tell.
+   */
+  readPagemap(pages: number): Uint32Array | null;
+  /** Has pages be again what is mapped there: `madvise` with `MADV_DONTNEED`. @returns whether it was done. */
+  discard(start: number, length: number): boolean;
+}
+
+/**
+ * Which pages of a WebAssembly memory were written to since it was mapped: those of which the process has its own copy.
+ *
+ * An answer may name pages that were not written to, and never leaves out one that was. So where anything about it is odd, it is "all of them".
+ */
+export class WrittenPages {
+  readonly #memory: WebAssembly.Memory;
+  readonly #kernel: Kernel;
+
+  /** @param memory holds nothing but zeros and what is mapped privately from files. */
+  constructor(memory: WebAssembly.Memory, kernel: Kernel) {
+    this.#memory = memory;
+    this.#kernel = kernel;
+  }
+
+  /** @returns ascending runs that do not touch each other. */
+  runs(): readonly PageRun[] {
+    const { buffer } = this.#memory;
+    // A page that is sure to be among the written ones: were the entries another memory's, after it moved, it would not be.
+    const words = new Int32Array(buffer);
+    Atomics.or(words, words.length - 1, 0);
+    const runs = this.#readRuns(buffer.byteLength / PAGE_BYTES);
+    return runs.at(-1)?.[1] === buffer.byteLength ? runs : [[0, buffer.byteLength]];
+  }
+
+  /** Has a run be again what is mapped there, and written to by nobody. @throws {Error} if it is not: its content is not known then. */
+  discard([start, end]: PageRun): void {
+    if (!this.#kernel.discard(start, end - start)) throw new Error("memory could not be given back");
+  }
+
+  #readRuns(pages: number): PageRun[] {
+    const runs: PageRun[] = [];
+    const entries = this.#kernel.readPagemap(pages);
+    if (entries === null) return runs;
+    let start = -1;
+    for (let page = 0; page < pages; page++) {
+      const entry = entries[page * 2 + 1] as number;
+      const isWritten = (entry & (PRESENT | SWAPPED)) !== 0 && (entry & OF_A_FILE) === 0;
+      if (isWritten === start >= 0) continue;
+      if (isWritten) {
+        start = page;
+      } else {
+        runs.push([start * PAGE_BYTES, page * PAGE_BYTES]);
+        start = -1;
+      }
+    }
+    if (start >= 0) runs.push([start * PAGE_BYTES, pages * PAGE_BYTES]);
+    return runs;
+  }
+
+  /**
+   * Tries it out on a page that is a file's.
+   *
+   * @param at where the page begins, bytes. It is written to, with what is there.
+   * @throws {Error} if the answers do not tell it from one that is not written to.
+   */
+  check(at: number): void {
+    const names = () => this.runs().some(([start, end]) => start <= at && at < end);
+    const words = new Int32Array(this.#memory.buffer);
+    Atomics.load(words, at / 4);
+    if (names()) throw new Error("the kernel does not tell which pages were written to");
+    Atomics.or(words, at / 4, 0);
+    if (!names()) throw new Error("the kernel tells of other pages than this memory's");
+  }
+}

@@ -1,0 +1,98 @@
+import { existsSync, readFileSync } from "node:fs";
+import { afterEach, describe, expect, test } from "vitest";
+import { detectIsolation } from "../src/sandbox/isolation.ts";
+import { GUEST_DIR, PYODIDE_DIR } from "../src/sandbox/launch.ts";
+import { innermostProcess } from "../src/sandbox/process-facts.ts";
+import type { GuestOptions } from "../src/sandbox/protocol.ts";
+import type { Sandbox, SandboxOptions } from "../src/sandbox/sandbox.ts";
+import { testConfig } from "./support/config.ts";
+import { runOn, startTestSandbox } from "./support/sandbox.ts";
+
+/** Rewinds, with what the system tells of the pages that were written to, and without. */
+const told = existsSync("/proc/self/pagemap");
+const MIB = 2 ** 20;
+
+const started: Sandbox[] = [];
+afterEach(async () => {
+  for (const sandbox of started.splice(0)) {
+    sandbox.kill("the test is done");
+    await sandbox.ended;
+  }
+});
+
+async function start(guest: Partial<GuestOptions>, options: Partial<SandboxOptions> = {}): Promise<Sandbox> {
+  const sandbox = await startTestSandbox(guest, options);
+  started.push(sandbox);
+  return sandbox;
+}
+
+/** Runs it and sees to it that it did, and that the memory is what it was. */
+async function pristineAfter(sandbox: Sandbox, code: string): Promise<void> {
+  const { result, verdict } = await runOn(sandbox, code);
+  expect(result).toMatchObject({ end: "finished", outcome: { success: true } });
+  expect(verdict).toMatchObject({ state: "pristine" });
+}
+
+const LARGE = `blob = bytearray(b"x") * (60 * ${MIB})`;
+const SMALL = "x = 1";
+
+describe.each([true, false])("with mapMemory: %s", (mapMemory) => {
+  test("the memory is what it was, whatever programs write to", async () => {
+    const sandbox = await start({ mapMemory, verifyRewind: true });
+    if (told) expect(sandbox.everyPage).toBe(mapMemory ? null : "memory is not to be mapped");
+    const programs = [
+      SMALL,
+      `blob = bytearray(b"x") * (24 * ${MIB})`,
+      SMALL,
+      `blobs = [bytes([n % 255 + 1]) * ${MIB} for n in range(40)]; del blobs[::2]`,
+      // Where nothing of Python's is: the stack's far end, and what lies above the heap.
+      "import ctypes; ctypes.memset(5 * 2**20, 0xff, 2**20)",
+      "import ctypes; ctypes.memset(30 * 2**20, 0xff, 2**20)",
+      LARGE,
+      SMALL,
+      SMALL,
+      LARGE,
+    ];
+    for (const code of programs) await pristineAfter(sandbox, code);
+  });
+});
+
+describe.skipIf(!told)("where the system tells which pages were written to", () => {
+  test("what a large program has written to is given back when those after it are small", async () => {
+    const sandbox = await start({ mapMemory: true });
+    await pristineAfter(sandbox, SMALL);
+    const before = await privateBytes(sandbox);
+    await pristineAfter(sandbox, LARGE);
+    expect((await privateBytes(sandbox)) - before).toBeGreaterThan(50 * MIB);
+    await pristineAfter(sandbox, SMALL);
+    expect((await privateBytes(sandbox)) - before).toBeLessThan(20 * MIB);
+    await pristineAfter(sandbox, LARGE);
+  });
+
+  test("sandboxes share an image's memory", async () => {
+    const [mapped, read] = [await start({ mapMemory: true }), await start({ mapMemory: false })];
+    for (const sandbox of [mapped, read]) await pristineAfter(sandbox, SMALL);
+    expect((await privateBytes(read)) - (await privateBytes(mapped))).toBeGreaterThan(10 * MIB);
+  });
+
+  test.for(["bubblewrap", "unshare", "setpriv", "none"] as const)(
+    "%s around it does not hide that",
+    async (tool, { skip }) => {
+      const config = testConfig({ ISOLATION: tool === "none" ? "deno" : "auto" });
+      const isolation = await detectIsolation(config, {
+        readOnlyPaths: [GUEST_DIR, PYODIDE_DIR, config.CACHE_DIR],
+        consider: (plan) => plan.tool === tool && (plan.identity !== "own-user" || tool === "setpriv"),
+      });
+      if (isolation.tool !== tool) skip(`${tool} does not work here`);
+      const sandbox = await start({ mapMemory: true, verifyRewind: true }, { isolation });
+      expect(sandbox.everyPage).toBeNull();
+      for (const code of [SMALL, LARGE, SMALL]) await pristineAfter(sandbox, code);
+    },
+  );
+});
+
+/** Memory that a sandbox shares with no other process and that no file has. */
+async function privateBytes({ pid }: Sandbox): Promise<number> {
+  const rollup = readFileSync(`/proc/${await innermostProcess(pid)}/smaps_rollup`, "utf8");
+  return Number(/^Private_Dirty: +(\d+) kB$/m.exec(rollup)?.[1]) * 1024;
+}
