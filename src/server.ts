@@ -190,6 +190,9 @@ export async function startRuntime(
     start: (name) => Sandbox.start({ ...host, denoDir, guest: guestOf(name) }),
   });
   pool.on("ready", ({ pid, bootMs, everyPage }) => logger.debug({ pid, bootMs, everyPage }, "sandbox ready"));
+  pool.once("ready", ({ everyPage }) => {
+    if (everyPage !== null) logger.info({ reason: everyPage }, "Rewinds look at all of a sandbox's memory.");
+  });
   pool.on("startFailed", (error) => logger.error({ err: error }, "a sandbox could not be started; trying again"));
   pool.on("discarded", (reason) => logger.info({ reason }, "sandbox replaced"));
   await pool.start();

@@ -19,6 +19,7 @@ const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
 const MAP_NORESERVE = 0x4000;
 const MADV_DONTNEED = 4;
+const MADV_NOHUGEPAGE = 15;
 
 /** Bytes of an entry of the page map, and its words. */
 const ENTRY_BYTES = 8;
@@ -77,7 +78,10 @@ export class MemoryMapping {
   /** Makes a whole memory zero without looking at it. */
   clear(memory: WebAssembly.Memory): void {
     const flags = MAP_ANONYMOUS | MAP_NORESERVE;
-    map(this.#system, addressOf(memory), memory.buffer.byteLength, { flags, descriptor: -1, position: 0 });
+    const [address, bytes] = [addressOf(memory), memory.buffer.byteLength];
+    map(this.#system, address, bytes, { flags, descriptor: -1, position: 0 });
+    // Where the system makes huge pages by itself, one byte written would be 2 MiB to look at. Where it knows none, this fails.
+    this.#system.madvise(toBigInt(address), toBigInt(bytes), MADV_NOHUGEPAGE);
   }
 
   /**
