@@ -16,6 +16,9 @@ const MAX_IDLE_BYTES = 16 * 2 ** 20;
 /** A list names every block of a heap that is so many times larger than the list. */
 const BLOCKS_PER_LIST_BYTE = STATE_BLOCK_BYTES / 4;
 
+/** From and to, in bytes. */
+type Range = readonly [from: number, to: number];
+
 interface Span {
   readonly start: number;
   readonly end: number;
@@ -97,12 +100,9 @@ export class Checkpoint {
    * @param verifiable keep a second copy for `isIntact`.
    */
   renew(verifiable = false): void {
-    const spans: Span[] = [];
-    for (const [span, written] of cut(this.#allSpans(), this.#writtenRuns())) {
-      if (!written) {
-        spans.push(span);
-        continue;
-      }
+    const written = this.#writtenRuns();
+    const spans = intersection(this.#allSpans(), complement(written));
+    for (const span of intersection(this.#allSpans(), written)) {
       const changed = this.#changedBlocks(span);
       if (span.source === ZERO) {
         spans.push(...this.#withoutZeros(span, changed));
@@ -111,7 +111,7 @@ export class Checkpoint {
         spans.push(span);
       }
     }
-    this.#spans = joined(spans);
+    this.#spans = joined(spans.toSorted((a, b) => a.start - b.start));
     this.#own = this.#writtenRuns();
     this.#heapBytes = this.#heap.buffer.byteLength;
     this.#copy = verifiable ? new Uint8Array(this.#heap.buffer).slice() : null;
@@ -178,7 +178,7 @@ export class Checkpoint {
   /** Has pages that are what they were be the file's again, for less to look at and less memory. */
   #giveBack(spans: readonly Span[]): void {
     if (this.#written === null) return;
-    for (const [{ start, end }, isOwn] of cut(spans, this.#own)) if (!isOwn) this.#written.discard([start, end]);
+    for (const { start, end } of intersection(spans, complement(this.#own))) this.#written.discard([start, end]);
   }
 
   /** Whether the memory is what it was, byte for byte, by the plainest of comparisons. Only if `verifiable`. */
@@ -203,9 +203,9 @@ export class Checkpoint {
     const found: { span: Span; from: number; to: number }[] = [];
     let count = 0;
     const first = Math.ceil(deadStack[0] / STATE_BLOCK_BYTES) * STATE_BLOCK_BYTES;
-    const dead = [first, Math.max(first, Math.floor(deadStack[1] / STATE_BLOCK_BYTES) * STATE_BLOCK_BYTES)] as const;
-    for (const [span, isDead] of cut(this.#writtenSpans(), [dead])) {
-      if (isDead) continue;
+    const last = Math.floor(deadStack[1] / STATE_BLOCK_BYTES) * STATE_BLOCK_BYTES;
+    const live = complement(first < last ? [[first, last]] : []);
+    for (const span of intersection(this.#writtenSpans(), live)) {
       const from = count;
       count += this.#rewind.diff(span.start, span.end, span.source, from * 4);
       if (count > from) found.push({ span, from, to: count });
@@ -251,7 +251,7 @@ export class Checkpoint {
 
   /** The parts of the memory that may not be as the checkpoint says. */
   #writtenSpans(): Span[] {
-    return Array.from(cut(this.#allSpans(), this.#writtenRuns())).flatMap(([span, written]) => (written ? [span] : []));
+    return intersection(this.#allSpans(), this.#writtenRuns());
   }
 
   #writtenRuns(): readonly PageRun[] {
@@ -259,10 +259,10 @@ export class Checkpoint {
   }
 
   /** The checkpoint's spans, and what the memory has grown by since. */
-  *#allSpans(): Generator<Span> {
-    yield* this.#spans;
+  #allSpans(): readonly Span[] {
     const grownTo = this.#heap.buffer.byteLength;
-    if (grownTo > this.#heapBytes) yield { start: this.#heapBytes, end: grownTo, source: ZERO };
+    if (grownTo === this.#heapBytes) return this.#spans;
+    return [...this.#spans, { start: this.#heapBytes, end: grownTo, source: ZERO }];
   }
 }
 
@@ -298,19 +298,27 @@ function spansOf(runs: readonly Run[], heapBytes: number): Span[] {
   return spans;
 }
 
-/** The spans, cut where a run begins or ends, and of each part whether it lies in one. Both are in order. */
-function* cut(spans: Iterable<Span>, runs: readonly PageRun[]): Generator<readonly [part: Span, isInRun: boolean]> {
-  let next = 0;
-  for (const span of spans) {
-    for (let { start } = span; start < span.end; ) {
-      while ((runs[next]?.[1] ?? Number.POSITIVE_INFINITY) <= start) next++;
-      const [from, to] = runs[next] ?? [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
-      const isInRun = from <= start;
-      const end = Math.min(span.end, isInRun ? to : from);
-      yield [{ start, end, source: span.source === ZERO ? ZERO : span.source + start - span.start }, isInRun];
-      start = end;
+/** The spans' parts that lie in a range. Both are in order. */
+function intersection(spans: readonly Span[], ranges: readonly Range[]): Span[] {
+  const parts: Span[] = [];
+  let first = 0;
+  for (const { start, end, source } of spans) {
+    while (first < ranges.length && (ranges[first] as Range)[1] <= start) first++;
+    for (let index = first; index < ranges.length; index++) {
+      const [from, to] = ranges[index] as Range;
+      if (from >= end) break;
+      const at = Math.max(start, from);
+      parts.push({ start: at, end: Math.min(end, to), source: source === ZERO ? ZERO : source + at - start });
     }
   }
+  return parts;
+}
+
+/** What lies before, between and after ranges. */
+function complement(ranges: readonly Range[]): Range[] {
+  const starts = [0, ...ranges.map(([, to]) => to)];
+  const ends = [...ranges.map(([from]) => from), Number.POSITIVE_INFINITY];
+  return starts.map((start, index): Range => [start, ends[index] as number]);
 }
 
 /** As few spans as say the same. */
