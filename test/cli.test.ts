@@ -203,6 +203,7 @@ describe("doctor", () => {
       /^python +3\.\d+/m,
       /^sandbox +ready in \d+ ms$/m,
       /^image +.*SHA-256/m,
+      /^rewind +looks at /m,
       /^isolation: [\w-]+ +(not )?active: /m,
     ]) {
       expect(stdout).toMatch(row);

@@ -1,12 +1,12 @@
 import { existsSync, readFileSync } from "node:fs";
 import { afterEach, describe, expect, test } from "vitest";
 import { detectIsolation } from "../src/sandbox/isolation.ts";
-import { GUEST_DIR, PYODIDE_DIR } from "../src/sandbox/launch.ts";
+import { GUEST_DIR, PYODIDE_DIR, sandboxCommand } from "../src/sandbox/launch.ts";
 import { innermostProcess } from "../src/sandbox/process-facts.ts";
 import type { GuestOptions } from "../src/sandbox/protocol.ts";
 import type { Sandbox, SandboxOptions } from "../src/sandbox/sandbox.ts";
 import { testConfig } from "./support/config.ts";
-import { runOn, startTestSandbox } from "./support/sandbox.ts";
+import { guestOptions, runOn, startTestSandbox } from "./support/sandbox.ts";
 
 /** Rewinds, with what the system tells of the pages that were written to, and without. */
 const told = existsSync("/proc/self/pagemap");
@@ -55,6 +55,13 @@ describe.each([true, false])("with mapMemory: %s", (mapMemory) => {
     ];
     for (const code of programs) await pristineAfter(sandbox, code);
   });
+});
+
+test("only a sandbox that is to map memory may call the C library", () => {
+  const permission = (mapMemory: boolean) =>
+    sandboxCommand({ guest: guestOptions({ mapMemory }), memoryMb: 64 }).args.filter((arg) => arg.endsWith("-ffi"));
+  expect(permission(false)).toEqual(["--deny-ffi"]);
+  expect(permission(true)).toEqual([process.platform === "linux" ? "--allow-ffi" : "--deny-ffi"]);
 });
 
 describe.skipIf(!told)("where the system tells which pages were written to", () => {
