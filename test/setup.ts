@@ -1,10 +1,17 @@
+import { chmodSync, mkdtempSync, rmSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
 import { loadConfig } from "../src/config.ts";
 import { ImageCache } from "../src/environments/image-cache.ts";
 import { openHost } from "../src/server.ts";
 import { TEST_CACHE_DIR } from "./support/config.ts";
 
-/** Builds the memory image once, so that no test file waits for it, nor two build it at a time. */
-export default async function setup(): Promise<void> {
+/** Builds the memory image once, so that no test file waits for it, nor two build it at a time. What tests leave behind goes with the run. */
+export default async function setup(): Promise<() => void> {
+  const folder = mkdtempSync(path.join(os.tmpdir(), "pyodide-express-tests-"));
+  // Some tests are of servers that are another user's.
+  chmodSync(folder, 0o755);
+  process.env.TMPDIR = folder;
   const config = loadConfig({ CACHE_DIR: TEST_CACHE_DIR });
   const images = new ImageCache({
     cacheDir: config.CACHE_DIR,
@@ -12,4 +19,5 @@ export default async function setup(): Promise<void> {
     onProgress: (message) => console.log(message),
   });
   await images.base();
+  return () => rmSync(folder, { recursive: true, force: true });
 }
