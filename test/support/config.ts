@@ -17,6 +17,8 @@ export function testSettings(settings: Record<string, string> = {}): Record<stri
     PORT: "0",
     LOG_LEVEL: "silent",
     POOL_SIZE: "1",
+    // `MEMORY_MAPPING=off npx vitest run` tests everything as it is where a system has no such thing.
+    MEMORY_MAPPING: process.env.MEMORY_MAPPING ?? "auto",
     // Without a network there is nothing to be had from the defaults but waiting.
     PYODIDE_PACKAGES: TEST_PACKAGES,
     PACKAGE_DIR: TEST_PACKAGES === "none" ? "" : TEST_WHEELS,

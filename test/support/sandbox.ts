@@ -6,13 +6,15 @@ import { testConfig } from "./config.ts";
 
 /** How a process is to boot: with the standard library alone, unless something else is said. */
 export function guestOptions(options: Partial<GuestOptions>): GuestOptions {
-  const maxHeapBytes = testConfig().SANDBOX_MAX_HEAP_MB * 2 ** 20;
+  const config = testConfig();
+  const maxHeapBytes = config.SANDBOX_MAX_HEAP_MB * 2 ** 20;
+  const mapMemory = config.MEMORY_MAPPING === "auto";
   return {
     baseImagePath: null,
     environment: null,
     preload: [],
     maxHeapBytes,
-    mapMemory: true,
+    mapMemory,
     hashCheckpoint: false,
     ...options,
   };
