@@ -23,6 +23,8 @@ const { values, positionals } = parseArgs({
   },
 });
 const COLUMNS = ["all", "Deno alone", "operating system alone", "none (control)"];
+/** What rows begin with that come after all others. */
+const KINDS = ["assumed broken", "mutation"];
 const scoresFile = path.join(SCORES_DIR, "escapes.jsonl");
 const earlier = values.only === undefined ? [] : readScores();
 rmSync(scoresFile, { force: true });
@@ -64,7 +66,11 @@ function table(scores: readonly Score[]): string {
     const before = sum.get(key) ?? { tried: 0, succeeded: 0 };
     sum.set(key, { tried: before.tried + tried, succeeded: before.succeeded + succeeded });
   }
-  const techniques = [...new Set(scores.map(({ technique }) => technique))];
+  // Not in the order in which they came to their ends.
+  const kind = (technique: string) => KINDS.findIndex((prefix) => technique.startsWith(prefix));
+  const techniques = [...new Set(scores.map(({ technique }) => technique))].toSorted(
+    (a, b) => kind(a) - kind(b) || a.localeCompare(b),
+  );
   // Where nothing is to succeed comes first, whichever part was run last.
   const place = (layers: string) => COLUMNS.indexOf(layers) >>> 0;
   const columns = [...new Set(scores.map(({ layers }) => layers))].toSorted((a, b) => place(a) - place(b));
