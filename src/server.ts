@@ -13,6 +13,7 @@ import type { Config } from "./config.ts";
 import { Engine } from "./engine/engine.ts";
 import { SandboxPool } from "./engine/pool.ts";
 import { Sessions } from "./engine/sessions.ts";
+import { warmUp } from "./engine/warm-up.ts";
 import { ArchiveReader } from "./environments/archive-reader.ts";
 import { CacheKeeper } from "./environments/cache-keeper.ts";
 import { denoCache } from "./environments/deno-cache.ts";
@@ -188,6 +189,7 @@ export async function startRuntime(
     maxAgeMs: config.SANDBOX_MAX_AGE_MS,
     environment: environments.defaultName,
     start: (name) => Sandbox.start({ ...host, denoDir, guest: guestOf(name) }),
+    warmUp,
   });
   pool.on("ready", ({ pid, bootMs, everyPage }) => logger.debug({ pid, bootMs, everyPage }, "sandbox ready"));
   pool.once("ready", ({ everyPage }) => {

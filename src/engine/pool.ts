@@ -21,10 +21,12 @@ export interface PoolOptions {
   /** Environment that sandboxes are started with until another is asked for. */
   readonly environment: string;
   readonly start: (environment: string) => Promise<Sandbox>;
+  /** What a new sandbox does before it is lent, unless somebody waits for it. */
+  readonly warmUp?: (sandbox: Sandbox) => Promise<Verdict>;
 }
 
-/** `clearing`: an idle sandbox forgets the session it held. */
-type SlotState = "starting" | "idle" | "busy" | "clearing" | "failed";
+/** `warming`: a new sandbox warms up. `clearing`: an idle one forgets the session it held. */
+type SlotState = "starting" | "warming" | "idle" | "busy" | "clearing" | "failed";
 
 /** A session that a sandbox holds. */
 interface Resident {
@@ -40,6 +42,8 @@ interface Slot {
   sandbox: Sandbox | null;
   resident: Resident | null;
   idleSince: number;
+  /** Of the sandbox that it has now. */
+  executions: number;
   failures: number;
 }
 
@@ -116,6 +120,8 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
   readonly #discarded = new Map<string, number>();
   readonly #borrowed = new Set<Promise<unknown>>();
   readonly #starting = new Set<Promise<unknown>>();
+  /** Environments whose sandboxes are not to be used again after warming up. */
+  readonly #cold = new Set<string>();
   #executions = 0;
   #started = 0;
   #stopping = false;
@@ -130,12 +136,13 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
       sandbox: null,
       resident: null,
       idleSince: 0,
+      executions: 0,
       failures: 0,
     }));
   }
 
   /**
-   * Starts all sandboxes; resolves when the first is ready.
+   * Starts all sandboxes; resolves when the first is ready, and warm.
    *
    * @throws whatever the first start threw, if it failed.
    */
@@ -152,7 +159,9 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
   }
 
   get isReady(): boolean {
-    return !this.#stopping && this.#slots.some((slot) => slot.state === "idle" || slot.state === "busy");
+    return (
+      !this.#stopping && this.#slots.some(({ state }) => state === "idle" || state === "busy" || state === "warming")
+    );
   }
 
   status(): PoolStatus {
@@ -161,7 +170,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
       size: this.#slots.length,
       idle: count("idle"),
       busy: count("busy"),
-      starting: count("starting") + count("clearing"),
+      starting: count("starting") + count("warming") + count("clearing"),
       resident: this.#slots.filter((slot) => slot.state === "idle" && slot.resident !== null).length,
       failed: count("failed"),
       queued: this.#queue.length,
@@ -188,6 +197,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     const slot = await this.#acquire(options);
     const sandbox = slot.sandbox as Sandbox;
     this.#executions++;
+    slot.executions++;
     const isResident = slot.resident !== null;
     const { promise: returned, resolve: giveBack } = Promise.withResolvers<void>();
     const work = use(sandbox, {
@@ -286,7 +296,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
       const claims = (claimed.get(waiting.environment) ?? 0) + 1;
       claimed.set(waiting.environment, claims);
       const isComing = ({ state, environment }: Slot) =>
-        (state === "starting" || state === "clearing") && environment === waiting.environment;
+        (state === "starting" || state === "warming" || state === "clearing") && environment === waiting.environment;
       const spare = this.#spare(waiting.environment);
       if (claims > this.#slots.filter(isComing).length && spare) {
         if (spare.environment === waiting.environment) void this.#clear(spare);
@@ -353,22 +363,26 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
   /** What becomes of a sandbox that has nothing to do. */
   #settle(slot: Slot, sandbox: Sandbox, verdict: Verdict): void {
     if (verdict.state === "pristine") this.emit("rewound");
-    const reason = this.#retirement(sandbox, verdict);
+    const reason = this.#retirement(slot, sandbox, verdict);
     if (reason === null || (slot.resident?.pinned && verdict.state === "resident")) {
       if (verdict.state === "pristine") this.#forget(slot);
-      slot.state = "idle";
-      slot.idleSince = Date.now();
-      this.#dispatch();
+      this.#rest(slot);
     } else {
       this.#replace(slot, slot.environment, reason);
     }
   }
 
-  #retirement(sandbox: Sandbox, verdict: Verdict): string | null {
+  #rest(slot: Slot): void {
+    slot.state = "idle";
+    slot.idleSince = Date.now();
+    this.#dispatch();
+  }
+
+  #retirement({ executions }: Slot, sandbox: Sandbox, verdict: Verdict): string | null {
     if (verdict.state === "discard") return verdict.reason;
     // It may have ended after its last word, while its borrower was still at work.
     if (sandbox.endReason !== null) return sandbox.endReason;
-    if (sandbox.executions >= this.#options.maxExecutions) return "served its executions";
+    if (executions >= this.#options.maxExecutions) return "served its executions";
     if (Date.now() - sandbox.startedAt >= this.#options.maxAgeMs) return "served its time";
     return null;
   }
@@ -428,8 +442,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     this.#started++;
     slot.failures = 0;
     slot.sandbox = sandbox;
-    slot.state = "idle";
-    slot.idleSince = Date.now();
+    slot.executions = 0;
     this.emit("ready", sandbox);
     // One that ends while nobody uses it; with somebody on it, `#release` sees to it.
     sandbox.ended.then((reason) => {
@@ -437,6 +450,25 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
         this.#replace(slot, slot.environment, reason);
       }
     });
-    this.#dispatch();
+    const { warmUp } = this.#options;
+    // Who waits would wait for that, and pay with less where it is one of many things that are not compiled yet.
+    if (!warmUp || this.#queue.length > 0 || this.#cold.has(slot.environment)) {
+      this.#rest(slot);
+      return;
+    }
+    slot.state = "warming";
+    this.#warmed(slot, sandbox, await warmUp(sandbox));
+  }
+
+  #warmed(slot: Slot, sandbox: Sandbox, verdict: Verdict): void {
+    if (this.#stopping || slot.sandbox !== sandbox) return;
+    const reason = this.#retirement(slot, sandbox, verdict);
+    if (reason === null) {
+      this.#rest(slot);
+      return;
+    }
+    // Else the next would warm up as well, and be replaced, and the next.
+    this.#cold.add(slot.environment);
+    this.#replace(slot, slot.environment, reason);
   }
 }

@@ -141,7 +141,6 @@ export class Sandbox {
   /** Resolves, with what is known of why, when the process has ended. Never rejects. */
   readonly ended: Promise<string>;
   heapBytes: number;
-  executions = 0;
   /** Resolves once the sandbox may take another job (`pristine`, or `resident` with a session) or must not (`discard`). */
   idle: Promise<Verdict> = Promise.resolve({ state: "pristine", restoredPages: 0 });
   /** After an execution in a session has its result: what the session is now. */
@@ -218,7 +217,6 @@ export class Sandbox {
       resolveCapture: capture.resolve,
     };
     this.#running = running;
-    this.executions++;
     if (this.#connection.endReason !== null) {
       this.#lost(this.#connection.endReason);
       return promise;
