@@ -10,7 +10,10 @@ export const STATE_BLOCK_BYTES = 256;
 
 const WORDS_PER_BLOCK = STATE_BLOCK_BYTES / 4;
 
-/** Memory that was written to before, and was not since, is given back from so much on. Less costs less to compare than to write to anew. */
+/**
+ * Memory that was written to at some time is given back when rewinds have looked at so much of it in vain, bytes. To look at a page costs a fraction
+ * of having it copied again, so that what is written to now and then is not given back each time.
+ */
 const MAX_IDLE_BYTES = 16 * 2 ** 20;
 
 /** A list names every block of a heap that is so many times larger than the list. */
@@ -63,6 +66,8 @@ export class Checkpoint {
   #written: WrittenPages | null = null;
   /** Pages of which the checkpoint is not what is mapped there. */
   #own: readonly PageRun[] = [];
+  /** Looked at and found unchanged since memory was last given back. */
+  #idleBytes = 0;
 
   /** What an image says the memory is. It is put in place by `place`. */
   constructor(heap: WebAssembly.Memory, file: ImageFile) {
@@ -170,8 +175,11 @@ export class Checkpoint {
     for (const { start, end, source } of written.toReversed()) {
       changed += source === ZERO ? this.#rewind.clear(start, end) : this.#rewind.restore(start, end, source);
     }
-    const idleBytes = written.reduce((sum, { start, end }) => sum + end - start, -changed * PAGE_BYTES);
-    if (idleBytes > MAX_IDLE_BYTES) this.#giveBack(written);
+    this.#idleBytes += written.reduce((sum, { start, end }) => sum + end - start, -changed * PAGE_BYTES);
+    if (this.#idleBytes > MAX_IDLE_BYTES) {
+      this.#giveBack(written);
+      this.#idleBytes = 0;
+    }
     return changed;
   }
 
