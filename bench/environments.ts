@@ -13,8 +13,8 @@ import { pino } from "pino";
 import { loadConfig } from "../src/config.ts";
 import { denoCache } from "../src/environments/deno-cache.ts";
 import type { Environment } from "../src/environments/environments.ts";
-import { Sandbox } from "../src/sandbox/sandbox.ts";
-import { openEnvironments, openHost } from "../src/server.ts";
+import { jobOfNobody, Sandbox } from "../src/sandbox/sandbox.ts";
+import { bootOptions, openEnvironments, openHost } from "../src/server.ts";
 import { type LoadResult, load } from "./load.ts";
 import { EVERY_PROGRAM, type Program } from "./programs.ts";
 import { descendants, startServerProcess } from "./server-process.ts";
@@ -78,14 +78,7 @@ async function measure(name: string, { packages, throughput: wanted }: Case, fol
   await environments.prepare();
   await close();
   const environment = environments.get("default");
-  const guest = {
-    baseImagePath: environment.baseImagePath,
-    environment: environment.guest,
-    preload: [],
-    maxHeapBytes: config.SANDBOX_MAX_HEAP_MB * 2 ** 20,
-    mapMemory: true,
-    hashCheckpoint: false,
-  };
+  const guest = bootOptions(config, environment);
   // As the server starts them.
   const sandbox = { ...host, guest };
   const denoDir = await denoCache({ cacheDir: config.CACHE_DIR, key: await images.runtimeKey(), sandbox });
@@ -131,20 +124,7 @@ async function rewindTimes(sandbox: Sandbox, module: string): Promise<number[]> 
   const { code } = EVERY_PROGRAM.find(({ name }) => name === module) as Program;
   const times: number[] = [];
   for (let i = 0; i < REWINDS; i++) {
-    await sandbox.execute({
-      code,
-      context: null,
-      stdin: "",
-      timeoutMs: 30_000,
-      mode: "stateless",
-      reseed: true,
-      files: null,
-      packages: null,
-      signal: undefined,
-      onOutput: undefined,
-      onDisplay: undefined,
-      onCall: () => Promise.reject(new Error("nothing is offered here")),
-    });
+    await sandbox.execute(jobOfNobody(code, 30_000));
     const answeredAt = performance.now();
     await sandbox.idle;
     times.push(performance.now() - answeredAt);

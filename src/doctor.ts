@@ -8,7 +8,7 @@ import type { Image } from "./environments/image-cache.ts";
 import { denoBinary } from "./sandbox/deno-binary.ts";
 import { PYODIDE_DIR } from "./sandbox/launch.ts";
 import { Sandbox } from "./sandbox/sandbox.ts";
-import { openEnvironments, openHost } from "./server.ts";
+import { bootOptions, openEnvironments, openHost } from "./server.ts";
 
 /** Tells what this machine has, by trying it. Returns the exit code: 0 if code can be run here. */
 export async function doctor(config: Config): Promise<number> {
@@ -40,14 +40,7 @@ export async function doctor(config: Config): Promise<number> {
     rows.push(["image", describeImage(image)]);
     for (const built of await environments.inspect()) rows.push(...describeEnvironment(built));
     await close();
-    const guest = {
-      baseImagePath: image.path,
-      environment: null,
-      preload: [],
-      maxHeapBytes: Number.MAX_SAFE_INTEGER,
-      mapMemory: config.MEMORY_MAPPING === "auto",
-      hashCheckpoint: false,
-    };
+    const guest = bootOptions(config, { baseImagePath: image.path, guest: null });
     const { CACHE_DIR: cacheDir } = config;
     const denoDir = await denoCache({ cacheDir, key: await images.runtimeKey(), sandbox: { ...host, guest } });
     const sandbox = await Sandbox.start({ ...host, denoDir, guest });

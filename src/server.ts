@@ -38,6 +38,7 @@ import { openNetwork } from "./network/network-proxy.ts";
 import { RedisConnection } from "./redis-connection.ts";
 import { assertIsolation, detectIsolation, type IsolationReport } from "./sandbox/isolation.ts";
 import { GUEST_DIR, PYODIDE_DIR } from "./sandbox/launch.ts";
+import type { GuestEnvironment, GuestOptions } from "./sandbox/protocol.ts";
 import { Sandbox, type SandboxOptions } from "./sandbox/sandbox.ts";
 import { DiskSessions } from "./store/disk-sessions.ts";
 import { DiskWorkspaces } from "./store/disk-workspaces.ts";
@@ -98,6 +99,21 @@ export async function openHost(config: Config): Promise<Omit<SandboxOptions, "gu
     maxProcessorTimeMs: config.EXECUTION_CPU_MS,
     isolation,
     denoDir: null,
+  };
+}
+
+/** How a sandbox of an environment boots. @param environment its `guest` is null for the standard library alone. */
+export function bootOptions(
+  config: Config,
+  { baseImagePath, guest }: { readonly baseImagePath: string | null; readonly guest: GuestEnvironment | null },
+): GuestOptions {
+  return {
+    baseImagePath,
+    environment: guest,
+    preload: [],
+    maxHeapBytes: config.SANDBOX_MAX_HEAP_MB * 2 ** 20,
+    mapMemory: config.MEMORY_MAPPING === "auto",
+    hashCheckpoint: false,
   };
 }
 
@@ -165,14 +181,7 @@ export async function startRuntime(
   const host = await openHost(config);
   const { environments, images, store, keeper, close } = await openEnvironments(config, logger, host, redis);
   await environments.prepare();
-  const guestOf = (name: string) => ({
-    baseImagePath: environments.get(name).baseImagePath,
-    environment: environments.get(name).guest,
-    preload: [],
-    maxHeapBytes: config.SANDBOX_MAX_HEAP_MB * 1024 * 1024,
-    mapMemory: config.MEMORY_MAPPING === "auto",
-    hashCheckpoint: false,
-  });
+  const guestOf = (name: string) => bootOptions(config, environments.get(name));
   const denoDir = await denoCache({
     cacheDir: config.CACHE_DIR,
     key: await images.runtimeKey(),

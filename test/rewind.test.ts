@@ -1,5 +1,8 @@
+import { execFile } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
+import { promisify } from "node:util";
 import { afterEach, describe, expect, test } from "vitest";
+import { denoBinary } from "../src/sandbox/deno-binary.ts";
 import { detectIsolation } from "../src/sandbox/isolation.ts";
 import { GUEST_DIR, PYODIDE_DIR, sandboxCommand } from "../src/sandbox/launch.ts";
 import { innermostProcess } from "../src/sandbox/process-facts.ts";
@@ -63,6 +66,18 @@ test("only a sandbox that is to map memory may call the C library", () => {
   expect(permission(false)).toEqual(["--deny-ffi"]);
   expect(permission(true)).toEqual([process.platform === "linux" ? "--allow-ffi" : "--deny-ffi"]);
 });
+
+test.skipIf(process.platform !== "linux")(
+  "a file that cannot be mapped is refused before anything is mapped from it",
+  async () => {
+    const code = `import { MemoryMapping } from "file://${GUEST_DIR}memory-mapping.ts";
+    for (const file of [Deno.execPath(), "/proc/self/status"]) {
+      try { console.log(new MemoryMapping().openFile(file).bytes > 0); } catch (error) { console.log(error.message); }
+    }`;
+    const { stdout } = await promisify(execFile)(denoBinary(), ["eval", "--no-config", "--ext=ts", code]);
+    expect(stdout).toBe("true\nmemory could not be mapped\n");
+  },
+);
 
 describe.skipIf(!told)("where the system tells which pages were written to", () => {
   test("what a large program has written to is given back when those after it are small", async () => {

@@ -27,6 +27,10 @@ export interface PoolOptions {
 
 /** `warming`: a new sandbox warms up. `clearing`: an idle one forgets the session it held. */
 type SlotState = "starting" | "warming" | "idle" | "busy" | "clearing" | "failed";
+/** The sandbox is going to be idle by itself. */
+const COMING: ReadonlySet<SlotState> = new Set(["starting", "warming", "clearing"]);
+/** There is a sandbox that runs code, or will within milliseconds. */
+const READY: ReadonlySet<SlotState> = new Set(["warming", "idle", "busy"]);
 
 /** A session that a sandbox holds. */
 interface Resident {
@@ -159,9 +163,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
   }
 
   get isReady(): boolean {
-    return (
-      !this.#stopping && this.#slots.some(({ state }) => state === "idle" || state === "busy" || state === "warming")
-    );
+    return !this.#stopping && this.#slots.some(({ state }) => READY.has(state));
   }
 
   status(): PoolStatus {
@@ -170,7 +172,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
       size: this.#slots.length,
       idle: count("idle"),
       busy: count("busy"),
-      starting: count("starting") + count("warming") + count("clearing"),
+      starting: this.#slots.filter(({ state }) => COMING.has(state)).length,
       resident: this.#slots.filter((slot) => slot.state === "idle" && slot.resident !== null).length,
       failed: count("failed"),
       queued: this.#queue.length,
@@ -295,8 +297,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
       }
       const claims = (claimed.get(waiting.environment) ?? 0) + 1;
       claimed.set(waiting.environment, claims);
-      const isComing = ({ state, environment }: Slot) =>
-        (state === "starting" || state === "warming" || state === "clearing") && environment === waiting.environment;
+      const isComing = ({ state, environment }: Slot) => COMING.has(state) && environment === waiting.environment;
       const spare = this.#spare(waiting.environment);
       if (claims > this.#slots.filter(isComing).length && spare) {
         if (spare.environment === waiting.environment) void this.#clear(spare);

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import type { Verdict } from "../sandbox/protocol.ts";
-import type { Sandbox } from "../sandbox/sandbox.ts";
+import { jobOfNobody, type Sandbox } from "../sandbox/sandbox.ts";
 
 export const WARM_UP = readFileSync(new URL("warm-up.py", import.meta.url), "utf8");
 const TIMEOUT_MS = 10_000;
@@ -12,19 +12,6 @@ const TIMEOUT_MS = 10_000;
  * @returns what can be done with the sandbox after it.
  */
 export async function warmUp(sandbox: Sandbox): Promise<Verdict> {
-  await sandbox.execute({
-    code: WARM_UP,
-    context: null,
-    stdin: "",
-    timeoutMs: TIMEOUT_MS,
-    mode: "stateless",
-    reseed: true,
-    files: null,
-    packages: null,
-    signal: undefined,
-    onOutput: undefined,
-    onDisplay: undefined,
-    onCall: () => Promise.reject(new Error("there is nothing to be had here")),
-  });
+  await sandbox.execute(jobOfNobody(WARM_UP, TIMEOUT_MS));
   return await sandbox.idle;
 }

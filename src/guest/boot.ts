@@ -95,7 +95,7 @@ export async function boot(options: Boot, host: HostConnection): Promise<BootedI
     module,
     exports,
     checkpoint,
-    everyPage: options.unmapped ?? everyPage,
+    everyPage,
     runner,
     files,
     devices,

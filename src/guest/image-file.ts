@@ -24,30 +24,33 @@ export class ImageFile {
   readonly dataBytes: number;
   readonly #file: ReadableFile;
   readonly #headBytes: number;
-  readonly #mapping: MemoryMapping | null;
-  readonly #mappable: MappableFile | null = null;
+  /** How it is mapped, or why it is read. */
+  readonly #mapped: { readonly mapping: MemoryMapping; readonly file: MappableFile } | string;
   #memory: WebAssembly.Memory | null = null;
 
-  /** @throws {ImageFormatError} if it is none. */
-  constructor(path: string, mapping: MemoryMapping | null) {
+  /**
+   * @param mapping a string: why there is none.
+   * @throws {ImageFormatError} if it is none.
+   */
+  constructor(path: string, mapping: MemoryMapping | string) {
     this.#file = new ReadableFile(path);
     const { bytes } = this.#file;
     this.#headBytes = imageHeadBytes(this.#file.read(0, IMAGE_PREFIX_BYTES), bytes);
     this.header = decodeImageHead(this.#file.read(0, this.#headBytes), bytes);
     this.dataBytes = bytes - this.#headBytes;
-    this.#mapping = mapping;
-    if (mapping === null) return;
-    this.#mappable = mapping.openFile(path);
+    this.#mapped = typeof mapping === "string" ? mapping : openMapped(path, mapping);
     // Reading past the end of a file that is shorter would not be an error, but the end of the process.
-    if (this.#mappable.bytes !== bytes) throw new ImageFormatError("the image was replaced meanwhile");
+    if (typeof this.#mapped !== "string" && this.#mapped.file.bytes !== bytes) {
+      throw new ImageFormatError("the image was replaced meanwhile");
+    }
   }
 
   /** The data, in a memory of its own that begins with it. Read once. */
   toMemory(): WebAssembly.Memory {
     if (this.#memory === null) {
       this.#memory = new WebAssembly.Memory({ initial: pagesFor(this.dataBytes) });
-      if (this.#mappable) this.#mappable.mapInto(this.#memory, 0, this.#headBytes, this.dataBytes);
-      else this.readData(new Uint8Array(this.#memory.buffer, 0, this.dataBytes), 0);
+      if (typeof this.#mapped === "string") this.readData(new Uint8Array(this.#memory.buffer, 0, this.dataBytes), 0);
+      else this.#mapped.file.mapInto(this.#memory, 0, this.#headBytes, this.dataBytes);
     }
     return this.#memory;
   }
@@ -58,16 +61,17 @@ export class ImageFile {
     if (count !== target.length) throw new ImageFormatError("the image is cut off");
   }
 
-  /** Has a memory, at least as large, be what the image says and zero beyond. @returns false: nothing can be mapped here. */
-  mapInto(memory: WebAssembly.Memory): boolean {
-    if (!this.#mapping || !this.#mappable) return false;
-    this.#mapping.clear(memory);
+  /** Has a memory, at least as large, be what the image says and zero beyond. @returns null, or why nothing can be mapped here. */
+  mapInto(memory: WebAssembly.Memory): string | null {
+    if (typeof this.#mapped === "string") return this.#mapped;
+    const { mapping, file } = this.#mapped;
+    mapping.clear(memory);
     let position = this.#headBytes;
     for (const [start, end] of this.header.runs) {
-      this.#mappable.mapInto(memory, start, position, end - start);
+      file.mapInto(memory, start, position, end - start);
       position += end - start;
     }
-    return true;
+    return null;
   }
 
   /**
@@ -77,8 +81,8 @@ export class ImageFile {
    */
   watch(memory: WebAssembly.Memory): WrittenPages {
     const [first] = this.header.runs;
-    if (!this.#mapping || !first) throw new Error("the image is not mapped");
-    return this.#mapping.watch(memory, first[0]);
+    if (typeof this.#mapped === "string" || !first) throw new Error("the image is not mapped");
+    return this.#mapped.mapping.watch(memory, first[0]);
   }
 
   /** The whole file, as it was written. */
@@ -88,6 +92,15 @@ export class ImageFile {
 
   close(): void {
     this.#file.close();
-    this.#mappable?.close();
+    if (typeof this.#mapped !== "string") this.#mapped.file.close();
+  }
+}
+
+/** @returns why the file cannot be mapped, if it cannot. */
+function openMapped(path: string, mapping: MemoryMapping): { mapping: MemoryMapping; file: MappableFile } | string {
+  try {
+    return { mapping, file: mapping.openFile(path) };
+  } catch (error) {
+    return (error as Error).message;
   }
 }

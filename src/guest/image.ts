@@ -1,7 +1,7 @@
-import type { Run } from "../sandbox/image-format.ts";
+import { PAGE_BYTES, type Run } from "../sandbox/image-format.ts";
 import { type ImageFile, pagesFor, WASM_PAGE_BYTES } from "./image-file.ts";
 import { REWIND_MODULE } from "./rewind-module.ts";
-import { PAGE_BYTES, type PageRun, type WrittenPages } from "./written-pages.ts";
+import type { WrittenPages } from "./written-pages.ts";
 
 /** In place of where a span's bytes lie in the image. */
 const ZERO = -1;
@@ -65,7 +65,7 @@ export class Checkpoint {
   #copy: Uint8Array | null = null;
   #written: WrittenPages | null = null;
   /** Pages of which the checkpoint is not what is mapped there. */
-  #own: readonly PageRun[] = [];
+  #own: readonly Run[] = [];
   /** Looked at and found unchanged since memory was last given back. */
   #idleBytes = 0;
 
@@ -87,9 +87,10 @@ export class Checkpoint {
    * @returns why a rewind will look at every page; null: it will look at those that were written to.
    */
   place(file: ImageFile): string | null {
-    if (!file.mapInto(this.#heap)) {
+    const unmapped = file.mapInto(this.#heap);
+    if (unmapped !== null) {
       this.restore();
-      return "memory is not mapped from files";
+      return unmapped;
     }
     try {
       this.#written = file.watch(this.#heap);
@@ -106,8 +107,9 @@ export class Checkpoint {
    */
   renew(verifiable = false): void {
     const written = this.#writtenRuns();
-    const spans = intersection(this.#allSpans(), complement(written));
-    for (const span of intersection(this.#allSpans(), written)) {
+    const all = this.#allSpans();
+    const spans = intersection(all, complement(written));
+    for (const span of intersection(all, written)) {
       const changed = this.#changedBlocks(span);
       if (span.source === ZERO) {
         spans.push(...this.#withoutZeros(span, changed));
@@ -117,7 +119,7 @@ export class Checkpoint {
       }
     }
     this.#spans = joined(spans.toSorted((a, b) => a.start - b.start));
-    this.#own = this.#writtenRuns();
+    this.#own = written;
     this.#heapBytes = this.#heap.buffer.byteLength;
     this.#copy = verifiable ? new Uint8Array(this.#heap.buffer).slice() : null;
   }
@@ -175,18 +177,16 @@ export class Checkpoint {
     for (const { start, end, source } of written.toReversed()) {
       changed += source === ZERO ? this.#rewind.clear(start, end) : this.#rewind.restore(start, end, source);
     }
-    this.#idleBytes += written.reduce((sum, { start, end }) => sum + end - start, -changed * PAGE_BYTES);
-    if (this.#idleBytes > MAX_IDLE_BYTES) {
-      this.#giveBack(written);
-      this.#idleBytes = 0;
-    }
+    if (this.#written !== null) this.#giveBack(this.#written, written, changed);
     return changed;
   }
 
-  /** Has pages that are what they were be the file's again, for less to look at and less memory. */
-  #giveBack(spans: readonly Span[]): void {
-    if (this.#written === null) return;
-    for (const { start, end } of intersection(spans, complement(this.#own))) this.#written.discard([start, end]);
+  /** Has pages that are what they were be the file's again, for less to look at and less memory, once it is worth it. */
+  #giveBack(pages: WrittenPages, spans: readonly Span[], changed: number): void {
+    this.#idleBytes += spans.reduce((sum, { start, end }) => sum + end - start, -changed * PAGE_BYTES);
+    if (this.#idleBytes <= MAX_IDLE_BYTES) return;
+    this.#idleBytes = 0;
+    for (const { start, end } of intersection(spans, complement(this.#own))) pages.discard([start, end]);
   }
 
   /** Whether the memory is what it was, byte for byte, by the plainest of comparisons. Only if `verifiable`. */
@@ -262,7 +262,7 @@ export class Checkpoint {
     return intersection(this.#allSpans(), this.#writtenRuns());
   }
 
-  #writtenRuns(): readonly PageRun[] {
+  #writtenRuns(): readonly Run[] {
     return this.#written?.runs() ?? [[0, this.#heap.buffer.byteLength]];
   }
 
@@ -276,7 +276,7 @@ export class Checkpoint {
 
 /** Makes the memory what an image says, with no way back to it. */
 export function putInPlace(memory: WebAssembly.Memory, file: ImageFile): void {
-  if (file.mapInto(memory)) return;
+  if (file.mapInto(memory) === null) return;
   const { clear } = instantiate({ heap: memory, image: memory, blocks: memory });
   const heap = new Uint8Array(memory.buffer);
   for (const { start, end, source } of spansOf(file.header.runs, heap.length)) {

@@ -14,8 +14,6 @@ export interface Boot {
   readonly base: ImageFile | null;
   /** The environment's memory image; null: there is none, or it is to be built. */
   readonly image: ImageFile | null;
-  /** Why the images are read, and not mapped; null: they are mapped. */
-  readonly unmapped: string | null;
   /** The environment's shared libraries, compiled: path in its archive → module. Empty while an image is built. */
   readonly libraries: Readonly<Record<string, WebAssembly.Module>>;
   /** Our own Python modules: path below `/lib` → source. */

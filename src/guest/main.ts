@@ -93,8 +93,7 @@ function nextWord(thread: Worker): Promise<void> {
 async function readBoot(options: GuestOptions, compiling: Promise<WebAssembly.Module>): Promise<Boot> {
   const { baseImagePath, environment } = options;
   const mapping = openMapping(options);
-  const mapped = mapping instanceof MemoryMapping ? mapping : null;
-  const openIfAny = (path: string | null | undefined) => (path == null ? null : new ImageFile(path, mapped));
+  const openIfAny = (path: string | null | undefined) => (path == null ? null : new ImageFile(path, mapping));
   const pyodideUrl = new URL(`file://${pyodideDir}/`).href;
   const importing = importProgram(pyodideUrl);
   const [base, image] = [openIfAny(baseImagePath), openIfAny(environment?.imagePath)];
@@ -105,7 +104,6 @@ async function readBoot(options: GuestOptions, compiling: Promise<WebAssembly.Mo
     sources: readSources(),
     base,
     image,
-    unmapped: mapping instanceof MemoryMapping ? null : mapping,
     interrupt: new Uint8Array(shared.interrupt),
   };
   // What a checkpoint will be made of. An environment's base goes later to where it is to be, and nowhere else.

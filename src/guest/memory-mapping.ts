@@ -9,7 +9,8 @@
  * user code runs. What is bound until then stays bound: of it, reading the page map and discarding pages are kept, where nothing else reaches
  * them.
  */
-import { type Kernel, PAGE_BYTES, WrittenPages } from "./written-pages.ts";
+import { PAGE_BYTES } from "../sandbox/image-format.ts";
+import { type Kernel, WrittenPages } from "./written-pages.ts";
 
 const O_CLOEXEC = 0x8_0000;
 const SEEK_END = 2;
@@ -63,9 +64,12 @@ export class MemoryMapping {
     if (pageBytes !== PAGE_BYTES) throw new Error(`the system's pages have ${pageBytes} bytes`);
   }
 
+  /** @throws {Error} if the file's system does not map files; its message says so. */
   openFile(path: string): MappableFile {
     const system = this.#system;
     const descriptor = this.#open(path);
+    // In a memory that is nobody's: where this fails, nothing that is needed is lost.
+    map(system, addressOf(new WebAssembly.Memory({ initial: 1 })), PAGE_BYTES, { flags: 0, descriptor, position: 0 });
     return {
       bytes: Number(system.lseek(descriptor, 0n, SEEK_END)),
       mapInto(memory, start, position, bytes) {

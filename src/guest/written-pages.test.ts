@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { type Kernel, PAGE_BYTES, WrittenPages } from "./written-pages.ts";
+import { PAGE_BYTES } from "../sandbox/image-format.ts";
+import { type Kernel, WrittenPages } from "./written-pages.ts";
 
 const PRESENT = 1n << 63n;
 const SWAPPED = 1n << 62n;

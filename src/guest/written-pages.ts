@@ -1,13 +1,9 @@
-/** A page of the kernel's. Where it has larger ones nothing is tracked. */
-export const PAGE_BYTES = 4096;
+import { PAGE_BYTES, type Run } from "../sandbox/image-format.ts";
 
 // Of the upper half of an entry of /proc/self/pagemap.
 const PRESENT = 0x8000_0000;
 const SWAPPED = 0x4000_0000;
 const OF_A_FILE = 0x2000_0000;
-
-/** From and to, in bytes, multiples of {@link PAGE_BYTES}. */
-export type PageRun = readonly [start: number, end: number];
 
 /** What is asked of the kernel about one memory; offsets and lengths in bytes. */
 export interface Kernel {
@@ -36,7 +32,7 @@ export class WrittenPages {
   }
 
   /** @returns ascending runs that do not touch each other. */
-  runs(): readonly PageRun[] {
+  runs(): readonly Run[] {
     const { buffer } = this.#memory;
     // A page that is sure to be among the written ones: were the entries another memory's, after it moved, it would not be.
     const words = new Int32Array(buffer);
@@ -46,12 +42,12 @@ export class WrittenPages {
   }
 
   /** Has a run be again what is mapped there, and written to by nobody. @throws {Error} if it is not: its content is not known then. */
-  discard([start, end]: PageRun): void {
+  discard([start, end]: Run): void {
     if (!this.#kernel.discard(start, end - start)) throw new Error("memory could not be given back");
   }
 
-  #readRuns(pages: number): PageRun[] {
-    const runs: PageRun[] = [];
+  #readRuns(pages: number): Run[] {
+    const runs: Run[] = [];
     const entries = this.#kernel.readPagemap(pages);
     if (entries === null) return runs;
     let start = -1;

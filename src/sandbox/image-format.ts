@@ -13,10 +13,11 @@
 const MAGIC = "PYEXIMAG";
 export const IMAGE_VERSION = 3;
 export const IMAGE_PREFIX_BYTES = 16;
-const BLOCK_BYTES = 4096;
+/** A page of memory, and of the image's file: what most systems' pages have. */
+export const PAGE_BYTES = 4096;
 const SPACE = 0x20;
 
-/** The memory between `start` and `end`, bytes, multiples of 4096, which is not zero. */
+/** Memory from `start` to `end`, bytes, multiples of {@link PAGE_BYTES}. */
 export type Run = readonly [start: number, end: number];
 
 export interface ImageHeader {
@@ -30,6 +31,7 @@ export interface ImageHeader {
   readonly stackPointer: number;
   /** `3.14.2` */
   readonly pythonVersion: string;
+  /** What is not zero. */
   readonly runs: readonly Run[];
 }
 
@@ -42,16 +44,16 @@ export class ImageFormatError extends Error {
 export function findRuns(memory: Uint8Array): Run[] {
   const words = new Uint32Array(memory.buffer, memory.byteOffset, memory.length / 4);
   const isZero = (block: number) => {
-    const end = (block + BLOCK_BYTES) / 4;
+    const end = (block + PAGE_BYTES) / 4;
     for (let word = block / 4; word < end; word++) if (words[word] !== 0) return false;
     return true;
   };
   const runs: [number, number][] = [];
-  for (let block = 0; block < memory.length; block += BLOCK_BYTES) {
+  for (let block = 0; block < memory.length; block += PAGE_BYTES) {
     if (isZero(block)) continue;
     const last = runs.at(-1);
-    if (last && last[1] === block) last[1] = block + BLOCK_BYTES;
-    else runs.push([block, block + BLOCK_BYTES]);
+    if (last && last[1] === block) last[1] = block + PAGE_BYTES;
+    else runs.push([block, block + PAGE_BYTES]);
   }
   return runs;
 }
@@ -59,7 +61,7 @@ export function findRuns(memory: Uint8Array): Run[] {
 export function encodeImage(memory: Uint8Array, facts: Omit<ImageHeader, "runs" | "heapBytes">): Uint8Array {
   const runs = findRuns(memory);
   const text = new TextEncoder().encode(JSON.stringify({ heapBytes: memory.length, ...facts, runs }));
-  const headBytes = Math.ceil((IMAGE_PREFIX_BYTES + text.length) / BLOCK_BYTES) * BLOCK_BYTES;
+  const headBytes = Math.ceil((IMAGE_PREFIX_BYTES + text.length) / PAGE_BYTES) * PAGE_BYTES;
   const header = new Uint8Array(headBytes - IMAGE_PREFIX_BYTES).fill(SPACE);
   header.set(text);
   const dataBytes = runs.reduce((sum, [start, end]) => sum + end - start, 0);
@@ -93,7 +95,7 @@ export function imageHeadBytes(prefix: Uint8Array, imageBytes: number): number {
   const version = view.getUint32(8, true);
   if (version !== IMAGE_VERSION) throw new ImageFormatError(`image version ${version}, not ${IMAGE_VERSION}`);
   const headBytes = IMAGE_PREFIX_BYTES + view.getUint32(12, true);
-  if (headBytes % BLOCK_BYTES !== 0) throw new ImageFormatError("the data does not begin with a page");
+  if (headBytes % PAGE_BYTES !== 0) throw new ImageFormatError("the data does not begin with a page");
   if (headBytes > imageBytes) throw new ImageFormatError("the image is cut off");
   return headBytes;
 }
@@ -130,7 +132,7 @@ function check(header: ImageHeader, dataBytes: number): void {
     if (!isSize(start) || !isSize(end)) throw new ImageFormatError("a run is not a pair of sizes");
     const ordered =
       (start as number) >= previousEnd && (end as number) > (start as number) && (end as number) <= heapBytes;
-    if (!ordered || (start as number) % BLOCK_BYTES !== 0 || (end as number) % BLOCK_BYTES !== 0) {
+    if (!ordered || (start as number) % PAGE_BYTES !== 0 || (end as number) % PAGE_BYTES !== 0) {
       throw new ImageFormatError("the runs are out of order, or outside the heap");
     }
     previousEnd = end as number;

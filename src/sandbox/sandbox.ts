@@ -68,6 +68,22 @@ export interface Job {
   ) => Promise<{ readonly value: unknown; readonly body?: Uint8Array }>;
 }
 
+/** Code that is run for nobody: with no files and no packages, offered nothing, and listened to by no one. */
+export const jobOfNobody = (code: string, timeoutMs: number): Job => ({
+  code,
+  context: null,
+  stdin: "",
+  timeoutMs,
+  mode: "stateless",
+  reseed: true,
+  files: null,
+  packages: null,
+  signal: undefined,
+  onOutput: undefined,
+  onDisplay: undefined,
+  onCall: () => Promise.reject(new Error("nothing is offered here")),
+});
+
 /** A session as it was after an execution: what `load` takes. Or why it cannot leave its process. */
 export type Capture =
   | { readonly state: SessionState; readonly memory: Uint8Array }

@@ -16,9 +16,9 @@ import { innermostProcess } from "./src/sandbox/process-facts.ts";
 // @ts-expect-error
 import { PROTOCOL_VERSION } from "./src/sandbox/protocol.ts";
 // @ts-expect-error
-import { Sandbox } from "./src/sandbox/sandbox.ts";
+import { jobOfNobody, Sandbox } from "./src/sandbox/sandbox.ts";
 // @ts-expect-error
-import { openHost } from "./src/server.ts";
+import { bootOptions, openHost } from "./src/server.ts";
 
 export interface Visit {
   readonly suite: "reaching" | "lookingAround" | "fromStrings" | "forge";
@@ -53,14 +53,7 @@ const config = loadConfig({ ISOLATION: visit.isolation, CACHE_DIR: visit.cacheDi
 mkdirSync(config.CACHE_DIR, { recursive: true });
 const host = await openHost(config);
 const base = await new ImageCache({ cacheDir: config.CACHE_DIR, host, onProgress: () => {} }).base();
-const guest = {
-  baseImagePath: base.path,
-  environment: null,
-  preload: [],
-  maxHeapBytes: 160 * 2 ** 20,
-  mapMemory: true,
-  hashCheckpoint: false,
-};
+const guest = bootOptions(config, { baseImagePath: base.path, guest: null });
 const [sandbox, peer] = await Promise.all([Sandbox.start({ ...host, guest }), Sandbox.start({ ...host, guest })]);
 const moduleFile = path.join(path.dirname(visit.marker), "module.js");
 writeFileSync(moduleFile, "export default 1");
@@ -72,20 +65,7 @@ const facts = {
   serverPid: process.pid,
   peerPid: await innermostProcess(peer.pid),
 };
-const job = {
-  context: null,
-  stdin: "",
-  timeoutMs: 30_000,
-  mode: "stateless",
-  reseed: true,
-  files: null,
-  packages: null,
-  signal: undefined,
-  onOutput: undefined,
-  onDisplay: undefined,
-  onCall: () => Promise.reject(new Error("nothing")),
-};
-const { outcome } = await sandbox.execute({ ...job, code: JSON.stringify(facts) } as never);
+const { outcome } = await sandbox.execute(jobOfNobody(JSON.stringify(facts), 30_000));
 sandbox.kill("the visit is over");
 const ended = await sandbox.ended;
 // Node notices a signal some time after the kernel has delivered it.

@@ -1,23 +1,12 @@
 import { pino } from "pino";
 import type { GuestOptions } from "../../src/sandbox/protocol.ts";
-import { type Job, type JobResult, Sandbox, type SandboxOptions } from "../../src/sandbox/sandbox.ts";
-import { openEnvironments, openHost } from "../../src/server.ts";
+import { type Job, type JobResult, jobOfNobody, Sandbox, type SandboxOptions } from "../../src/sandbox/sandbox.ts";
+import { bootOptions, openEnvironments, openHost } from "../../src/server.ts";
 import { testConfig } from "./config.ts";
 
 /** How a process is to boot: with the standard library alone, unless something else is said. */
 export function guestOptions(options: Partial<GuestOptions>): GuestOptions {
-  const config = testConfig();
-  const maxHeapBytes = config.SANDBOX_MAX_HEAP_MB * 2 ** 20;
-  const mapMemory = config.MEMORY_MAPPING === "auto";
-  return {
-    baseImagePath: null,
-    environment: null,
-    preload: [],
-    maxHeapBytes,
-    mapMemory,
-    hashCheckpoint: false,
-    ...options,
-  };
+  return { ...bootOptions(testConfig(), { baseImagePath: null, guest: null }), ...options };
 }
 
 /** One sandbox of the default environment, without a pool. */
@@ -40,20 +29,6 @@ export async function startTestSandbox(
 
 /** Runs code on a sandbox that is nobody's, and waits until it has rewound. */
 export async function runOn(sandbox: Sandbox, code: string, job: Partial<Job> = {}) {
-  const result: JobResult = await sandbox.execute({
-    code,
-    context: null,
-    stdin: "",
-    timeoutMs: 20_000,
-    mode: "stateless",
-    reseed: true,
-    files: null,
-    packages: null,
-    signal: undefined,
-    onOutput: undefined,
-    onDisplay: undefined,
-    onCall: () => Promise.reject(new Error("nothing is offered here")),
-    ...job,
-  });
+  const result: JobResult = await sandbox.execute({ ...jobOfNobody(code, 20_000), ...job });
   return { result, verdict: await sandbox.idle };
 }
