@@ -1,8 +1,9 @@
-import { chmodSync, cpSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, cpSync, existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { ARCHIVES_FOLDER, KINDS } from "../src/environments/cache-layout.ts";
 import { denoCache } from "../src/environments/deno-cache.ts";
 import { ImageCache } from "../src/environments/image-cache.ts";
 import { denoBinary } from "../src/sandbox/deno-binary.ts";
@@ -36,7 +37,7 @@ beforeAll(async () => {
   const { path: baseImagePath } = await images.base();
   denoDir = (await denoCache({
     cacheDir: folder,
-    key: "test",
+    key: "0123456789abcdef".repeat(2),
     sandbox: { ...opened, guest: guestOptions({ baseImagePath }) },
   })) as string;
 });
@@ -73,6 +74,15 @@ describe("what Deno has kept", () => {
     const said = await behindTheLayers(denoDir);
     expect(said).toContain(`"file://${PYODIDE_DIR}/pyodide.asm.mjs"`);
     expect(said).toContain('/src/guest/watcher.ts"');
+  });
+
+  test("and all else in a cache that servers have used is of a kind that the collector knows", () => {
+    const known = (name: string) => Object.values(KINDS).some((pattern) => pattern.test(name));
+    const folders = [config.CACHE_DIR, path.join(config.CACHE_DIR, ARCHIVES_FOLDER)];
+    const names = folders.flatMap((place) => (existsSync(place) ? readdirSync(place) : []));
+    expect(names.filter((name) => !known(name) && name !== ARCHIVES_FOLDER)).toEqual([]);
+    expect(names.filter((name) => KINDS.image.test(name))).not.toEqual([]);
+    expect(path.basename(denoDir)).toMatch(KINDS.denoFolder);
   });
 
   test("would not be without the files of SQLite's that go with it", async ({ skip }) => {

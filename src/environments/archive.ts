@@ -2,6 +2,7 @@ import { createHash, randomUUID } from "node:crypto";
 import { mkdir, open, rename, rm } from "node:fs/promises";
 import path from "node:path";
 import { type ArchiveEntry, encodeArchiveHeader } from "../sandbox/archive-format.ts";
+import { archiveName, temporaryName } from "./cache-layout.ts";
 import { PackageError, storageError } from "./package-error.ts";
 
 /** What goes into an archive together: an open wheel, or a zip of shared libraries. */
@@ -31,7 +32,6 @@ export interface BuiltArchive {
 }
 
 const WASM_MAGIC = Buffer.from("\0asm", "latin1");
-export const ARCHIVE_SUFFIX = ".pkgs";
 
 /**
  * Writes a package archive. The same parts in the same order give the same bytes, and so the same name.
@@ -65,7 +65,7 @@ export async function buildArchive(
   const { header, entries } = layOut(files);
   const totalBytes = header.length + files.reduce((sum, { size }) => sum + size, 0);
   const hash = createHash("sha256");
-  const temporary = path.join(folder, `.${randomUUID()}.tmp`);
+  const temporary = path.join(folder, temporaryName(randomUUID()));
   try {
     await mkdir(folder, { recursive: true }).catch((cause) => {
       // On a read-only file system Node says that the folder above is not there.
@@ -90,7 +90,7 @@ export async function buildArchive(
       await output.close();
     }
     const sha256 = hash.digest("hex");
-    const target = path.join(folder, `${sha256}${ARCHIVE_SUFFIX}`);
+    const target = path.join(folder, archiveName(sha256));
     await rename(temporary, target);
     return { path: target, sha256, bytes: totalBytes, entries, shadowed: [...new Set(shadowed)].toSorted() };
   } catch (error) {

@@ -2,13 +2,14 @@ import { mkdir, readdir, utimes, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
 import { CacheKeeper, type CacheKeeperOptions } from "./cache-keeper.ts";
+import { denoFolderName, imageName, memoryName } from "./cache-layout.ts";
 import { temporaryFolder } from "./testing/temporary-folder.ts";
 
 const DAY_MS = 86_400_000;
 const HOUR_MS = 3_600_000;
 const NOW_MS = Date.UTC(2026, 0, 1);
 const hex = (digit: string, count: number) => digit.repeat(count);
-const image = (digit: string) => `default-${hex(digit, 32)}.image`;
+const image = (digit: string) => imageName("default", hex(digit, 32));
 const sha = (digit: string) => hex(digit, 64);
 
 let cacheDir: string;
@@ -56,19 +57,19 @@ describe("what nobody has used for long", () => {
     const gone = [
       await inCache(image("a"), old),
       await inCache(`${image("a")}.json`, old),
-      await inCache("environment-default.json", old),
-      await inCache(`deno-complete-${hex("a", 32)}/file`, old),
+      await inCache(memoryName("default", hex("a", 32)), old),
+      await inCache(`${denoFolderName("read-only", hex("a", 32))}/gen/file`, old),
       await inCache(`archives/${sha("a")}.pkgs`, old),
       await inCache(`archives/${sha("a")}.json`, old),
       await inWheels(`${sha("a")}.whl`, old),
     ];
-    await utimes(path.dirname(gone[3] as string), (NOW_MS - old) / 1000, (NOW_MS - old) / 1000);
+    gone[3] = path.dirname(path.dirname(gone[3] as string));
+    await utimes(gone[3], (NOW_MS - old) / 1000, (NOW_MS - old) / 1000);
     await inCache(image("b"), 29 * DAY_MS);
     // Its time is the image's.
     await inCache(`${image("b")}.json`, old);
     const removed = await keeper().sweep(NOW_MS);
     expect(await left()).toEqual([image("b"), `${image("b")}.json`]);
-    gone[3] = path.dirname(gone[3] as string);
     expect([...removed].toSorted()).toEqual(gone.toSorted());
     expect(removals.toSorted()).toEqual(gone.toSorted());
   });
@@ -115,6 +116,20 @@ test("above the limit the least recently used goes first, and nothing that may b
   expect(await left()).toEqual([image("c"), image("d")]);
   await keeper({ maxBytes: 0 }).sweep(NOW_MS);
   expect(await left()).toEqual([image("d")]);
+});
+
+test("a folder counts with all that is in it", async () => {
+  const folder = denoFolderName("read-only", hex("a", 32));
+  await inCache(`${folder}/gen/file/deep`, 3 * DAY_MS, 300);
+  for (const place of [folder, `${folder}/gen`]) {
+    await utimes(path.join(cacheDir, place), (NOW_MS - 3 * DAY_MS) / 1000, (NOW_MS - 3 * DAY_MS) / 1000);
+  }
+  await inCache(image("b"), 2 * DAY_MS, 100);
+  // What the file system takes for the folders themselves counts as well: some KiB.
+  await keeper({ maxBytes: 100_000 }).sweep(NOW_MS);
+  expect(await readdir(cacheDir)).toHaveLength(2);
+  await keeper({ maxBytes: 300 }).sweep(NOW_MS);
+  expect(await readdir(cacheDir)).toEqual([image("b")]);
 });
 
 test("what builds and downloads that were cut off have left goes after a day", async () => {

@@ -1,5 +1,6 @@
 import { lstat, readdir, rm, utimes } from "node:fs/promises";
 import path from "node:path";
+import { ARCHIVES_FOLDER, KINDS, manifestName, PARTIAL_FOLDER, wheelHash } from "./cache-layout.ts";
 
 export interface CacheKeeperOptions {
   /** Images, archives and what belongs to them; several servers may share it. */
@@ -21,14 +22,15 @@ const IN_USE_MS = 2 * 3_600_000;
 /** What a build has not finished by then was cut off. */
 const CUT_OFF_MS = 24 * 3_600_000;
 
-const IMAGE = /^[a-z0-9_+-]+-[0-9a-f]{32}\.image$/;
-const MEMORY = /^environment-[a-z0-9_+-]+\.json$/;
-const DENO_FOLDER = /^deno-(?:complete|shared)-[0-9a-f]{32}$/;
-const ARCHIVE = /^[0-9a-f]{64}\.pkgs$/;
-const NOTE = /^[0-9a-f]{64}\.json$/;
-const WHEEL = /^([0-9a-f]{64})\.whl$/;
-/** By `mkdtemp`, `writeAtomically` and the like, and parts of downloads. */
-const UNFINISHED = /^deno-[A-Za-z0-9]{6}$|\.tmp$|^[0-9a-f]{64}\.part$/;
+/** All files in a folder, at any depth, bytes; 0 for what is no folder. */
+async function bytesIn(folder: string): Promise<number> {
+  const entries = await readdir(folder, { withFileTypes: true, recursive: true }).catch(() => []);
+  const sizes = entries.map(async (entry) => {
+    if (!entry.isFile()) return 0;
+    return (await lstat(path.join(entry.parentPath, entry.name)).catch(() => null))?.size ?? 0;
+  });
+  return (await Promise.all(sizes)).reduce((sum, bytes) => sum + bytes, 0);
+}
 
 interface Item {
   readonly path: string;
@@ -68,7 +70,8 @@ export class CacheKeeper {
     for (const place of used) await utimes(place, nowMs / 1000, nowMs / 1000).catch(() => {});
     const removed = new Set<string>();
     const remove = async ({ path: place }: Item) => {
-      for (const file of IMAGE.test(path.basename(place)) ? [place, `${place}.json`] : [place]) {
+      const isImage = KINDS.image.test(path.basename(place));
+      for (const file of isImage ? [place, manifestName(place)] : [place]) {
         const isGone = await rm(file, { recursive: true, force: true }).then(
           () => true,
           () => false,
@@ -77,16 +80,17 @@ export class CacheKeeper {
       }
     };
     const needed = await neededWheels();
-    const isUnneeded = (name: string) => !needed.has(WHEEL.exec(name)?.[1] ?? "");
+    const isUnneeded = (name: string) => !needed.has(wheelHash(name) ?? "");
+    const archivesDir = path.join(cacheDir, ARCHIVES_FOLDER);
     const cached = [
-      ...(await list(cacheDir, IMAGE, MEMORY, DENO_FOLDER)),
-      ...(await list(path.join(cacheDir, "archives"), ARCHIVE, NOTE)),
+      ...(await list(cacheDir, KINDS.image, KINDS.memory, KINDS.denoFolder)),
+      ...(await list(archivesDir, KINDS.archive, KINDS.archiveNote)),
     ];
-    const wheels = (await list(wheelsDir, WHEEL)).filter((item) => isUnneeded(path.basename(item.path)));
+    const wheels = (await list(wheelsDir, KINDS.wheel)).filter((item) => isUnneeded(path.basename(item.path)));
     const unfinished = [
-      ...(await list(cacheDir, UNFINISHED)),
-      ...(await list(path.join(cacheDir, "archives"), UNFINISHED)),
-      ...(await list(path.join(wheelsDir, "partial"), UNFINISHED)),
+      ...(await list(cacheDir, KINDS.temporary)),
+      ...(await list(archivesDir, KINDS.temporary)),
+      ...(await list(path.join(wheelsDir, PARTIAL_FOLDER), KINDS.partial)),
     ];
     for (const item of unfinished) if (nowMs - item.usedAtMs > CUT_OFF_MS) await remove(item);
     for (const item of [...cached, ...wheels]) if (nowMs - item.usedAtMs > unusedMs) await remove(item);
@@ -110,7 +114,7 @@ async function list(folder: string, ...names: readonly RegExp[]): Promise<Item[]
       const place = path.join(folder, name);
       // Another server may be at the same.
       const stats = await lstat(place).catch(() => null);
-      return stats && { path: place, bytes: stats.isFile() ? stats.size : 0, usedAtMs: stats.mtimeMs };
+      return stats && { path: place, bytes: stats.size + (await bytesIn(place)), usedAtMs: stats.mtimeMs };
     });
   return (await Promise.all(items)).filter((item) => item !== null);
 }

@@ -3,6 +3,7 @@ import { chmod, mkdtemp, readdir, rename, rm, stat } from "node:fs/promises";
 import path from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { Sandbox, type SandboxOptions } from "../sandbox/sandbox.ts";
+import { DENO_TEMPORARY_PREFIX, denoFolderName } from "./cache-layout.ts";
 
 /** Named for how its databases are kept. */
 const READ_ONLY = "read-only";
@@ -26,11 +27,11 @@ export interface DenoCacheOptions {
 export async function denoCache({ cacheDir, key, sandbox }: DenoCacheOptions): Promise<string | null> {
   // Without those layers a sandbox of the same user writes to the folder, in a way that one behind them cannot read.
   const kind = sandbox.isolation.wrapping === null ? "shared" : READ_ONLY;
-  const folder = path.join(cacheDir, `deno-${kind}-${key}`);
+  const folder = path.join(cacheDir, denoFolderName(kind, key));
   if (await exists(folder)) return folder;
   let temporary: string | null = null;
   try {
-    temporary = await mkdtemp(path.join(cacheDir, "deno-"));
+    temporary = await mkdtemp(path.join(cacheDir, DENO_TEMPORARY_PREFIX));
     const isolation = { ...sandbox.isolation, wrapping: null };
     const started = await Sandbox.start({ ...sandbox, isolation, denoDir: temporary });
     await started.end();

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
+import { memoryName } from "./cache-layout.ts";
 import { PackageError } from "./package-error.ts";
 import { type PackageSet, writeAtomically } from "./package-set.ts";
 import { hashFile } from "./wheel-store.ts";
@@ -22,7 +23,7 @@ export class EnvironmentMemory {
 
   /** Servers of one cache may mean different things by a name, so that what it is built from is part of the file's. */
   fileOf(name: string, inputs: unknown): string {
-    return path.join(this.#folder, `environment-${name}-${keyOf(inputs).slice(0, 32)}.json`);
+    return path.join(this.#folder, memoryName(name, keyOf(inputs).slice(0, 32)));
   }
 
   /**

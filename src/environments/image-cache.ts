@@ -5,11 +5,12 @@ import os from "node:os";
 import path from "node:path";
 import { pipeline } from "node:stream/promises";
 import { SandboxDiedError, StartupError } from "../errors.ts";
-import { denoBinary } from "../sandbox/deno-binary.ts";
+import { denoVersion } from "../sandbox/deno-binary.ts";
 import { decodeImage } from "../sandbox/image-format.ts";
 import { GUEST_DIR, PYODIDE_DIR, SHARED_FILES } from "../sandbox/launch.ts";
 import { type GuestEnvironment, PROTOCOL_VERSION } from "../sandbox/protocol.ts";
 import { buildImage, type SandboxOptions } from "../sandbox/sandbox.ts";
+import { imageName, manifestName, temporaryName } from "./cache-layout.ts";
 
 /** Standard library modules that are imported in every image, so that no execution pays for them. */
 export const PRELOADED_MODULES: readonly string[] = (
@@ -98,7 +99,7 @@ export class ImageCache {
   }
 
   #imagePath(name: string, key: string): string {
-    return path.join(this.#options.cacheDir, `${name}-${key}.image`);
+    return path.join(this.#options.cacheDir, imageName(name, key));
   }
 
   /** Looks at the disk again for images whose files have gone. */
@@ -115,7 +116,8 @@ export class ImageCache {
 
   /** Names the program that makes images, and that runs them. */
   async runtimeKey(): Promise<string> {
-    return await this.#key("runtime", null);
+    // Deno keeps what it compiles under the modules' addresses.
+    return await this.#key("runtime", [GUEST_DIR, PYODIDE_DIR]);
   }
 
   /** SHA-256 over the program that makes images, and `inputs`. */
@@ -178,7 +180,7 @@ export class ImageCache {
     try {
       await mkdir(cacheDir, { recursive: true });
       await writeAtomically(imagePath, image);
-      await writeAtomically(manifestPath(imagePath), JSON.stringify(manifest, null, 2));
+      await writeAtomically(manifestName(imagePath), JSON.stringify(manifest, null, 2));
     } catch (cause) {
       throw unusableCache(cacheDir, cause);
     }
@@ -266,7 +268,7 @@ async function firstDeadly(
 /** @returns null if there is no image, or it is not byte for byte what was built. */
 async function readCached(imagePath: string, key: string): Promise<Image | null> {
   try {
-    const manifest = JSON.parse(await readFile(manifestPath(imagePath), "utf8")) as Manifest;
+    const manifest = JSON.parse(await readFile(manifestName(imagePath), "utf8")) as Manifest;
     if (manifest.key !== key) return null;
     const hash = createHash("sha256");
     await pipeline(createReadStream(imagePath, { highWaterMark: 1 << 20 }), hash);
@@ -278,32 +280,39 @@ async function readCached(imagePath: string, key: string): Promise<Image | null>
   }
 }
 
-/** SHA-256 over all programs that the bytes of an image, or whether it fits, depend on. */
+/** A file of the guest's that is part of what runs: no test, and not what `doctor` runs in a sandbox's place. */
+function isOfRuntime(name: string): boolean {
+  return /\.(ts|py)$/.test(name) && !/\.test\.ts$/.test(name) && name !== "isolation-probe.ts";
+}
+
 async function hashRuntime(): Promise<string> {
   const hash = createHash("sha256");
-  const add = (name: string, content: string | Uint8Array) =>
-    hash.update(`${name}\0${content.length}\0`).update(content);
-  for (const name of ["package.json", "pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip"]) {
-    add(name, await readFile(path.join(PYODIDE_DIR, name)));
-  }
-  const guestFiles = (await readdir(GUEST_DIR, { recursive: true })).filter((name) => /\.(ts|py)$/.test(name)).sort();
-  for (const name of guestFiles) add(name, await readFile(path.join(GUEST_DIR, name)));
-  for (const file of SHARED_FILES) add(path.basename(file), await readFile(file));
-  add("deno", denoBinary());
-  add("protocol", String(PROTOCOL_VERSION));
+  for (const [name, content] of await runtimeInputs()) hash.update(`${name}\0${content.length}\0`).update(content);
   return hash.digest("hex");
 }
 
-function manifestPath(imagePath: string): string {
-  return `${imagePath}.json`;
+/** All that the bytes of an image, or whether it fits, depend on: name → content. Where it is installed is not part of it. */
+export async function runtimeInputs(): Promise<(readonly [name: string, content: string | Uint8Array])[]> {
+  const pyodideFiles = ["package.json", "pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip"];
+  const guestFiles = (await readdir(GUEST_DIR, { recursive: true })).filter(isOfRuntime).sort();
+  const files = [
+    ...pyodideFiles.map((name) => [name, path.join(PYODIDE_DIR, name)] as const),
+    ...guestFiles.map((name) => [name, path.join(GUEST_DIR, name)] as const),
+    ...SHARED_FILES.map((file) => [path.basename(file), file] as const),
+  ];
+  return [
+    ...(await Promise.all(files.map(async ([name, file]) => [name, await readFile(file)] as const))),
+    ["deno", denoVersion()],
+    ["protocol", String(PROTOCOL_VERSION)],
+  ];
 }
 
 /** Of this process: servers in containers, which may share a cache, often have the same number. */
-const TEMPORARY_SUFFIX = `.${os.hostname()}.${process.pid}.tmp`;
+const WRITER = `${os.hostname()}.${process.pid}`;
 
 /** A reader sees the old file or the new one, never a part. */
 async function writeAtomically(file: string, content: string | Uint8Array): Promise<void> {
-  const temporary = `${file}${TEMPORARY_SUFFIX}`;
+  const temporary = temporaryName(WRITER, file);
   try {
     await writeFile(temporary, content, { flush: true });
     await rename(temporary, file);

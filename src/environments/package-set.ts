@@ -2,7 +2,8 @@ import { createHash, randomUUID } from "node:crypto";
 import { mkdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { ARCHIVE_VERSION } from "../sandbox/archive-format.ts";
-import { ARCHIVE_SUFFIX, buildArchive } from "./archive.ts";
+import { buildArchive } from "./archive.ts";
+import { archiveName, archiveNoteName, temporaryName } from "./cache-layout.ts";
 import { DynlibZip } from "./dynlib.ts";
 import { PackageError, storageError } from "./package-error.ts";
 import type { Candidate } from "./package-source.ts";
@@ -186,7 +187,7 @@ export class PackageSetBuilder {
     wheels: readonly (ResolvedPackage & { stored: StoredWheel })[],
     onProgress: ((progress: PackageSetProgress) => void) | undefined,
   ): Promise<Built> {
-    const note = path.join(this.#folder, `${key}.json`);
+    const note = path.join(this.#folder, archiveNoteName(key));
     const known = await this.#reuse(note);
     if (known !== null) return known;
     const built = await this.#unpack(wheels, onProgress);
@@ -256,7 +257,7 @@ export class PackageSetBuilder {
   }
 
   #archivePath(sha256: string): string {
-    return path.join(this.#folder, `${sha256}${ARCHIVE_SUFFIX}`);
+    return path.join(this.#folder, archiveName(sha256));
   }
 }
 
@@ -284,7 +285,7 @@ function importNames(paths: readonly string[]): string[] {
 
 /** @throws {PackageError} `package_storage` if the disk is full or read-only. */
 export async function writeAtomically(file: string, text: string): Promise<void> {
-  const temporary = path.join(path.dirname(file), `.${randomUUID()}.tmp`);
+  const temporary = path.join(path.dirname(file), temporaryName(randomUUID()));
   try {
     await mkdir(path.dirname(file), { recursive: true });
     await writeFile(temporary, text, { flush: true });

@@ -4,6 +4,7 @@ import { copyFile, mkdir, open, rename, rm, stat } from "node:fs/promises";
 import path from "node:path";
 import { Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
+import { PARTIAL_FOLDER, partialName, wheelFileName } from "./cache-layout.ts";
 import { PackageError, storageError } from "./package-error.ts";
 import type { Remote, RemoteAnswer } from "./remote.ts";
 
@@ -80,7 +81,7 @@ export class WheelStore {
   /** @returns null if it is not there, or is damaged, in which case it is removed. */
   async find(sha256: string): Promise<StoredWheel | null> {
     if (!/^[0-9a-f]{64}$/.test(sha256)) return null;
-    const file = path.join(this.#folder, `${sha256}.whl`);
+    const file = path.join(this.#folder, wheelFileName(sha256));
     const bytes = await sizeOf(file);
     if (bytes === null) return null;
     if (!this.#verified.has(sha256)) {
@@ -97,12 +98,12 @@ export class WheelStore {
     wheel: WheelDownload,
     onProgress: ((progress: DownloadProgress) => void) | undefined,
   ): Promise<StoredWheel> {
-    const partialFolder = path.join(this.#folder, "partial");
+    const partialFolder = path.join(this.#folder, PARTIAL_FOLDER);
     await mkdir(partialFolder, { recursive: true });
     const name = createHash("sha256")
       .update(wheel.sha256 ?? JSON.stringify(wheel.location))
       .digest("hex");
-    const partial = path.join(partialFolder, `${name}.part`);
+    const partial = path.join(partialFolder, partialName(name));
     const resumedFrom = (await sizeOf(partial)) ?? 0;
     if ("path" in wheel.location) await this.#copy(wheel.location.path, wheel.filename, partial);
     else await this.#download(wheel.location.url, wheel, partial, onProgress);
@@ -117,7 +118,7 @@ export class WheelStore {
       );
     }
     const bytes = (await stat(partial)).size;
-    const file = path.join(this.#folder, `${sha256}.whl`);
+    const file = path.join(this.#folder, wheelFileName(sha256));
     await rename(partial, file);
     this.#verified.add(sha256);
     return { path: file, sha256, bytes };

@@ -17,13 +17,21 @@ const PLATFORM_PACKAGES: Readonly<Record<string, string>> = {
  * @throws {StartupError} if there is none for this machine.
  */
 export function denoBinary(): string {
+  return path.join(denoFolder(), process.platform === "win32" ? "deno.exe" : "deno");
+}
+
+/** Version of that executable, as npm installed it: `2.9.6`. @throws as {@link denoBinary}. */
+export function denoVersion(): string {
+  return createRequire(import.meta.url)(path.join(denoFolder(), "package.json")).version;
+}
+
+function denoFolder(): string {
   const platform = `${process.platform}-${process.arch}`;
   const name = PLATFORM_PACKAGES[platform];
   if (name === undefined) throw new StartupError(`There is no Deno for ${platform}.`);
   const require = createRequire(createRequire(import.meta.url).resolve("deno/package.json"));
   try {
-    const folder = path.dirname(require.resolve(`${name}/package.json`));
-    return path.join(folder, process.platform === "win32" ? "deno.exe" : "deno");
+    return path.dirname(require.resolve(`${name}/package.json`));
   } catch (cause) {
     throw new StartupError(
       `${name} is not installed; run \`npm ci\` on this machine (without --omit=optional). On Alpine Linux (musl) use a glibc image.`,
