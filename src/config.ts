@@ -23,6 +23,14 @@ const list = z.string().transform((value) =>
     .filter((item) => item !== "" && item !== "none"),
 );
 
+const extensions = list.transform((items, context) => {
+  const names = items.map((item) => (item.startsWith(".") ? item : `.${item}`).toLowerCase());
+  const wrong = names.find((name) => !/^\.[a-z0-9]{1,19}$/.test(name));
+  if (wrong !== undefined) context.addIssue({ code: "custom", message: `${wrong} is no extension such as .csv` });
+  if (names.length === 0) context.addIssue({ code: "custom", message: "name at least one extension, such as .csv" });
+  return names;
+});
+
 function setting<T>(schema: z.ZodType<T>, fallback: string, meaning: string): Setting<T> {
   return { schema, fallback, meaning };
 }
@@ -46,6 +54,11 @@ export const SETTINGS = {
   ),
   UPLOAD_DIR: setting(text, "./data/uploads", "where an upload is held while its request runs; of this server alone"),
   MAX_FILE_SIZE: setting(integer(1), String(10 * 1024 * 1024), "largest upload, bytes"),
+  UPLOAD_TYPES: setting(
+    extensions,
+    ".csv,.json,.txt,.py",
+    "extensions that /api/upload takes, comma separated; /api/files takes every file",
+  ),
   WORKSPACE_MAX_MB: setting(integer(1, 65_536), "256", "largest workspace of one principal, MiB"),
   WORKSPACE_MAX_FILES: setting(integer(1), "10000", "most files in one workspace"),
   SESSION_DURABILITY: setting(

@@ -1,4 +1,5 @@
 import { readdir } from "node:fs/promises";
+import path from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { Content } from "./support/client.ts";
 import { py } from "./support/engine.ts";
@@ -39,6 +40,7 @@ describe("POST /api/upload", () => {
         size: content.length,
         pyodideFilename: "people.csv",
         keepFile: true,
+        tempPath: "uploads/people.csv",
         isText: true,
       },
       analysis: {
@@ -98,6 +100,27 @@ describe("POST /api/upload", () => {
     const { body } = await server.upload(originalName, "x\n1\n");
     expect(body.file).toMatchObject({ originalName, pyodideFilename });
     expect(await run(`import os; os.path.getsize("${pyodideFilename}")`)).toBe(4);
+  });
+
+  test("names that become the same keep both files, and tempPath is what is listed and deleted", async () => {
+    const [first, second, again] = [
+      await server.upload("日本.csv", "a\n1\n"),
+      await server.upload("中国.csv", "b\n2\n"),
+      await server.upload("日本.csv", "c\n3\n"),
+    ].map(({ body }) => body.file);
+    expect([first, second, again].map(({ pyodideFilename }) => pyodideFilename)).toEqual([
+      "__.csv",
+      "__-2.csv",
+      "__.csv",
+    ]);
+    expect(await run('[open("__.csv").read(), open("__-2.csv").read()]')).toEqual(["c\n3\n", "b\n2\n"]);
+    for (const { tempPath } of [first, second]) {
+      const name = path.basename(tempPath);
+      const { files } = (await server.get("/api/uploaded-files")).body;
+      expect(files.map(({ filename }: { filename: string }) => filename)).toContain(name);
+      expect((await server.delete(`/api/uploaded-files/${name}`)).status).toBe(200);
+    }
+    expect((await server.get("/api/uploaded-files")).body.count).toBe(0);
   });
 
   test("JSON is described, text and Python are only stored", async () => {

@@ -5,6 +5,7 @@ export type SecurityEventName =
   | "code_execution"
   | "code_execution_error"
   | "file_upload"
+  | "file_write"
   | "file_delete"
   | "files_clear"
   | "package_install"

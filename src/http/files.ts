@@ -3,6 +3,7 @@ import { notFound } from "../errors.ts";
 import type { FileEntry } from "../sandbox/protocol.ts";
 import { principalOf, requireScope } from "./authentication.ts";
 import { callerOf, type Services } from "./code-runner.ts";
+import { sendFile, serveFileCollection } from "./file-collection.ts";
 import { checkFilename } from "./filenames.ts";
 
 const HOME = "/home/pyodide";
@@ -14,8 +15,19 @@ export function fileRoutes(services: Services): Router {
   const { workspaces } = services;
   const workspaceOf = (response: Response) => workspaces.of(principalOf(response).id);
   const timestamp = () => new Date().toISOString();
+  router.use("/api/files", requireScope("files"));
   router.use(["/api/uploaded-files", "/api/pyodide-files", "/api/file-info"], requireScope("files"));
   router.use(["/api/extract-plots", "/api/plots", "/api/clear-all-files"], requireScope("files"));
+
+  serveFileCollection(router, "/api/files", services, (_request, response) => {
+    const workspace = workspaceOf(response);
+    return {
+      list: async () => await workspace.list(),
+      read: async (path) => await workspace.read(path),
+      write: async (path, content) => await workspace.put(path, content),
+      remove: async (path) => await workspace.remove(path),
+    };
+  });
 
   router.get("/api/uploaded-files", async (_request, response) => {
     const uploads = await workspaceOf(response).uploads();
@@ -43,7 +55,7 @@ export function fileRoutes(services: Services): Router {
   router.get("/api/pyodide-files/:filename", async (request, response) => {
     const filename = checkFilename(request.params.filename);
     const content = await workspaceOf(response).read(`${HOME}/${filename}`);
-    download(response, filename, content);
+    sendFile(response, filename, content);
   });
 
   router.delete("/api/pyodide-files/:filename", async (request, response) => {
@@ -84,7 +96,7 @@ export function fileRoutes(services: Services): Router {
   router.get("/api/plots/:library/:filename", async (request, response) => {
     const library = checkFilename(request.params.library);
     const filename = checkFilename(request.params.filename);
-    download(response, filename, await workspaceOf(response).read(`/plots/${library}/${filename}`));
+    sendFile(response, filename, await workspaceOf(response).read(`/plots/${library}/${filename}`));
   });
 
   router.post("/api/clear-all-files", async (request, response) => {
@@ -94,12 +106,6 @@ export function fileRoutes(services: Services): Router {
     response.json({ success: true, message: "All files cleared successfully", cleared, timestamp: timestamp() });
   });
   return router;
-}
-
-/** As a file to be saved, whatever it is: nothing that user code wrote may become a page of ours. */
-function download(response: Response, filename: string, content: Uint8Array): void {
-  response.attachment(filename);
-  response.type("application/octet-stream").send(Buffer.from(content));
 }
 
 function uploadTimes(uploadedAtMs: number): { uploaded: string; modified: string } {

@@ -42,9 +42,10 @@ function json(description: string, schema: z.ZodType): ZodOpenApiResponsesObject
 const wrong = (description: string) => ({ 400: json(description, replies.errorReply) });
 const missing = { 404: json("There is no such file.", replies.errorReply) };
 const session = z.object({ id: z.string().meta({ description: "The session's id." }) });
-const sessionFile = session.extend({
+const filePath = z.object({
   path: z.string().meta({ description: "In the home folder, or below `tmp/` or `plots/`.", example: "data.csv" }),
 });
+const sessionFile = session.extend(filePath.shape);
 const noSession = { 404: json("There is no such session, or none of the caller's.", replies.errorReply) };
 const overloaded = {
   413: json("The body is too large, or the workspace full.", replies.errorReply),
@@ -69,11 +70,18 @@ const jsonBody = (schema: z.ZodType, example: unknown) => ({
 });
 const executeRequest = jsonBody(executeBody, { code: "sum(range(10))" });
 
+/** Any kind of file, as it is. */
+const fileContent = {
+  required: true,
+  content: { "application/octet-stream": { schema: z.string().meta({ override: { format: "binary" } }) } },
+};
+
 const upload: Omit<ZodOpenApiOperationObject, "operationId"> = {
   summary: "Upload a file",
   description:
-    "One file in the field `csvFile` (or `file`), of type .csv, .json, .txt or .py. Characters other than letters, digits, " +
-    "dots and hyphens become `_`; the latest CSV is also there as `uploaded_file.csv`.",
+    "One file in the field `csvFile` (or `file`), of a type in UPLOAD_TYPES: .csv, .json, .txt and .py unless set. " +
+    "Characters other than letters, digits, dots and hyphens become `_`; where another upload's name became the same, a " +
+    "number is added. The latest CSV is also there as `uploaded_file.csv`.",
   requestBody: {
     required: true,
     content: {
@@ -181,7 +189,7 @@ const OPERATIONS: Readonly<Record<string, Readonly<Record<string, Operation>>>> 
       operationId: "listSessionFiles",
       summary: "List a session's files",
       requestParams: { path: session },
-      responses: { 200: json("The files.", replies.sessionFilesReply), ...noSession },
+      responses: { 200: json("The files.", replies.filesReply), ...noSession },
     },
     "GET /api/sessions/{id}/files/{path}": {
       operationId: "readSessionFile",
@@ -193,11 +201,8 @@ const OPERATIONS: Readonly<Record<string, Readonly<Record<string, Operation>>>> 
       operationId: "writeSessionFile",
       summary: "Write a session's file",
       requestParams: { path: sessionFile },
-      requestBody: {
-        required: true,
-        content: { "application/octet-stream": { schema: z.string().meta({ override: { format: "binary" } }) } },
-      },
-      responses: { 200: json("The file.", replies.sessionFileReply), ...noSession, ...overloaded },
+      requestBody: fileContent,
+      responses: { 200: json("The file.", replies.fileReply), ...noSession, ...overloaded },
     },
     "DELETE /api/sessions/{id}/files/{path}": {
       operationId: "deleteSessionFile",
@@ -212,6 +217,35 @@ const OPERATIONS: Readonly<Record<string, Readonly<Record<string, Operation>>>> 
       operationId: "uploadCsv",
       ...upload,
       summary: "Upload a file (the original's other name)",
+    },
+    "GET /api/files": {
+      operationId: "listWorkspaceFiles",
+      summary: "List the files of the caller's workspace",
+      responses: { 200: json("The files.", replies.filesReply) },
+    },
+    "GET /api/files/{path}": {
+      operationId: "readWorkspaceFile",
+      summary: "Download a file of the workspace",
+      requestParams: { path: filePath },
+      responses: { 200: download(), ...wrong("Invalid filename."), ...missing },
+    },
+    "PUT /api/files/{path}": {
+      operationId: "writeWorkspaceFile",
+      summary: "Write a file of any kind to the workspace",
+      requestParams: { path: filePath },
+      requestBody: fileContent,
+      responses: {
+        200: json("The file.", replies.fileReply),
+        ...wrong("Invalid filename."),
+        409: json("A folder has this name.", replies.errorReply),
+        ...overloaded,
+      },
+    },
+    "DELETE /api/files/{path}": {
+      operationId: "deleteWorkspaceFile",
+      summary: "Delete a file of the workspace",
+      requestParams: { path: filePath },
+      responses: { 200: json("It is gone.", replies.messageReply), ...wrong("Invalid filename."), ...missing },
     },
     "GET /api/uploaded-files": {
       operationId: "listUploads",

@@ -94,6 +94,10 @@ export const uploadReply = z.looseObject({
       .boolean()
       .meta({ description: "Whether its content has the form of text. What has not is stored all the same." }),
     keepFile: z.boolean(),
+    tempPath: z.string().meta({
+      description: "Its base name is what `/api/uploaded-files` lists and deletes. No path of the server's.",
+      example: "uploads/my_data.csv",
+    }),
   }),
   analysis,
   timestamp,
@@ -167,9 +171,9 @@ const checkpoint = z
     fileBytes: bytes,
   })
   .meta({ id: "Checkpoint" });
-const sessionFile = z
+const file = z
   .looseObject({ path: z.string(), name: z.string(), size: bytes, modified: timestamp })
-  .meta({ id: "SessionFile" });
+  .meta({ id: "File" });
 const count = z.int().min(0);
 
 export const sessionReply = z.looseObject({ success, session, timestamp });
@@ -177,8 +181,8 @@ export const sessionsReply = z.looseObject({ success, sessions: z.array(session)
 export const interruptReply = z.looseObject({ success, interrupted: z.boolean(), timestamp });
 export const checkpointReply = z.looseObject({ success, checkpoint, timestamp });
 export const checkpointsReply = z.looseObject({ success, checkpoints: z.array(checkpoint), count, timestamp });
-export const sessionFilesReply = z.looseObject({ success, files: z.array(sessionFile), count, timestamp });
-export const sessionFileReply = z.looseObject({ success, file: sessionFile, timestamp });
+export const filesReply = z.looseObject({ success, files: z.array(file), count, timestamp });
+export const fileReply = z.looseObject({ success, file, timestamp });
 
 export const installReply = z.looseObject({
   success: z.boolean().meta({ description: "False if the package cannot be had; `error` says why." }),

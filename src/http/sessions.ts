@@ -1,11 +1,9 @@
-import express, { type Response, Router } from "express";
+import { type Response, Router } from "express";
 import { z } from "zod";
 import type { CheckpointView, SessionView } from "../engine/session-views.ts";
-import { badRequest } from "../errors.ts";
-import type { FileEntry } from "../sandbox/protocol.ts";
-import { HOME, nameOf, ROOTS } from "../store/workspace-path.ts";
 import { principalOf, requireScope } from "./authentication.ts";
 import { callerOf, type Services } from "./code-runner.ts";
+import { serveFileCollection } from "./file-collection.ts";
 import { environment, parseBody, plainName } from "./validation.ts";
 
 const MAX_TTL_S = 315_360_000;
@@ -28,7 +26,7 @@ export const checkpointBody = z.object({ name: plainName("Checkpoint name").opti
 /** `/api/sessions`: sessions, their checkpoints and their files. */
 export function sessionRoutes(services: Services): Router {
   const router = Router();
-  const { sessions, packages, config } = services;
+  const { sessions, packages } = services;
   const timestamp = () => new Date().toISOString();
   const idOf = (response: Response) => principalOf(response).id;
   router.use("/api/sessions", requireScope("execute"));
@@ -99,45 +97,17 @@ export function sessionRoutes(services: Services): Router {
     response.json({ success: true, session: toReply(session), timestamp: timestamp() });
   });
 
-  const files = "/api/sessions/:id/files";
-  router.use(files, requireScope("files"));
-
-  router.get(files, async (request, response) => {
-    const entries = await sessions.files.list(idOf(response), request.params.id);
-    const list = entries.filter(({ kind }) => kind === "file").map(toFile);
-    response.json({ success: true, files: list, count: list.length, timestamp: timestamp() });
-  });
-
-  router.get(`${files}/*path`, async (request, response) => {
-    const path = sandboxPath(request.params.path);
-    const content = await sessions.files.read(idOf(response), request.params.id, path);
-    // Whatever it is, a browser is not to run it.
-    response.attachment(nameOf(path)).type("application/octet-stream").send(Buffer.from(content));
-  });
-
-  const raw = express.raw({ type: () => true, limit: config.MAX_FILE_SIZE });
-  router.put(`${files}/*path`, raw, async (request, response) => {
-    const path = sandboxPath(request.params.path);
-    const content = Buffer.isBuffer(request.body) ? request.body : new Uint8Array(0);
-    const file = await sessions.files.write(idOf(response), request.params.id, path, content);
-    response.json({ success: true, file: toFile(file), timestamp: timestamp() });
-  });
-
-  router.delete(`${files}/*path`, async (request, response) => {
-    const path = sandboxPath(request.params.path);
-    await sessions.files.delete(idOf(response), request.params.id, path);
-    response.json({ success: true, message: `File ${nameOf(path)} deleted successfully`, timestamp: timestamp() });
+  router.use("/api/sessions/:id/files", requireScope("files"));
+  serveFileCollection(router, "/api/sessions/:id/files", services, (request, response) => {
+    const [principal, id] = [idOf(response), String(request.params.id)];
+    return {
+      list: async () => await sessions.files.list(principal, id),
+      read: async (path) => await sessions.files.read(principal, id, path),
+      write: async (path, content) => await sessions.files.write(principal, id, path, content),
+      remove: async (path) => await sessions.files.delete(principal, id, path),
+    };
   });
   return router;
-}
-
-/** `data.csv` is in the home folder; `tmp/x`, `plots/x` and `home/pyodide/x` are what they are in the sandbox. */
-function sandboxPath(components: readonly string[]): string {
-  const forbidden = (component: string) =>
-    component === "" || component === "." || component === ".." || /[/\\\0]/.test(component);
-  if (components.some(forbidden)) throw badRequest("invalid_filename", "Invalid filename");
-  const path = `/${components.join("/")}`;
-  return ROOTS.some((root) => path.startsWith(`${root}/`)) ? path : HOME + path;
 }
 
 function toReply({ createdAtMs, lastUsedAtMs, expiresAtMs, ...rest }: SessionView) {
@@ -146,10 +116,6 @@ function toReply({ createdAtMs, lastUsedAtMs, expiresAtMs, ...rest }: SessionVie
 
 function toCheckpoint({ createdAtMs, ...rest }: CheckpointView) {
   return { ...rest, createdAt: toIso(createdAtMs) };
-}
-
-function toFile({ path, size, mtimeMs }: FileEntry) {
-  return { path, name: nameOf(path), size, modified: toIso(mtimeMs) };
 }
 
 function toIso(timeMs: number): string {

@@ -10,7 +10,6 @@ import { sanitiseFilename } from "./filenames.ts";
 import { isTextFile } from "./text-content.ts";
 
 const FIELDS = ["csvFile", "file"];
-const EXTENSIONS = [".csv", ".json", ".txt", ".py"];
 /** What can be described; the rest is only stored. */
 const TABLES = [".csv", ".json"];
 const LATEST_CSV = "uploaded_file.csv";
@@ -34,15 +33,16 @@ export function uploadRoutes(services: Services): Router {
 async function takeIn(services: Services, request: Request, response: Response, file: Express.Multer.File) {
   const principal = principalOf(response);
   const originalName = file.originalname;
-  const filename = sanitiseFilename(originalName);
-  const alsoAs = extensionOf(filename) === ".csv" ? [LATEST_CSV] : [];
+  const wanted = sanitiseFilename(originalName);
+  const alsoAs = extensionOf(wanted) === ".csv" ? [LATEST_CSV] : [];
   const workspace = services.workspaces.of(principal.id);
   const store = async () => {
     const isText = await isTextFile(file.path);
-    return { ...(await workspace.upload({ hostFile: file.path }, { filename, originalName, alsoAs })), isText };
+    return { ...(await workspace.upload({ hostFile: file.path }, { filename: wanted, originalName, alsoAs })), isText };
   };
   // Before anybody is answered: the temporary file never outlives its request.
   const record = await store().finally(async () => await rm(file.path, { force: true }));
+  const { filename } = record;
   services.statistics.recordUpload(principal.id);
   services.securityLog?.append({
     event: "file_upload",
@@ -51,7 +51,15 @@ async function takeIn(services: Services, request: Request, response: Response, 
   });
   return {
     success: true,
-    file: { originalName, size: record.size, pyodideFilename: filename, keepFile: true, isText: record.isText },
+    file: {
+      originalName,
+      size: record.size,
+      pyodideFilename: filename,
+      keepFile: true,
+      // The base name is what `/api/uploaded-files` lists and deletes; it is no path of the host.
+      tempPath: `uploads/${filename}`,
+      isText: record.isText,
+    },
     analysis: await analyse(services, response, filename),
     timestamp: new Date().toISOString(),
   };
@@ -91,8 +99,8 @@ function receiveFile({ config }: Services): RequestHandler {
     fileFilter: (_request, file, accept) => {
       const extension = extensionOf(sanitiseFilename(file.originalname));
       if (!FIELDS.includes(file.fieldname)) return accept(badRequest("unexpected_field", "Unexpected field"));
-      if (EXTENSIONS.includes(extension)) return accept(null, true);
-      const message = `File type ${extension || "(none)"} not allowed. Allowed types: ${EXTENSIONS.join(", ")}`;
+      if (config.UPLOAD_TYPES.includes(extension)) return accept(null, true);
+      const message = `File type ${extension || "(none)"} not allowed. Allowed types: ${config.UPLOAD_TYPES.join(", ")}`;
       accept(badRequest("file_type", message));
     },
   }).any();

@@ -325,7 +325,6 @@ async function* inPieces(source: AsyncIterable<Uint8Array>): AsyncIterable<Uint8
 function sizesOf(index: WorkspaceIndex): Map<string, number> {
   const sizes = new Map<string, number>();
   for (const [, entry] of index.entries()) if (entry.kind === "file") sizes.set(entry.sha256, entry.size);
-  for (const { sha256, size } of index.uploads.values()) sizes.set(sha256, size);
   return sizes;
 }
 

@@ -133,7 +133,7 @@ describe("toJson and parse", () => {
     const index = empty().withUpload(upload, [file("/tmp/a", 9)], LIMITS);
     const read = WorkspaceIndex.parse(index.toJson("alice"));
     expect([...read.uploads.values()]).toEqual([upload]);
-    expect(read.usage).toMatchObject({ bytes: 18, files: 2 });
+    expect(read.usage).toMatchObject({ bytes: 9, files: 2 });
   });
 
   test.each(["", "{}", "[]", '{"version":2,"principal":"","entries":[],"uploads":[]}', '{"version":1,"princ'])(

@@ -1,3 +1,4 @@
+import path from "node:path";
 import { z } from "zod";
 import { ClientError } from "../errors.ts";
 import type { FileEntry } from "../sandbox/protocol.ts";
@@ -8,7 +9,7 @@ type IndexedFolder = { readonly kind: "folder"; readonly mtimeMs: number };
 type IndexedFile = { readonly kind: "file"; readonly mtimeMs: number } & Blob;
 type IndexEntry = IndexedFolder | IndexedFile;
 
-/** A file that came by upload, as it came, whatever happened to the one in the home folder since. */
+/** That a file came by upload, and what it was then: `sha256` and `size` stay, whatever becomes of the file. */
 export interface UploadRecord extends Blob {
   /** What the workspace calls it; one record for each name. */
   readonly filename: string;
@@ -19,9 +20,9 @@ export interface UploadRecord extends Blob {
 }
 
 export interface WorkspaceLimits {
-  /** Bytes of all files and upload copies together; contents that are equal count each time. */
+  /** Bytes of all files; contents that are equal count each time. */
   readonly maxBytes: number;
-  /** Files, folders (the fixed ones aside) and upload copies together. */
+  /** Files, folders (the fixed ones aside) and upload records together. */
   readonly maxFiles: number;
 }
 
@@ -130,7 +131,6 @@ export class WorkspaceIndex {
     if (this.#blobs) return this.#blobs;
     const blobs = new Set<string>();
     for (const entry of this.#entries.values()) if (entry.kind === "file") blobs.add(entry.sha256);
-    for (const upload of this.uploads.values()) blobs.add(upload.sha256);
     this.#blobs = blobs;
     return blobs;
   }
@@ -152,13 +152,29 @@ export class WorkspaceIndex {
     return draft.finish(limits);
   }
 
+  /**
+   * The name for an upload: `filename`, or with a number before its extension where another upload already has that
+   * name. The same original name again gets the name it had.
+   */
+  uploadName(filename: string, originalName: string): string {
+    const original = storedName(originalName);
+    const { name, ext } = path.parse(filename);
+    for (let number = 1; ; number++) {
+      const candidate = number === 1 ? filename : `${name}-${number}${ext}`;
+      const upload = this.uploads.get(candidate);
+      if (upload !== undefined ? upload.originalName === original : this.#isFree(candidate, number)) return candidate;
+    }
+  }
+
+  /** A numbered name takes no other file's place; the plain one does, as the compatibility contract has it. */
+  #isFree(filename: string, number: number): boolean {
+    return number === 1 || !this.#entries.has(`${HOME}/${filename}`);
+  }
+
   /** @throws {ClientError} 413 `workspace_full`. */
   withUpload(upload: UploadRecord, written: readonly Written[], limits: WorkspaceLimits): WorkspaceIndex {
     const draft = new Draft(this);
-    draft.addUpload({
-      ...upload,
-      originalName: upload.originalName.slice(0, MAX_ORIGINAL_NAME_CHARACTERS).toWellFormed(),
-    });
+    draft.addUpload({ ...upload, originalName: storedName(upload.originalName) });
     draft.write(written, limits);
     return draft.finish(limits);
   }
@@ -196,13 +212,12 @@ class Draft {
   addUpload(upload: UploadRecord): void {
     workspacePath(`${HOME}/${upload.filename}`);
     if (upload.filename.includes("/")) throw new ClientError(400, "invalid_path", "Invalid filename");
-    this.removeUpload(upload.filename);
+    // The last one is the newest.
+    this.#uploads.delete(upload.filename);
     this.#uploads.set(upload.filename, upload);
-    this.#bytes += upload.size;
   }
 
   removeUpload(filename: string): void {
-    this.#bytes -= this.#uploads.get(filename)?.size ?? 0;
     this.#uploads.delete(filename);
   }
 
@@ -294,6 +309,11 @@ class Draft {
       this.set(parent, { kind: "folder", mtimeMs });
     }
   }
+}
+
+/** A client's name for a file, bounded. */
+function storedName(originalName: string): string {
+  return originalName.slice(0, MAX_ORIGINAL_NAME_CHARACTERS).toWellFormed();
 }
 
 /** How the engine and the sandbox see an entry. */

@@ -37,10 +37,9 @@ export interface WorkspaceStore {
 /**
  * One principal's files, for the HTTP endpoints. Paths are the sandbox's: `/home/pyodide/data.csv`.
  *
- * **Uploads** are files twice over: in the home folder, where code reads, changes and removes them, and as a record with
- * a copy of what was uploaded. The two go separate ways from there. Deleting the record leaves the file, deleting the
- * file leaves the record, and a new upload of the same name replaces both. The copy counts towards the quota; at rest it
- * takes no room as long as the file is unchanged.
+ * **Uploads** are a file in the home folder, which code reads, changes and removes, and a record that it came. The two go
+ * separate ways from there: deleting the record leaves the file, deleting the file leaves the record, and a new upload of
+ * the same name replaces both.
  *
  * Every method throws {@link ClientError}: 400 `invalid_path`, 413 `workspace_full`, what it names itself, and with Redis
  * 503 `store_unavailable` and 507 `store_full`.
@@ -130,16 +129,21 @@ export class PrincipalWorkspace {
    *
    * @param names `filename` and `alsoAs` are single path components, made safe by `http/filenames.ts`; `originalName` is
    *   data only, and cut after 255 characters.
+   * @returns the record, whose `filename` has a number where an upload with another original name has the name that was
+   *   asked for: 日本.csv and 中国.csv both become `__.csv`, and the second `__-2.csv`.
    * @throws {ClientError} 409 `not_a_file` if a folder has one of the names.
    */
   async upload(
     source: ContentSource,
     names: { readonly filename: string; readonly originalName: string; readonly alsoAs?: readonly string[] },
   ): Promise<UploadRecord> {
-    const { filename, originalName, alsoAs = [] } = names;
-    const paths = [filename, ...alsoAs].map((name) => workspacePath(`${HOME}/${name}`));
+    const { originalName, alsoAs = [] } = names;
+    let { filename } = names;
+    workspacePath(`${HOME}/${filename}`);
     const uploadedAtMs = Date.now();
     const { sha256, size } = await this.#receive(source, (index, { sha256, size }) => {
+      filename = index.uploadName(names.filename, originalName);
+      const paths = [filename, ...alsoAs].map((name) => workspacePath(`${HOME}/${name}`));
       for (const filePath of paths) refuseConflict(index, filePath);
       const written = paths.map((path): Written => ({ path, kind: "file", mtimeMs: uploadedAtMs, sha256, size }));
       return index.withUpload({ filename, originalName, uploadedAtMs, sha256, size }, written, this.#limits);
@@ -156,18 +160,7 @@ export class PrincipalWorkspace {
       .sort((a, b) => b.uploadedAtMs - a.uploadedAtMs);
   }
 
-  /** What was uploaded, as it was. @throws {ClientError} 404 if there is no such record. */
-  async readUpload(filename: string): Promise<Uint8Array> {
-    using held = await this.#hold();
-    const snapshot = await held.storage.snapshot();
-    try {
-      return await snapshot.read(uploadOf(snapshot.index, filename));
-    } finally {
-      await snapshot.release();
-    }
-  }
-
-  /** Forgets an upload and its copy; the file in the home folder stays. @throws {ClientError} 404 if there is none. */
+  /** Forgets an upload; the file in the home folder stays. @throws {ClientError} 404 if there is none. */
   async removeUpload(filename: string): Promise<void> {
     using held = await this.#hold();
     await held.storage.change((index) => index.withoutUpload(uploadOf(index, filename).filename));
@@ -221,15 +214,11 @@ export class ExecutionWorkspace implements Workspace, Disposable {
     return readFile(snapshot, filePath);
   }
 
-  /** What the sandbox may let user code fill: the limits less what upload copies take. */
+  /** What the sandbox may let user code fill: the limits less the upload records. */
   async quota(): Promise<{ bytes: number; files: number }> {
     using held = await this.#hold();
     const { uploads } = await held.storage.current();
-    const uploadBytes = uploads.values().reduce((sum, { size }) => sum + size, 0);
-    return {
-      bytes: Math.max(0, this.#limits.maxBytes - uploadBytes),
-      files: Math.max(0, this.#limits.maxFiles - uploads.size),
-    };
+    return { bytes: this.#limits.maxBytes, files: Math.max(0, this.#limits.maxFiles - uploads.size) };
   }
 
   /** @throws {ClientError} 400 `invalid_path` or `invalid_changes`, 413 `workspace_full`; then nothing has changed. */

@@ -32,6 +32,7 @@ const OWN_EVENTS = [
     "session_create",
     "session_delete",
     "file_upload",
+    "file_write",
     "file_delete",
     "files_clear",
     "state_reset",

@@ -279,7 +279,6 @@ export function describeWorkspaces({ open, stored, clean }: WorkspaceStoreUnderT
       });
       expect(await files()).toEqual(["/home/pyodide/sales_2024.csv", "/home/pyodide/uploaded_file.csv"]);
       await apply(alice.forExecution(), { "/home/pyodide/sales_2024.csv": "changed" });
-      expect(Buffer.from(await alice.readUpload("sales_2024.csv")).toString()).toBe("a,b\n");
       await alice.remove("/home/pyodide/sales_2024.csv");
       expect(await alice.uploads()).toMatchObject([
         { filename: "sales_2024.csv", originalName: "sales 2024.csv", size: 4 },
@@ -288,24 +287,55 @@ export function describeWorkspaces({ open, stored, clean }: WorkspaceStoreUnderT
       expect(await files()).toEqual(["/home/pyodide/uploaded_file.csv"]);
       const gone = { status: 404, message: "File not found" };
       await expect(alice.removeUpload("sales_2024.csv")).rejects.toMatchObject(gone);
-      await expect(alice.readUpload("sales_2024.csv")).rejects.toMatchObject(gone);
+    });
+
+    test("whose names become the same keep both; the same name again replaces its own", async () => {
+      const upload = async (originalName: string, content: string) =>
+        (await alice.upload(bytes(content), { filename: "__.csv", originalName })).filename;
+      expect(await upload("日本.csv", "1")).toBe("__.csv");
+      expect(await upload("中国.csv", "2")).toBe("__-2.csv");
+      expect(await upload("한국.csv", "3")).toBe("__-3.csv");
+      expect(await upload("中国.csv", "4")).toBe("__-2.csv");
+      expect(await upload("日本.csv", "5")).toBe("__.csv");
+      const contents = ["__.csv", "__-2.csv", "__-3.csv"].map((name) => text(alice, `/home/pyodide/${name}`));
+      expect(await Promise.all(contents)).toEqual(["5", "4", "3"]);
+      expect((await alice.uploads()).map(({ originalName }) => originalName)).toEqual([
+        "日本.csv",
+        "中国.csv",
+        "한국.csv",
+      ]);
+      // A number takes no place of a file that came in another way.
+      await alice.put("/home/pyodide/__-4.csv", bytes("code's"));
+      expect(await upload("台灣.csv", "6")).toBe("__-5.csv");
+      expect(await text(alice, "/home/pyodide/__-4.csv")).toBe("code's");
+    });
+
+    test("at once with names that become the same keep all", async () => {
+      const names = ["あ.csv", "い.csv", "う.csv", "え.csv"];
+      const stored = await Promise.all(
+        names.map((originalName) => alice.upload(bytes(originalName), { filename: "_.csv", originalName })),
+      );
+      for (const { filename, originalName } of stored) {
+        expect(await text(alice, `/home/pyodide/${filename}`)).toBe(originalName);
+      }
+      expect(new Set(stored.map(({ filename }) => filename)).size).toBe(names.length);
     });
 
     test("are listed newest first, one for each name, also after a restart", async () => {
       for (const [filename, content] of Object.entries({ "a.csv": "1", "b.csv": "2", "c.csv": "3" })) {
         await alice.upload(bytes(content), { filename, originalName: filename });
       }
-      await alice.upload(bytes("new"), { filename: "a.csv", originalName: "again.csv" });
+      await alice.upload(bytes("new"), { filename: "a.csv", originalName: "a.csv" });
       await reopenStore();
-      expect((await alice.uploads()).map(({ originalName }) => originalName)).toEqual(["again.csv", "c.csv", "b.csv"]);
+      expect((await alice.uploads()).map(({ originalName }) => originalName)).toEqual(["a.csv", "c.csv", "b.csv"]);
       expect(await text(alice, "/home/pyodide/a.csv")).toBe("new");
     });
 
     test("count towards the quota, and leave the sandbox what is left", async () => {
       await alice.upload(Buffer.alloc(0.4 * MIB), { filename: "a.csv", originalName: "a.csv" });
-      expect(await alice.usage()).toMatchObject({ bytes: 2 * Math.floor(0.4 * MIB), files: 2 });
-      expect(await alice.forExecution().quota()).toEqual({ bytes: MIB - Math.floor(0.4 * MIB), files: 49 });
-      const second = alice.upload(Buffer.alloc(0.2 * MIB), { filename: "b.csv", originalName: "b.csv" });
+      expect(await alice.usage()).toMatchObject({ bytes: Math.floor(0.4 * MIB), files: 2 });
+      expect(await alice.forExecution().quota()).toEqual({ bytes: MIB, files: 49 });
+      const second = alice.upload(Buffer.alloc(0.7 * MIB), { filename: "b.csv", originalName: "b.csv" });
       await expect(second).rejects.toMatchObject({ status: 413, code: "workspace_full" });
       expect(await alice.uploads()).toHaveLength(1);
       expect(await files()).toEqual(["/home/pyodide/a.csv"]);

@@ -21,5 +21,5 @@ for (let round = Number(firstRound); ; round++) {
     [content, empty, content],
   );
   process.stdout.write(`${round}\n`);
-  await workspace.upload(content, { filename: "up.csv", originalName: String(round) });
+  await workspace.upload(content, { filename: "up.csv", originalName: "up.csv" });
 }
