@@ -73,7 +73,12 @@ export const SETTINGS = {
   ),
   SESSION_MAX_MB: setting(integer(1, 4096), "128", "largest stored state of one session, files included, MiB"),
   SESSIONS_PER_PRINCIPAL: setting(integer(1), "1000", "most sessions of one principal"),
-  SESSION_STORE_MAX_MB: setting(integer(1), "10240", "most that all sessions may take on this disk, MiB"),
+  SESSION_STORE_MAX_MB: setting(integer(1), "10240", "most that all sessions may take, on this disk or in Redis, MiB"),
+  SESSION_STORE_PRINCIPAL_MAX_MB: setting(
+    integer(0),
+    "0",
+    "most that the sessions of one principal may take, MiB; 0: an equal part of SESSION_STORE_MAX_MB, which no other can take",
+  ),
   SESSION_LEASE_MS: setting(
     integer(1000, 600_000),
     "10000",

@@ -30,7 +30,7 @@ import { Remote } from "./environments/remote.ts";
 import { WheelStore } from "./environments/wheel-store.ts";
 import { StartupError } from "./errors.ts";
 import { createApp } from "./http/app.ts";
-import { checkBinding, parseApiKeys } from "./http/authentication.ts";
+import { ANONYMOUS, checkBinding, parseApiKeys } from "./http/authentication.ts";
 import { CallerPackages } from "./http/caller-packages.ts";
 import { allowedOrigins } from "./http/cross-site.ts";
 import { requestLimiter } from "./http/rate-limit.ts";
@@ -44,6 +44,7 @@ import { DiskSessions } from "./store/disk-sessions.ts";
 import { DiskWorkspaces } from "./store/disk-workspaces.ts";
 import { RedisSessions } from "./store/redis-sessions.ts";
 import { RedisWorkspaces } from "./store/redis-workspaces.ts";
+import { sharesOf } from "./store/session-shares.ts";
 import type { SessionStore } from "./store/session-store.ts";
 import type { WorkspaceStore } from "./store/workspaces.ts";
 
@@ -345,11 +346,13 @@ function connectToRedis({ REDIS_URL }: Config, logger: Logger): RedisConnection 
 }
 
 async function openSessionStore(config: Config, redis: RedisConnection | null): Promise<SessionStore> {
-  if (redis !== null) return new RedisSessions({ connection: redis, leaseMs: config.SESSION_LEASE_MS });
-  return await DiskSessions.open({
-    directory: path.join(config.DATA_DIR, "sessions"),
-    maxBytes: config.SESSION_STORE_MAX_MB * 2 ** 20,
-  });
+  const shares = sharesOf(
+    config.SESSION_STORE_MAX_MB * 2 ** 20,
+    principalsOf(config).size,
+    config.SESSION_STORE_PRINCIPAL_MAX_MB * 2 ** 20,
+  );
+  if (redis !== null) return new RedisSessions({ connection: redis, leaseMs: config.SESSION_LEASE_MS, shares });
+  return await DiskSessions.open({ directory: path.join(config.DATA_DIR, "sessions"), shares });
 }
 
 function openStatistics({ DATA_DIR }: Config, redis: RedisConnection | null): StatisticsStore {
@@ -362,10 +365,16 @@ function openWorkspaces(config: Config, redis: RedisConnection | null): Workspac
   return new DiskWorkspaces({ directory: path.join(config.DATA_DIR, "workspaces"), ...limits });
 }
 
+/** Who may be let in; one, `anonymous`, while authentication is off. */
+function principalsOf(config: Config): ReadonlySet<string> {
+  const keys = parseApiKeys(config);
+  return new Set(keys.length === 0 ? [ANONYMOUS.id] : keys.map(({ principal }) => principal.id));
+}
+
 /** How much of the pool one principal may have. Nobody needs to be kept from taking all of what is theirs alone. */
 function principalShares(config: Config): { maxPerPrincipal: number; maxQueuedPerPrincipal: number } {
   const { POOL_SIZE, QUEUE_LIMIT, PRINCIPAL_MAX_CONCURRENCY, PRINCIPAL_MAX_QUEUED } = config;
-  const isShared = new Set(parseApiKeys(config).map(({ principal }) => principal.id)).size > 1;
+  const isShared = principalsOf(config).size > 1;
   return {
     maxPerPrincipal: PRINCIPAL_MAX_CONCURRENCY || (isShared ? Math.max(1, POOL_SIZE - 1) : POOL_SIZE),
     maxQueuedPerPrincipal: PRINCIPAL_MAX_QUEUED || (isShared ? Math.ceil(QUEUE_LIMIT / 2) : QUEUE_LIMIT),

@@ -1,8 +1,10 @@
+import { createHash } from "node:crypto";
 import { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { RedisConnection } from "../src/redis-connection.ts";
 import { RedisSessions } from "../src/store/redis-sessions.ts";
-import type { SessionRecord } from "../src/store/session-store.ts";
+import { sharesOf } from "../src/store/session-shares.ts";
+import type { NewSnapshot, SessionRecord, SnapshotRef } from "../src/store/session-store.ts";
 import { hasRedis, startRedis, type TestRedis } from "./support/redis.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
 
@@ -84,7 +86,7 @@ describe.skipIf(!hasRedis)("sessions in Redis", () => {
 
   test("a server that lost its lease cannot store", async () => {
     const connection = new RedisConnection({ url: redis.url });
-    const store = new RedisSessions({ connection, leaseMs: 60_000 });
+    const store = new RedisSessions({ connection, leaseMs: 60_000, shares: sharesOf(2 ** 30, 1) });
     const direct = new Redis(redis.url);
     try {
       const id = await create(a);
@@ -108,6 +110,99 @@ describe.skipIf(!hasRedis)("sessions in Redis", () => {
       direct.disconnect();
       connection.close();
     }
+  });
+
+  describe("shares of principals", () => {
+    const SHARE = 100_000;
+    let connection: RedisConnection;
+    let direct: Redis;
+    let store: RedisSessions;
+
+    beforeAll(() => {
+      connection = new RedisConnection({ url: redis.url });
+      direct = new Redis(redis.url);
+      store = new RedisSessions({ connection, shares: sharesOf(2 * SHARE, 2) });
+    });
+    afterAll(() => {
+      direct.disconnect();
+      connection.close();
+    });
+
+    const record = (id: string, principal: string, more: Partial<SessionRecord> = {}): SessionRecord => {
+      const now = Date.now();
+      const counts = { createdAtMs: now, lastUsedAtMs: now, ttlMs: 60_000, revision: 0, executions: 0, reseed: true };
+      return { id, principal, environment: "stdlib", ...counts, head: null, previous: null, checkpoints: [], ...more };
+    };
+    const made = async (id: string, principal: string, more: Partial<SessionRecord> = {}) => {
+      await store.create(record(id, principal, more), 100);
+      const lease = await store.acquire(id, principal);
+      if (!lease) throw new Error("no lease");
+      return lease;
+    };
+    const snapshot = (text: string): { ref: SnapshotRef; stored: NewSnapshot } => {
+      const bytes = Buffer.from(text);
+      const blob = { sha256: createHash("sha256").update(bytes).digest("hex"), size: bytes.length };
+      const ref = { ...blob, fileBytes: 0, executions: 0, createdAtMs: 0 };
+      return { ref, stored: { blob, bytes, files: [], contents: new Map() } };
+    };
+    const counted = async (principal: string) => {
+      const usage = await direct.hgetall(`pyodide-express:usage:${principal}`);
+      const { ".total": total, ...sessions } = usage;
+      const sum = Object.values(sessions).reduce((all, bytes) => all + Number(bytes), 0);
+      expect(Number(total)).toBe(sum);
+      return { total: Number(total), sessions: Object.keys(sessions).sort() };
+    };
+
+    test("one fills its own, another stores as if it were alone", async () => {
+      const [a, b] = [await made("share-a", "anna"), await made("share-b", "bert")];
+      const big = snapshot("a".repeat(90_000));
+      await a.commit({ ...a.record, head: big.ref }, big.stored);
+      const more = snapshot("b".repeat(30_000));
+      const full = { status: 507, code: "store_full", message: expect.stringContaining("your share") };
+      await expect(a.commit({ ...a.record, head: more.ref, previous: big.ref }, more.stored)).rejects.toMatchObject(
+        full,
+      );
+      expect((await store.get("share-a"))?.head).toEqual(big.ref);
+      // A fork is a copy here.
+      await expect(store.create(record("share-fork", "anna", { head: big.ref }), 100, a)).rejects.toMatchObject(full);
+      await b.commit({ ...b.record, head: big.ref }, big.stored);
+      await a.commit({ ...a.record, head: null });
+      await a.commit({ ...a.record, head: more.ref }, more.stored);
+      await store.create(record("share-fork", "anna", { head: more.ref }), 100, a);
+      expect((await counted("anna")).total).toBeGreaterThan(60_000);
+      await a.delete();
+      await b.delete();
+      expect((await counted("anna")).sessions).toEqual(["share-fork"]);
+      expect((await counted("bert")).total).toBe(0);
+    });
+
+    test("what has expired is given back", async () => {
+      const brief = await made("brief", "cora", { ttlMs: 300 });
+      const big = snapshot("c".repeat(90_000));
+      await brief.commit({ ...brief.record, head: big.ref }, big.stored);
+      const next = await made("next", "cora");
+      await eventually(async () => (await store.get("brief")) === undefined);
+      await next.commit({ ...next.record, head: big.ref }, big.stored);
+      expect((await counted("cora")).sessions).toEqual(["next"]);
+    });
+
+    test("what servers stored and deleted that did not count yet is found", async () => {
+      const [old, gone] = [await made("old", "dora"), await made("gone", "dora")];
+      const big = snapshot("d".repeat(60_000));
+      await old.commit({ ...old.record, head: big.ref }, big.stored);
+      await direct.del("pyodide-express:usage:dora");
+      const other = snapshot("e".repeat(60_000));
+      await expect(gone.commit({ ...gone.record, head: other.ref }, other.stored)).rejects.toMatchObject({
+        status: 507,
+      });
+      await gone.commit({ ...gone.record, revision: 1 });
+      expect((await counted("dora")).total).toBeGreaterThan(60_000);
+      // As the version before deletes.
+      await direct.del("pyodide-express:session:old");
+      await direct.zrem("pyodide-express:principal:dora", "old");
+      await gone.commit({ ...gone.record, head: other.ref }, other.stored);
+      expect((await counted("dora")).sessions).toEqual(["gone"]);
+    });
   });
 
   test("Redis away: a clear error, nothing wrong, and recovery without a restart", { timeout: 120_000 }, async () => {

@@ -223,6 +223,11 @@ describe("sessions on disk", () => {
     for (let attempt = 0; attempt < 3; attempt++) {
       expect((await run(alice, id, "big = os.urandom(20_000_000)")).status).toBe(507);
     }
+    // Another principal has its share all the same, to the last of it.
+    const [bob] = as("bob") as [TestClient];
+    const bobs = (await bob.get("/api/sessions")).body.sessions[0].id;
+    expect((await run(bob, bobs, "import os; kept = os.urandom(20_000_000); len(kept)")).body.result).toBe(20_000_000);
+    expect((await bob.delete(`/api/sessions/${bobs}`)).status).toBe(200);
     expect((await alice.post("/api/execute", { code: "1 + 1" })).body.result).toBe(2);
     for (const other of hoard) expect((await alice.delete(`/api/sessions/${other}`)).status).toBe(200);
     expect((await run(alice, id, "x = x + 1; ['big' in globals(), x]")).body.result).toEqual([false, 2]);

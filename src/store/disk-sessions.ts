@@ -2,8 +2,10 @@ import fs from "node:fs";
 import path from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { ClientError, StartupError } from "../errors.ts";
-import { type Blob, BlobFolder, sha256Hex } from "./blob-folder.ts";
+import { type Blob, type BlobFolder, sha256Hex } from "./blob-folder.ts";
+import { openBlobs, prepareIndex } from "./disk-sessions-index.ts";
 import { FolderLock } from "./folder-lock.ts";
+import { checkShare, INDEX_BYTES_PER_CONTENT, type SessionShares, storeFull } from "./session-shares.ts";
 import {
   endsAtMs,
   MissingBlobError,
@@ -17,8 +19,7 @@ import {
 export interface DiskSessionsOptions {
   /** Host folder, `DATA_DIR/sessions`; made if it is not there. One process at a time. */
   readonly directory: string;
-  /** Most that all states and files may take together, bytes. */
-  readonly maxBytes: number;
+  readonly shares: SessionShares;
 }
 
 interface Change {
@@ -27,30 +28,22 @@ interface Change {
   readonly reject: (error: unknown) => void;
 }
 
-const SCHEMA = `
-  PRAGMA journal_mode = WAL;
-  PRAGMA synchronous = FULL;
-  CREATE TABLE IF NOT EXISTS sessions (
-    id TEXT PRIMARY KEY, principal TEXT NOT NULL, last_used_at_ms REAL NOT NULL, ends_at_ms REAL NOT NULL, record TEXT NOT NULL
-  ) WITHOUT ROWID;
-  CREATE INDEX IF NOT EXISTS sessions_principal ON sessions (principal, ends_at_ms);
-  CREATE INDEX IF NOT EXISTS sessions_end ON sessions (ends_at_ms);
-  -- Which blobs each stored state of each session needs, its own bytes among them.
-  CREATE TABLE IF NOT EXISTS refs (
-    session TEXT NOT NULL, snapshot TEXT NOT NULL, sha256 TEXT NOT NULL, size INTEGER NOT NULL,
-    PRIMARY KEY (session, snapshot, sha256)
-  ) WITHOUT ROWID;
-  CREATE INDEX IF NOT EXISTS refs_blob ON refs (sha256);
-`;
+/** A principal that has stored something. */
+interface Owner {
+  /** In the index. */
+  readonly id: number;
+  readonly blobs: BlobFolder;
+}
 
 /**
  * Sessions on this machine's disk, durable once a call has returned:
  *
- *     <directory>/lock           held while a process uses the folder
- *     <directory>/index.sqlite   sessions, and which of them needs which blob
- *     <directory>/blobs/<hash>   states and contents of files; forks share them
- *     <directory>/incoming/      what is being written; emptied at start
+ *     <directory>/lock                   held while a process uses the folder
+ *     <directory>/index.sqlite           sessions, and which of them needs which blob
+ *     <directory>/blobs/<owner>/<hash>   states and contents of files; sessions of one principal share them
+ *     <directory>/incoming/              what is being written; emptied at start
  *
+ * Equal contents of two principals are two blobs: neither time nor usage tells one of them what the other has.
  * Blobs are durable before the index names them, and go only when it names them no more: a crash at any point leaves a
  * session before a change or after it.
  */
@@ -58,24 +51,24 @@ export class DiskSessions implements SessionStore {
   onInterrupt: (id: string) => void = () => {};
   readonly #lock: FolderLock;
   readonly #database: DatabaseSync;
-  readonly #blobs: BlobFolder;
-  readonly #maxBytes: number;
+  readonly #directory: string;
+  /** By principal. */
+  readonly #owners = new Map<string, Owner>();
+  readonly #shares: SessionShares;
   readonly #sql: Record<keyof typeof STATEMENTS, StatementSync>;
   readonly #leases = new Map<string, DiskLease>();
-  /** Blobs that a change under way needs, and how many do: they stay though the index may not name them yet. */
+  /** Blobs (`<owner>/<hash>`) that a change under way needs, and how many do: they stay though the index may not name them yet. */
   readonly #needed = new Map<string, number>();
   readonly #deleting = new Map<string, Promise<void>>();
-  #bytes: number;
   readonly #changes: Change[] = [];
 
-  private constructor(options: DiskSessionsOptions, lock: FolderLock, database: DatabaseSync, blobs: BlobFolder) {
-    this.#maxBytes = options.maxBytes;
+  private constructor(options: DiskSessionsOptions, lock: FolderLock, database: DatabaseSync) {
+    this.#directory = options.directory;
+    this.#shares = options.shares;
     this.#lock = lock;
     this.#database = database;
-    this.#blobs = blobs;
     const prepare = ([name, sql]: [string, string]) => [name, database.prepare(sql)];
     this.#sql = Object.fromEntries(Object.entries(STATEMENTS).map(prepare));
-    this.#bytes = Number((this.#sql.totalBytes.get() as { bytes: number | null }).bytes ?? 0);
   }
 
   /** @throws {StartupError} if another process uses the folder, or the index is damaged. */
@@ -86,14 +79,12 @@ export class DiskSessions implements SessionStore {
     let database: DatabaseSync | undefined;
     try {
       database = new DatabaseSync(file);
-      database.exec(SCHEMA);
+      database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL");
       const [check] = database.prepare("PRAGMA quick_check(1)").all() as { quick_check: string }[];
       if (check?.quick_check !== "ok") throw new Error(check?.quick_check);
       fs.chmodSync(file, 0o600);
-      const referenced = database.prepare("SELECT DISTINCT sha256 FROM refs").all() as { sha256: string }[];
-      const blobs = new BlobFolder(path.join(directory, "blobs"), path.join(directory, "incoming"));
-      await blobs.prepare(new Set(referenced.map(({ sha256 }) => sha256)));
-      return new DiskSessions(options, lock, database, blobs);
+      await prepareIndex(database, directory);
+      return new DiskSessions(options, lock, database);
     } catch (cause) {
       database?.close();
       lock[Symbol.dispose]();
@@ -106,6 +97,7 @@ export class DiskSessions implements SessionStore {
   }
 
   async create(record: SessionRecord, maxOfPrincipal: number, from?: SessionLease): Promise<void> {
+    const owner = await this.#owner(record.principal);
     await this.#change(() => {
       if (this.#sql.get.get(record.id)) throw new ClientError(409, "session_exists", "Session already exists");
       const { count } = this.#sql.count.get(record.principal, Date.now()) as { count: number };
@@ -115,7 +107,11 @@ export class DiskSessions implements SessionStore {
       }
       this.#put(record);
       if (!from) return;
-      for (const { sha256 } of snapshotsOf(record)) this.#sql.copyRefs.run(record.id, from.record.id, sha256);
+      let rows = 0;
+      for (const { sha256 } of snapshotsOf(record)) {
+        rows += Number(this.#sql.copyRefs.run(record.id, from.record.id, sha256).changes);
+      }
+      this.#charge(owner, rows * INDEX_BYTES_PER_CONTENT);
     });
   }
 
@@ -143,9 +139,9 @@ export class DiskSessions implements SessionStore {
   }
 
   async deleteEnded(id: string, nowMs: number): Promise<void> {
-    const row = this.#guard(() => this.#sql.get.get(id)) as { record: string } | undefined;
+    const row = this.#guard(() => this.#sql.get.get(id)) as { principal: string; record: string } | undefined;
     if (!row || this.#leases.has(id) || endsAtMs(JSON.parse(row.record)) > nowMs) return;
-    await this.delete(id);
+    await this.delete(id, row.principal);
   }
 
   async announceInterrupt(): Promise<void> {
@@ -159,8 +155,11 @@ export class DiskSessions implements SessionStore {
     this.#lock[Symbol.dispose]();
   }
 
-  async read(_id: string, blob: Blob): Promise<Uint8Array> {
-    const bytes = await this.#blobs.read(blob).catch((cause: unknown) => {
+  async read(id: string, blob: Blob): Promise<Uint8Array> {
+    const row = this.#guard(() => this.#sql.get.get(id)) as { principal: string } | undefined;
+    if (row === undefined) throw new MissingBlobError("its session is gone");
+    const { blobs } = await this.#owner(row.principal);
+    const bytes = await blobs.read(blob).catch((cause: unknown) => {
       throw new MissingBlobError("a content is missing or cut off", { cause });
     });
     if ((await sha256Hex(bytes)) !== blob.sha256) throw new MissingBlobError("a content's checksum is wrong");
@@ -168,84 +167,133 @@ export class DiskSessions implements SessionStore {
   }
 
   async commit(record: SessionRecord, snapshot: NewSnapshot | undefined): Promise<void> {
+    const owner = await this.#owner(record.principal);
     const needed = snapshot ? [snapshot.blob, ...snapshot.files] : [];
-    for (const { sha256 } of needed) this.#needed.set(sha256, (this.#needed.get(sha256) ?? 0) + 1);
-    let dropped: Blob[] = [];
-    const added: Blob[] = [];
+    const keys = needed.map(({ sha256 }) => keyOf(owner, sha256));
+    for (const key of keys) this.#needed.set(key, (this.#needed.get(key) ?? 0) + 1);
+    const written: string[] = [];
+    // After a failure: what was written for nothing.
+    let unused: readonly string[] = written;
     try {
-      if (snapshot) await this.#writeBlobs(snapshot, added);
+      if (snapshot) await this.#writeBlobs(owner, snapshot, written);
       await this.#change(() => {
         this.#put(record);
-        for (const { sha256, size } of needed) {
-          this.#sql.addRef.run(record.id, snapshot?.blob.sha256 ?? "", sha256, size);
-        }
+        const added = this.#addRefs(owner, record.id, snapshot?.blob.sha256 ?? "", needed);
         const kept = JSON.stringify(snapshotsOf(record).map(({ sha256 }) => sha256));
-        dropped = this.#sql.dropRefs.all(record.id, kept) as unknown as Blob[];
+        const dropped = this.#dropRefs(owner, record.id, kept);
+        this.#charge(owner, added - dropped.bytes);
+        unused = dropped.unused;
       });
-    } catch (error) {
-      // What was refused for want of room has taken none, and must give none back.
-      dropped = added;
-      throw error;
     } finally {
-      for (const { sha256 } of needed) {
-        const left = (this.#needed.get(sha256) ?? 1) - 1;
-        if (left > 0) this.#needed.set(sha256, left);
-        else this.#needed.delete(sha256);
+      for (const key of keys) {
+        const left = (this.#needed.get(key) ?? 1) - 1;
+        if (left > 0) this.#needed.set(key, left);
+        else this.#needed.delete(key);
       }
-      this.#sweep(dropped);
+      this.#sweep(owner, unused);
     }
   }
 
-  async delete(id: string): Promise<void> {
-    let dropped: Blob[] = [];
+  async delete(id: string, principal: string): Promise<void> {
+    const owner = await this.#owner(principal);
+    let unused: readonly string[] = [];
     await this.#change(() => {
       this.#sql.delete.run(id);
-      dropped = this.#sql.dropRefs.all(id, "[]") as unknown as Blob[];
+      const dropped = this.#dropRefs(owner, id, "[]");
+      this.#charge(owner, -dropped.bytes);
+      unused = dropped.unused;
     });
-    this.#sweep(dropped);
+    this.#sweep(owner, unused);
   }
 
   release(id: string): void {
     this.#leases.delete(id);
   }
 
-  /** @param added gets the blobs that count as stored from now on, whether or not the rest succeeds. */
-  async #writeBlobs({ blob, bytes, files, contents }: NewSnapshot, added: Blob[]): Promise<void> {
+  /** @param written gets the hashes of what may lie in the folder from now on, whether or not the rest succeeds. */
+  async #writeBlobs(owner: Owner, { blob, bytes, files, contents }: NewSnapshot, written: string[]): Promise<void> {
     const missing = new Map<string, Uint8Array>();
-    const isStored = (sha256: string) => this.#sql.hasBlob.get(sha256) !== undefined;
-    await Promise.all([blob, ...files].map(({ sha256 }) => this.#deleting.get(sha256)));
-    if (!isStored(blob.sha256)) missing.set(blob.sha256, bytes);
+    await Promise.all([blob, ...files].map(({ sha256 }) => this.#deleting.get(keyOf(owner, sha256))));
+    if (!this.#hasContent(owner, blob.sha256)) missing.set(blob.sha256, bytes);
     for (const { sha256 } of files) {
-      if (isStored(sha256)) continue;
+      if (this.#hasContent(owner, sha256)) continue;
       const content = contents.get(sha256);
       if (!content) throw new Error(`content ${sha256} of a session's file is nowhere`);
       missing.set(sha256, content);
     }
-    const addedBytes = missing.values().reduce((sum, { length }) => sum + length, 0);
-    if (this.#bytes + addedBytes > this.#maxBytes) throw storeFull();
-    this.#bytes += addedBytes;
-    for (const [sha256, { length: size }] of missing) added.push({ sha256, size });
+    // Before anything is written; the change itself counts exactly.
+    this.#checkRoom(
+      owner,
+      missing.values().reduce((sum, { length }) => sum + length, 0),
+    );
+    written.push(...missing.keys());
     try {
-      await this.#blobs.write(missing);
+      await owner.blobs.write(missing);
+    } catch (error) {
+      throw unavailable(error);
+    }
+  }
+
+  /** @returns what the new rows and contents take, bytes. */
+  #addRefs(owner: Owner, session: string, state: string, blobs: readonly Blob[]): number {
+    let added = 0;
+    for (const { sha256, size } of blobs) {
+      if (!this.#hasContent(owner, sha256)) added += size;
+      const { changes } = this.#sql.addRef.run(session, state, sha256, size, owner.id);
+      added += Number(changes) * INDEX_BYTES_PER_CONTENT;
+    }
+    return added;
+  }
+
+  /** @returns what that gives back, bytes, and the hashes of contents that nothing refers to any more. */
+  #dropRefs(owner: Owner, session: string, keptStates: string): { bytes: number; unused: readonly string[] } {
+    const dropped = this.#sql.dropRefs.all(session, keptStates) as unknown as Blob[];
+    const unused = new Map<string, number>();
+    for (const { sha256, size } of dropped) if (!this.#hasContent(owner, sha256)) unused.set(sha256, size);
+    const contentBytes = unused.values().reduce((sum, size) => sum + size, 0);
+    return { bytes: contentBytes + dropped.length * INDEX_BYTES_PER_CONTENT, unused: [...unused.keys()] };
+  }
+
+  /** Adds to what a principal takes. @throws {ClientError} 507 `store_full` if it would be too much. */
+  #charge(owner: Owner, bytes: number): void {
+    if (bytes > 0) this.#checkRoom(owner, bytes);
+    if (bytes !== 0) this.#sql.charge.run(bytes, owner.id);
+  }
+
+  #checkRoom(owner: Owner, addedBytes: number): void {
+    const { own, others } = this.#sql.usage.get({ ":id": owner.id }) as { own: number; others: number };
+    if (addedBytes > 0) checkShare(this.#shares, own + addedBytes, own + others + addedBytes);
+  }
+
+  #hasContent(owner: Owner, sha256: string): boolean {
+    return this.#sql.hasContent.get(owner.id, sha256) !== undefined;
+  }
+
+  async #owner(principal: string): Promise<Owner> {
+    const known = this.#owners.get(principal);
+    if (known) return known;
+    try {
+      const blobs = await openBlobs(this.#directory, principal);
+      const { id } = this.#sql.owner.get(principal) as { id: number };
+      const owner = { id, blobs };
+      this.#owners.set(principal, owner);
+      return owner;
     } catch (error) {
       throw unavailable(error);
     }
   }
 
   /** Deletes the blobs that nothing refers to any more. */
-  #sweep(blobs: readonly Blob[]): void {
-    for (const { sha256, size } of blobs) {
-      if (this.#needed.has(sha256) || this.#deleting.has(sha256)) continue;
-      if (this.#sql.hasBlob.get(sha256)) continue;
-      const deleting = this.#blobs
+  #sweep(owner: Owner, hashes: readonly string[]): void {
+    for (const sha256 of hashes) {
+      const key = keyOf(owner, sha256);
+      if (this.#needed.has(key) || this.#deleting.has(key) || this.#hasContent(owner, sha256)) continue;
+      const deleting = owner.blobs
         .delete(sha256)
-        .then(() => {
-          this.#bytes = Math.max(0, this.#bytes - size);
-        })
         // It is found again at the next start.
         .catch(() => {})
-        .finally(() => this.#deleting.delete(sha256));
-      this.#deleting.set(sha256, deleting);
+        .finally(() => this.#deleting.delete(key));
+      this.#deleting.set(key, deleting);
     }
   }
 
@@ -309,20 +357,28 @@ export class DiskSessions implements SessionStore {
 }
 
 const STATEMENTS = {
-  get: "SELECT record FROM sessions WHERE id = ?",
+  get: "SELECT principal, record FROM sessions WHERE id = ?",
   put: "INSERT OR REPLACE INTO sessions (id, principal, last_used_at_ms, ends_at_ms, record) VALUES (?, ?, ?, ?, ?)",
   delete: "DELETE FROM sessions WHERE id = ?",
   count: "SELECT count(*) AS count FROM sessions WHERE principal = ? AND ends_at_ms > ?",
   list: "SELECT record FROM sessions WHERE principal = ? AND ends_at_ms > ? ORDER BY last_used_at_ms DESC",
   ended: "SELECT id FROM sessions WHERE ends_at_ms <= ? ORDER BY ends_at_ms LIMIT 100",
-  hasBlob: "SELECT 1 FROM refs WHERE sha256 = ? LIMIT 1",
-  addRef: "INSERT OR IGNORE INTO refs (session, snapshot, sha256, size) VALUES (?, ?, ?, ?)",
-  copyRefs:
-    "INSERT OR IGNORE INTO refs (session, snapshot, sha256, size) SELECT ?, snapshot, sha256, size FROM refs WHERE session = ? AND snapshot = ?",
+  owner:
+    "INSERT INTO owners (principal, bytes) VALUES (?, 0) ON CONFLICT (principal) DO UPDATE SET bytes = bytes RETURNING id",
+  usage: `SELECT coalesce(sum(bytes) FILTER (WHERE id = :id), 0) AS own, coalesce(sum(bytes) FILTER (WHERE id <> :id), 0) AS others
+    FROM owners`,
+  charge: "UPDATE owners SET bytes = max(0, bytes + ?) WHERE id = ?",
+  hasContent: "SELECT 1 FROM refs WHERE owner = ? AND sha256 = ? LIMIT 1",
+  addRef: "INSERT OR IGNORE INTO refs (session, snapshot, sha256, size, owner) VALUES (?, ?, ?, ?, ?)",
+  copyRefs: `INSERT OR IGNORE INTO refs (session, snapshot, sha256, size, owner)
+    SELECT ?, snapshot, sha256, size, owner FROM refs WHERE session = ? AND snapshot = ?`,
   dropRefs:
     "DELETE FROM refs WHERE session = ? AND snapshot NOT IN (SELECT value FROM json_each(?)) RETURNING sha256, size",
-  totalBytes: "SELECT sum(size) AS bytes FROM (SELECT DISTINCT sha256, size FROM refs)",
 } as const;
+
+function keyOf(owner: Owner, sha256: string): string {
+  return `${owner.id}/${sha256}`;
+}
 
 class DiskLease implements SessionLease {
   record: SessionRecord;
@@ -341,17 +397,13 @@ class DiskLease implements SessionLease {
   }
 
   async delete(): Promise<void> {
-    await this.#store.delete(this.record.id);
+    await this.#store.delete(this.record.id, this.record.principal);
     this.#store.release(this.record.id);
   }
 
   async release(): Promise<void> {
     this.#store.release(this.record.id);
   }
-}
-
-function storeFull(cause?: unknown): ClientError {
-  return new ClientError(507, "store_full", "The session store is full. Delete sessions first.", { cause });
 }
 
 function unavailable(cause: unknown): Error {

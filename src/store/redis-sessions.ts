@@ -4,6 +4,7 @@ import { ClientError } from "../errors.ts";
 import { KEY_PREFIX as PREFIX, type RedisConnection, unavailable } from "../redis-connection.ts";
 import { type Blob, sha256Hex } from "./blob-folder.ts";
 import { SCRIPTS } from "./redis-scripts.ts";
+import { type SessionShares, shareTaken } from "./session-shares.ts";
 import {
   endsAtMs,
   MissingBlobError,
@@ -18,6 +19,8 @@ export interface RedisSessionsOptions {
   readonly connection: RedisConnection;
   /** A server that has not been heard of for so long has lost its sessions to others; default 10,000 ms. */
   readonly leaseMs?: number;
+  /** A full Redis is Redis's own affair; here only the most of one principal counts. */
+  readonly shares: Pick<SessionShares, "maxBytesOfPrincipal">;
 }
 
 const INTERRUPTS = `${PREFIX}interrupts`;
@@ -33,6 +36,7 @@ const LONGEST_POLL_MS = 250;
  *     session:<id>    hash: record, principal, fence, `b:<hash>` states and contents, `f:<hash>` the files of a state
  *     lease:<id>      who has it, for as long as they say so in time
  *     principal:<id>  sorted set of its sessions, by when they end
+ *     usage:<id>      hash: what each of its sessions takes, bytes; `.total` all of them
  *
  * Each lease draws a number from the session's `fence`. A change names its number, and one that is not the last drawn is
  * refused: a server that was away for so long that another took over can do no harm, whatever it still believes. A change
@@ -41,9 +45,11 @@ const LONGEST_POLL_MS = 250;
 export class RedisSessions implements SessionStore {
   onInterrupt: (id: string) => void = () => {};
   readonly leaseMs: number;
+  readonly maxBytesOfPrincipal: number;
   readonly #connection: RedisConnection;
 
-  constructor({ connection, leaseMs = DEFAULT_LEASE_MS }: RedisSessionsOptions) {
+  constructor({ connection, leaseMs = DEFAULT_LEASE_MS, shares }: RedisSessionsOptions) {
+    this.maxBytesOfPrincipal = shares.maxBytesOfPrincipal;
     this.#connection = connection;
     this.leaseMs = leaseMs;
     // It reconnects by itself, and subscribes again.
@@ -54,7 +60,8 @@ export class RedisSessions implements SessionStore {
 
   async create(record: SessionRecord, maxOfPrincipal: number, from?: SessionLease): Promise<void> {
     const { id, principal, head } = record;
-    const keys = [sessionKey(id), principalKey(principal), from ? sessionKey(from.record.id) : sessionKey(id)];
+    const parent = from ? sessionKey(from.record.id) : sessionKey(id);
+    const keys = [sessionKey(id), principalKey(principal), parent, usageKey(principal)];
     const answer = await this.run("create", keys, [
       JSON.stringify(record),
       principal,
@@ -63,7 +70,9 @@ export class RedisSessions implements SessionStore {
       this.#connection.nowMs(),
       maxOfPrincipal,
       head?.sha256 ?? "",
+      this.maxBytesOfPrincipal,
     ]);
+    if (answer === "full") throw shareTaken(this.maxBytesOfPrincipal);
     if (answer === "exists") throw new ClientError(409, "session_exists", "Session already exists");
     if (answer === "limit") {
       const message = `Session limit reached: at most ${maxOfPrincipal} for each principal. Delete sessions first.`;
@@ -184,7 +193,7 @@ class RedisLease implements SessionLease {
     }
     const answer = await this.#store.run(
       "commit",
-      [sessionKey(id), principalKey(principal)],
+      [sessionKey(id), principalKey(principal), usageKey(principal)],
       [
         this.#fence,
         this.#store.deadlineMs(),
@@ -194,11 +203,13 @@ class RedisLease implements SessionLease {
         JSON.stringify(snapshotsOf(record).map(({ sha256 }) => sha256)),
         snapshot?.blob.sha256 ?? "",
         JSON.stringify(snapshot?.files.map(({ sha256 }) => sha256) ?? []),
+        this.#store.maxBytesOfPrincipal,
         ...contents,
       ],
     );
     if (answer === "late") throw unavailable(new Error("Redis had the change too late"));
     if (answer === "missing") throw new Error("a content of a session's file is nowhere");
+    if (answer === "full") throw shareTaken(this.#store.maxBytesOfPrincipal);
     if (answer !== "stored") this.#moved();
     this.record = record;
   }
@@ -206,7 +217,7 @@ class RedisLease implements SessionLease {
   async delete(): Promise<void> {
     const { id, principal } = this.record;
     clearInterval(this.#renewal);
-    const keys = [sessionKey(id), principalKey(principal), leaseKey(id)];
+    const keys = [sessionKey(id), principalKey(principal), leaseKey(id), usageKey(principal)];
     if ((await this.#store.run("delete", keys, [this.#fence, id])) !== "deleted") this.#moved();
   }
 
@@ -248,6 +259,10 @@ function leaseKey(id: string): string {
 
 function principalKey(principal: string): string {
   return `${PREFIX}principal:${principal}`;
+}
+
+function usageKey(principal: string): string {
+  return `${PREFIX}usage:${principal}`;
 }
 
 function asBuffer(bytes: Uint8Array): Buffer {
