@@ -31,6 +31,14 @@ const extensions = list.transform((items, context) => {
   return names;
 });
 
+/** curl and others also take a proxy without `http://`. */
+const proxy = z.string().transform((value, context) => {
+  const address = value === "" || value.includes("://") ? value : `http://${value}`;
+  if (value !== "" && !/^https?:$/.test(URL.parse(address)?.protocol ?? ""))
+    context.addIssue({ code: "custom", message: "this is no address such as http://proxy.example:3128" });
+  return address;
+});
+
 function setting<T>(schema: z.ZodType<T>, fallback: string, meaning: string): Setting<T> {
   return { schema, fallback, meaning };
 }
@@ -153,7 +161,18 @@ export const SETTINGS = {
     "packages of the `default` environment, comma separated; `none`: there is no such environment",
   ),
   PYODIDE_INDEX_URL: setting(text, "", "Pyodide package mirror (URL or folder); empty: Pyodide's CDN"),
-  PACKAGE_INDEX_URL: setting(text, "https://pypi.org/simple", "Python package index (simple JSON API); `none`: none"),
+  PACKAGE_INDEX_URL: setting(
+    text,
+    "https://pypi.org/simple",
+    "Python package index (simple API, JSON or HTML); `none`: none",
+  ),
+  HTTP_PROXY: setting(proxy, "", "proxy for package sources of http, as http://[user:password@]host:port"),
+  HTTPS_PROXY: setting(
+    proxy,
+    "",
+    "proxy for package sources of https; empty: HTTP_PROXY. User code goes through neither",
+  ),
+  NO_PROXY: setting(text, "", "hosts that are asked without a proxy, comma separated; `*`: all"),
   PACKAGE_DIR: setting(text, "", "folder of wheels, looked in first (air gap)"),
   ENVIRONMENTS_FILE: setting(text, "", "JSON file that defines further environments"),
   ENVIRONMENT_STRICT: setting(
@@ -178,6 +197,12 @@ type Raw = { [K in keyof typeof SETTINGS]: (typeof SETTINGS)[K] extends Setting<
 /** All settings, read and checked; folders are absolute, computed defaults are filled in. */
 export type Config = Readonly<Raw>;
 
+/** The variables of proxies are in small letters on many systems. */
+function readVariable(env: Readonly<Record<string, string | undefined>>, name: string): string | undefined {
+  const small = name.endsWith("_PROXY") ? env[name.toLowerCase()] : undefined;
+  return small || env[name];
+}
+
 /** Settings with a default that `none` turns off. */
 const NONE: Readonly<Record<string, string>> = { LOG_DIR: "", PACKAGE_INDEX_URL: "" };
 const FOLDERS = ["DATA_DIR", "CACHE_DIR", "UPLOAD_DIR", "LOG_DIR", "PACKAGE_DIR", "ENVIRONMENTS_FILE"] as const;
@@ -193,8 +218,9 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
   const problems: string[] = [];
   const raw: Record<string, unknown> = {};
   for (const [name, { schema, fallback, meaning }] of Object.entries(SETTINGS)) {
-    const given = env[name] === "none" ? (NONE[name] ?? "none") : env[name];
-    const isSet = given !== undefined && (given !== "" || env[name] === "none");
+    const value = readVariable(env, name);
+    const given = value === "none" ? (NONE[name] ?? "none") : value;
+    const isSet = given !== undefined && (given !== "" || value === "none");
     const parsed = schema.safeParse(isSet ? given : defaultOf(fallback, env));
     if (parsed.success) raw[name] = parsed.data;
     else problems.push(`${name}=${JSON.stringify(given)}: ${parsed.error.issues[0]?.message} (${meaning})`);

@@ -130,7 +130,7 @@ export async function openEnvironments(
   redis: RedisConnection | null = null,
 ) {
   const lock = await loadPyodideLock();
-  const remote = new Remote();
+  const remote = new Remote({ proxies: config });
   const wheels = new WheelStore(path.join(config.DATA_DIR, "packages"), remote);
   const sources = await createPackageSources(config, { lock, remote, store: wheels });
   const sets = new PackageSetBuilder(path.join(config.CACHE_DIR, "archives"), { store: wheels, lock });

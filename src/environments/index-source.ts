@@ -1,5 +1,4 @@
 import { createHash } from "node:crypto";
-import { z } from "zod";
 import { parseCoreMetadata } from "./core-metadata.ts";
 import { PackageError } from "./package-error.ts";
 import {
@@ -12,40 +11,20 @@ import {
 } from "./package-source.ts";
 import type { PythonPlatform } from "./python-platform.ts";
 import type { Remote } from "./remote.ts";
+import { type IndexFile, NotSimpleApi, parseProject, SIMPLE_API_TYPES } from "./simple-api.ts";
 import { isSpecifier } from "./versions.ts";
 import { readWheelMetadata } from "./wheel.ts";
 import type { WheelStore } from "./wheel-store.ts";
 
-const Sha256 = z.string().regex(/^[0-9a-f]{64}$/);
-const Hashes = z.object({ sha256: Sha256.optional().catch(undefined) });
-const MetadataFlag = z.union([z.boolean(), Hashes]).optional().catch(undefined);
-
-/** PEP 691; fields that are not used here are not looked at. */
-const ProjectSchema = z.object({
-  meta: z.object({ "api-version": z.string() }),
-  name: z.string(),
-  files: z.array(
-    z.object({
-      filename: z.string().max(255),
-      url: z.string(),
-      hashes: Hashes,
-      "requires-python": z.string().nullish().catch(null),
-      "core-metadata": MetadataFlag,
-      "dist-info-metadata": MetadataFlag,
-      yanked: z.union([z.boolean(), z.string()]).optional().catch(undefined),
-    }),
-  ),
-});
-
-type IndexFile = z.infer<typeof ProjectSchema>["files"][number];
-
-const JSON_TYPE = "application/vnd.pypi.simple.v1+json";
 const MAX_PROJECT_BYTES = 64 * 1024 * 1024;
 const MAX_METADATA_BYTES = 8 * 1024 * 1024;
 const KEEP_MS = 300_000;
 const KEEP_PROJECTS = 500;
 
-/** A Python package index that speaks the simple JSON API (PEP 691), with metadata beside the wheels where offered (PEP 658). */
+/**
+ * A Python package index that speaks the simple API, in JSON (PEP 691) or HTML (PEP 503), with metadata beside the wheels where
+ * offered (PEP 658). Files without a SHA-256 are not offered.
+ */
 export class IndexSource implements PackageSource {
   readonly description: string;
   readonly #base: URL;
@@ -76,7 +55,7 @@ export class IndexSource implements PackageSource {
 
   async #ask(key: string): Promise<Offers> {
     const address = new URL(`${encodeURIComponent(key)}/`, this.#base);
-    const answer = await this.#remote.bytes(address, { accept: JSON_TYPE, maxBytes: MAX_PROJECT_BYTES });
+    const answer = await this.#remote.bytes(address, { accept: SIMPLE_API_TYPES, maxBytes: MAX_PROJECT_BYTES });
     if (answer === null) return { candidates: [], unusable: [] };
     const files = this.#parse(answer.bytes, answer.contentType);
     return selectFiles(
@@ -87,19 +66,13 @@ export class IndexSource implements PackageSource {
   }
 
   #parse(bytes: Buffer, contentType: string): readonly IndexFile[] {
-    const unusable = (why: string, cause?: unknown) =>
-      new PackageError("package_source_unavailable", `${this.description} answered with ${why}.`, { cause });
-    if (contentType === "text/html") throw unusable("a web page, not with the simple JSON API");
-    let json: unknown;
     try {
-      json = JSON.parse(bytes.toString("utf8"));
+      return parseProject(bytes, contentType);
     } catch (cause) {
-      throw unusable("something that is not JSON", cause);
+      if (!(cause instanceof NotSimpleApi)) throw cause;
+      const message = `${this.description} answered with ${cause.message}.`;
+      throw new PackageError("package_source_unavailable", message, { cause });
     }
-    const parsed = ProjectSchema.safeParse(json);
-    if (!parsed.success) throw unusable("JSON that is not the simple API's", parsed.error);
-    if (!parsed.data.meta["api-version"].startsWith("1.")) throw unusable("a version of the API that is not known");
-    return parsed.data.files;
   }
 
   #listed(file: IndexFile, page: URL): ListedFile {
@@ -108,11 +81,17 @@ export class IndexSource implements PackageSource {
     const url = URL.canParse(file.url, page) ? new URL(file.url, page) : null;
     // Nothing that anybody on the way could have put there is installed, nor fetched from a place less safe than the page.
     const isSafe = url !== null && (url.protocol === "https:" || url.protocol === page.protocol);
+    const isDowngrade = url?.protocol === "http:" && page.protocol === "https:";
     const sha256 = hashes.sha256;
     return {
       filename,
       requiresPython: isSpecifier(requiresPython) ? requiresPython : "",
       yanked: file.yanked !== undefined && file.yanked !== false,
+      refused: isSafe
+        ? null
+        : isDowngrade
+          ? `at http://${url.host}, behind an index of https`
+          : "at an address that is not HTTP",
       toCandidate:
         !isSafe || sha256 === undefined ? null : (name) => this.#candidate(name, file, url, sha256, requiresPython),
     };

@@ -152,15 +152,14 @@ export class PackageSetBuilder {
     onProgress?: (progress: PackageSetProgress) => void,
   ): Promise<ReadonlyMap<string, PackageError>> {
     const missing = new Map<string, PackageError>();
-    for (const item of resolved) {
+    await eachInParallel(resolved, async ({ candidate }) => {
       try {
-        const [stored] = await this.#download([item], onProgress);
-        await verify(item.candidate, stored as StoredWheel);
+        await verify(candidate, await this.#fetch(candidate, onProgress));
       } catch (error) {
         if (!(error instanceof PackageError)) throw error;
-        missing.set(item.candidate.key, error);
+        missing.set(candidate.key, error);
       }
-    }
+    });
     return missing;
   }
 
@@ -169,17 +168,17 @@ export class PackageSetBuilder {
     onProgress: ((progress: PackageSetProgress) => void) | undefined,
   ): Promise<StoredWheel[]> {
     const stored: StoredWheel[] = [];
-    let next = 0;
-    const worker = async () => {
-      for (let index = next++; index < resolved.length; index = next++) {
-        const { candidate } = resolved[index] as ResolvedPackage;
-        stored[index] = await this.#store.fetch(candidate, (progress) =>
-          onProgress?.({ type: "download", ...progress }),
-        );
-      }
-    };
-    await Promise.all(Array.from({ length: Math.min(PARALLEL_DOWNLOADS, resolved.length) }, worker));
+    await eachInParallel(resolved, async ({ candidate }, index) => {
+      stored[index] = await this.#fetch(candidate, onProgress);
+    });
     return stored;
+  }
+
+  async #fetch(
+    candidate: Candidate,
+    onProgress: ((progress: PackageSetProgress) => void) | undefined,
+  ): Promise<StoredWheel> {
+    return await this.#store.fetch(candidate, (progress) => onProgress?.({ type: "download", ...progress }));
   }
 
   async #buildOrReuse(
@@ -259,6 +258,18 @@ export class PackageSetBuilder {
   #archivePath(sha256: string): string {
     return path.join(this.#folder, archiveName(sha256));
   }
+}
+
+/** At most {@link PARALLEL_DOWNLOADS} at a time. */
+async function eachInParallel<T>(
+  items: readonly T[],
+  action: (item: T, index: number) => Promise<void>,
+): Promise<void> {
+  const entries = items.entries();
+  const worker = async () => {
+    for (const [index, item] of entries) await action(item, index);
+  };
+  await Promise.all(Array.from({ length: Math.min(PARALLEL_DOWNLOADS, items.length) }, worker));
 }
 
 /** Reads every file there is: what a hash says of the whole is not what RECORD says of its parts. @throws {PackageError} */

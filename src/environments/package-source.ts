@@ -25,7 +25,13 @@ export interface Offers {
 
 export interface UnusableFile {
   readonly filename: string;
-  readonly reason: "source-distribution" | "other-platform" | "other-python" | "yanked" | "unverifiable";
+  readonly reason:
+    | "source-distribution"
+    | "other-platform"
+    | "other-python"
+    | "yanked"
+    | "unsafe-address"
+    | "unverifiable";
   /** `manylinux, win`, or which Python it needs. */
   readonly detail: string;
 }
@@ -58,6 +64,8 @@ export interface ListedFile {
   /** PEP 440 clauses; empty: any, or not known yet. */
   readonly requiresPython: string;
   readonly yanked: boolean;
+  /** Why its address is not one to fetch from, if so. */
+  readonly refused?: string | null;
   /** Null: it cannot be verified, and is not offered. */
   readonly toCandidate: ((name: { key: string; version: string }) => Candidate) | null;
 }
@@ -67,7 +75,7 @@ export function selectFiles(key: string, files: Iterable<ListedFile>, python: Py
   const supported = compatibleTags(python);
   const fitting: { candidate: Candidate; rank: number; build: number }[] = [];
   const unusable: UnusableFile[] = [];
-  for (const { filename, requiresPython, yanked, toCandidate } of files) {
+  for (const { filename, requiresPython, yanked, refused, toCandidate } of files) {
     const refuse = (reason: UnusableFile["reason"], detail = "") => unusable.push({ filename, reason, detail });
     if (/\.(tar\.gz|tar\.bz2|tgz|zip)$/.test(filename)) {
       refuse("source-distribution");
@@ -79,6 +87,7 @@ export function selectFiles(key: string, files: Iterable<ListedFile>, python: Py
     if (rank === null) refuse("other-platform", describeTags(wheel));
     else if (!satisfies(python.pythonVersion, requiresPython)) refuse("other-python", requiresPython);
     else if (yanked) refuse("yanked", wheel.version);
+    else if (refused) refuse("unsafe-address", refused);
     else if (toCandidate === null) refuse("unverifiable");
     else fitting.push({ candidate: toCandidate(wheel), rank, build: wheel.build });
   }

@@ -274,14 +274,14 @@ describe("a Python package index", () => {
       "1 yanked",
       "2 other-python",
       "3 unverifiable",
-      "4 unverifiable",
+      "4 unsafe-address",
       "5 source-distribution",
       "6 other-platform",
     ]);
   });
 
   test.each([
-    ["a web page", "text/html", "<html>", /a web page, not with the simple JSON API/],
+    ["a web page", "text/html", "<html>", /a web page that lists no files of a package/],
     ["no JSON", "application/json", "{", /is not JSON/],
     ["another JSON", "application/json", '{"message":"hi"}', /is not the simple API's/],
     [
@@ -309,6 +309,24 @@ describe("a Python package index", () => {
     });
     expect(found(await source.find("demo"))).toEqual([]);
     expect(asked).toBe(2);
+  });
+
+  test("of HTML gives wheels as one of JSON does", async () => {
+    const wheel = await makeWheel({ name: "Demo", version: "1", requires: ["other>=2"], requiresPython: ">=3.9" });
+    server.add(wheel);
+    const metadata = createHash("sha256").update(wheel.metadata).digest("hex");
+    const page = `<!DOCTYPE html><html><body><a href="../../files/${wheel.filename}#sha256=${wheel.sha256}"
+      data-requires-python="&gt;=3.9" data-core-metadata="sha256=${metadata}">${wheel.filename}</a>
+      <a href="../../files/demo-2-py3-none-any.whl">without a hash</a></body></html>`;
+    server.on("/simple/demo/", (request, response) => {
+      expect(request.headers.accept).toContain("text/html");
+      response.writeHead(200, { "content-type": "text/html; charset=utf-8" }).end(page);
+    });
+    const source = last(await sources({ PACKAGE_INDEX_URL: server.indexUrl }));
+    const { candidates, unusable } = await source.find("demo");
+    expect(candidates).toMatchObject([{ filename: wheel.filename, sha256: wheel.sha256, version: "1" }]);
+    expect((await candidates[0]?.requirements())?.requires.map(({ text }) => text)).toEqual(["other>=2"]);
+    expect(unusable).toMatchObject([{ reason: "unverifiable" }]);
   });
 
   test("behind a login is asked with it, and so are its files", async () => {

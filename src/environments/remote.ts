@@ -1,5 +1,7 @@
+import type { Readable, Transform } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
-import { Agent, type Dispatcher, request } from "undici";
+import { createBrotliDecompress, createGunzip, createInflate, createZstdDecompress } from "node:zlib";
+import { type Dispatcher, EnvHttpProxyAgent, request } from "undici";
 import { PackageError } from "./package-error.ts";
 
 /** How patient requests to package sources are. */
@@ -12,6 +14,17 @@ export interface RemoteOptions {
   readonly attempts: number;
   /** Wait before the second attempt, ms; doubled before each one that follows. */
   readonly retryDelayMs: number;
+  /** All attempts at a host that has not answered yet, counted from the first, ms. */
+  readonly silentMs: number;
+  readonly proxies: Proxies;
+}
+
+/** Which proxies to go through, as curl's variables of these names have it; empty: none. */
+export interface Proxies {
+  readonly HTTP_PROXY: string;
+  readonly HTTPS_PROXY: string;
+  /** Hosts that are asked directly, comma separated. */
+  readonly NO_PROXY: string;
 }
 
 export const REMOTE_OPTIONS: RemoteOptions = {
@@ -19,17 +32,26 @@ export const REMOTE_OPTIONS: RemoteOptions = {
   totalTimeoutMs: 600_000,
   attempts: 4,
   retryDelayMs: 500,
+  silentMs: 10_000,
+  proxies: { HTTP_PROXY: "", HTTPS_PROXY: "", NO_PROXY: "" },
 };
 
 const MAX_REDIRECTS = 5;
 const NOT_FOUND = "cannot be found";
+const UNREACHABLE = "cannot be reached";
+const SILENT = "does not answer";
+/** What will not pass in a moment: whoever asks next should not have to wait for it again. */
+const LASTING: ReadonlySet<string> = new Set([NOT_FOUND, UNREACHABLE, SILENT]);
 const AWAY_MS = 30_000;
+/** A host that answered so recently is slow, not silent. */
+const ANSWERED_MS = 600_000;
 
 /** An answer with status 2xx, or one that the caller said it can deal with. Its body must be read or dumped. */
 export interface RemoteAnswer {
   readonly status: number;
   header(name: string): string | null;
-  readonly body: Dispatcher.ResponseData["body"];
+  /** As the source keeps it: what was compressed on the way is not any more. */
+  readonly body: Readable;
   /** After redirects; relative addresses in the body count from here. Holds no credentials. */
   readonly url: URL;
 }
@@ -46,17 +68,28 @@ class TransientError extends Error {
  */
 export class Remote {
   readonly #options: RemoteOptions;
-  readonly #agent: Agent;
-  /** Hosts whose name could not be found a moment ago. */
+  readonly #agent: EnvHttpProxyAgent;
+  /** Hosts that could not be asked a moment ago. */
   readonly #away = new Map<string, { readonly error: PackageError; readonly untilMs: number }>();
+  /** When a host answered last, and when one that has not was first asked. By the monotonic clock. */
+  readonly #answeredAtMs = new Map<string, number>();
+  readonly #askedAtMs = new Map<string, number>();
 
   constructor(options: Partial<RemoteOptions> = {}) {
     this.#options = { ...REMOTE_OPTIONS, ...options };
-    const { idleTimeoutMs } = this.#options;
-    this.#agent = new Agent({
-      connect: { timeout: idleTimeoutMs },
+    const { idleTimeoutMs, proxies } = this.#options;
+    const connect = { timeout: idleTimeoutMs };
+    this.#agent = new EnvHttpProxyAgent({
+      connect,
+      proxyTls: connect,
+      requestTls: connect,
       headersTimeout: idleTimeoutMs,
       bodyTimeout: idleTimeoutMs,
+      // Many a proxy lets CONNECT through for https only.
+      proxyTunnel: false,
+      httpProxy: proxies.HTTP_PROXY,
+      httpsProxy: proxies.HTTPS_PROXY,
+      noProxy: proxies.NO_PROXY,
     });
   }
 
@@ -82,11 +115,14 @@ export class Remote {
     const url = new URL(address);
     const { attempts, retryDelayMs, totalTimeoutMs } = this.#options;
     const away = this.#away.get(url.host);
-    if (away !== undefined && Date.now() < away.untilMs) throw away.error;
+    if (away !== undefined && performance.now() < away.untilMs) throw away.error;
     for (let attempt = 1; ; attempt++) {
       const deadline = AbortSignal.timeout(totalTimeoutMs);
+      const silence = new AbortController();
+      const patience = setTimeout(() => silence.abort(new TransientError(SILENT)), this.#patienceMs(url.host)).unref();
       try {
-        const answer = await this.#follow(url, await headers(), accepted, deadline);
+        const signal = AbortSignal.any([deadline, silence.signal]);
+        const answer = await this.#follow(url, await headers(), accepted, signal).finally(() => clearTimeout(patience));
         try {
           return await consume(answer);
         } finally {
@@ -97,11 +133,12 @@ export class Remote {
         if (cause instanceof PackageError) throw cause;
         const problem = deadline.aborted ? "did not finish in time" : connectionProblem(cause);
         if (problem === null) throw cause;
-        // A name that does not exist will not for a while: a laptop that is offline should not wait for each package.
-        const isAway = problem === NOT_FOUND;
-        if (attempt >= attempts || isAway) {
+        // A laptop that is offline should not wait for each package.
+        const isLost = problem === NOT_FOUND || problem === SILENT;
+        if (attempt >= attempts || isLost) {
           const error = new PackageError("package_source_unavailable", `${url.host} ${problem}.`, { cause });
-          if (isAway) this.#away.set(url.host, { error, untilMs: Date.now() + AWAY_MS });
+          if (LASTING.has(problem) && !this.#hasAnswered(url.host))
+            this.#away.set(url.host, { error, untilMs: performance.now() + AWAY_MS });
           throw error;
         }
         await delay(retryDelayMs * 2 ** (attempt - 1));
@@ -133,6 +170,31 @@ export class Remote {
     });
   }
 
+  /** How long a host may still go without any answer, ms. */
+  #patienceMs(host: string): number {
+    if (this.#hasAnswered(host)) return this.#options.totalTimeoutMs;
+    const nowMs = performance.now();
+    const askedAtMs = this.#askedAtMs.get(host);
+    const { silentMs } = this.#options;
+    // Asked together, given up together; asked again later, waited for again.
+    if (askedAtMs === undefined || nowMs - askedAtMs >= silentMs) {
+      this.#askedAtMs.set(host, nowMs);
+      return silentMs;
+    }
+    return Math.max(1, silentMs - (nowMs - askedAtMs));
+  }
+
+  #answered(host: string): void {
+    this.#answeredAtMs.set(host, performance.now());
+    this.#askedAtMs.delete(host);
+    this.#away.delete(host);
+  }
+
+  #hasAnswered(host: string): boolean {
+    const answeredAtMs = this.#answeredAtMs.get(host);
+    return answeredAtMs !== undefined && performance.now() - answeredAtMs < ANSWERED_MS;
+  }
+
   /** Closes the connections that are kept open. */
   async close(): Promise<void> {
     await this.#agent.destroy();
@@ -157,7 +219,10 @@ export class Remote {
         const value = response.headers[name];
         return (Array.isArray(value) ? value[0] : value) ?? null;
       };
-      if ((status >= 200 && status < 300) || accepted.includes(status)) return { status, header, body, url: clean };
+      this.#answered(clean.host);
+      if ((status >= 200 && status < 300) || accepted.includes(status)) {
+        return { status, url: clean, ...uncompressed(body, header, clean.host) };
+      }
       await body.dump({ limit: 64 * 1024 }).catch(() => {});
       if (status >= 500 || status === 429) throw new TransientError(`answered ${status}`);
       const location = [301, 302, 303, 307, 308].includes(status) ? header("location") : null;
@@ -180,23 +245,63 @@ function mayFollow(from: string, to: URL): boolean {
   return to.protocol === "https:" || (to.protocol === "http:" && from.startsWith("http:"));
 }
 
+/** Undoes what a server compressed although it was not asked to. Lengths then say nothing of what will arrive. */
+function uncompressed(
+  body: Dispatcher.ResponseData["body"],
+  header: (name: string) => string | null,
+  host: string,
+): Pick<RemoteAnswer, "body" | "header"> {
+  const encoding = (header("content-encoding") ?? "identity").trim().toLowerCase();
+  if (encoding === "identity" || encoding === "") return { body, header };
+  const decoder = DECODERS[encoding]?.();
+  if (decoder === undefined) {
+    throw new PackageError("package_source_unavailable", `${host} sent data in the encoding ${encoding.slice(0, 30)}.`);
+  }
+  body.on("error", (error) => decoder.destroy(error));
+  decoder.on("close", () => body.destroy());
+  return {
+    body: body.pipe(decoder),
+    header: (name) => (name === "content-length" || name === "content-encoding" ? null : header(name)),
+  };
+}
+
+const DECODERS: Readonly<Record<string, () => Transform>> = {
+  gzip: createGunzip,
+  "x-gzip": createGunzip,
+  deflate: createInflate,
+  br: createBrotliDecompress,
+  zstd: createZstdDecompress,
+};
+
 function takeCredentials(url: URL, start: URL): { origin: string; clean: URL; authorization: string | null } {
   if (url.protocol !== "https:" && url.protocol !== "http:")
     throw new PackageError("package_source_unavailable", `An address of ${url.protocol} cannot be used.`);
   const clean = new URL(url);
   clean.username = "";
   clean.password = "";
-  const owner = url.username !== "" ? url : url.origin === start.origin ? start : null;
-  const authorization =
-    owner === null || owner.username === ""
-      ? null
-      : `Basic ${Buffer.from(`${decodeURIComponent(owner.username)}:${decodeURIComponent(owner.password)}`).toString("base64")}`;
+  const has = ({ username, password }: URL) => username !== "" || password !== "";
+  const owner = has(url) ? url : url.origin === start.origin && has(start) ? start : null;
+  const login = owner && `${decoded(owner.username)}:${decoded(owner.password)}`;
+  const authorization = login && `Basic ${Buffer.from(login).toString("base64")}`;
   return { origin: url.origin, clean, authorization };
+}
+
+/** As it was typed where it is no percent-encoding: `50%off`. */
+function decoded(text: string): string {
+  return text.replace(/(?:%[0-9a-f]{2})+/gi, (sequence) => {
+    try {
+      return decodeURIComponent(sequence);
+    } catch {
+      return sequence;
+    }
+  });
 }
 
 /** @returns what went wrong with the connection, in words that name no address; null: it was something else. */
 function connectionProblem(cause: unknown): string | null {
   if (cause instanceof TransientError) return cause.message;
+  const proxyStatus = /^Proxy response \((\d{3})\)/.exec((cause as Error).message ?? "")?.[1];
+  if (proxyStatus !== undefined) return `cannot be reached: the proxy answered ${proxyStatus}`;
   const { code, cause: inner } = cause as { code?: unknown; cause?: unknown };
   switch (code) {
     case "ENOTFOUND":
@@ -206,7 +311,7 @@ function connectionProblem(cause: unknown): string | null {
     case "EHOSTUNREACH":
     case "ENETUNREACH":
     case "UND_ERR_CONNECT_TIMEOUT":
-      return "cannot be reached";
+      return UNREACHABLE;
     case "UND_ERR_HEADERS_TIMEOUT":
     case "UND_ERR_BODY_TIMEOUT":
     case "ETIMEDOUT":
@@ -219,6 +324,8 @@ function connectionProblem(cause: unknown): string | null {
     case "UND_ERR_DESTROYED":
       return "broke the connection";
   }
+  if (typeof code === "string" && /^Z_|^ERR__?(BROTLI|ZSTD)|^ZSTD_/.test(code))
+    return "sent data that cannot be unpacked";
   if (typeof code === "string" && /^(CERT_|ERR_TLS|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_|HPE_)/.test(code))
     return code.startsWith("HPE_")
       ? "answered with something that is not HTTP"

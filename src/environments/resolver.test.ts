@@ -195,6 +195,49 @@ describe("what cannot be had is said", () => {
     );
   });
 
+  test("only files behind https at addresses of http", async () => {
+    const unsafe: PackageSource = {
+      description: "index example.org",
+      find: async () => ({
+        candidates: [],
+        unusable: [
+          { filename: "a.whl", reason: "unsafe-address", detail: "at http://files.example, behind an index of https" },
+        ],
+      }),
+    };
+    await expect(resolve([parseRequirement("a")], { sources: [unsafe], python })).rejects.toThrow(
+      failing("package_not_found", /all there is are files at http:\/\/files\.example, behind an index of https\.$/),
+    );
+  });
+
+  test("packages are sought all at once, and what is needed by one as soon as that is known", async () => {
+    const catalogue = { "a 1": ["c", "d"], "b 1": [], "c 1": ["e"], "d 1": [], "e 1": [] };
+    let underWay = 0;
+    let most = 0;
+    let rounds = 0;
+    const inner = source(catalogue);
+    const slow: PackageSource = {
+      description: "slow",
+      find: async (key) => {
+        if (underWay++ === 0) rounds++;
+        most = Math.max(most, underWay);
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        underWay--;
+        return await inner.find(key);
+      },
+    };
+    expect(await chosen({}, ["a", "b"], { sources: [slow] })).toEqual(["a 1", "b 1", "c 1", "d 1", "e 1"]);
+    expect(most).toBeGreaterThan(1);
+    expect(rounds).toBeLessThan(5);
+    expect(inner.asked.toSorted()).toEqual(["a", "b", "c", "d", "e"]);
+  });
+
+  test("a later source is not asked ahead for what an earlier one has", async () => {
+    const [own, index] = [source({ "a 1": ["b"], "b 1": [] }), source({ "a 9": [], "b 9": [] }, "index")];
+    await chosen({}, ["a"], { sources: [own, index] });
+    expect(index.asked).toEqual([]);
+  });
+
   test("a source that cannot be asked does not hide the others, but is told of", async () => {
     const broken: PackageSource = {
       description: "index example.org",

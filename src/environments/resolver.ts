@@ -125,6 +125,7 @@ class Resolver {
     const demands = requested
       .filter((requirement) => applies(requirement, this.#environment, []))
       .map((requirement): Demand => ({ requirement, by: null }));
+    this.#seekAll(demands);
     const outcome = await this.#solve(demands, new Map());
     if ("failure" in outcome) throw outcome.failure;
     const isThere = ({ key, optional }: Requirement) => !optional || outcome.decisions.has(key) || this.#fixed.has(key);
@@ -202,6 +203,7 @@ class Resolver {
       }
       const decision: Decision = { candidate, requires, extras, demand };
       const added = requires.filter((item) => applies(item, this.#environment, extras));
+      this.#seekAll(added.map((requirement) => ({ requirement, by: decision })));
       const outcome = await this.#solve(
         [...rest, ...added.map((requirement) => ({ requirement, by: decision }))],
         new Map(decisions).set(key, decision),
@@ -235,6 +237,19 @@ class Resolver {
         yield candidate;
       }
     }
+  }
+
+  /** Asks for packages that will be needed, all at once and ahead of their turn: each answer may take a source a second. */
+  #seekAll(demands: readonly Demand[]): void {
+    const seek = async ({ requirement: { key, specifier } }: Demand) => {
+      if (this.#fixed.has(key)) return;
+      for (const source of this.#sources) {
+        const { candidates } = await this.#find(source, key);
+        if (candidates.some(({ version }) => satisfies(version, specifier))) return;
+      }
+    };
+    // A failure is met again, and told of, where the answer is needed.
+    for (const demand of demands) seek(demand).catch(() => {});
   }
 
   async #requirements(candidate: Candidate, demand: Demand): Promise<readonly Requirement[] | PackageError> {
@@ -298,7 +313,11 @@ function namesOf(demands: readonly Demand[]): Set<string> {
 
 function describeUnusable(files: readonly UnusableFile[]): string {
   const details = (reason: UnusableFile["reason"]) => [
-    ...new Set(files.filter((file) => file.reason === reason).flatMap(({ detail }) => detail.split(", "))),
+    ...new Set(
+      files
+        .filter((file) => file.reason === reason)
+        .flatMap(({ detail }) => (reason === "unsafe-address" ? [detail] : detail.split(", "))),
+    ),
   ];
   const parts: string[] = [];
   const platforms = details("other-platform");
@@ -307,6 +326,8 @@ function describeUnusable(files: readonly UnusableFile[]): string {
   const pythons = details("other-python");
   if (pythons.length > 0) parts.push(`wheels for other versions of Python (${pythons.slice(0, 6).join(", ")})`);
   if (details("yanked").length > 0) parts.push("versions that their authors have withdrawn");
+  const addresses = details("unsafe-address");
+  if (addresses.length > 0) parts.push(`files ${addresses.slice(0, 3).join(" and ")}`);
   if (details("unverifiable").length > 0) parts.push("files without a SHA-256");
   return `it needs a wheel for Pyodide or for pure Python, and all there is are ${parts.join(" and ")}`;
 }
