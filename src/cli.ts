@@ -10,10 +10,12 @@ import { loadConfig } from "./config.ts";
 import { doctor } from "./doctor.ts";
 import { ClientError, StartupError } from "./errors.ts";
 import { executeBody, parseBody } from "./http/validation.ts";
+import type { JsonText } from "./json/json-text.ts";
 import { openNetwork } from "./network/network-proxy.ts";
 import { openEnvironments, openHost, startRuntime, startServer } from "./server.ts";
 
 const STOP_GRACE_MS = 10_000;
+const MAX_INDENTED_BYTES = 128 * 1024;
 
 const USAGE = `Usage: pyodide-express <command>
 
@@ -85,7 +87,7 @@ async function run(args: string[]): Promise<number> {
         if (event.type === "stderr") process.stderr.write(event.content);
       },
     });
-    if (result.success && result.result !== null) console.log(JSON.stringify(result.result, null, 2));
+    if (result.success && !result.result.isNull) console.log(indented(result.result));
     // What ended it from outside, a timeout say, or ended the interpreter with it, is in no traceback that Python printed.
     const { type = "", traceback = "" } = result.errorInfo ?? {};
     const isTold = traceback.includes(type) && result.stderr.includes(traceback);
@@ -146,6 +148,11 @@ function parseContext(json: string | undefined): unknown {
   } catch (cause) {
     throw new StartupError("--context takes a JSON object, such as '{\"x\": 1}'.", { cause });
   }
+}
+
+/** As lines, unless it is larger than the eye would read. */
+function indented(value: JsonText): string {
+  return value.bytes.length > MAX_INDENTED_BYTES ? value.toString() : JSON.stringify(value.parse(), null, 2);
 }
 
 function createLogger(level: string) {

@@ -38,6 +38,7 @@ describe("POST /api/execute: a reply", () => {
     expect(status).toBe(200);
     expect(body).toEqual({
       success: true,
+      status: "completed",
       result: 2,
       error: null,
       stdout: "hi\n",

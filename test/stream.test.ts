@@ -90,6 +90,7 @@ describe("events", () => {
       {
         type: "result",
         success: true,
+        status: "completed",
         result: 42,
         error: null,
         stdout: "hi\n",

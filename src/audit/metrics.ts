@@ -1,6 +1,15 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 
-export type ExecutionOutcome = "success" | "error" | "timeout" | "sandbox_died" | "cancelled" | "rejected";
+/** How an execution ended (`ExecutionStatus`, where `completed` is `success`), or that it never began. */
+export type ExecutionOutcome =
+  | "success"
+  | "error"
+  | "timeout"
+  | "cpu_limit"
+  | "cancelled"
+  | "sandbox_died"
+  | "tool_call_required"
+  | "rejected";
 
 /** Asked when Prometheus asks, so that a gauge is never behind. */
 export interface MetricsSources {

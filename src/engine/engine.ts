@@ -1,7 +1,22 @@
+import { z } from "zod";
 import { ClientError } from "../errors.ts";
+import { JsonLimitError } from "../json/json-scanner.ts";
+import { JsonText } from "../json/json-text.ts";
 import type { FileListing, RunnerOutcome } from "../sandbox/protocol.ts";
 import { type Job, type JobResult, KILL_GRACE_MS } from "../sandbox/sandbox.ts";
-import type { ExecutionRequest, ExecutionResult, PackageArchive, Workspace } from "./execution.ts";
+import type { ExecutionRequest, ExecutionResult, ExecutionStatus, PackageArchive, Workspace } from "./execution.ts";
+
+/** What the sandbox may ask for by itself; all that is not of the network's. */
+const SMALL_ARGUMENT_BYTES = 64 * 1024;
+const MAX_ARGUMENT_NODES = 10_000;
+const path = z.string().max(4096);
+const archivePart = z.strictObject({
+  sha256: z.string().max(64),
+  offset: z.int().nonnegative(),
+  length: z.int().nonnegative(),
+});
+const requirements = z.array(z.string().max(1000)).max(100);
+
 import type { SandboxPool } from "./pool.ts";
 
 /** Runs executions: each on a sandbox that nothing has touched since its checkpoint. */
@@ -72,43 +87,55 @@ export function toJob(request: ExecutionRequest): Omit<Job, "mode" | "reseed" | 
       }),
     onDisplay: onOutput && ((bundle) => onOutput({ type: "output", bundle })),
     onCall: async (operation, argument, signal) => {
-      if (operation === "read-file" && workspace && typeof argument === "string") {
-        return { value: null, body: await workspace.read(argument) };
+      if (operation === "read-file" && workspace) {
+        return { value: null, body: await workspace.read(read(path, argument)) };
       }
       if (operation === "read-package") {
-        const { sha256, offset, length } = argument as { sha256: string; offset: number; length: number };
+        const { sha256, offset, length } = read(archivePart, argument);
         const archive = archives.get(sha256);
         if (!archive) throw new ClientError(404, "unknown_archive", "no such package archive");
         return { value: null, body: archive.read(offset, length) };
       }
-      if (operation === "install-packages" && request.installPackages && isTexts(argument)) {
-        const archive = await request.installPackages(argument);
+      if (operation === "install-packages" && request.installPackages) {
+        const archive = await request.installPackages(read(requirements, argument));
         if (archive) remember(archive);
         return { value: archive?.listing ?? null };
       }
       if (operation.startsWith("http-") && request.network) {
-        return await request.network.call(operation, argument, signal);
+        const { network } = request;
+        return await network.call(operation, read(z.unknown(), argument, network.maxArgumentBytes), signal);
       }
       throw new ClientError(400, "unknown_operation", `the sandbox does not offer ${JSON.stringify(operation)} here`);
     },
   };
 }
 
-function isTexts(value: unknown): value is readonly string[] {
-  return Array.isArray(value) && value.length <= 100 && value.every((text) => typeof text === "string");
+/** What user code asks for, once it is known to be small and of the right form. @throws {ClientError} */
+function read<T extends z.ZodType>(schema: T, argument: JsonText, maxBytes = SMALL_ARGUMENT_BYTES): z.output<T> {
+  let value: unknown;
+  try {
+    value = argument.parse({ maxBytes, maxNodes: MAX_ARGUMENT_NODES });
+  } catch (error) {
+    if (!(error instanceof JsonLimitError)) throw error;
+    throw new ClientError(400, "argument_too_large", `the argument is too large: ${error.message}`);
+  }
+  const checked = schema.safeParse(value);
+  if (!checked.success) throw new ClientError(400, "invalid_argument", "the argument is not of the right form");
+  return checked.data;
 }
 
 function withFailure(result: JobResult, failure: ClientError): JobResult {
   const message = `The execution's files were not kept: ${failure.message}`;
   const errorInfo = { type: "WorkspaceError", message, traceback: "", line: null, column: null };
-  return { ...result, outcome: { ...result.outcome, success: false, error: message, errorInfo } };
+  return { ...result, value: JsonText.null, outcome: { ...result.outcome, success: false, error: message, errorInfo } };
 }
 
 export function toExecutionResult(result: JobResult, timeoutMs: number): ExecutionResult {
   const outcome = result.end === "finished" ? result.outcome : stopped(result, timeoutMs);
   return {
     success: outcome.success,
-    result: outcome.result,
+    status: statusOf(result),
+    result: outcome.success ? result.value : JsonText.null,
     error: outcome.error,
     ...(outcome.errorInfo && { errorInfo: outcome.errorInfo }),
     stdout: Buffer.from(result.stdout).toString("utf8"),
@@ -118,6 +145,13 @@ export function toExecutionResult(result: JobResult, timeoutMs: number): Executi
     processorTimeMs: result.processorTimeMs,
     truncated: result.truncated || outcome.truncated === true,
   };
+}
+
+function statusOf({ end, outcome, killed, crashed }: JobResult): ExecutionStatus {
+  if (end === "timeout" || end === "cancelled") return end;
+  if (end === "processor-time") return "cpu_limit";
+  if (killed || crashed) return "sandbox_died";
+  return outcome.success ? "completed" : "error";
 }
 
 /** What an execution that was stopped from outside comes to, whatever its code made of the interrupt. */
@@ -132,7 +166,6 @@ function stopped({ end, outcome, killed }: JobResult, timeoutMs: number): Runner
   const { traceback = "", line = null, column = null } = outcome.errorInfo ?? {};
   return {
     success: false,
-    result: null,
     error: message,
     errorInfo: {
       type: end === "cancelled" ? "Cancelled" : "Timeout",
@@ -141,6 +174,5 @@ function stopped({ end, outcome, killed }: JobResult, timeoutMs: number): Runner
       line,
       column,
     },
-    outputs: [],
   };
 }

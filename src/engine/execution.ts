@@ -1,4 +1,5 @@
-import type { ErrorInfo, FileChanges, FileEntry, MimeBundle, PackageListing } from "../sandbox/protocol.ts";
+import type { JsonText } from "../json/json-text.ts";
+import type { ErrorInfo, FileChanges, FileEntry, PackageListing } from "../sandbox/protocol.ts";
 
 /** Files that outlive an execution; `store/workspaces.ts` keeps them on disk. */
 export interface Workspace {
@@ -27,6 +28,8 @@ export interface HostAnswer {
 
 /** HTTP on behalf of user code; `network/network-session.ts` has its operations. */
 export interface ExecutionNetwork {
+  /** Largest argument of an operation, bytes of JSON. */
+  readonly maxArgumentBytes: number;
   /**
    * @param operation begins with `http-`.
    * @param signal aborted when the execution is stopped; the answer then comes at once.
@@ -37,8 +40,8 @@ export interface ExecutionNetwork {
 /** One piece of Python to run. */
 export interface ExecutionRequest {
   readonly code: string;
-  /** Becomes global variables; checked by the edge. */
-  readonly context?: Readonly<Record<string, unknown>> | undefined;
+  /** JSON text of an object whose members become global variables; checked by the edge. */
+  readonly context?: string | undefined;
   readonly timeoutMs: number;
   /** What `input()` reads; default: nothing, so `input()` raises EOFError. */
   readonly stdin?: string | undefined;
@@ -62,18 +65,27 @@ export interface ExecutionRequest {
 
 export type OutputEvent =
   | { readonly type: "stdout" | "stderr"; readonly content: string }
-  | { readonly type: "output"; readonly bundle: MimeBundle };
+  | { readonly type: "output"; readonly bundle: JsonText };
+
+/**
+ * How an execution ended. Set by the server from what it knows of the sandbox, never from what user code says or raises.
+ *
+ * `error`: by a Python exception, or its result could not be kept. `sandbox_died`: its interpreter or its process ended under it.
+ */
+export type ExecutionStatus = "completed" | "error" | "timeout" | "cpu_limit" | "cancelled" | "sandbox_died";
 
 /** What came of it. Python errors and timeouts are results, not exceptions. */
 export interface ExecutionResult {
   readonly success: boolean;
-  /** The last expression's value as JSON data. */
-  readonly result: unknown;
+  readonly status: ExecutionStatus;
+  /** The last expression's value, as the sandbox sent it. */
+  readonly result: JsonText;
   readonly error: string | null;
   readonly errorInfo?: ErrorInfo;
   readonly stdout: string;
   readonly stderr: string;
-  readonly outputs: readonly MimeBundle[];
+  /** MIME bundles: `{"image/png": base64, "text/plain": …}`. */
+  readonly outputs: readonly JsonText[];
   /** ms that the code ran, without waiting in the queue. */
   readonly executionTimeMs: number;
   /** ms of processor time that it took, all threads of its sandbox together, in steps of 10; null: the system does not tell. */

@@ -345,7 +345,7 @@ function annotated(result: ExecutionResult, session: SessionNote, added: string 
   if (!errorInfo) {
     // The code has run: the caller gets its output, and is told that nothing else has come of it.
     const lost = { type: "SessionNotKept", message: added, traceback: "", line: null, column: null };
-    return { ...result, session, success: false, error: added, errorInfo: lost };
+    return { ...result, session, success: false, status: "error", error: added, errorInfo: lost };
   }
   return { ...result, session, errorInfo: { ...errorInfo, message: `${errorInfo.message} ${added}` } };
 }

@@ -1,9 +1,17 @@
-import { BUNDLE_OVERHEAD_BYTES, concatenate, MAX_DISPLAY_BYTES, type MimeBundle } from "../sandbox/protocol.ts";
+import {
+  BUNDLE_OVERHEAD_BYTES,
+  concatenate,
+  MAX_BUNDLE_MEMBERS,
+  MAX_CALL_BYTES,
+  MAX_DISPLAY_BYTES,
+} from "../sandbox/protocol.ts";
 import { ERRNO, type FileSystem, type StreamOperations } from "./emscripten.ts";
 
 /** `sandbox_runner/device.py` knows this number too. */
 const DEVICE_FD = 4000;
 const DEVICE_MAJOR = 200;
+/** As the host takes it. */
+const MAX_OPERATION_CHARACTERS = 64;
 const TTY_MAJOR = 5;
 const TTY1_MAJOR = 6;
 
@@ -11,7 +19,8 @@ const TTY1_MAJOR = 6;
 export interface Host {
   /** Returns early on an interrupt. */
   sleep(durationMs: number): void;
-  display(bundle: MimeBundle): void;
+  /** @param bundle a MIME bundle as JSON. */
+  display(bundle: Uint8Array): void;
   /** Blocks until the host answers. Never throws for a refusal: that is in `error`. */
   call(operation: string, argument: unknown): { value: unknown; error?: string; body: Uint8Array };
   /** Keeps what was printed for the result, as far as the limit allows; where the caller is `streaming`, sends it soon. */
@@ -122,10 +131,12 @@ export class Devices {
     } else if (operation === "display") {
       if (!isMimeBundle(argument)) throw new this.#fs.ErrnoError(ERRNO.EINVAL);
       // The module in Python counts too, and then says nothing; here is where it cannot be evaded.
-      this.#displayBytes += bytes.length + BUNDLE_OVERHEAD_BYTES;
+      // Written anew: what the host counts and passes on has no whitespace, and no name twice.
+      const bundle = this.#encoder.encode(JSON.stringify(argument));
+      this.#displayBytes += bundle.length + BUNDLE_OVERHEAD_BYTES;
       if (this.#displayBytes > MAX_DISPLAY_BYTES) throw new this.#fs.ErrnoError(ERRNO.ENOSPC);
-      this.#host.display(argument);
-    } else if (typeof operation === "string") {
+      this.#host.display(bundle);
+    } else if (isOperation(operation) && bytes.length <= MAX_CALL_BYTES) {
       const { value, error, body } = this.#host.call(operation, argument);
       // JSON has no newline of its own, so the first one is where the bytes begin.
       this.#answer = concatenate([this.#encoder.encode(`${JSON.stringify({ value, error })}\n`), body]);
@@ -137,11 +148,12 @@ export class Devices {
   }
 }
 
-function isMimeBundle(value: unknown): value is MimeBundle {
-  return (
-    typeof value === "object" &&
-    value !== null &&
-    !Array.isArray(value) &&
-    Object.values(value).every((data) => typeof data === "string")
-  );
+function isMimeBundle(value: unknown): boolean {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return false;
+  const members = Object.values(value);
+  return members.length <= MAX_BUNDLE_MEMBERS && members.every((data) => typeof data === "string");
+}
+
+function isOperation(value: unknown): value is string {
+  return typeof value === "string" && value.length <= MAX_OPERATION_CHARACTERS;
 }

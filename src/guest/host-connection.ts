@@ -3,10 +3,10 @@ import {
   FrameReader,
   type GuestMessage,
   type HostMessage,
-  type MimeBundle,
   ORDINARY_MESSAGE_TYPES,
   type OrdinaryMessage,
   type PackageListing,
+  readHeaderOf,
 } from "../sandbox/protocol.ts";
 import { CONTROL, type Shared } from "./channel.ts";
 import type { Host } from "./device.ts";
@@ -17,6 +17,8 @@ import { type Finding, Outlet } from "./outlet.ts";
 export type Task =
   | Extract<HostMessage, { type: "execute" | "rewind" }>
   | (Extract<HostMessage, { type: "load" }> & { readonly body: Uint8Array });
+
+const encoder = new TextEncoder();
 
 type Answer = Extract<HostMessage, { type: "answer" }> & { readonly body: Uint8Array };
 
@@ -29,7 +31,7 @@ export class HostConnection implements Host {
   readonly #interrupt: Uint8Array;
   readonly #inbox: Inbox;
   readonly #outlet: Outlet;
-  readonly #reader = new FrameReader<OrdinaryMessage>(ORDINARY_MESSAGE_TYPES);
+  readonly #reader = new FrameReader<OrdinaryMessage>(readHeaderOf(ORDINARY_MESSAGE_TYPES));
   readonly #frames: Frame<OrdinaryMessage>[] = [];
   readonly #processNonce: string;
   #jobNonce = "";
@@ -87,14 +89,14 @@ export class HostConnection implements Host {
     }
   }
 
-  display(bundle: MimeBundle): void {
-    this.#outlet.sendInOrder(this.#jobNonce, { type: "display", bundle });
+  display(bundle: Uint8Array): void {
+    this.#outlet.sendInOrder(this.#jobNonce, { type: "display" }, bundle);
   }
 
   /** Blocks until the host answers; a refusal is in `error`. */
   call(operation: string, argument: unknown): Answer {
     const call = this.#nextCall++;
-    this.#outlet.send(this.#jobNonce, { type: "call", call, operation, argument });
+    this.#outlet.send(this.#jobNonce, { type: "call", call, operation }, encoder.encode(JSON.stringify(argument)));
     for (;;) {
       const frame = this.#next();
       if (frame === null) throw new Error("the host is gone");

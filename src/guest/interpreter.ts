@@ -1,5 +1,5 @@
 import { type Archive, openListing } from "../sandbox/archive-format.ts";
-import type { GuestOptions, PackageListing, Verdict } from "../sandbox/protocol.ts";
+import { type GuestOptions, MAX_STATE_CHARACTERS, type PackageListing, type Verdict } from "../sandbox/protocol.ts";
 import { ArchiveFiles } from "./archive-filesystem.ts";
 import type { BootedInterpreter } from "./boot.ts";
 import type { TenantFiles } from "./filesystem.ts";
@@ -7,6 +7,7 @@ import type { HostConnection, Task } from "./host-connection.ts";
 import { type Checkpoint, STATE_BLOCK_BYTES } from "./image.ts";
 import { JavaScriptState, NotCapturable } from "./javascript-state.ts";
 import { ARCHIVE_MTIME_MS, PACKAGES_PATH } from "./layout.ts";
+import type { RunnerAnswer } from "./outlet.ts";
 import { failure, type Runner } from "./runner.ts";
 
 /** Package archives whose listings are kept between executions. They are read-only and named by their hash. */
@@ -14,6 +15,9 @@ const MAX_KNOWN_ARCHIVES = 16;
 
 /** A heap may grow to so many times what it is at the checkpoint before its sandbox is discarded, whatever the limit. */
 const LEAST_ROOM = 1.5;
+
+/** Fewer open files and links than this fit into a message, however long their paths are. */
+const MANY = 64;
 
 /** An interpreter at its checkpoint, or holding one session. */
 export class Interpreter {
@@ -61,19 +65,19 @@ export class Interpreter {
     if (stateless) this.#files.begin(task.files);
     if (task.packages) this.#mountPackages(task.packages);
     const startedAt = performance.now();
-    let outcome: Uint8Array<ArrayBuffer>;
+    let answer: RunnerAnswer;
     try {
-      outcome = this.#runner.run({ code, context, reseed });
+      answer = this.#runner.run({ code, context, reseed });
     } catch (error) {
       // Out of WebAssembly by an exception of JavaScript's: a trap, or a stack that overflowed. Nothing can be believed.
       const executionTimeMs = performance.now() - startedAt;
-      this.#host.finish({ executionTimeMs, outcome: crashed(error), files: null, contents: [] });
+      this.#host.finish({ executionTimeMs, crashed: true, answer: crashed(error), changes: null, contents: [] });
       return { state: "discard", reason: "the interpreter crashed" };
     }
     const executionTimeMs = performance.now() - startedAt;
     const wanted = !stateless || task.files !== null;
     const { changes, contents } = wanted ? this.#files.changes() : { changes: null, contents: [] };
-    this.#host.finish({ executionTimeMs, outcome, files: changes, contents });
+    this.#host.finish({ executionTimeMs, crashed: false, answer, changes, contents });
     if (stateless) return this.#rewind();
     this.#files.commit();
     this.#booted.devices.reset();
@@ -94,6 +98,8 @@ export class Interpreter {
       const links = this.#files.links();
       const clockMs = this.#booted.clock.nowMs();
       const state = { heapBytes, blockCount: blocks.length, currentPath, nextInode, clockMs, streams, links };
+      if (streams.length + links.length > MANY && JSON.stringify(state).length > MAX_STATE_CHARACTERS)
+        throw new NotCapturable("more open files and links than can be stored");
       const numbers = new Uint8Array(blocks.buffer, blocks.byteOffset, blocks.byteLength);
       this.#host.report({ type: "state", state }, numbers, data);
     } catch (error) {
@@ -164,7 +170,7 @@ function refuse(reason: string): Verdict {
   return { state: "discard", reason };
 }
 
-function crashed(error: unknown): Uint8Array<ArrayBuffer> {
+function crashed(error: unknown): RunnerAnswer {
   const overflow = error instanceof RangeError;
   return failure(
     "FatalError",

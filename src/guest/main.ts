@@ -8,6 +8,7 @@ import {
   type GuestOptions,
   ORDINARY_MESSAGE_TYPES,
   type OrdinaryMessage,
+  readHeaderOf,
 } from "../sandbox/protocol.ts";
 import { compileLibraries, openArchive } from "./archive-file.ts";
 import { boot } from "./boot.ts";
@@ -69,7 +70,7 @@ async function serve(options: GuestOptions): Promise<void> {
 
 /** The first frame, which the host sends with nothing behind it. */
 function readStart(): Frame<OrdinaryMessage> {
-  const reader = new FrameReader<OrdinaryMessage>(ORDINARY_MESSAGE_TYPES);
+  const reader = new FrameReader<OrdinaryMessage>(readHeaderOf(ORDINARY_MESSAGE_TYPES));
   const buffer = new Uint8Array(64 * 1024);
   for (let size = stdin.readSync(buffer); size !== null; size = stdin.readSync(buffer)) {
     const [frame] = reader.push(buffer.slice(0, size));

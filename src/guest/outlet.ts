@@ -1,4 +1,10 @@
-import { concatenate, encodeFrame, type GuestMessage, MAX_OUTPUT_BYTES } from "../sandbox/protocol.ts";
+import {
+  concatenate,
+  encodeFrame,
+  type FileChanges,
+  type GuestMessage,
+  MAX_OUTPUT_BYTES,
+} from "../sandbox/protocol.ts";
 import { CONTROL, type Shared } from "./channel.ts";
 
 // Deno's own object is gone from the realm when it is needed here.
@@ -12,11 +18,21 @@ const COUNTERS = {
 } as const;
 
 /** A result, less what the outlet itself knows of it. */
-export type Finding = Pick<Extract<GuestMessage, { type: "result" }>, "executionTimeMs" | "files"> & {
-  /** `RunnerOutcome` as JSON. */
-  readonly outcome: Uint8Array;
+export type Finding = Pick<Extract<GuestMessage, { type: "result" }>, "executionTimeMs" | "crashed"> & {
+  readonly answer: RunnerAnswer;
+  readonly changes: FileChanges | null;
   readonly contents: readonly Uint8Array[];
 };
+
+/** What the runner in Python answers. */
+export interface RunnerAnswer {
+  /** `RunnerOutcome` as JSON. */
+  readonly outcome: Uint8Array;
+  /** The last expression's value as JSON. */
+  readonly value: Uint8Array;
+}
+
+const encoder = new TextEncoder();
 
 /**
  * The process's output: frames from both threads, one at a time, and what user code prints, which waits in shared memory until it
@@ -67,15 +83,17 @@ export class Outlet {
   }
 
   /** Sends what was printed, then the message. */
-  sendInOrder(nonce: string, message: GuestMessage): void {
+  sendInOrder(nonce: string, message: GuestMessage, ...body: Uint8Array[]): void {
     this.#locked(() => {
       this.#sendPrinted(nonce);
-      this.#write(nonce, message);
+      this.#write(nonce, message, ...body);
     });
   }
 
   /** Sends a result with the rest of what was printed, and is then as it was before the execution. */
-  sendResult(nonce: string, { outcome, contents, executionTimeMs, files }: Finding): void {
+  sendResult(nonce: string, { answer, changes, contents, executionTimeMs, crashed }: Finding): void {
+    const { outcome, value } = answer;
+    const files = changes === null ? new Uint8Array(0) : encoder.encode(JSON.stringify(changes));
     this.#locked(() => {
       const stdout = this.#takePrinted("stdout");
       const stderr = this.#takePrinted("stderr");
@@ -84,12 +102,14 @@ export class Outlet {
         type: "result",
         executionTimeMs,
         outcomeBytes: outcome.length,
+        valueBytes: value.length,
         stdoutBytes: stdout.length,
         stderrBytes: stderr.length,
+        changesBytes: files.length,
         truncated,
-        files,
+        crashed,
       };
-      this.#write(nonce, header, outcome, stdout, stderr, ...contents);
+      this.#write(nonce, header, outcome, value, stdout, stderr, files, ...contents);
       this.#clear();
     });
   }

@@ -1,6 +1,9 @@
+import type { RunnerOutcome } from "../sandbox/protocol.ts";
 import type { Exports } from "./emscripten.ts";
+import type { RunnerAnswer } from "./outlet.ts";
 
 const encoder = new TextEncoder();
+const LINE_BREAK = 10;
 
 /** Calls `sandbox_runner.execution.run` with bytes and gets bytes, through the C API: no proxy is ever made. */
 export class Runner {
@@ -15,7 +18,7 @@ export class Runner {
   }
 
   /** @throws whatever came out of WebAssembly; the interpreter is then lost. */
-  run(request: object): Uint8Array<ArrayBuffer> {
+  run(request: object): RunnerAnswer {
     const exports = this.#exports;
     const bytes = encoder.encode(JSON.stringify(request));
     const argument = exports.PyBytes_FromStringAndSize(0, bytes.length);
@@ -25,23 +28,26 @@ export class Runner {
     exports.Py_DecRef(argument);
     if (!answer) return this.#failed();
     const start = exports.PyBytes_AsString(answer);
-    const outcome = new Uint8Array(exports.memory.buffer).slice(start, start + exports.PyBytes_Size(answer));
+    const lines = new Uint8Array(exports.memory.buffer).slice(start, start + exports.PyBytes_Size(answer));
     exports.Py_DecRef(answer);
-    return outcome;
+    // Compact JSON has no line break. Where there is none at all, the host refuses the value that is missing.
+    const end = lines.indexOf(LINE_BREAK);
+    return { outcome: lines.subarray(0, end), value: lines.subarray(end + 1) };
   }
 
   /** The runner itself raised: an interrupt hit it outside its own `try`, or memory ran out there. */
-  #failed(): Uint8Array<ArrayBuffer> {
+  #failed(): RunnerAnswer {
     this.#exports.PyErr_Clear();
     const message = "the execution was interrupted, or ran out of memory, while its result was prepared";
     return failure("ExecutionError", message);
   }
 }
 
-/** The outcome where none came from Python, as JSON. */
-export function failure(type: string, message: string): Uint8Array<ArrayBuffer> {
+/** The answer where none came from Python. */
+export function failure(type: string, message: string): RunnerAnswer {
   const errorInfo = { type, message, traceback: `${type}: ${message}\n`, line: null, column: null };
-  return encoder.encode(JSON.stringify({ success: false, result: null, error: message, errorInfo, outputs: [] }));
+  const outcome: RunnerOutcome = { success: false, error: message, errorInfo };
+  return { outcome: encoder.encode(JSON.stringify(outcome)), value: encoder.encode("null") };
 }
 
 /** Calls `use` with a pointer to `text` that is valid until it returns. */

@@ -76,7 +76,7 @@ export async function runCode(
     record(services, caller, code, environment, null, cancelled ? "cancelled" : "rejected");
     throw error;
   }
-  const outcome = outcomeOf(result);
+  const outcome = result.status === "completed" ? "success" : result.status;
   if (!record(services, caller, code, environment, result, outcome)) requireAudit(services);
   services.statistics.record({
     type: "execution",
@@ -106,7 +106,8 @@ async function environmentOf({ sessions, packages }: Services, body: ExecuteBody
 
 export interface CallerExecution {
   readonly code: string;
-  readonly context?: Readonly<Record<string, unknown>> | undefined;
+  /** JSON text of an object. */
+  readonly context?: string | undefined;
   readonly stdin?: string | undefined;
   readonly environment: string;
   readonly timeoutMs: number;
@@ -178,21 +179,6 @@ function requireAudit({ config, securityLog }: Services): void {
   }
 }
 
-function outcomeOf(result: ExecutionResult): ExecutionOutcome {
-  if (result.success) return "success";
-  switch (result.errorInfo?.type) {
-    case "Timeout":
-      return "timeout";
-    case "SandboxDied":
-    case "FatalError":
-      return "sandbox_died";
-    case "Cancelled":
-      return "cancelled";
-    default:
-      return "error";
-  }
-}
-
 /** @returns whether the security log has it. */
 function record(
   { securityLog, metrics }: Services,
@@ -215,15 +201,11 @@ function record(
       environment,
       executionTime: result && Math.round(result.executionTimeMs * 1000) / 1000,
       cpuTime: result?.processorTimeMs ?? null,
-      resultLength: result === null ? 0 : resultLength(result.result),
+      resultLength: result === null || result.result.isNull ? 0 : result.result.bytes.length,
       hasOutput: result !== null && (result.stdout !== "" || result.stderr !== ""),
       error: result?.errorInfo?.type ?? null,
     },
   });
-}
-
-function resultLength(result: unknown): number {
-  return result === null || result === undefined ? 0 : JSON.stringify(result).length;
 }
 
 /** Aborts when the client closes the connection before it has the answer. */

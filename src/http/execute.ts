@@ -3,6 +3,7 @@ import type { ExecutionResult } from "../engine/execution.ts";
 import { badRequest, ClientError } from "../errors.ts";
 import { requireScope } from "./authentication.ts";
 import { runCode, type Services } from "./code-runner.ts";
+import { jsonParts, outputEvent, sendJson } from "./json-reply.ts";
 import { executeBody, parseBody } from "./validation.ts";
 
 /** `ExecResult` of the HTTP contract. */
@@ -23,7 +24,7 @@ export function executeRoutes(services: Services): Router {
   const body = (request: Request) => parseBody(executeBody, request.body, Boolean(request.is("urlencoded")));
 
   router.post("/api/execute", requireScope("execute"), async (request, response) => {
-    response.json(toReply(await runCode(services, body(request), request, response)));
+    sendJson(response, toReply(await runCode(services, body(request), request, response)));
   });
 
   const text = express.text({
@@ -36,11 +37,11 @@ export function executeRoutes(services: Services): Router {
   });
   router.post("/api/execute-raw", requireScope("execute"), text, async (request, response) => {
     const { codeBytes } = response.locals as { codeBytes?: Uint8Array };
-    response.json(toReply(await runCode(services, { code: rawCode(request), codeBytes }, request, response)));
+    sendJson(response, toReply(await runCode(services, { code: rawCode(request), codeBytes }, request, response)));
   });
 
   router.post("/api/execute-stream", requireScope("execute"), async (request, response) => {
-    let send: ((event: object) => void) | null = null;
+    let send: SendEvent | null = null;
     const begin = () => {
       if (send) return send;
       send = openEventStream(response);
@@ -50,9 +51,7 @@ export function executeRoutes(services: Services): Router {
     try {
       const result = await runCode(services, body(request), request, response, {
         onStart: begin,
-        // The type last: a bundle's keys are user code's, and one may be called `type`.
-        onOutput: (event) =>
-          begin()(event.type === "output" ? { ...event.bundle, data: event.bundle, type: "output" } : event),
+        onOutput: (event) => begin()(event.type === "output" ? outputEvent(event.bundle) : event),
       });
       begin()({ type: "result", ...toReply(result) });
     } catch (error) {
@@ -70,8 +69,11 @@ export function executeRoutes(services: Services): Router {
   return router;
 }
 
+/** @param event an object, or its JSON in parts. */
+export type SendEvent = (event: object | readonly Uint8Array[]) => void;
+
 /** Begins a `text/event-stream`; the function it returns sends one event. */
-export function openEventStream(response: Response): (event: object) => void {
+export function openEventStream(response: Response): SendEvent {
   response.writeHead(200, {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache, no-transform",
@@ -80,7 +82,13 @@ export function openEventStream(response: Response): (event: object) => void {
     "X-Accel-Buffering": "no",
   });
   return (event) => {
-    if (!response.destroyed) response.write(`data: ${JSON.stringify(event)}\n\n`);
+    if (response.destroyed) return;
+    // No part has a line break: the scanner takes none between tokens, and inside strings they are escaped.
+    response.cork();
+    response.write("data: ");
+    for (const part of Array.isArray(event) ? (event as readonly Uint8Array[]) : jsonParts(event)) response.write(part);
+    response.write("\n\n");
+    response.uncork();
   };
 }
 

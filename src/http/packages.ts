@@ -7,6 +7,7 @@ import { ClientError } from "../errors.ts";
 import { principalOf, requireScope } from "./authentication.ts";
 import { callerOf, executeFor, recordInstall, type Services } from "./code-runner.ts";
 import { toReply } from "./execute.ts";
+import { sendJson } from "./json-reply.ts";
 import { environment, parseBody } from "./validation.ts";
 
 const MAX_NAME_CHARACTERS = 100;
@@ -74,7 +75,7 @@ export function packageRoutes(services: Services): Router {
       timeoutMs: LIST_TIMEOUT_MS,
       files: "none",
     });
-    response.json(toReply(result));
+    sendJson(response, toReply(result));
   });
 
   router.get("/api/environments", requireScope("execute"), (_request, response) => {

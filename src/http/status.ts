@@ -55,7 +55,7 @@ export function statusRoutes(options: StatusOptions): Router {
   });
   router.get("/api/health", async (_request, response) => {
     const testResult = engine.pool.isReady ? await selfTest(options) : null;
-    const healthy = testResult?.success === true && testResult.result === 4;
+    const healthy = testResult?.success === true && testResult.result.toString() === "4";
     response.status(healthy ? 200 : 503).json({
       success: healthy,
       status: healthy ? "healthy" : "not_ready",

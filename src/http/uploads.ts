@@ -73,11 +73,11 @@ async function analyse(services: Services, response: Response, filename: string)
   try {
     const { success, result, error } = await executeFor(services, principalOf(response), {
       code: ANALYSIS,
-      context: { filename },
+      context: JSON.stringify({ filename }),
       environment: services.packages.defaultEnvironment,
       timeoutMs: ANALYSIS_TIMEOUT_MS,
     });
-    return success ? (result as object) : { ...nothing, error };
+    return success ? (result.parse() as object) : { ...nothing, error };
   } catch (error) {
     if (error instanceof ClientError) return { ...nothing, error: error.message };
     throw error;

@@ -48,7 +48,7 @@ const context = z
     "Context keys must be valid Python names.",
   )
   .meta({ description: "Global variables of the execution, as JSON data.", type: "object" })
-  .transform(normalizeKeys);
+  .transform((value) => JSON.stringify(normalizeKeys(value)));
 
 const timeout = z
   .number("Timeout must be a positive number (milliseconds).")

@@ -15,6 +15,8 @@ const MAX_REQUESTS = 1000;
 const MAX_HEADER_BYTES = 65_536;
 /** A trip into the sandbox costs nearly the same, whatever it carries. */
 const READ_AHEAD_BYTES = 1024 * 1024;
+/** What a request has besides its body, and that again as escapes. */
+const MAX_ARGUMENT_OVERHEAD_BYTES = 1024 * 1024;
 const MAX_TIMER_MS = 2 ** 31 - 1;
 /** TRACE echoes headers, CONNECT opens a tunnel past every check. */
 const FORBIDDEN_METHODS = new Set(["CONNECT", "TRACE", "TRACK"]);
@@ -78,6 +80,10 @@ export class NetworkSession implements ExecutionNetwork, Disposable {
     this.#proxy = proxy;
     this.#principal = principal;
     this.#onEvent = onEvent;
+  }
+
+  get maxArgumentBytes(): number {
+    return Math.ceil((this.#proxy.options.maxRequestBytes * 4) / 3) + MAX_ARGUMENT_OVERHEAD_BYTES;
   }
 
   /** @throws {ClientError} 400 for what is no operation of ours. */

@@ -1,11 +1,11 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { readGuestMessage } from "./guest-messages.ts";
 import {
   concatenate,
   encodeFrame,
   type Frame,
   FrameReader,
-  GUEST_MESSAGE_TYPES,
   type GuestMessage,
   NONCE_BYTES,
   ProtocolError,
@@ -13,7 +13,7 @@ import {
 
 const nonce = "0123456789abcdef".repeat(NONCE_BYTES / 16);
 const frame = (reason: string, body: Uint8Array) => concatenate(encodeFrame(nonce, { type: "fatal", reason }, body));
-const reader = (maxBytes?: number) => new FrameReader<GuestMessage>(GUEST_MESSAGE_TYPES, maxBytes);
+const reader = (maxBytes?: number) => new FrameReader<GuestMessage>(readGuestMessage, maxBytes);
 
 test("frames arrive whole, in order, however the stream is cut", () => {
   const messages = fc.array(fc.tuple(fc.string(), fc.uint8Array({ maxLength: 300 })), { maxLength: 8 });
@@ -69,5 +69,5 @@ test("a frame over the limit is refused before it is buffered", () => {
 
 test("a message of an unknown type is refused", () => {
   const bytes = concatenate(encodeFrame(nonce, { type: "start" } as never));
-  expect(() => reader().push(bytes)).toThrow("unknown message type");
+  expect(() => reader().push(bytes)).toThrow(ProtocolError);
 });

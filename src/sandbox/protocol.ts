@@ -1,5 +1,6 @@
 /**
- * What the host and a sandbox process say to each other. With the two file formats beside it, all that both sides import.
+ * What the host and a sandbox process say to each other. With the two file formats beside it, all that both sides import; what
+ * the sandbox says is defined in `guest-messages.ts`, of which the guest has the types alone.
  *
  * A frame on the pipe:
  *
@@ -18,8 +19,13 @@
  */
 
 import type { ArchiveEntry } from "./archive-format.ts";
+import type { GuestMessage, SessionState } from "./guest-messages.ts";
 
-export const PROTOCOL_VERSION = 3;
+/** An open file of a session. */
+export type OpenFile = SessionState["streams"][number];
+export type { ErrorInfo, FileChanges, GuestMessage, RunnerOutcome, SessionState, Verdict } from "./guest-messages.ts";
+
+export const PROTOCOL_VERSION = 4;
 
 export const PREFIX_BYTES = 12;
 /** Offset of the byte that says whether a frame is urgent. */
@@ -40,42 +46,8 @@ export interface FileEntry {
   readonly kind: "file" | "folder";
 }
 
-/** What an execution did to the workspace. Contents of `written` files stand in the frame's body, one after another. */
-export interface FileChanges {
-  readonly written: readonly FileEntry[];
-  readonly deleted: readonly string[];
-}
-
-export interface ErrorInfo {
-  /** Class name of the exception: `ZeroDivisionError`; `Timeout` and `SandboxDied` are ours. */
-  readonly type: string;
-  readonly message: string;
-  /** Frames of user code only. */
-  readonly traceback: string;
-  /** 1-based position in the code sent; null where there is none. */
-  readonly line: number | null;
-  readonly column: number | null;
-}
-
 /** A MIME bundle: `{"image/png": base64, "text/plain": …}`. */
 export type MimeBundle = Readonly<Record<string, string>>;
-
-/** What the runner in Python answers. */
-export interface RunnerOutcome {
-  readonly success: boolean;
-  readonly result: unknown;
-  readonly error: string | null;
-  readonly errorInfo?: ErrorInfo;
-  readonly outputs: readonly MimeBundle[];
-  readonly truncated?: boolean;
-}
-
-/** Whether a sandbox may go on after an execution. */
-export type Verdict =
-  | { readonly state: "pristine"; readonly restoredPages: number }
-  /** It holds a session. */
-  | { readonly state: "resident" }
-  | { readonly state: "discard"; readonly reason: string };
 
 export type HostMessage =
   /** The first frame; its nonce is the one for frames that belong to no job. */
@@ -127,32 +99,6 @@ export interface PackageListing {
   readonly entries: readonly ArchiveEntry[];
 }
 
-/**
- * What a session is besides its files: JSON here, and in the frame's body the memory that differs from the checkpoint as
- * `blockCount` block numbers (u32 le, ascending) followed by as many blocks of 256 bytes, each combined with the checkpoint's
- * by exclusive or.
- */
-export interface SessionState {
-  readonly heapBytes: number;
-  readonly blockCount: number;
-  readonly currentPath: string;
-  readonly nextInode: number;
-  /** What the monotonic clock showed, ms. */
-  readonly clockMs: number;
-  readonly streams: readonly OpenFile[];
-  readonly links: readonly { readonly path: string; readonly target: string }[];
-}
-
-/** An open file. Descriptors that were made by `dup` share a position. */
-export interface OpenFile {
-  readonly fd: number;
-  readonly path: string;
-  readonly flags: number;
-  readonly position: number;
-  /** Equal for descriptors that share one. */
-  readonly group: number;
-}
-
 /** How a process is to boot. */
 export interface GuestOptions {
   /** The interpreter's memory image with the standard library imported; null: build it and end. */
@@ -182,57 +128,6 @@ export interface GuestEnvironment {
   readonly imagePath: string | null;
 }
 
-export type GuestMessage =
-  | {
-      readonly type: "ready";
-      readonly pythonVersion: string;
-      readonly pyodideVersion: string;
-      readonly heapBytes: number;
-      /** Why a rewind looks at every page of the memory; null: it looks at those that were written to. */
-      readonly everyPage: string | null;
-      /** SHA-256 of the checkpoint where it was asked for; equal in every process that boots the same image. */
-      readonly checkpoint: string | null;
-    }
-  /** An image was built; it is the body. */
-  | {
-      readonly type: "image";
-      /** Modules that could not be imported: name → why. */
-      readonly failedImports: Readonly<Record<string, string>>;
-      /**
-       * What has no place in an image: modules and libraries by name, and why. If there are any, nothing was built, and a
-       * build without them is to be tried.
-       */
-      readonly unfit: Readonly<Record<string, string>>;
-      /** Functions that shared libraries import and that end the sandbox when they are called: path → names. */
-      readonly refusedCalls: Readonly<Record<string, readonly string[]>>;
-    }
-  /** Of a streaming execution: something was printed, and waits for `more-output`. Until then there is no other of these. */
-  | { readonly type: "printed" }
-  /** What was printed since the last such frame; the body is the bytes, at least one. */
-  | { readonly type: "output"; readonly stream: "stdout" | "stderr" }
-  | { readonly type: "display"; readonly bundle: MimeBundle }
-  /** User code waits for the host: a file's content, a package, a network request. */
-  | { readonly type: "call"; readonly call: number; readonly operation: string; readonly argument: unknown }
-  | {
-      readonly type: "result";
-      /** ms that the code ran. */
-      readonly executionTimeMs: number;
-      /** Body: the outcome (`RunnerOutcome` as JSON), stdout, stderr, then the contents of the written files. */
-      readonly outcomeBytes: number;
-      readonly stdoutBytes: number;
-      readonly stderrBytes: number;
-      /** stdout or stderr was cut at its limit. */
-      readonly truncated: boolean;
-      readonly files: FileChanges | null;
-    }
-  /** After a session's `result`: what it is now, body as in `load`; or why it cannot be captured. */
-  | { readonly type: "state"; readonly state: SessionState }
-  | { readonly type: "state"; readonly state: null; readonly reason: string }
-  /** The sandbox is ready for the next message, or must not be used again. */
-  | { readonly type: "idle"; readonly verdict: Verdict; readonly heapBytes: number }
-  /** The process cannot go on. */
-  | { readonly type: "fatal"; readonly reason: string };
-
 /** stdout and stderr are each cut at this many bytes. */
 export const MAX_OUTPUT_BYTES = 1024 * 1024;
 
@@ -242,9 +137,23 @@ export const MAX_OUTPUT_BYTES = 1024 * 1024;
  */
 export const MAX_DISPLAY_BYTES = 64 * 1024 * 1024;
 export const BUNDLE_OVERHEAD_BYTES = 1024;
+/** Representations in one bundle. */
+export const MAX_BUNDLE_MEMBERS = 100;
 
-/** Largest outcome, bytes of JSON: 10 MiB of result, each character of it escaped, and some error. */
-export const MAX_OUTCOME_BYTES = 80 * 1024 * 1024;
+/** Largest argument of a call, bytes of JSON: the largest body a request may be allowed (32 MiB) in base64, and its headers. */
+export const MAX_CALL_BYTES = 48 * 1024 * 1024;
+
+/** Largest outcome, bytes of JSON: a message, a traceback of 200,000 characters, each of them escaped. */
+export const MAX_OUTCOME_BYTES = 8 * 1024 * 1024;
+
+/** Largest value of a result, bytes of JSON: 10 MiB, each character of it escaped. */
+export const MAX_VALUE_BYTES = 64 * 1024 * 1024;
+
+/** Largest header of a guest's. What is large is in the body. */
+export const MAX_GUEST_HEADER_BYTES = 2 * 1024 * 1024;
+
+/** Largest state of a session that a header takes, characters of JSON; what has more open files than that stays where it is. */
+export const MAX_STATE_CHARACTERS = 1024 * 1024;
 
 /** The other side broke the protocol; nothing that follows on this connection can be believed. */
 export class ProtocolError extends Error {
@@ -287,73 +196,101 @@ export interface Frame<M> {
   readonly body: Uint8Array;
 }
 
+/** Makes a message of a frame's header, or throws. */
+export type ReadHeader<M> = (header: Uint8Array) => M;
+
+/** @returns a reader for messages whose sender is trusted: only the type is looked at. */
+export function readHeaderOf<M extends { type: string }>(types: readonly M["type"][]): ReadHeader<M> {
+  return (header) => {
+    const message = JSON.parse(decoder.decode(header));
+    if (!types.includes(message?.type)) throw new ProtocolError("unknown message type");
+    return message;
+  };
+}
+
 /**
  * Cuts a byte stream into frames. Feed it chunks as they arrive; it returns the frames they complete.
  *
  * @throws {ProtocolError} from `push` at the first byte that cannot be part of a frame.
  */
-export class FrameReader<M extends { type: string }> {
-  #chunks: Uint8Array[] = [];
-  #buffered = 0;
-  readonly #types: ReadonlySet<string>;
+export class FrameReader<M> {
+  readonly #readHeader: ReadHeader<M>;
   readonly #maxBytes: number;
+  readonly #maxHeaderBytes: number;
+  readonly #prefix = new Uint8Array(PREFIX_BYTES);
+  #prefixFilled = 0;
+  /** A frame that did not come in one chunk, as far as it is here. */
+  #frame: Uint8Array | null = null;
+  #filled = 0;
 
-  constructor(types: readonly M["type"][], maxBytes = MAX_FRAME_BYTES) {
-    this.#types = new Set(types);
+  constructor(readHeader: ReadHeader<M>, maxBytes = MAX_FRAME_BYTES, maxHeaderBytes = maxBytes) {
+    this.#readHeader = readHeader;
     this.#maxBytes = maxBytes;
+    this.#maxHeaderBytes = maxHeaderBytes;
   }
 
   push(chunk: Uint8Array): Frame<M>[] {
-    if (chunk.length > 0) this.#chunks.push(chunk);
-    this.#buffered += chunk.length;
     const frames: Frame<M>[] = [];
-    while (this.#buffered >= PREFIX_BYTES) {
-      const prefix = this.#peek(PREFIX_BYTES);
-      const view = new DataView(prefix.buffer, prefix.byteOffset, PREFIX_BYTES);
-      const bytes = frameBytes(prefix);
-      const length = bytes - 4;
-      const headerLength = view.getUint32(8, true);
-      if (prefix[4] !== PROTOCOL_VERSION)
-        throw new ProtocolError(`protocol version ${prefix[4]}, not ${PROTOCOL_VERSION}`);
-      if (prefix[URGENT_OFFSET] !== 0) throw new ProtocolError("an urgent frame where there can be none");
-      if (view.getUint16(6, true) !== NONCE_BYTES) throw new ProtocolError("nonce of a wrong length");
-      if (length > this.#maxBytes) throw new ProtocolError(`a frame of ${length} bytes is over the limit`);
-      if (length < PREFIX_BYTES - 4 + NONCE_BYTES + headerLength)
-        throw new ProtocolError("header longer than its frame");
-      if (this.#buffered < bytes) break;
-      frames.push(this.#decode(this.#take(bytes), headerLength));
+    for (let rest = chunk; rest.length > 0; ) {
+      if (this.#frame === null && this.#prefixFilled === 0 && rest.length >= PREFIX_BYTES) {
+        const bytes = this.#check(rest);
+        if (rest.length >= bytes) {
+          frames.push(this.#decode(rest.subarray(0, bytes)));
+          rest = rest.subarray(bytes);
+          continue;
+        }
+        this.#frame = new Uint8Array(bytes);
+      }
+      if (this.#frame === null) {
+        const part = rest.subarray(0, PREFIX_BYTES - this.#prefixFilled);
+        this.#prefix.set(part, this.#prefixFilled);
+        this.#prefixFilled += part.length;
+        rest = rest.subarray(part.length);
+        if (this.#prefixFilled < PREFIX_BYTES) break;
+        this.#frame = new Uint8Array(this.#check(this.#prefix));
+        this.#frame.set(this.#prefix);
+        this.#filled = PREFIX_BYTES;
+      }
+      const part = rest.subarray(0, this.#frame.length - this.#filled);
+      this.#frame.set(part, this.#filled);
+      this.#filled += part.length;
+      rest = rest.subarray(part.length);
+      if (this.#filled < this.#frame.length) break;
+      frames.push(this.#decode(this.#frame));
+      this.#frame = null;
+      this.#filled = this.#prefixFilled = 0;
     }
     return frames;
   }
 
-  #decode(bytes: Uint8Array, headerLength: number): Frame<M> {
+  /** @returns the length of the frame that begins here. */
+  #check(prefix: Uint8Array): number {
+    const view = new DataView(prefix.buffer, prefix.byteOffset, PREFIX_BYTES);
+    const bytes = frameBytes(prefix);
+    const length = bytes - 4;
+    const headerLength = view.getUint32(8, true);
+    if (prefix[4] !== PROTOCOL_VERSION)
+      throw new ProtocolError(`protocol version ${prefix[4]}, not ${PROTOCOL_VERSION}`);
+    if (prefix[URGENT_OFFSET] !== 0) throw new ProtocolError("an urgent frame where there can be none");
+    if (view.getUint16(6, true) !== NONCE_BYTES) throw new ProtocolError("nonce of a wrong length");
+    if (length > this.#maxBytes) throw new ProtocolError(`a frame of ${length} bytes is over the limit`);
+    if (headerLength > this.#maxHeaderBytes)
+      throw new ProtocolError(`a header of ${headerLength} bytes is over the limit`);
+    if (length < PREFIX_BYTES - 4 + NONCE_BYTES + headerLength) throw new ProtocolError("header longer than its frame");
+    return bytes;
+  }
+
+  #decode(bytes: Uint8Array): Frame<M> {
     const headerStart = PREFIX_BYTES + NONCE_BYTES;
-    let message: unknown;
-    let nonce: string;
+    const bodyStart = headerStart + new DataView(bytes.buffer, bytes.byteOffset).getUint32(8, true);
     try {
-      nonce = decoder.decode(bytes.subarray(PREFIX_BYTES, headerStart));
-      message = JSON.parse(decoder.decode(bytes.subarray(headerStart, headerStart + headerLength)));
+      const nonce = decoder.decode(bytes.subarray(PREFIX_BYTES, headerStart));
+      const message = this.#readHeader(bytes.subarray(headerStart, bodyStart));
+      return { nonce, message, body: bytes.subarray(bodyStart) };
     } catch (cause) {
+      if (cause instanceof ProtocolError) throw cause;
       throw new ProtocolError("header is not JSON in UTF-8", { cause });
     }
-    const type = (message as { type?: unknown } | null)?.type;
-    if (typeof type !== "string" || !this.#types.has(type)) throw new ProtocolError("unknown message type");
-    return { nonce, message: message as M, body: bytes.subarray(headerStart + headerLength) };
-  }
-
-  /** The first `count` buffered bytes, left in place. */
-  #peek(count: number): Uint8Array {
-    const first = this.#chunks[0] as Uint8Array;
-    if (first.length >= count) return first.subarray(0, count);
-    this.#chunks = [concatenate(this.#chunks, this.#buffered)];
-    return (this.#chunks[0] as Uint8Array).subarray(0, count);
-  }
-
-  #take(count: number): Uint8Array {
-    const all = this.#chunks.length === 1 ? (this.#chunks[0] as Uint8Array) : concatenate(this.#chunks, this.#buffered);
-    this.#buffered -= count;
-    this.#chunks = this.#buffered > 0 ? [all.subarray(count)] : [];
-    return all.subarray(0, count);
   }
 }
 
@@ -369,19 +306,6 @@ export const ORDINARY_MESSAGE_TYPES: readonly OrdinaryMessage["type"][] = [
 ];
 
 const URGENT_TYPES: ReadonlySet<string> = new Set(["interrupt", "more-output"]);
-
-export const GUEST_MESSAGE_TYPES: readonly GuestMessage["type"][] = [
-  "ready",
-  "image",
-  "printed",
-  "output",
-  "display",
-  "call",
-  "result",
-  "state",
-  "idle",
-  "fatal",
-];
 
 export function concatenate(parts: readonly Uint8Array[], totalBytes?: number): Uint8Array {
   const all = new Uint8Array(totalBytes ?? parts.reduce((sum, part) => sum + part.length, 0));

@@ -1,23 +1,27 @@
 import type { ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { ClientError, SandboxDiedError } from "../errors.ts";
+import { JsonText } from "../json/json-text.ts";
+import { checked, fileChanges, readGuestMessage, runnerOutcome } from "./guest-messages.ts";
 import { type LaunchOptions, launch } from "./launch.ts";
 import { innermostProcess, processorTimeMs } from "./process-facts.ts";
 import {
   BUNDLE_OVERHEAD_BYTES,
-  type ErrorInfo,
   encodeFrame,
   type FileChanges,
   type FileListing,
   type Frame,
   FrameReader,
-  GUEST_MESSAGE_TYPES,
   type GuestMessage,
   type HostMessage,
+  MAX_BUNDLE_MEMBERS,
+  MAX_CALL_BYTES,
   MAX_DISPLAY_BYTES,
+  MAX_FRAME_BYTES,
+  MAX_GUEST_HEADER_BYTES,
   MAX_OUTCOME_BYTES,
   MAX_OUTPUT_BYTES,
-  type MimeBundle,
+  MAX_VALUE_BYTES,
   NONCE_BYTES,
   type PackageListing,
   ProtocolError,
@@ -30,11 +34,23 @@ import {
 export const KILL_GRACE_MS = 250;
 /** The most that may wait for a process that goes on talking, bytes. */
 const MAX_UNSENT_BYTES = 64 * 1024;
+/** A frame with more than this keeps others from being read while it is checked. */
+const MAX_WAITING_BYTES = 256 * 1024;
 /** How much of what a process prints on stderr is kept for the log, bytes. */
 const MAX_DIAGNOSTICS_BYTES = 16 * 1024;
 
 /** How often the processor time of an execution near its limit is looked at, ms. The system counts in steps of 10. */
 const PROCESSOR_TIME_STEP_MS = 10;
+
+/** Conversion goes 100 levels deep, and an array of numpy's has 64 of its own. */
+const VALUE_LIMITS = { maxDepth: 200, maxNodes: 12_000_000, compact: true };
+const OUTCOME_LIMITS = { maxDepth: 8, maxNodes: 1000 };
+const BUNDLE_LIMITS = { maxDepth: 1, maxNodes: 1 + MAX_BUNDLE_MEMBERS, compact: true };
+const CALL_LIMITS = { maxDepth: 32, maxNodes: 10_000 };
+/** For each file or folder that a workspace may have: it is written, or deleted, or both; each with its four facts. */
+const NODES_OF_A_CHANGE = 6;
+/** For the path and facts of each. */
+const BYTES_OF_A_CHANGE = 4096 + 200;
 
 export interface SandboxOptions extends LaunchOptions {
   readonly startTimeoutMs: number;
@@ -45,7 +61,8 @@ export interface SandboxOptions extends LaunchOptions {
 /** One execution, as a sandbox sees it. */
 export interface Job {
   readonly code: string;
-  readonly context: Readonly<Record<string, unknown>> | null;
+  /** JSON text of an object whose members become global variables. */
+  readonly context: string | null;
   readonly stdin: string;
   readonly timeoutMs: number;
   /** `session`: on the session that was loaded, which stays. */
@@ -56,14 +73,15 @@ export interface Job {
   readonly packages: PackageListing | null;
   readonly signal: AbortSignal | undefined;
   readonly onOutput: ((stream: "stdout" | "stderr", bytes: Uint8Array) => void) | undefined;
-  readonly onDisplay: ((bundle: MimeBundle) => void) | undefined;
+  /** @param bundle a MIME bundle: an object of strings. */
+  readonly onDisplay: ((bundle: JsonText) => void) | undefined;
   /**
    * Answers what user code asks of the host. A ClientError's message is shown to user code. Code that waits for an answer
    * cannot be interrupted, so that one is due at once when `signal` is aborted.
    */
   readonly onCall: (
     operation: string,
-    argument: unknown,
+    argument: JsonText,
     signal: AbortSignal,
   ) => Promise<{ readonly value: unknown; readonly body?: Uint8Array }>;
 }
@@ -94,9 +112,12 @@ export type JobEnd = "finished" | "timeout" | "processor-time" | "cancelled";
 
 export interface JobResult {
   readonly outcome: RunnerOutcome;
+  /** The last expression's value; null where there is none. */
+  readonly value: JsonText;
   readonly stdout: Uint8Array;
   readonly stderr: Uint8Array;
-  readonly displayed: readonly MimeBundle[];
+  /** MIME bundles. */
+  readonly displayed: readonly JsonText[];
   readonly executionTimeMs: number;
   /** Of the whole process, in steps of 10 ms; null: not known on this system. */
   readonly processorTimeMs: number | null;
@@ -106,6 +127,8 @@ export interface JobResult {
   readonly end: JobEnd;
   /** The process had to be killed, or ended by itself; there is no outcome of Python's. */
   readonly killed: boolean;
+  /** The interpreter ended under the code; there is no outcome of Python's either. */
+  readonly crashed: boolean;
 }
 
 interface Running {
@@ -114,7 +137,7 @@ interface Running {
   readonly startedAt: number;
   readonly stdout: Uint8Array[];
   readonly stderr: Uint8Array[];
-  readonly displayed: MimeBundle[];
+  readonly displayed: JsonText[];
   readonly resolve: (result: JobResult) => void;
   end: JobEnd;
   announcements: number;
@@ -130,7 +153,10 @@ interface Running {
   /** Aborted when the execution is to end, or has. */
   readonly stopped: AbortController;
   stopListening: () => void;
+  /** Its `result` has come. */
   answered: boolean;
+  /** Its result was passed on. */
+  settled: boolean;
   readonly resolveCapture: (capture: Capture) => void;
 }
 
@@ -166,6 +192,8 @@ export class Sandbox {
   readonly #innermost: number | null;
   readonly #maxProcessorTimeMs: number;
   #running: Running | null = null;
+  /** Most files and folders that what runs may have. */
+  #maxFiles = 0;
   /** Nonce of a `load` or `rewind` that is under way. */
   #changing: string | null = null;
   #settleIdle: (verdict: Verdict) => void = () => {};
@@ -230,6 +258,7 @@ export class Sandbox {
       stopped: new AbortController(),
       stopListening: () => {},
       answered: false,
+      settled: false,
       resolveCapture: capture.resolve,
     };
     this.#running = running;
@@ -237,10 +266,11 @@ export class Sandbox {
       this.#lost(this.#connection.endReason);
       return promise;
     }
+    if (job.files) this.#maxFiles = job.files.maxFiles;
     this.#connection.send(nonce, {
       type: "execute",
       code: job.code,
-      context: job.context && JSON.stringify(job.context),
+      context: job.context,
       stdin: job.stdin,
       stream: job.onOutput !== undefined,
       mode: job.mode,
@@ -264,6 +294,7 @@ export class Sandbox {
    * @returns `resident`, or `discard` if it does not fit.
    */
   load(capture: { state: SessionState; memory: Uint8Array } | null, files: FileListing): Promise<Verdict> {
+    this.#maxFiles = files.maxFiles;
     return this.#change({ type: "load", state: capture?.state ?? null, files }, capture?.memory);
   }
 
@@ -345,17 +376,18 @@ export class Sandbox {
     }, KILL_GRACE_MS);
   }
 
-  #receive({ nonce, message, body }: Frame<GuestMessage>): void {
+  /** @returns what has to be done before the next frame; nothing: it is done. */
+  #receive({ nonce, message, body }: Frame<GuestMessage>): Promise<void> | undefined {
     const running = this.#running;
     if (message.type === "fatal") {
       this.kill(message.reason);
-      return;
+      return undefined;
     }
     if (message.type === "idle" && this.#changing !== null && nonce === this.#changing) {
       this.heapBytes = message.heapBytes;
       this.#changing = null;
       this.#settleIdle(message.verdict);
-      return;
+      return undefined;
     }
     if (!running || nonce !== running.nonce) throw new ProtocolError(`"${message.type}" with a wrong nonce`);
     if (running.answered && message.type !== "idle" && message.type !== "state")
@@ -376,23 +408,19 @@ export class Sandbox {
         running.job.onOutput?.(message.stream, body);
         break;
       case "display":
-        running.displayBytes += bundleBytes(message.bundle);
-        if (running.displayBytes > MAX_DISPLAY_BYTES) throw new ProtocolError("more displayed than there can be");
-        running.displayed.push(message.bundle);
-        running.job.onDisplay?.(message.bundle);
-        break;
+        return this.#display(running, body);
       case "call":
         if (running.calling) throw new ProtocolError("a call before the last one's answer");
         running.calling = true;
-        this.#answer(running, message.call, message.operation, message.argument);
-        break;
+        return this.#answer(running, message, body);
       case "result":
-        this.#finish(running, message, body);
-        break;
+        return this.#finish(running, message, body);
       case "state":
         if (!running.answered || running.job.mode !== "session") throw new ProtocolError('"state" at a wrong time');
         running.resolveCapture(
-          message.state === null ? { state: null, reason: message.reason } : { state: message.state, memory: body },
+          message.state === null
+            ? { state: null, reason: message.reason ?? "" }
+            : { state: message.state, memory: body },
         );
         break;
       case "idle":
@@ -406,64 +434,109 @@ export class Sandbox {
       default:
         throw new ProtocolError(`"${message.type}" at a wrong time`);
     }
+    return undefined;
   }
 
-  #answer(running: Running, call: number, operation: string, argument: unknown): void {
-    running.job.onCall(operation, argument, running.stopped.signal).then(
-      ({ value, body }) => {
-        running.calling = false;
-        if (this.#running === running) {
-          this.#connection.send(running.nonce, { type: "answer", call, value }, ...(body ? [body] : []));
-        }
-      },
-      (error: unknown) => {
-        running.calling = false;
-        // User code reads it: only what is meant for clients may be said.
-        const reason = error instanceof ClientError ? error.message : "the host could not do that";
-        if (this.#running === running) {
-          this.#connection.send(running.nonce, { type: "answer", call, value: null, error: reason });
-        }
-      },
-    );
+  async #display(running: Running, body: Uint8Array): Promise<void> {
+    running.displayBytes += body.length + BUNDLE_OVERHEAD_BYTES;
+    if (running.displayBytes > MAX_DISPLAY_BYTES) throw new ProtocolError("more displayed than there can be");
+    const bundle = await JsonText.checkInSlices(body, BUNDLE_LIMITS);
+    if (bundle.facts.kind !== "object" || bundle.facts.texts !== bundle.facts.nodes - 1)
+      throw new ProtocolError("a bundle that is none");
+    if (this.#running !== running) return;
+    running.displayed.push(bundle);
+    running.job.onDisplay?.(bundle);
   }
 
-  #finish(running: Running, message: Extract<GuestMessage, { type: "result" }>, body: Uint8Array): void {
-    let position = 0;
-    const take = (bytes: number) => {
-      if (!Number.isSafeInteger(bytes) || bytes < 0 || position + bytes > body.length) {
-        throw new ProtocolError("a result's parts do not fit its body");
-      }
-      position += bytes;
-      return body.subarray(position - bytes, position);
-    };
-    const outcome = parseOutcome(take(message.outcomeBytes));
-    for (const stream of ["stdout", "stderr"] as const) {
-      const rest = take(message[`${stream}Bytes`]);
-      if (rest.length === 0) continue;
-      running[stream].push(rest);
-      running.job.onOutput?.(stream, rest);
+  async #answer(
+    running: Running,
+    { call, operation }: Extract<GuestMessage, { type: "call" }>,
+    body: Uint8Array,
+  ): Promise<void> {
+    if (body.length > MAX_CALL_BYTES) throw new ProtocolError("an argument over its limit");
+    const argument = await JsonText.checkInSlices(body, CALL_LIMITS);
+    if (this.#running !== running) return;
+    // Not awaited: an answer may take long, and what the code prints meanwhile does not wait for it.
+    void this.#ask(running, operation, argument)
+      .then((answer) => {
+        running.calling = false;
+        if (this.#running !== running) return;
+        this.#connection.send(
+          running.nonce,
+          { type: "answer", call, ...answer.message },
+          ...(answer.body ? [answer.body] : []),
+        );
+      })
+      .catch((error: unknown) => this.kill(`it cannot be answered: ${reasonOf(error)}`));
+  }
+
+  async #ask(
+    { job, stopped }: Running,
+    operation: string,
+    argument: JsonText,
+  ): Promise<{ readonly message: { value: unknown; error?: string }; readonly body?: Uint8Array | undefined }> {
+    try {
+      const { value, body } = await job.onCall(operation, argument, stopped.signal);
+      return { message: { value }, body };
+    } catch (error) {
+      // User code reads it: only what is meant for clients may be said.
+      const reason = error instanceof ClientError ? error.message : "the host could not do that";
+      return { message: { value: null, error: reason } };
     }
-    const { files } = message;
-    const contents = files?.written.map((entry) => take(entry.kind === "file" ? entry.size : 0)) ?? [];
-    if (position !== body.length) throw new ProtocolError("a result's body is longer than its parts");
-    // Not before here: an execution whose result breaks the protocol has not been answered, and its process dies.
+  }
+
+  /** Takes a result apart. Nothing is passed on before all of it is checked: what breaks the protocol has not been answered. */
+  async #finish(running: Running, message: Extract<GuestMessage, { type: "result" }>, body: Uint8Array): Promise<void> {
+    running.answered = true;
     clearTimeout(running.timer);
     clearTimeout(running.processorTimer);
     running.stopListening();
-    running.answered = true;
     running.timer = setTimeout(() => this.kill("it did not settle after a result"), LOAD_TIMEOUT_MS);
     this.#readProcessorTime(running);
+    let position = 0;
+    const take = (bytes: number, maxBytes: number) => {
+      if (bytes > maxBytes) throw new ProtocolError("a part of a result is over its limit");
+      if (position + bytes > body.length) throw new ProtocolError("a result's parts do not fit its body");
+      position += bytes;
+      return body.subarray(position - bytes, position);
+    };
+    const outcome = checked(
+      runnerOutcome,
+      parsed(await JsonText.checkInSlices(take(message.outcomeBytes, MAX_OUTCOME_BYTES), OUTCOME_LIMITS)),
+    );
+    const valueBytes = take(message.valueBytes, MAX_VALUE_BYTES);
+    const rest = {
+      stdout: take(message.stdoutBytes, MAX_OUTPUT_BYTES),
+      stderr: take(message.stderrBytes, MAX_OUTPUT_BYTES),
+    };
+    const changeBytes = take(message.changesBytes, BYTES_OF_A_CHANGE * (this.#maxFiles + 100) * 2);
+    const limits = { maxDepth: 3, maxNodes: NODES_OF_A_CHANGE * (this.#maxFiles + 100) };
+    const changes =
+      changeBytes.length === 0 ? null : checked(fileChanges, parsed(await JsonText.checkInSlices(changeBytes, limits)));
+    const contents = changes?.written.map(({ kind, size }) => take(kind === "file" ? size : 0, body.length)) ?? [];
+    if (position !== body.length) throw new ProtocolError("a result's body is longer than its parts");
+    const value = outcome.success ? await JsonText.checkInSlices(valueBytes, VALUE_LIMITS) : JsonText.null;
+    // It has ended meanwhile.
+    if (this.#running !== running) return;
+    for (const stream of ["stdout", "stderr"] as const) {
+      if (rest[stream].length === 0) continue;
+      running[stream].push(rest[stream]);
+      running.job.onOutput?.(stream, rest[stream]);
+    }
+    running.settled = true;
     running.resolve({
       outcome,
+      value,
       stdout: Buffer.concat(running.stdout),
       stderr: Buffer.concat(running.stderr),
       displayed: running.displayed,
       executionTimeMs: message.executionTimeMs,
       processorTimeMs: running.processorTimeMs,
       truncated: message.truncated,
-      files: files && { changes: files, contents },
+      files: changes && { changes, contents },
       end: running.end,
       killed: false,
+      crashed: message.crashed,
     });
   }
 
@@ -479,16 +552,15 @@ export class Sandbox {
     running.stopped.abort();
     running.stopListening();
     running.resolveCapture({ state: null, reason });
-    if (running.answered) return;
+    if (running.settled) return;
     const message = "The sandbox process ended before the execution did.";
     running.resolve({
       outcome: {
         success: false,
-        result: null,
         error: message,
         errorInfo: { type: "SandboxDied", message, traceback: "", line: null, column: null },
-        outputs: [],
       },
+      value: JsonText.null,
       stdout: Buffer.concat(running.stdout),
       stderr: Buffer.concat(running.stderr),
       displayed: running.displayed,
@@ -498,6 +570,7 @@ export class Sandbox {
       files: null,
       end: running.end,
       killed: true,
+      crashed: false,
     });
   }
 }
@@ -523,9 +596,13 @@ class Connection {
   /** Why it ended, and what the process printed on stderr. */
   readonly ended: Promise<string>;
   endReason: string | null = null;
-  onFrame: (frame: Frame<GuestMessage>) => void = () => {};
+  /** Does what a frame asks for. What it returns is waited for before the next frame. */
+  onFrame: (frame: Frame<GuestMessage>) => Promise<void> | undefined = () => undefined;
   readonly #process: ChildProcess;
-  readonly #reader = new FrameReader<GuestMessage>(GUEST_MESSAGE_TYPES);
+  readonly #reader = new FrameReader<GuestMessage>(readGuestMessage, MAX_FRAME_BYTES, MAX_GUEST_HEADER_BYTES);
+  readonly #frames: Frame<GuestMessage>[] = [];
+  /** Settled when no frame waits for the one before it. Never rejects. */
+  #working: Promise<void> | null = null;
   #diagnostics = "";
 
   constructor(process: ChildProcess) {
@@ -538,14 +615,16 @@ class Connection {
     // A process that was killed closes its pipes under our hands; its end is reported by "close".
     for (const pipe of [process.stdin, process.stdout, process.stderr]) pipe?.on("error", () => {});
     this.ended = new Promise((resolve) => {
-      const end = (reason: string) => {
+      const end = async (reason: string) => {
+        // What it said before it ended by itself still counts.
+        await this.#working;
         this.endReason ??= reason;
         // Its pipes are empty now: also what it printed before it was killed has come.
         const said = this.#diagnostics.trim();
         resolve(this.endReason + (said && `: ${said}`));
       };
-      process.on("error", (error) => end(`it could not be started: ${error.message}`));
-      process.on("close", (code, signal) => end(`it ended with ${signal ?? `status ${code}`}`));
+      process.on("error", (error) => void end(`it could not be started: ${error.message}`));
+      process.on("close", (code, signal) => void end(`it ended with ${signal ?? `status ${code}`}`));
     });
   }
 
@@ -572,11 +651,39 @@ class Connection {
   #receive(chunk: Buffer): void {
     if (this.endReason !== null) return;
     try {
-      for (const frame of this.#reader.push(chunk)) this.onFrame(frame);
+      this.#frames.push(...this.#reader.push(chunk));
+      this.#work();
     } catch (error) {
-      // A frame of a shape that nothing foresaw, too: a sandbox may die of what it sends, the server may not.
-      this.kill(`it broke the protocol: ${error instanceof Error ? error.message : error}`);
+      this.#refuse(error);
     }
+  }
+
+  /** Has frames done in order, up to one that takes time: then no more is read until it is done. */
+  #work(): void {
+    while (this.#working === null && this.endReason === null) {
+      const frame = this.#frames.shift();
+      if (!frame) return;
+      const done = this.onFrame(frame);
+      if (!done) continue;
+      if (frame.body.length > MAX_WAITING_BYTES) this.#process.stdout?.pause();
+      this.#working = done
+        .catch((error: unknown) => this.#refuse(error))
+        .then(() => {
+          this.#working = null;
+          this.#process.stdout?.resume();
+          try {
+            this.#work();
+          } catch (error) {
+            this.#refuse(error);
+          }
+        });
+    }
+  }
+
+  /** A sandbox may die of what it sends, the server may not. */
+  #refuse(error: unknown): void {
+    this.#frames.length = 0;
+    this.kill(`it broke the protocol: ${reasonOf(error)}`);
   }
 }
 
@@ -585,7 +692,14 @@ async function connect(options: SandboxOptions): Promise<{ connection: Connectio
   const connection = new Connection(launch(options));
   const nonce = newNonce();
   const first = Promise.withResolvers<Frame<GuestMessage>>();
-  connection.onFrame = first.resolve;
+  let isFirst = true;
+  connection.onFrame = (frame) => {
+    if (!isFirst) throw new ProtocolError(`"${frame.message.type}" before it was asked for anything`);
+    isFirst = false;
+    if (frame.nonce !== nonce) throw new ProtocolError("its first frame has a wrong nonce");
+    first.resolve(frame);
+    return undefined;
+  };
   const timer = setTimeout(
     () => connection.kill(`it was not ready within ${options.startTimeoutMs} ms`),
     options.startTimeoutMs,
@@ -596,7 +710,6 @@ async function connect(options: SandboxOptions): Promise<{ connection: Connectio
   connection.send(nonce, { type: "start", options: options.guest });
   try {
     const frame = await first.promise;
-    if (frame.nonce !== nonce) connection.kill("its first frame has a wrong nonce");
     if (frame.message.type === "fatal") {
       connection.kill(frame.message.reason);
       throw new SandboxDiedError(`The sandbox process failed to start: ${frame.message.reason}`);
@@ -611,42 +724,11 @@ function newNonce(): string {
   return randomBytes(NONCE_BYTES / 2).toString("hex");
 }
 
-function bundleBytes(bundle: MimeBundle): number {
-  let bytes = BUNDLE_OVERHEAD_BYTES;
-  for (const [mime, data] of Object.entries(bundle)) {
-    if (typeof data !== "string") throw new ProtocolError("a bundle that is none");
-    bytes += mime.length + data.length;
-  }
-  return bytes;
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
-function parseOutcome(bytes: Uint8Array): RunnerOutcome {
-  if (bytes.length > MAX_OUTCOME_BYTES) throw new ProtocolError("an outcome over its limit");
-  let outcome: unknown;
-  try {
-    outcome = JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("utf8"));
-  } catch (cause) {
-    throw new ProtocolError("an outcome is not JSON", { cause });
-  }
-  if (!isOutcome(outcome)) throw new ProtocolError("an outcome is not an outcome");
-  return outcome;
-}
-
-/** User code can make the runner answer anything; what is relied on from here on is checked. */
-function isOutcome(value: unknown): value is RunnerOutcome {
-  if (typeof value !== "object" || value === null) return false;
-  const { success, result, error, errorInfo, truncated } = value as Record<string, unknown>;
-  return (
-    typeof success === "boolean" &&
-    result !== undefined &&
-    (success ? error === null && errorInfo === undefined : typeof error === "string" && isErrorInfo(errorInfo)) &&
-    (truncated === undefined || typeof truncated === "boolean")
-  );
-}
-
-function isErrorInfo(value: unknown): value is ErrorInfo {
-  if (typeof value !== "object" || value === null) return false;
-  const { type, message, traceback, line, column } = value as Record<string, unknown>;
-  const isPosition = (number: unknown) => number === null || (Number.isSafeInteger(number) && (number as number) >= 0);
-  return [type, message, traceback].every((text) => typeof text === "string") && isPosition(line) && isPosition(column);
+/** What was scanned within limits of ours. */
+function parsed(text: JsonText): unknown {
+  return text.parse({ maxBytes: Number.POSITIVE_INFINITY, maxNodes: Number.POSITIVE_INFINITY });
 }

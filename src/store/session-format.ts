@@ -14,6 +14,7 @@ import { createHash } from "node:crypto";
 import { promisify } from "node:util";
 import { constants, zstdCompress, zstdDecompress } from "node:zlib";
 import { z } from "zod";
+import { sessionState } from "../sandbox/guest-messages.ts";
 import type { SessionState } from "../sandbox/protocol.ts";
 import { WorkspaceIndex } from "./workspace-index.ts";
 
@@ -24,7 +25,6 @@ const PREFIX_BYTES = 16;
 const CHECKSUM_BYTES = 32;
 /** One block of memory and its number, as `load` takes them. */
 const BYTES_PER_BLOCK = 256 + 4;
-const MAX_HEAP_BYTES = 2 ** 32;
 // Slower levels win little: most of it is zero, and the rest small objects that do not repeat.
 const COMPRESSION = { params: { [constants.ZSTD_c_compressionLevel]: 1 } };
 
@@ -50,26 +50,11 @@ export class SessionFormatError extends Error {
 }
 
 const count = z.number().int().nonnegative();
-const sandboxPath = z.string().max(4096);
-
-const stateSchema = z.object({
-  heapBytes: count.max(MAX_HEAP_BYTES),
-  blockCount: count.max(MAX_HEAP_BYTES / 256),
-  currentPath: sandboxPath,
-  nextInode: count,
-  clockMs: z.number().nonnegative(),
-  streams: z
-    .array(
-      z.object({ fd: count.max(65_535), path: sandboxPath, flags: z.number().int(), position: count, group: count }),
-    )
-    .max(65_536),
-  links: z.array(z.object({ path: sandboxPath, target: sandboxPath })).max(100_000),
-}) satisfies z.ZodType<SessionState>;
 
 const header = z.object({
   environment: z.string(),
   executions: count,
-  state: stateSchema.nullable(),
+  state: sessionState.nullable(),
   memoryBytes: count.max(2 ** 33),
   /** A `WorkspaceIndex`. */
   files: z.unknown(),
@@ -78,7 +63,7 @@ const header = z.object({
 /** @throws {SessionFormatError} if the sandbox that captured it described something impossible. */
 export async function encodeSession(snapshot: SessionSnapshot): Promise<Uint8Array> {
   const { environment, executions, memory, files } = snapshot;
-  const state = snapshot.state && stateSchema.safeParse(snapshot.state);
+  const state = snapshot.state && sessionState.safeParse(snapshot.state);
   if (state?.success === false) throw new SessionFormatError(`its state is not one: ${firstIssue(state.error)}`);
   checkMemory(state?.data ?? null, memory.length);
   const facts: z.input<typeof header> = {

@@ -65,7 +65,7 @@ const facts = {
   serverPid: process.pid,
   peerPid: await innermostProcess(peer.pid),
 };
-const { outcome } = await sandbox.execute(jobOfNobody(JSON.stringify(facts), 30_000));
+const { value } = await sandbox.execute(jobOfNobody(JSON.stringify(facts), 30_000));
 sandbox.kill("the visit is over");
 const ended = await sandbox.ended;
 // Node notices a signal some time after the kernel has delivered it.
@@ -77,7 +77,7 @@ await peer.ended;
 const attacks = ended.startsWith("INTRUDER") ? JSON.parse(ended.slice("INTRUDER".length)) : {};
 const said: Outcome = {
   attacks,
-  result: outcome.result,
+  result: value.parse(),
   ended: ended.slice(0, 300),
   signals,
   wrote: existsSync(visit.marker),

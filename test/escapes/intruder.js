@@ -116,7 +116,8 @@ const fromStrings = {
 /** Bytes on the process's standard output that look like a frame. */
 function forge({ won, protocolVersion }) {
   const encoder = new TextEncoder();
-  const outcome = encoder.encode(JSON.stringify({ success: true, result: won, error: null, outputs: [] }));
+  const outcome = encoder.encode(JSON.stringify({ success: true, error: null }));
+  const value = encoder.encode(JSON.stringify(won));
   const frame = (nonce, message, body) => {
     const header = encoder.encode(JSON.stringify(message));
     const bytes = new Uint8Array(12 + 32 + header.length + body.length);
@@ -130,9 +131,10 @@ function forge({ won, protocolVersion }) {
     bytes.set(body, 44 + header.length);
     return bytes;
   };
-  const facts = { executionTimeMs: 1, stdoutBytes: 0, stderrBytes: 0, truncated: false, files: null };
-  const result = { type: "result", outcomeBytes: outcome.length, ...facts };
-  host.stdout.writeSync(frame("0123456789abcdef".repeat(2), result, outcome));
+  const nothing = { stdoutBytes: 0, stderrBytes: 0, changesBytes: 0, truncated: false, crashed: false };
+  const sizes = { outcomeBytes: outcome.length, valueBytes: value.length };
+  const result = { type: "result", executionTimeMs: 1, ...sizes, ...nothing };
+  host.stdout.writeSync(frame("0123456789abcdef".repeat(2), result, new Uint8Array([...outcome, ...value])));
 }
 
 const SUITES = { reaching, lookingAround, fromStrings };

@@ -90,13 +90,13 @@ export const LAYERS = {
   "workspace-files": [
     {
       file: "engine/engine.ts",
-      from: 'if (operation === "read-file" && workspace && typeof argument === "string") {',
+      from: 'if (operation === "read-file" && workspace) {',
       to: `if (operation === "read-file") {
         const { readFileSync } = await import("node:fs");
-        const text = String(argument);
+        const text = String(argument.parse());
         return { value: null, body: readFileSync(text.startsWith("file:") ? new URL(text) : text) };
       }
-      if (operation === "read-file" && workspace && typeof argument === "string") {`,
+      if (operation === "read-file" && workspace) {`,
     },
   ],
   /** Addresses that no request may go to. What goes out then goes to the bait, whatever its address. */

@@ -1,18 +1,13 @@
 import fc from "fast-check";
 import { expect } from "vitest";
 import { Archive, ArchiveFormatError, encodeArchiveHeader, parseArchive } from "../../src/sandbox/archive-format.ts";
+import { guestMessage, readGuestMessage } from "../../src/sandbox/guest-messages.ts";
 import { decodeImage, encodeImage, ImageFormatError } from "../../src/sandbox/image-format.ts";
-import {
-  concatenate,
-  encodeFrame,
-  FrameReader,
-  GUEST_MESSAGE_TYPES,
-  type GuestMessage,
-  ProtocolError,
-} from "../../src/sandbox/protocol.ts";
+import { concatenate, encodeFrame, FrameReader, type GuestMessage, ProtocolError } from "../../src/sandbox/protocol.ts";
 import { damaged, survives } from "./damage.ts";
 import { fuzz } from "./property.ts";
 
+const GUEST_MESSAGE_TYPES = guestMessage.options.map((option) => [...option.shape.type.values][0]);
 const NONCE = "0123456789abcdef".repeat(2);
 
 const header = fc.oneof(
@@ -31,7 +26,7 @@ fuzz(
     fc.oneof(stream, fc.uint8Array({ maxLength: 300 })),
     fc.array(fc.integer({ min: 1, max: 50 })),
     (bytes, sizes) => {
-      const reader = new FrameReader<GuestMessage>(GUEST_MESSAGE_TYPES, 1 << 20);
+      const reader = new FrameReader<GuestMessage>(readGuestMessage, 1 << 20);
       survives(() => {
         for (let at = 0, i = 0; at < bytes.length; i++) {
           const size = sizes[i % Math.max(1, sizes.length)] ?? bytes.length;
@@ -56,7 +51,7 @@ fuzz(
       const bytes = concatenate(
         sent.flatMap(({ value, body }) => encodeFrame(NONCE, { type: "fatal", reason: JSON.stringify(value) }, body)),
       );
-      const reader = new FrameReader<GuestMessage>(GUEST_MESSAGE_TYPES);
+      const reader = new FrameReader<GuestMessage>(readGuestMessage);
       const received = [];
       for (let at = 0, i = 0; at < bytes.length; i++) {
         const size = sizes[i % sizes.length] as number;

@@ -1,14 +1,30 @@
 import { pino } from "pino";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { ExecutionRequest, ExecutionResult } from "../../src/engine/execution.ts";
+import type { MimeBundle } from "../../src/sandbox/protocol.ts";
 import { startRuntime } from "../../src/server.ts";
 import { testConfig } from "./config.ts";
 
 export interface TestEngine {
   readonly engine: Engine;
   /** Runs code on the standard library alone, as one principal, with half a minute for it. */
-  run(code: string, request?: Partial<ExecutionRequest>): Promise<ExecutionResult>;
+  run(code: string, request?: TestRequest): Promise<TestResult>;
   stop(): Promise<void>;
+}
+
+/** With the context as an object. */
+export type TestRequest = Partial<Omit<ExecutionRequest, "context">> & { readonly context?: object | undefined };
+
+/** With values in the place of their JSON. */
+export type TestResult = Omit<ExecutionResult, "result" | "outputs"> & {
+  readonly result: unknown;
+  readonly outputs: readonly MimeBundle[];
+};
+
+/** For tests that look at values: JSON is parsed, however large it is. */
+export function withValues(result: ExecutionResult): TestResult {
+  const outputs = result.outputs.map((bundle) => JSON.parse(bundle.toString()) as MimeBundle);
+  return { ...result, result: JSON.parse(result.result.toString()), outputs };
 }
 
 /** Real sandboxes without HTTP in front of them. */
@@ -17,8 +33,17 @@ export async function startTestEngine(settings: Record<string, string> = {}): Pr
   const environment = environments.defaultName;
   return {
     engine,
-    run: (code, request = {}) =>
-      engine.execute({ code, environment, timeoutMs: 30_000, principal: "test", ...request }),
+    run: async (code, { context, ...request } = {}) =>
+      withValues(
+        await engine.execute({
+          code,
+          environment,
+          timeoutMs: 30_000,
+          principal: "test",
+          ...(context && { context: JSON.stringify(context) }),
+          ...request,
+        }),
+      ),
     stop: () => stop(0),
   };
 }

@@ -30,5 +30,6 @@ export async function startTestSandbox(
 /** Runs code on a sandbox that is nobody's, and waits until it has rewound. */
 export async function runOn(sandbox: Sandbox, code: string, job: Partial<Job> = {}) {
   const result: JobResult = await sandbox.execute({ ...jobOfNobody(code, 20_000), ...job });
-  return { result, verdict: await sandbox.idle };
+  const outcome = { ...result.outcome, result: JSON.parse(result.value.toString()) as unknown };
+  return { result: { ...result, outcome }, verdict: await sandbox.idle };
 }

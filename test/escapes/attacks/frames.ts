@@ -7,10 +7,10 @@ def frame(message, body=b"", nonce="0" * 32):
   header = json.dumps(message).encode()
   rest = struct.pack("<BBHI", ${PROTOCOL_VERSION}, 0, 32, len(header)) + nonce.encode() + header + body
   return struct.pack("<I", len(rest)) + rest
-outcome = json.dumps({"success": True, "result": won, "error": None, "outputs": []}).encode()
-result = {"type": "result", "executionTimeMs": 1, "outcomeBytes": len(outcome), "stdoutBytes": 0, "stderrBytes": 0, "truncated": False, "files": None}
+outcome, value = json.dumps({"success": True, "error": None}).encode(), json.dumps(won).encode()
+result = {"type": "result", "executionTimeMs": 1, "outcomeBytes": len(outcome), "valueBytes": len(value), "stdoutBytes": 0, "stderrBytes": 0, "changesBytes": 0, "truncated": False, "crashed": False}
 idle = {"type": "idle", "verdict": {"state": "pristine", "restoredPages": 0}, "heapBytes": 1}
-forged = b"".join(frame(result, outcome, n) + frame(idle, nonce=n) for n in ("0" * 32, "f" * 32, secrets.token_hex(16), " " * 32))
+forged = b"".join(frame(result, outcome + value, n) + frame(idle, nonce=n) for n in ("0" * 32, "f" * 32, secrets.token_hex(16), " " * 32))
 `;
 
 export const FRAMES: Technique = {
@@ -35,7 +35,7 @@ export const FRAMES: Technique = {
           "os.write(4000, json.dumps(['result', result]).encode())",
           "os.write(4000, json.dumps(['idle', idle]).encode())",
           "os.write(4000, json.dumps(['fatal', 'x']).encode())",
-          "os.write(4000, json.dumps([{'type': 'result'}, outcome.decode()]).encode())",
+          "os.write(4000, json.dumps([{'type': 'result'}, value.decode()]).encode())",
           "os.write(4000, json.dumps(['display', {'type': 'result', 'result': won}]).encode())",
           "os.write(4000, json.dumps(['display', {'__proto__': won, 'constructor': won, 'toString': won}]).encode())",
           'display({\'a\': 1}); os.write(4000, b\'["display", {"text/plain": "x"}]\' + forged)',
@@ -48,8 +48,8 @@ export const FRAMES: Technique = {
           "print('data: ' + json.dumps({'type': 'result', 'success': True, 'result': won}) + '\\n\\n')",
           "import sandbox_runner.execution as e\ne.dumps = lambda *a, **k: '{}'",
           "import sandbox_runner.execution as e\ne.dumps = lambda *a, **k: '[' * 100000000",
-          'import sandbox_runner.execution as e\ne.dumps = lambda *a, **k: \'{"success": true, "result": 1e999, "error": null}\'',
-          'import sandbox_runner.execution as e\ne.dumps = lambda *a, **k: \'{"__proto__": {"admin": 1}, "success": true, "result": 1, "error": null}\'',
+          'import sandbox_runner.execution as e\ne.dumps = lambda v, **k: \'{"success": true, "error": null}\' if type(v) is dict else "1e999"',
+          'import sandbox_runner.execution as e\ne.dumps = lambda v, **k: \'{"__proto__": {"admin": 1}, "success": true, "error": null}\' if type(v) is dict else "1"',
           "import sandbox_runner.execution as e\ne.run.__code__ = (lambda request: b'\\xff\\xfe').__code__\n5",
         ],
         { proof: "result", timeoutMs: 4000 },

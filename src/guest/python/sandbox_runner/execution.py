@@ -47,7 +47,11 @@ def reseed():
 
 
 def run(request):
-    """Run `request`, JSON in UTF-8: `{code, context, reseed}`; returns the `RunnerOutcome` of protocol.ts as JSON bytes."""
+    """Run `request`, JSON in UTF-8: `{code, context, reseed}`.
+
+    Returns two lines of compact JSON in UTF-8: the `RunnerOutcome` of guest-messages.ts, and the result's value. The server passes
+    the value on as these bytes.
+    """
     request = loads(request)
     if request["reseed"]:
         reseed()
@@ -56,7 +60,8 @@ def run(request):
     main = sys.modules["__main__"].__dict__
     if request["context"] is not None:
         main.update(loads(request["context"]))
-    outcome = {"success": True, "result": None, "error": None, "outputs": []}
+    outcome = {"success": True, "error": None}
+    result = None
     truncated = False
     try:
         try:
@@ -66,7 +71,7 @@ def run(request):
                 display.flush_figures_after(error)
                 raise
             display.flush_figures()
-            outcome["result"], truncated = convert.to_json_data(value)
+            result, truncated = convert.to_json_data(value)
             del value
         finally:
             _flush()
@@ -79,7 +84,15 @@ def run(request):
         outcome.update(_failure(error))
     if truncated:
         outcome["truncated"] = True
-    return dumps(outcome, allow_nan=False).encode()
+    return b"\n".join((_to_json(outcome), _to_json(result if outcome["success"] else None)))
+
+
+def _to_json(value):
+    text = dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # a lone surrogate, which UTF-8 does not have
+        return dumps(value, allow_nan=False, separators=(",", ":")).encode()
 
 
 def forget_folders():

@@ -8,6 +8,7 @@ import traceback
 from . import convert
 
 CODE_NAME = "<exec>"
+MAX_NAME_CHARACTERS = 1000
 MAX_MESSAGE_CHARACTERS = 100_000
 MAX_TRACEBACK_CHARACTERS = 200_000
 _MAX_CHAIN = 100
@@ -29,7 +30,7 @@ def describe_exception(error):
     """Returns the `errorInfo` of the HTTP contract: type, message, traceback, line and column (1-based, or None)."""
     line, column = _position(error)
     return {
-        "type": convert.class_name(error),
+        "type": _shorten(convert.class_name(error), MAX_NAME_CHARACTERS),
         "message": _shorten(convert.describe(error), MAX_MESSAGE_CHARACTERS),
         "traceback": format_exception(error),
         "line": line,

@@ -1,0 +1,55 @@
+import { type JsonFacts, JsonLimitError, type JsonLimits, scanJson, scanJsonInSlices } from "./json-scanner.ts";
+
+/** What the server parses for itself, where it does not say otherwise. */
+const PARSE_LIMITS = { maxBytes: 4 * 1024 * 1024, maxNodes: 100_000 };
+
+/** A value as JSON in UTF-8 that was scanned: it goes on as these bytes, and never through an object. */
+export class JsonText {
+  readonly bytes: Uint8Array;
+  readonly facts: JsonFacts;
+
+  private constructor(bytes: Uint8Array, facts: JsonFacts) {
+    this.bytes = bytes;
+    this.facts = facts;
+  }
+
+  /** @throws {JsonSyntaxError} {@link JsonLimitError} */
+  static check(bytes: Uint8Array, limits: JsonLimits): JsonText {
+    return new JsonText(bytes, scanJson(bytes, limits));
+  }
+
+  /** As {@link check}, while the event loop goes on. */
+  static async checkInSlices(bytes: Uint8Array, limits: JsonLimits): Promise<JsonText> {
+    return new JsonText(bytes, await scanJsonInSlices(bytes, limits));
+  }
+
+  /** A value of our own. */
+  static of(value: unknown): JsonText {
+    const bytes = new TextEncoder().encode(JSON.stringify(value));
+    return JsonText.check(bytes, { maxDepth: 200, maxNodes: Number.POSITIVE_INFINITY });
+  }
+
+  static readonly null = JsonText.of(null);
+
+  get isNull(): boolean {
+    const { bytes } = this;
+    return bytes.length === 4 && bytes[0] === 0x6e;
+  }
+
+  toString(): string {
+    const { buffer, byteOffset, length } = this.bytes;
+    return Buffer.from(buffer, byteOffset, length).toString("utf8");
+  }
+
+  /** @throws {JsonLimitError} if it is larger than the server would parse. */
+  parse({ maxBytes, maxNodes }: { readonly maxBytes: number; readonly maxNodes: number } = PARSE_LIMITS): unknown {
+    if (this.bytes.length > maxBytes) throw new JsonLimitError(`it has more than ${maxBytes} bytes`);
+    if (this.facts.nodes > maxNodes) throw new JsonLimitError(`it has more than ${maxNodes} values`);
+    return JSON.parse(this.toString());
+  }
+
+  /** For `JSON.stringify` of what is small anyway. */
+  toJSON(): unknown {
+    return this.parse();
+  }
+}
