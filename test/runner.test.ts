@@ -1,31 +1,8 @@
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { ExecutionResult } from "../src/engine/execution.ts";
+import { afterAll, beforeAll, expect, test } from "vitest";
 import { py, startTestEngine, type TestEngine } from "./support/engine.ts";
-
-/** What one piece of code must come to. */
-interface Row {
-  readonly name: string;
-  readonly code: string;
-  readonly context?: Record<string, unknown>;
-  readonly stdin?: string;
-  /** Fields of the result; those that are left out may be anything. */
-  readonly want: Partial<Record<keyof ExecutionResult, unknown>>;
-}
+import { at, gives, prints, type Row, raises, table as rowsTable, text } from "./support/table.ts";
 
 const any = expect.anything();
-const text = (pattern: RegExp) => expect.stringMatching(pattern);
-/** A Python exception of this class, whose message is this. */
-const raises = (type: string, message: unknown = expect.any(String)) => ({
-  success: false,
-  result: null,
-  error: message,
-  errorInfo: expect.objectContaining({ type, message }),
-});
-const at = (line: number | null, column: number | null, type: string) => ({
-  errorInfo: expect.objectContaining({ type, line, column }),
-});
-const gives = (result: unknown, stdout = "") => ({ success: true, result, error: null, stdout, stderr: "" });
-const prints = (stdout: string) => gives(null, stdout);
 
 let tested: TestEngine;
 beforeAll(async () => {
@@ -33,15 +10,7 @@ beforeAll(async () => {
 });
 afterAll(() => tested.stop());
 
-function table(title: string, rows: readonly Row[]): void {
-  describe(title, () => {
-    test.each(rows.map((row) => [row.name, row] as const))("%s", async (_, { code, context, stdin, want }) => {
-      expect(await tested.run(code, { context, stdin })).toMatchObject(want);
-      // Whatever it was, the next execution is none the worse for it.
-      expect(await tested.run("6 * 7")).toMatchObject({ success: true, result: 42 });
-    });
-  });
-}
+const table = (title: string, rows: readonly Row[]) => rowsTable(title, () => tested, rows);
 
 table("the last expression is the result", [
   { name: "one line", code: "1 + 1", want: gives(2) },

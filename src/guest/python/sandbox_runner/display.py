@@ -1,6 +1,7 @@
 """`display()` as in a notebook, and figures: MIME bundles that go out while the code runs."""
 
 import base64
+import contextlib
 import io
 import sys
 
@@ -17,18 +18,84 @@ _METHODS = (
 )
 _MAX_BYTES = 10 * 1024 * 1024
 _sent_bytes = 0
+_sink = None
+"""Where bundles go instead of out; None: out."""
 
 
-def display(*values):
-    """Show values as a notebook would: the richest of their representations, and plain text."""
+class _Formatter:
+    """Functions for classes that do not say themselves how they are shown, as IPython's formatters have them."""
+
+    def __init__(self):
+        self.enabled = True
+        self.type_printers = {}
+
+    def for_type(self, kind, function=None):
+        before = self.type_printers.get(kind)
+        if function is not None:
+            self.type_printers[kind] = function
+        return before
+
+    def for_type_by_name(self, module, name, function=None):
+        kind = getattr(sys.modules.get(module), name, None)
+        return None if kind is None else self.for_type(kind, function)
+
+    def function_for(self, value):
+        for kind in type(value).__mro__ if self.type_printers else ():
+            if kind in self.type_printers:
+                return self.type_printers[kind]
+        return None
+
+
+formatters = {mime: _Formatter() for mime in ("text/plain", *(mime for mime, _ in _METHODS))}
+
+
+def display(
+    *values, include=None, exclude=None, metadata=None, transient=None, display_id=None, raw=False, clear=False, **_options
+):
+    """Show values as a notebook would: the richest of their representations, and plain text.
+
+    `include` and `exclude` name MIME types; `raw`: the values are MIME bundles themselves. `metadata`, `transient` and `clear`
+    have no effect; with `display_id`, what it returns has `update`, which shows another value below.
+    """
     for value in values:
-        send(mime_bundle(value))
+        bundle = {str(mime): _as_text(data) for mime, data in value.items()} if raw else mime_bundle(value)
+        if include is not None:
+            bundle = {mime: data for mime, data in bundle.items() if mime in include}
+        if exclude is not None:
+            bundle = {mime: data for mime, data in bundle.items() if mime not in exclude}
+        send(bundle)
+    return None if display_id is None else DisplayHandle(display_id)
+
+
+class DisplayHandle:
+    """What `display(…, display_id=…)` returns."""
+
+    def __init__(self, display_id=None):
+        self.display_id = display_id if isinstance(display_id, str) else f"{id(self):x}"
+
+    def display(self, value, **options):
+        display(value, **options)
+
+    def update(self, value, **options):
+        display(value, **options)
+
+
+@contextlib.contextmanager
+def captured(bundles):
+    """Have what is shown meanwhile appended to a list instead."""
+    global _sink
+    before, _sink = _sink, bundles
+    try:
+        yield
+    finally:
+        _sink = before
 
 
 def reset():
     """Called when an execution begins."""
-    global _sent_bytes
+    global _sent_bytes, _sink
     _sent_bytes = 0
+    _sink = None
 
 
 def mime_bundle(value):
@@ -41,6 +108,8 @@ def mime_bundle(value):
     else:
         for mime, method in _METHODS:
             data = _call(value, method)
+            if data is None and (function := formatters[mime].function_for(value)) is not None:
+                data = _result_of(function, value)
             if data is not None:
                 bundle[mime] = data
     if "text/plain" not in bundle:
@@ -56,6 +125,9 @@ def mime_bundle(value):
 def send(bundle):
     """Send a bundle, unless this execution has shown more than 10 MiB already. Returns whether it was sent."""
     global _sent_bytes
+    if _sink is not None:
+        _sink.append(bundle)
+        return True
     size = 1024 + sum(len(data.encode("utf-8", "surrogatepass")) for data in bundle.values())
     if _sent_bytes + size > _MAX_BYTES:
         return False
@@ -114,7 +186,11 @@ def _call(value, name):
     method = convert.getattr_safely(value, name)
     if not callable(method):
         return None
+    return _result_of(method)
+
+
+def _result_of(function, *values):
     try:
-        return method()
+        return function(*values)
     except Exception:
         return None

@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 
-from . import display
+from . import display, interactive_shell
 
 
 def import_module(name):
@@ -32,6 +32,7 @@ def finish(aliases):
             main[alias] = sys.modules[name]
     main.pop("_environment", None)
     main.pop("sandbox_runner", None)
+    interactive_shell.shell.predefined = dict(main)
     for generation in range(3):
         gc.collect(generation)
     # Each collection would write to every object of the image, and sessions be that much larger.

@@ -14,7 +14,7 @@ from io import FileIO, StringIO, TextIOWrapper
 # By name, so that code that patches `json` patches its own only.
 from json import dumps, loads
 
-from . import convert, display, eventloop, network, restrictions, tracebacks
+from . import convert, display, eventloop, interactive_shell, network, notebook, restrictions, tracebacks
 
 _FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 _loop = None
@@ -27,6 +27,7 @@ def prepare():
     network.install()
     _loop = eventloop.install()
     builtins.display = display.display
+    builtins.get_ipython = interactive_shell.get_ipython
     sys.excepthook = tracebacks.excepthook
     for fd, name in ((1, "stdout"), (2, "stderr")):
         # Unbuffered: what was printed must be out when the process is killed, and when a client watches.
@@ -57,6 +58,7 @@ def run(request):
         reseed()
     forget_folders()
     display.reset()
+    restrictions.begin()
     main = sys.modules["__main__"].__dict__
     if request["context"] is not None:
         main.update(loads(request["context"]))
@@ -110,7 +112,10 @@ def forget_folders():
 
 def _evaluate(code, main):
     tracebacks.remember_source(code)
-    tree = compile(code, tracebacks.CODE_NAME, "exec", ast.PyCF_ONLY_AST | _FLAGS, dont_inherit=True)
+    try:
+        tree = compile(code, tracebacks.CODE_NAME, "exec", ast.PyCF_ONLY_AST | _FLAGS, dont_inherit=True)
+    except SyntaxError as error:
+        code, tree = notebook.parse(code, tracebacks.CODE_NAME, error)
     last = None
     if tree.body and isinstance(tree.body[-1], ast.Expr) and not _ends_in_semicolon(code, tree.body[-1].end_lineno):
         last = ast.Expression(tree.body.pop().value)

@@ -25,9 +25,13 @@ async def install(
     cannot be had, and why. The server decides where packages come from; the other parameters have no effect.
     """
     # Not `list`, which is the function below.
-    names = [requirements] if isinstance(requirements, str) else [*requirements]
+    install_now([requirements] if isinstance(requirements, str) else [*requirements])
+
+
+def install_now(requirements):
+    """As :func:`install`, at once."""
     try:
-        device.ask("install-packages", names)
+        device.ask("install-packages", requirements)
     except OSError as error:
         raise ValueError(str(error)) from None
     importlib.invalidate_caches()

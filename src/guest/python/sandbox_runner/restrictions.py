@@ -72,6 +72,16 @@ def _forbid_timers():
                 setattr(module, name, unsupported(name))
 
 
+_begun = 0.0
+"""When the execution began; later by what was slept since, so that it is where the processor's time counts from."""
+
+
+def begin():
+    """Called when an execution begins."""
+    global _begun
+    _begun = time.perf_counter()
+
+
 def _replace_sleep():
     def sleep(seconds, /):
         """Delay execution for a given number of seconds. Blocks without using the processor."""
@@ -85,16 +95,29 @@ def _replace_sleep():
             raise ValueError("Invalid value NaN (not a number)")
         if duration < 0:
             raise ValueError("sleep length must be non-negative")
-        deadline = time.monotonic() + duration
+        global _begun
+        start = time.monotonic()
+        deadline = start + duration
         while (left := deadline - time.monotonic()) > 0:
             # The device returns early on an interrupt; the next bytecode then raises KeyboardInterrupt.
             device.tell("sleep", min(left, 3600.0) * 1000)
         if duration == 0:
             device.tell("sleep", 0)
+        _begun += time.monotonic() - start
 
-    sleep.__module__ = "time"
-    sleep.__qualname__ = "sleep"
-    time.sleep = sleep
+    def process_time():
+        """Seconds since the execution began, without those that were slept: there is no clock of the processor's time."""
+        return time.perf_counter() - _begun
+
+    def process_time_ns():
+        """As `process_time`, in nanoseconds."""
+        return int(process_time() * 1e9)
+
+    for function in (sleep, process_time, process_time_ns):
+        function.__module__ = "time"
+        function.__qualname__ = function.__name__
+        setattr(time, function.__name__, function)
+    time.thread_time, time.thread_time_ns = process_time, process_time_ns
 
 
 def _replace_javascript():
