@@ -71,7 +71,7 @@ export const SETTINGS = {
   WORKSPACE_MAX_FILES: setting(integer(1), "10000", "most files in one workspace"),
   SESSION_DURABILITY: setting(
     z.enum(["after-reply", "commit"]),
-    "after-reply",
+    "commit",
     "`commit`: a session's reply is sent when its state is stored; `after-reply`: it is stored before its next execution",
   ),
   SESSION_TTL_S: setting(

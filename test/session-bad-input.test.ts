@@ -1,6 +1,7 @@
 import { randomInt } from "node:crypto";
 import fs from "node:fs/promises";
 import path from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { Redis } from "ioredis";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { createClient, type Reply, type TestClient } from "./support/client.ts";
@@ -174,16 +175,32 @@ describe("sessions on disk", () => {
 
   describeBadInput(() => ({
     as,
-    stored: async () => {
-      const entries = await fs.readdir(folder, { recursive: true, withFileTypes: true });
-      const files = entries.filter((entry) => entry.isFile() && /^[0-9a-f]{64}$/.test(entry.name));
-      return files.map((entry) => path.join(entry.parentPath, entry.name));
-    },
+    stored: async (session) =>
+      inDatabase((database) => {
+        const rows = database.prepare("SELECT DISTINCT content FROM uses WHERE session = ?").all(session);
+        return (rows as { content: number }[]).map(({ content }) => String(content));
+      }),
     damage: async (_session, name, change) => {
-      const bytes = change(await fs.readFile(name));
-      await (bytes === null ? fs.rm(name) : fs.writeFile(name, bytes));
+      inDatabase((database) => {
+        const { bytes } = database.prepare("SELECT bytes FROM contents WHERE id = ?").get(name) as {
+          bytes: Uint8Array;
+        };
+        const changed = change(Buffer.from(bytes));
+        if (changed) database.prepare("UPDATE contents SET bytes = ? WHERE id = ?").run(changed, name);
+        else database.prepare("DELETE FROM contents WHERE id = ?").run(name);
+      });
     },
   }));
+
+  /** Opens the server's database as an operator may. */
+  function inDatabase<T>(action: (database: DatabaseSync) => T): T {
+    const database = new DatabaseSync(path.join(folder, "index.sqlite"), { timeout: 5000 });
+    try {
+      return action(database);
+    } finally {
+      database.close();
+    }
+  }
 
   test("a store that cannot be written refuses, says so, and is used again as soon as it can be", async () => {
     const [alice] = as("alice") as [TestClient];
@@ -192,15 +209,19 @@ describe("sessions on disk", () => {
     const incoming = path.join(folder, "incoming");
     await fs.rename(incoming, `${incoming}-away`);
     await fs.writeFile(incoming, "no folder");
+    const blocker = new DatabaseSync(path.join(folder, "index.sqlite"), { timeout: 5000 });
     try {
-      for (let attempt = 0; attempt < 2; attempt++) {
-        const { status, body, headers } = await run(alice, id, "x = 2; x");
+      // What goes to a file, then what goes to the database.
+      for (const code of ["import os; x = os.urandom(1_000_000); len(x)", "x = 2; x"]) {
+        if (code.startsWith("x")) blocker.exec("BEGIN IMMEDIATE");
+        const { status, body, headers } = await run(alice, id, code);
         expect({ status, code: body.code }).toEqual({ status: 503, code: "store_unavailable" });
         expect(Number(headers.get("retry-after"))).toBeGreaterThan(0);
         expect(body.error).not.toContain(folder);
       }
       expect((await alice.post("/api/execute", { code: "1 + 1" })).body.result).toBe(2);
     } finally {
+      blocker.close();
       await fs.rm(incoming);
       await fs.rename(`${incoming}-away`, incoming);
     }

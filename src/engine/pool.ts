@@ -245,6 +245,11 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     return this.#slots.some((slot) => slot.state === "idle" && slot.resident?.key === key);
   }
 
+  /** Whether a sandbox, idle or not, still holds the session: if not, `evicted` has been emitted. */
+  keeps(key: string): boolean {
+    return this.#slots.some((slot) => slot.resident?.key === key);
+  }
+
   /** Has the sandbox that holds the session forget it. */
   evict(key: string): void {
     const slot = this.#slots.find(({ resident }) => resident?.key === key);

@@ -1,5 +1,4 @@
 import { ClientError } from "../errors.ts";
-import { sha256Hex } from "../store/blob-folder.ts";
 import {
   decodeSession,
   decodeSessionFiles,
@@ -92,8 +91,8 @@ export async function toStored(
   snapshot: SessionSnapshot,
   contents: ReadonlyMap<string, Uint8Array>,
 ): Promise<{ ref: SnapshotRef; stored: NewSnapshot }> {
-  const bytes = await encodeSession(snapshot);
-  const blob = { sha256: await sha256Hex(bytes), size: bytes.length };
+  const { bytes, sha256 } = await encodeSession(snapshot);
+  const blob = { sha256, size: bytes.length };
   const files = new Map<string, { sha256: string; size: number }>();
   for (const [, entry] of snapshot.files.entries()) if (entry.kind === "file") files.set(entry.sha256, entry);
   return {

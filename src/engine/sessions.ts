@@ -277,13 +277,11 @@ export class Sessions {
       answer({ reason: `${asBefore}: ${outcome.refusedFiles.message}` });
       return;
     }
-    live.resident = {
-      key: left.key,
-      revision: before.revision + 1,
-      files: left.files,
-      contents: left.contents,
-      pinned: null,
-    };
+    // Where somebody waited, the sandbox may have gone on to them before its borrower was told of the result.
+    if (pool.keeps(left.key)) {
+      const { key, files, contents } = left;
+      live.resident = { key, revision: before.revision + 1, files, contents, pinned: null };
+    }
     const answersFirst = durability === "after-reply";
     if (answersFirst) answer({});
     const setBack = (reason: string) => {

@@ -38,16 +38,12 @@ export class BlobFolder {
 
   /** Makes the folders, and removes what a crash left behind: half-received contents and blobs nobody refers to. */
   async prepare(referenced: ReadonlySet<string>): Promise<void> {
-    await this.makeFolders();
+    await fs.mkdir(this.#blobs, { recursive: true, mode: 0o700 });
+    await fs.mkdir(this.#incoming, { recursive: true, mode: 0o700 });
     for (const name of await fs.readdir(this.#incoming)) await fs.rm(path.join(this.#incoming, name), { force: true });
     for (const name of await fs.readdir(this.#blobs)) {
       if (!referenced.has(name)) await fs.rm(path.join(this.#blobs, name), { force: true });
     }
-  }
-
-  async makeFolders(): Promise<void> {
-    await fs.mkdir(this.#blobs, { recursive: true, mode: 0o700 });
-    await fs.mkdir(this.#incoming, { recursive: true, mode: 0o700 });
   }
 
   /** @throws {Error} if the blob is gone or has another size: the disk was changed from outside. */

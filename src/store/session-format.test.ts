@@ -45,14 +45,14 @@ async function sample(): Promise<Uint8Array> {
     snapshot.filter(({ state }) => (state?.blockCount ?? 0) > 3),
     { numRuns: 1, seed: 1 },
   );
-  return await encodeSession(one as SessionSnapshot);
+  return (await encodeSession(one as SessionSnapshot)).bytes;
 }
 
 describe("the session format", () => {
   test("gives back what was put in", async () => {
     await fc.assert(
       fc.asyncProperty(snapshot, async (before) => {
-        const after = await decodeSession(await encodeSession(before));
+        const after = await decodeSession((await encodeSession(before)).bytes);
         expect({ ...after, files: after.files.toJson("") }).toEqual({
           ...before,
           memory: expect.objectContaining({ length: before.memory.length }),
@@ -129,7 +129,7 @@ describe("the session format", () => {
   });
 
   test("does not decompress more than it says", async () => {
-    const bomb = await encodeSession({
+    const { bytes: bomb } = await encodeSession({
       environment: "x",
       state: {
         heapBytes: 2 ** 26,

@@ -39,6 +39,8 @@ export type Written = { readonly path: string } & IndexEntry;
 // The index is rewritten with each change, so its size is bounded too: 10,000 paths of 400 bytes.
 const MAX_PATH_BYTES_TOTAL = 4 * 1024 * 1024;
 const MAX_ORIGINAL_NAME_CHARACTERS = 255;
+// A session is stored after each execution, most of which change no file.
+const MAX_KEPT_JSON_CHARACTERS = 64 * 1024;
 // Beyond these a Date is invalid, and whoever prints it throws.
 const MAX_TIME_MS = 8.64e15;
 
@@ -66,6 +68,7 @@ export class WorkspaceIndex {
   readonly #entries: ReadonlyMap<string, IndexEntry>;
   #listing: readonly FileEntry[] | undefined;
   #blobs: ReadonlySet<string> | undefined;
+  #json: { readonly principal: string; readonly text: string } | undefined;
 
   constructor(
     entries: ReadonlyMap<string, IndexEntry>,
@@ -99,10 +102,13 @@ export class WorkspaceIndex {
   }
 
   toJson(principal: string): string {
+    if (this.#json?.principal === principal) return this.#json.text;
     const entries = Array.from(this.#entries, ([path, entry]) =>
       entry.kind === "folder" ? [path, entry.mtimeMs] : [path, entry.mtimeMs, entry.size, entry.sha256],
     );
-    return JSON.stringify({ version: 1, principal, entries, uploads: [...this.uploads.values()] });
+    const text = JSON.stringify({ version: 1, principal, entries, uploads: [...this.uploads.values()] });
+    if (text.length <= MAX_KEPT_JSON_CHARACTERS) this.#json = { principal, text };
+    return text;
   }
 
   get(path: string): IndexEntry | undefined {
@@ -146,6 +152,7 @@ export class WorkspaceIndex {
    * @throws {ClientError} 400 `invalid_path`, 400 `invalid_changes` (a file inside a file), 413 `workspace_full`.
    */
   merge(written: readonly Written[], deleted: readonly string[], limits: WorkspaceLimits): WorkspaceIndex {
+    if (written.length === 0 && deleted.length === 0) return this;
     const draft = new Draft(this);
     draft.delete(deleted.map(workspacePath));
     draft.write(written, limits);
