@@ -71,16 +71,18 @@ async function runOn(sandbox: Sandbox, loan: Loan, execution: SessionExecution):
   const held = loan.isResident ? execution.resident : null;
   onBegin();
   let files: WorkspaceIndex;
-  let reseed = execution.reseed;
+  let reseed = false;
   if (held) {
+    // It has drawn its seeds here, also if it could not be stored since.
     files = held.files;
   } else {
     const snapshot = await execution.load();
     files = snapshot.files;
     const { state, memory } = snapshot;
-    reseed ||= state === null;
+    reseed = execution.reseed || state === null;
     const listing = { entries: files.listing, maxBytes: limits.maxBytes, maxFiles: limits.maxFiles };
-    const verdict = await sandbox.load(state && { state, memory }, listing);
+    const packages = request.packages?.listing ?? null;
+    const verdict = await sandbox.load(state && { state, memory }, listing, packages);
     if (verdict.state === "discard") throw new NotLoadedError(verdict.reason);
   }
   const workspace: Workspace = {

@@ -6,6 +6,7 @@
  * loads them on top of the base, in one order, so that they land at the same places; the environment's image goes over that.
  */
 import { ImageFormatError } from "../sandbox/image-format.ts";
+import type { OpenFile } from "../sandbox/protocol.ts";
 import { openArchive } from "./archive-file.ts";
 import { ArchiveFiles } from "./archive-filesystem.ts";
 import { Clock } from "./clock.ts";
@@ -18,6 +19,7 @@ import type { ImageFile } from "./image-file.ts";
 import { ARCHIVE_MTIME_MS, ENVIRONMENT_PATH, layOut } from "./layout.ts";
 import { loadLibraries } from "./libraries.ts";
 import { type Boot, loadProgram, type Program } from "./load.ts";
+import { reopen } from "./open-files.ts";
 import { type ImportSeal, sealImports } from "./realm.ts";
 import { Runner } from "./runner.ts";
 import { adoptTables, fitImage } from "./tables.ts";
@@ -80,6 +82,7 @@ export async function boot(options: Boot, host: HostConnection): Promise<BootedI
     // Some of it the image itself says.
     fitImage(base.header, module, exports);
   }
+  const { openFiles } = (image ?? base).header;
   image?.close();
   base.close();
   // It is in the interpreter now, and no collector runs in a thread that never ends its turn.
@@ -89,6 +92,7 @@ export async function boot(options: Boot, host: HostConnection): Promise<BootedI
   fs.ignorePermissions = false;
   freeze(fs, ARCHIVE_MTIME_MS);
   boundStreams(module);
+  openAgain(module, openFiles);
   const files = new TenantFiles(fs, (path) => host.fetch("read-file", path));
   listenForInterrupts(program, options.interrupt);
   return {
@@ -107,6 +111,15 @@ export async function boot(options: Boot, host: HostConnection): Promise<BootedI
     growHeap: (bytes) => growHeap(exports, imports, bytes),
     hash: async () => (options.options.hashCheckpoint ? await sha256(new Uint8Array(exports.memory.buffer)) : null),
   };
+}
+
+/** Opens what was open when the image was taken, as part of the checkpoint. */
+function openAgain(module: Module, openFiles: readonly OpenFile[]): void {
+  try {
+    reopen(module, { streams: openFiles, unnamed: [], contents: [] }, null, new Map());
+  } catch (cause) {
+    throw new ImageFormatError("a file that the image has open is not there", { cause });
+  }
 }
 
 function growHeap(exports: Exports, imports: ImportSeal, bytes: number): boolean {

@@ -2,15 +2,17 @@
  * Makes memory images: the one way in which Pyodide's own start, and the imports of an environment, ever run.
  */
 import { encodeImage, ImageFormatError } from "../sandbox/image-format.ts";
-import type { GuestEnvironment, GuestMessage } from "../sandbox/protocol.ts";
+import type { GuestEnvironment, GuestMessage, OpenFile } from "../sandbox/protocol.ts";
 import { openArchive } from "./archive-file.ts";
 import { ArchiveFiles } from "./archive-filesystem.ts";
 import type { Exports } from "./emscripten.ts";
 import { fillHoles } from "./heap.ts";
 import type { HostConnection } from "./host-connection.ts";
+import { findImageFiles } from "./image-files.ts";
 import { ARCHIVE_MTIME_MS, ENVIRONMENT_PATH, layOut, PACKAGES_PATH } from "./layout.ts";
 import { loadLibraries, refusedCallsOf } from "./libraries.ts";
 import { type Boot, loadPyodide, type Program, type Pyodide } from "./load.ts";
+import { openStreams } from "./open-files.ts";
 import { sealImports } from "./realm.ts";
 import { slotsOf, tablesOf } from "./tables.ts";
 
@@ -32,10 +34,11 @@ export async function build(options: Boot, host: HostConnection): Promise<Built>
   const program = await loadPyodide(options, imports.wrap);
   const { pyodide, module, exports } = program;
   layOut(program, options, host);
+  const devices = new Set(Array.from(openStreams(module.FS), ([fd]) => fd));
   const pythonVersion = prepareBase(pyodide, preload);
   limitRecursion(exports);
   fillHoles(exports);
-  const facts = { ...tablesOf(program), pythonVersion };
+  const facts = { ...tablesOf(program), openFiles: openFilesOf(program, devices), pythonVersion };
   const base = encodeImage(new Uint8Array(exports.memory.buffer), facts);
   if (options.base === null) return { failedImports: {}, unfit: {}, refusedCalls: {}, image: base };
   // What is built now goes on top of that one, byte for byte.
@@ -48,7 +51,7 @@ export async function build(options: Boot, host: HostConnection): Promise<Built>
     return { failedImports: {}, unfit: unloadable, refusedCalls: {}, image: new Uint8Array(0) };
   }
   const refusedCalls = refusedCallsOf(readArchive, environment.libraries, imports.refuses);
-  return buildImage(program, pyodide, environment, { pythonVersion, refusedCalls });
+  return buildImage(program, pyodide, environment, { pythonVersion, refusedCalls, devices });
 }
 
 /**
@@ -115,27 +118,47 @@ function limitRecursion(exports: Exports): void {
   }
 }
 
+/** @throws if something is open that no sandbox could open again. */
+function openFilesOf({ module }: Program, devices: ReadonlySet<number>): readonly OpenFile[] {
+  const { files, unfit } = findImageFiles(module.FS, devices);
+  const [what] = unfit.values();
+  if (what !== undefined) throw new Error(`the image would have ${what}, open`);
+  return files;
+}
+
 /**
- * Imports the environment's modules and takes the image. A module whose import changes the JavaScript side cannot be in an
- * image, since no other process would have that change: it is named, and nothing is built.
+ * Imports the environment's modules and takes the image. A module whose import changes the JavaScript side, or leaves a file open that is not
+ * in every sandbox, cannot be in an image, since no other process would have that: it is named, and nothing is built.
  */
 function buildImage(
   program: Program,
   pyodide: Pyodide,
   environment: GuestEnvironment,
-  facts: { readonly pythonVersion: string; readonly refusedCalls: Readonly<Record<string, readonly string[]>> },
+  facts: {
+    readonly pythonVersion: string;
+    readonly refusedCalls: Readonly<Record<string, readonly string[]>>;
+    readonly devices: ReadonlySet<number>;
+  },
 ): Built {
   const { module, exports } = program;
-  const header = { ...tablesOf(program), pythonVersion: facts.pythonVersion };
   const unfit: Record<string, string> = {};
   const failedImports: Record<string, string> = {};
+  const newlyUnfit = (before: ReadonlySet<number>) =>
+    Array.from(findImageFiles(module.FS, facts.devices).unfit).find(([fd]) => !before.has(fd))?.[1];
   const step = (name: string, code: string) => {
+    const unfitBefore = new Set(findImageFiles(module.FS, facts.devices).unfit.keys());
     const slots = slotsOf(module);
     const before = exports.hiwire_num_refs();
     const failure = pyodide.runPython(`import sandbox_runner.environment as _environment\n_environment.${code}`);
     if (failure) failedImports[name] = String(failure);
     if (slotsOf(module) !== slots) unfit[name] = "importing it takes slots of the function table";
     else if (exports.hiwire_num_refs() !== before) unfit[name] = "importing it makes references into JavaScript";
+    else if (newlyUnfit(unfitBefore) !== undefined) {
+      // What nothing refers to any more is closed by this.
+      pyodide.runPython("import gc\ngc.collect()");
+      const left = newlyUnfit(unfitBefore);
+      if (left !== undefined) unfit[name] = `importing it leaves a file open that no sandbox has: ${left}`;
+    }
   };
   for (const name of environment.imports) step(name, `import_module(${JSON.stringify(name)})`);
   step("matplotlib.pyplot", "prepare_matplotlib()");
@@ -144,9 +167,11 @@ import sandbox_runner.environment
 sandbox_runner.environment.finish(${JSON.stringify(JSON.stringify(environment.aliases))})
 `);
   const isFit = Object.keys(unfit).length === 0;
+  const { refusedCalls, pythonVersion, devices } = facts;
+  if (!isFit) return { failedImports, unfit, refusedCalls, image: new Uint8Array(0) };
   fillHoles(exports);
-  const image = isFit ? encodeImage(new Uint8Array(exports.memory.buffer), header) : new Uint8Array(0);
-  const { refusedCalls } = facts;
+  const header = { ...tablesOf(program), openFiles: openFilesOf(program, devices), pythonVersion };
+  const image = encodeImage(new Uint8Array(exports.memory.buffer), header);
   return { failedImports, unfit, refusedCalls, image };
 }
 

@@ -35,7 +35,15 @@ export interface Stream {
   seekable: boolean;
   stream_ops: StreamOperations;
   shared: { flags: number; position: number };
-  getdents?: unknown;
+  /** Names of a folder that is being listed. */
+  getdents?: string[] | null;
+}
+
+/** What both ends of a pipe share. */
+export interface Pipe {
+  /** Null: both ends are closed. Unread bytes stand from `roffset` to `offset`. */
+  buckets: { buffer: Uint8Array; offset: number; roffset: number }[] | null;
+  refcnt: number;
 }
 
 export interface Attributes {
@@ -105,6 +113,7 @@ export interface FileSystem {
   isDir(mode: number): boolean;
   isFile(mode: number): boolean;
   isLink(mode: number): boolean;
+  isChrdev(mode: number): boolean;
   mkdirTree(path: string): void;
   chdir(path: string): void;
   readFile(path: string, options?: object): unknown;
@@ -127,7 +136,11 @@ export interface Module {
   Py_EmscriptenSignalBuffer: Uint8Array;
   LDSO: { loadedLibsByName: Record<string, unknown>; loadedLibsByHandle: Record<string, unknown> };
   DNS: { address_map: { id: number; addrs: Record<string, string>; names: Record<string, string> } };
-  PIPEFS: { nextname: { current?: number }; stream_ops: Required<Pick<StreamOperations, "write">> };
+  PIPEFS: {
+    nextname: { current?: number };
+    stream_ops: StreamOperations & Required<Pick<StreamOperations, "write">>;
+    createPipe(): { readable_fd: number; writable_fd: number };
+  };
   SOCKFS: { nextname: { current?: number } };
   timers: Record<string, unknown>;
   freeTableIndexes: number[];
@@ -190,4 +203,5 @@ export const ERRNO = {
   ENOSPC: 51,
   ENOTEMPTY: 55,
   EPERM: 63,
+  ESTALE: 72,
 } as const;

@@ -255,6 +255,25 @@ export class TenantFiles {
     this.#before = entries;
   }
 
+  /** What a file or folder holds that is open though it was deleted; null: it was not, or is not of these folders. */
+  contentOfDeleted(node: Node): Uint8Array | null {
+    const { orphan, children, contents, usedBytes } = node as TenantNode;
+    if (!orphan) return null;
+    return children ? EMPTY : contents.subarray(0, usedBytes);
+  }
+
+  /** Makes a file or folder that is deleted already, to be opened. */
+  addDeleted(mode: number, content: Uint8Array, mtimeMs: number): Node {
+    const node = new this.#fs.FSNode(this.#roots[0] as Node, "", mode, 0) as TenantNode;
+    this.#prepare(node, mode);
+    node.contents = content.slice();
+    node.usedBytes = content.length;
+    node.mtime = node.ctime = mtimeMs;
+    node.orphan = true;
+    this.#bytes += content.length;
+    return node;
+  }
+
   /** Symbolic links, which a session keeps though a workspace does not. */
   links(): { path: string; target: string }[] {
     const links: { path: string; target: string }[] = [];

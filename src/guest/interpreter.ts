@@ -5,8 +5,10 @@ import type { BootedInterpreter } from "./boot.ts";
 import type { TenantFiles } from "./filesystem.ts";
 import type { HostConnection, Task } from "./host-connection.ts";
 import { type Checkpoint, STATE_BLOCK_BYTES } from "./image.ts";
-import { JavaScriptState, NotCapturable } from "./javascript-state.ts";
+import { JavaScriptState } from "./javascript-state.ts";
 import { ARCHIVE_MTIME_MS, PACKAGES_PATH } from "./layout.ts";
+import { NotCapturable } from "./not-capturable.ts";
+import { relinkPackageFiles } from "./open-files.ts";
 import type { RunnerAnswer } from "./outlet.ts";
 import { failure, type Runner } from "./runner.ts";
 
@@ -31,6 +33,8 @@ export class Interpreter {
   readonly #files: TenantFiles;
   readonly #archives = new Map<string, Archive>();
   #unmountPackages: () => void = () => {};
+  /** Hash of the archive that is mounted. */
+  #mounted: string | null = null;
 
   constructor(booted: BootedInterpreter, host: HostConnection, { maxHeapBytes, verifyRewind }: GuestOptions) {
     this.#booted = booted;
@@ -90,18 +94,20 @@ export class Interpreter {
     try {
       const difference = this.#state.difference();
       if (difference !== null) throw new NotCapturable(difference);
-      const streams = this.#state.captureStreams();
+      const { streams, unnamed, contents } = this.#state.captureFiles(this.#files);
       const { exports } = this.#booted;
       const deadStack = [exports.emscripten_stack_get_end(), exports.__stack_pointer.value] as const;
       const { heapBytes, blocks, data } = this.#checkpoint.difference(deadStack);
       const { currentPath, nextInode } = this.#booted.module.FS;
       const links = this.#files.links();
       const clockMs = this.#booted.clock.nowMs();
-      const state = { heapBytes, blockCount: blocks.length, currentPath, nextInode, clockMs, streams, links };
-      if (streams.length + links.length > MANY && JSON.stringify(state).length > MAX_STATE_CHARACTERS)
+      const blockCount = blocks.length;
+      const state = { heapBytes, blockCount, currentPath, nextInode, clockMs, streams, unnamed, links };
+      const many = streams.length + links.length > MANY || streams.some(({ listing }) => listing !== undefined);
+      if (many && JSON.stringify(state).length > MAX_STATE_CHARACTERS)
         throw new NotCapturable("more open files and links than can be stored");
       const numbers = new Uint8Array(blocks.buffer, blocks.byteOffset, blocks.byteLength);
-      this.#host.report({ type: "state", state }, numbers, data);
+      this.#host.report({ type: "state", state }, numbers, data, ...contents);
     } catch (error) {
       if (!(error instanceof NotCapturable)) throw error;
       this.#host.report({ type: "state", state: null, reason: error.message });
@@ -109,13 +115,21 @@ export class Interpreter {
   }
 
   /** From the checkpoint to a session's state. What does not fit is refused: the process is then no longer usable. */
-  #load({ state, files, body }: Extract<Task, { type: "load" }>): Verdict {
+  #load({ state, files, packages, body }: Extract<Task, { type: "load" }>): Verdict {
     this.#files.begin(files);
+    if (packages) this.#mountPackages(packages);
     if (state === null) return { state: "resident" };
-    const { blockCount, heapBytes } = state;
-    if (body.length !== blockCount * (4 + STATE_BLOCK_BYTES)) return refuse("the session's memory is incomplete");
+    const { blockCount, heapBytes, unnamed } = state;
+    const memoryBytes = blockCount * (4 + STATE_BLOCK_BYTES);
+    const contents: Uint8Array[] = [];
+    let position = memoryBytes;
+    for (const { bytes } of unnamed) {
+      contents.push(body.subarray(position, position + bytes));
+      position += bytes;
+    }
+    if (body.length !== position) return refuse("the session's memory is incomplete");
     // Copied: in its frame a body begins at any byte, and words do not.
-    const memory = body.slice();
+    const memory = body.slice(0, memoryBytes);
     const blocks = new Uint32Array(memory.buffer, 0, blockCount);
     const last = blocks.at(-1) ?? -1;
     if (blocks.some((block, index) => index > 0 && block <= (blocks[index - 1] as number))) {
@@ -127,7 +141,7 @@ export class Interpreter {
     const fs = this.#booted.module.FS;
     try {
       this.#files.addLinks(state.links);
-      this.#state.restoreStreams(state.streams);
+      this.#state.restoreFiles({ streams: state.streams, unnamed, contents }, this.#files);
     } catch {
       return refuse("a file that the session had open is missing");
     }
@@ -149,11 +163,14 @@ export class Interpreter {
     this.#booted.clock.reset();
     this.#unmountPackages();
     this.#unmountPackages = () => {};
+    this.#mounted = null;
     if (this.#verifyRewind && !this.#checkpoint.isIntact()) return refuse("the rewind is not exact");
     return { state: "pristine", restoredPages };
   }
 
   #mountPackages({ sha256, entries }: PackageListing): void {
+    // The same again would take the files away that a session has open.
+    if (sha256 === this.#mounted) return;
     this.#unmountPackages();
     let archive = this.#archives.get(sha256);
     if (!archive) {
@@ -162,7 +179,10 @@ export class Interpreter {
       if (this.#archives.size >= MAX_KNOWN_ARCHIVES && oldest !== undefined) this.#archives.delete(oldest);
       this.#archives.set(sha256, archive);
     }
-    this.#unmountPackages = new ArchiveFiles(this.#booted.module.FS, archive, ARCHIVE_MTIME_MS).mount(PACKAGES_PATH);
+    const fs = this.#booted.module.FS;
+    this.#unmountPackages = new ArchiveFiles(fs, archive, ARCHIVE_MTIME_MS).mount(PACKAGES_PATH);
+    this.#mounted = sha256;
+    relinkPackageFiles(fs);
   }
 }
 

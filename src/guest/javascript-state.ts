@@ -1,9 +1,11 @@
-import type { OpenFile } from "../sandbox/protocol.ts";
 import type { Exports, FileSystem, Module, Node, Stream } from "./emscripten.ts";
-import { WRITABLE_ROOTS } from "./filesystem.ts";
+import type { TenantFiles } from "./filesystem.ts";
+import { captureOpenFiles, type OpenFiles, reopen } from "./open-files.ts";
 
 interface StreamRecord {
   readonly stream: Stream;
+  /** Descriptors that share a position have this in common. */
+  readonly shared: object;
   readonly flags: number;
   readonly position: number;
 }
@@ -59,7 +61,7 @@ export class JavaScriptState {
     this.#nameTable = Array.from(this.#fs.nameTable);
     this.#currentPath = this.#fs.currentPath;
     this.#streams = Array.from(this.#fs.streams, (stream) =>
-      stream ? { stream, flags: stream.flags, position: stream.position } : null,
+      stream ? { stream, shared: stream.shared, flags: stream.flags, position: stream.position } : null,
     );
   }
 
@@ -84,11 +86,13 @@ export class JavaScriptState {
   restore(): void {
     const fs = this.#fs;
     fs.streams.length = this.#streams.length;
+    const renewed = new Map<object, Stream["shared"]>();
     this.#streams.forEach((record, fd) => {
       if (record) {
-        const { stream, flags, position } = record;
+        const { stream, shared, flags, position } = record;
         stream.fd = fd;
-        stream.shared = { flags, position };
+        stream.shared = renewed.get(shared) ?? { flags, position };
+        renewed.set(shared, stream.shared);
       }
       fs.streams[fd] = record?.stream ?? null;
     });
@@ -108,66 +112,18 @@ export class JavaScriptState {
   }
 
   /** The open files, as another process can open them again. @throws {NotCapturable} if it could not. */
-  captureStreams(): OpenFile[] {
-    const fs = this.#fs;
-    const groups = new Map<object, number>();
-    const files: OpenFile[] = [];
-    fs.streams.forEach((stream, fd) => {
-      if (!stream) return;
-      const { node, flags, position } = stream;
-      const path = this.#pathOf(stream);
-      if (path === null) throw new NotCapturable("an open pipe, or an open file that was deleted");
-      if (fs.isFile(node.mode) && !WRITABLE_ROOTS.some((root) => path.startsWith(`${root}/`))) {
-        throw new NotCapturable("an open file of a package");
-      }
-      if (fs.isDir(node.mode) && "getdents" in stream && stream.getdents) {
-        throw new NotCapturable("a folder that is being listed");
-      }
-      const group = groups.get(stream.shared) ?? groups.size;
-      groups.set(stream.shared, group);
-      files.push({ fd, path, flags, position, group });
-    });
-    return files;
+  captureFiles(tenant: TenantFiles): OpenFiles {
+    return captureOpenFiles(this.#module, tenant);
   }
 
-  /** Opens a session's files again; what is open otherwise is forgotten. */
-  restoreStreams(files: readonly OpenFile[]): void {
-    const fs = this.#fs;
-    const own = new Map(this.#streams.flatMap((record, fd) => (record ? [[fd, record.stream] as const] : [])));
-    const groups = new Map<number, Stream["shared"]>();
-    fs.streams.length = 0;
-    for (const { fd, path, flags, position, group } of files) {
-      const { node } = fs.lookupPath(path, { follow: false });
-      const known = own.get(fd);
-      const device = fs.isDir(node.mode) || fs.isFile(node.mode) ? null : fs.devices[node.rdev];
-      const stream_ops = known && known.path === path ? known.stream_ops : (device?.stream_ops ?? node.stream_ops);
-      const stream = fs.createStream(
-        { node, path, seekable: device === null, stream_ops, ungotten: [], error: false },
-        fd,
-      );
-      const shared = groups.get(group) ?? { flags, position };
-      groups.set(group, shared);
-      stream.shared = shared;
-    }
-  }
-
-  #pathOf(stream: Stream): string | null {
-    const fs = this.#fs;
-    // A device keeps the path it was opened by: 0 and 1 share one node.
-    const path = fs.isFile(stream.node.mode) || fs.isDir(stream.node.mode) ? fs.getPath(stream.node) : stream.path;
-    try {
-      return fs.lookupPath(path, { follow: false }).node === stream.node ? path : null;
-    } catch {
-      return null;
-    }
+  /** Opens a session's files again; what is open otherwise is forgotten. @throws if one is missing. */
+  restoreFiles(files: OpenFiles, tenant: TenantFiles): void {
+    const known = this.#streams.flatMap((record, fd) => (record ? [[fd, record.stream] as const] : []));
+    this.#fs.streams.length = 0;
+    reopen(this.#module, files, tenant, new Map(known));
   }
 
   #listLibraries(): string {
     return Object.keys(this.#module.LDSO.loadedLibsByName).join("\n");
   }
-}
-
-/** The session holds something that cannot be moved to another process; `message` says what. */
-export class NotCapturable extends Error {
-  override readonly name = "NotCapturable";
 }

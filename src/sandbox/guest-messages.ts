@@ -10,6 +10,7 @@ import { ProtocolError, type ReadHeader } from "./protocol.ts";
 
 const MAX_REASON_CHARACTERS = 64 * 1024;
 const MAX_HEAP_BYTES = 2 ** 32;
+const MAX_LISTING_CHARACTERS = 1024 * 1024;
 /** Longer than any execution. */
 const MAX_TIME_MS = 2 ** 40;
 
@@ -24,7 +25,7 @@ const reasons = z.record(z.string().max(4096), reason);
 /**
  * What a session is besides its files: JSON here, and in the frame's body the memory that differs from the checkpoint as
  * `blockCount` block numbers (u32 le, ascending) followed by as many blocks of 256 bytes, each combined with the checkpoint's
- * by exclusive or.
+ * by exclusive or. The contents of the `unnamed` files follow, one after another.
  */
 export const sessionState = z.strictObject({
   heapBytes,
@@ -38,11 +39,30 @@ export const sessionState = z.strictObject({
     .array(
       z.strictObject({
         fd: count.max(65_535),
+        /** Where it is, or was when it was opened. */
         path: sandboxPath,
         flags: z.int(),
         position: count,
         /** Equal for descriptors that share one. */
         group: count,
+        /** No path leads to it: its place in `unnamed`. */
+        unnamed: count.max(65_535).exactOptional(),
+        /** Size of a file of the caller's packages, which may become others while it is open. */
+        bytes: count.exactOptional(),
+        /** Of a folder that is being listed: all its names, in the order in which they are given, with a slash between. */
+        listing: z.string().max(MAX_LISTING_CHARACTERS).exactOptional(),
+      }),
+    )
+    .max(65_536),
+  /** What is open and has no path: deleted files and folders, and pipes. */
+  unnamed: z
+    .array(
+      z.strictObject({
+        kind: z.enum(["file", "folder", "pipe"]),
+        /** Length of its content: of a pipe, what was not read yet. */
+        bytes: count.max(MAX_HEAP_BYTES),
+        mode: count.max(0o177777),
+        mtimeMs: z.number(),
       }),
     )
     .max(65_536),

@@ -7,11 +7,12 @@
  *     header   JSON in UTF-8: an `ImageHeader`, and spaces up to a multiple of 4096 bytes from the beginning
  *     data     the runs' bytes, one after another, so that each page of the memory is one of the file's
  *
- * Imports nothing, since both the host and the guest use it.
+ * Imports nothing but types, since both the host and the guest use it.
  */
+import type { OpenFile } from "./protocol.ts";
 
 const MAGIC = "PYEXIMAG";
-export const IMAGE_VERSION = 3;
+export const IMAGE_VERSION = 4;
 export const IMAGE_PREFIX_BYTES = 16;
 /** A page of memory, and of the image's file: what most systems' pages have. */
 export const PAGE_BYTES = 4096;
@@ -29,6 +30,8 @@ export interface ImageHeader {
   readonly references: number;
   readonly referenceSlots: readonly number[];
   readonly stackPointer: number;
+  /** Files that are open in it, all of them read-only and there in every process. */
+  readonly openFiles: readonly OpenFile[];
   /** `3.14.2` */
   readonly pythonVersion: string;
   /** What is not zero. */
@@ -115,11 +118,13 @@ export function decodeImageHead(head: Uint8Array, imageBytes: number): ImageHead
 
 function check(header: ImageHeader, dataBytes: number): void {
   const isSize = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
-  const { heapBytes, tableLength, references, stackPointer, freeTableSlots, referenceSlots, runs } = header ?? {};
+  const { heapBytes, tableLength, references, stackPointer, freeTableSlots, referenceSlots, runs, openFiles } =
+    header ?? {};
   const areSlots = (value: unknown) => Array.isArray(value) && value.every(isSize);
   if (
     ![heapBytes, tableLength, references, stackPointer].every(isSize) ||
     ![freeTableSlots, referenceSlots].every(areSlots) ||
+    !(Array.isArray(openFiles) && openFiles.every(isOpenFile)) ||
     !/^\d+\.\d+\.\d+/.test(header.pythonVersion)
   ) {
     throw new ImageFormatError("the header lacks a field");
@@ -139,4 +144,9 @@ function check(header: ImageHeader, dataBytes: number): void {
     total += (end as number) - (start as number);
   }
   if (total !== dataBytes) throw new ImageFormatError("the data does not fit the runs");
+}
+
+function isOpenFile(file: unknown): boolean {
+  const { fd, path, flags, position, group } = (file ?? {}) as Record<string, unknown>;
+  return typeof path === "string" && [fd, flags, position, group].every((value) => Number.isSafeInteger(value));
 }

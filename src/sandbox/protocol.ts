@@ -21,8 +21,9 @@
 import type { ArchiveEntry } from "./archive-format.ts";
 import type { GuestMessage, SessionState } from "./guest-messages.ts";
 
-/** An open file of a session. */
+/** An open file of a session, or of an image. */
 export type OpenFile = SessionState["streams"][number];
+export type UnnamedFile = SessionState["unnamed"][number];
 export type { ErrorInfo, FileChanges, GuestMessage, RunnerOutcome, SessionState, Verdict } from "./guest-messages.ts";
 
 export const PROTOCOL_VERSION = 4;
@@ -75,7 +76,13 @@ export type HostMessage =
       readonly packages: PackageListing | null;
     }
   /** Make the sandbox a session's. Body: the session's memory; none: a new session. */
-  | { readonly type: "load"; readonly state: SessionState | null; readonly files: FileListing }
+  | {
+      readonly type: "load";
+      readonly state: SessionState | null;
+      readonly files: FileListing;
+      /** As in `execute`: the session may have files of them open. */
+      readonly packages: PackageListing | null;
+    }
   /** Forget the session; back to the checkpoint. */
   | { readonly type: "rewind" }
   /** Urgent. Ends what runs with KeyboardInterrupt. */

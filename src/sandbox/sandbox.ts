@@ -291,11 +291,16 @@ export class Sandbox {
    * Makes a pristine sandbox a session's.
    *
    * @param capture the session as it was captured; null: a new one.
+   * @param packages the caller's own, for the files of them that are open.
    * @returns `resident`, or `discard` if it does not fit.
    */
-  load(capture: { state: SessionState; memory: Uint8Array } | null, files: FileListing): Promise<Verdict> {
+  load(
+    capture: { state: SessionState; memory: Uint8Array } | null,
+    files: FileListing,
+    packages: PackageListing | null,
+  ): Promise<Verdict> {
     this.#maxFiles = files.maxFiles;
-    return this.#change({ type: "load", state: capture?.state ?? null, files }, capture?.memory);
+    return this.#change({ type: "load", state: capture?.state ?? null, files, packages }, capture?.memory);
   }
 
   /** Forgets the session. @returns `pristine`, or `discard` where the way back is not certain. */

@@ -25,17 +25,41 @@ const state = fc.record({
   nextInode: fc.nat(),
   clockMs: fc.double({ min: 0, max: 1e15, noNaN: true }),
   streams: fc.array(
-    fc.record({ fd: fc.nat(1000), path: fc.string(), flags: fc.integer(), position: fc.nat(), group: fc.nat() }),
+    fc.record(
+      {
+        fd: fc.nat(1000),
+        path: fc.string(),
+        flags: fc.integer(),
+        position: fc.nat(),
+        group: fc.nat(),
+        unnamed: fc.nat(5),
+        bytes: fc.nat(),
+        listing: fc.string(),
+      },
+      { requiredKeys: ["fd", "path", "flags", "position", "group"] },
+    ),
+  ),
+  unnamed: fc.array(
+    fc.record({
+      kind: fc.constantFrom("file" as const, "folder" as const, "pipe" as const),
+      bytes: fc.nat(50),
+      mode: fc.nat(0o177777),
+      mtimeMs: fc.integer(),
+    }),
+    { maxLength: 3 },
   ),
   links: fc.array(fc.record({ path: fc.string(), target: fc.string() })),
 }) satisfies fc.Arbitrary<SessionState>;
+
+const memoryBytes = ({ blockCount, unnamed }: SessionState) =>
+  unnamed.reduce((sum, { bytes }) => sum + bytes, blockCount * 260);
 
 const snapshot: fc.Arbitrary<SessionSnapshot> = fc
   .tuple(fc.option(state), fc.nat(), fc.nat())
   .map(([state, executions, seed]) => ({
     environment: createHash("sha256").update(String(seed)).digest("hex"),
     state,
-    memory: Buffer.alloc((state?.blockCount ?? 0) * 260, seed & 255),
+    memory: Buffer.alloc(state ? memoryBytes(state) : 0, seed & 255),
     files,
     executions,
   }));
@@ -83,7 +107,7 @@ describe("the session format", () => {
       new Set([
         "it is cut off",
         "it is not a session",
-        "it has format version N, and this server reads 2",
+        "it has format version N, and this server reads 3",
         "its header is cut off",
         "its checksum is wrong",
       ]),
@@ -138,6 +162,7 @@ describe("the session format", () => {
         nextInode: 1,
         clockMs: 0,
         streams: [],
+        unnamed: [],
         links: [],
       },
       memory: Buffer.alloc(2 ** 16 * 260),
@@ -164,6 +189,13 @@ describe("the session format", () => {
       encodeSession({ environment: "x", state: state as SessionState, memory, files, executions: 0 });
     await expect(encode({ ...good, blockCount: 3 }, new Uint8Array(1))).rejects.toThrow("does not fit");
     await expect(encode({ ...good, streams: [{ fd: "0" }] }, new Uint8Array(0))).rejects.toThrow("streams.0.fd");
+    const pipe = { kind: "pipe", bytes: 1, mode: 0, mtimeMs: 0 };
+    await expect(encode({ ...good, unnamed: [{ ...pipe, bytes: -1 }] }, new Uint8Array(0))).rejects.toThrow(
+      "unnamed.0.bytes",
+    );
+    await expect(encode({ ...good, blockCount: 0, unnamed: [pipe] }, new Uint8Array(0))).rejects.toThrow(
+      "does not fit",
+    );
     await expect(encode({ ...good, heapBytes: 2 ** 40 }, new Uint8Array(0))).rejects.toThrow("heapBytes");
   });
 });

@@ -5,7 +5,7 @@
  *     u32 le    format version
  *     u32 le    length of the header, bytes
  *     header    JSON in UTF-8: see `header` below
- *     memory    what `load` takes (protocol.ts), compressed with zstd
+ *     memory    what `load` takes (protocol.ts), contents of unnamed files included, compressed with zstd
  *     32 bytes  SHA-256 of all before
  *
  * Contents of files are not in it: the header lists them by hash, so that states of one session share them.
@@ -18,7 +18,7 @@ import { sessionState } from "../sandbox/guest-messages.ts";
 import type { SessionState } from "../sandbox/protocol.ts";
 import { WorkspaceIndex } from "./workspace-index.ts";
 
-export const SESSION_VERSION = 2;
+export const SESSION_VERSION = 3;
 
 const MAGIC = Buffer.from("PYEXSESS");
 const PREFIX_BYTES = 16;
@@ -136,7 +136,8 @@ function readHeader(bytes: Uint8Array) {
 }
 
 function checkMemory(state: SessionState | null, memoryBytes: number): void {
-  if ((state?.blockCount ?? 0) * BYTES_PER_BLOCK !== memoryBytes) {
+  const unnamedBytes = state?.unnamed.reduce((sum, { bytes }) => sum + bytes, 0) ?? 0;
+  if ((state?.blockCount ?? 0) * BYTES_PER_BLOCK + unnamedBytes !== memoryBytes) {
     throw new SessionFormatError("its memory does not fit its state");
   }
 }

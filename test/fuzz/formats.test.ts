@@ -119,7 +119,7 @@ const image = fc
       if (filled) memory.fill(7, index * 4096, index * 4096 + 10);
     });
     const tables = { tableLength: 1, freeTableSlots: slots, references: 0, referenceSlots: slots };
-    return encodeImage(memory, { ...tables, stackPointer: 16, pythonVersion: "3.14.2" });
+    return encodeImage(memory, { ...tables, openFiles: [], stackPointer: 16, pythonVersion: "3.14.2" });
   });
 
 fuzz(

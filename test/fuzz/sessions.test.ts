@@ -33,7 +33,15 @@ const files = WorkspaceIndex.empty(0).merge(
   [],
   { maxBytes: 1e9, maxFiles: 100 },
 );
-const STATE = { heapBytes: 1 << 25, currentPath: "/tmp", nextInode: 9, clockMs: 5, streams: [], links: [] };
+const STATE = {
+  heapBytes: 1 << 25,
+  currentPath: "/tmp",
+  nextInode: 9,
+  clockMs: 5,
+  streams: [],
+  unnamed: [],
+  links: [],
+};
 const STORED = await Promise.all(
   [0, 1, 7].map(async (blockCount) => {
     const memory = new Uint8Array(blockCount * 260).fill(blockCount);
@@ -65,7 +73,7 @@ let captured: Extract<Capture, { state: object }>;
 
 beforeAll(async () => {
   sandbox = await startTestSandbox();
-  await sandbox.load(null, NO_FILES);
+  await sandbox.load(null, NO_FILES, null);
   await runOn(sandbox, "x = list(range(1000))\ndef f(): return x", { mode: "session" });
   const capture = await sandbox.captured;
   if (capture.state === null) throw new Error(capture.reason);
@@ -99,6 +107,17 @@ const stream = fc.record({
   position: number,
   group: fc.nat(3),
 });
+const odd = fc.record(
+  { unnamed: fc.oneof(fc.nat(3), number), bytes: number, listing: fc.string() },
+  { requiredKeys: [] },
+);
+const unnamedFile = fc.record({
+  kind: fc.constantFrom("file" as const, "folder" as const, "pipe" as const),
+  bytes: fc.oneof(fc.constant(0), number),
+  mode: fc.oneof(fc.constantFrom(0o100644, 0o040755, 0), number),
+  mtimeMs: number,
+});
+const oddStream = fc.tuple(stream, odd).map(([usual, more]) => ({ ...usual, ...more }));
 /** One thing at a time, else nearly everything is refused for its first fault. */
 const nonsense = fc.oneof(
   { arbitrary: fc.constant({}), weight: 6 },
@@ -107,6 +126,10 @@ const nonsense = fc.oneof(
   fc.record({ nextInode: number }),
   fc.record({ clockMs: fc.oneof(number, fc.double()) }),
   fc.record({ streams: fc.array(stream, { minLength: 1, maxLength: 4 }) }),
+  fc.record({
+    streams: fc.array(oddStream, { minLength: 1, maxLength: 4 }),
+    unnamed: fc.array(unnamedFile, { maxLength: 3 }),
+  }),
   fc.record({ links: fc.array(fc.record({ path: sandboxPath, target: sandboxPath }), { minLength: 1, maxLength: 4 }) }),
 );
 const pokes = fc.array(
@@ -145,7 +168,7 @@ fuzz(
     if (sandbox.endReason !== null) sandbox = await startTestSandbox();
     const state = { ...captured.state, ...changes };
     const memory = poked(captured.memory, captured.state.blockCount, bytes);
-    const verdict = await sandbox.load({ state, memory }, NO_FILES);
+    const verdict = await sandbox.load({ state, memory }, NO_FILES, null);
     if (verdict.state === "resident") {
       const { result } = await runOn(sandbox, USE_SESSION, { mode: "session", timeoutMs: 1000 });
       expect(result.outcome).toHaveProperty("success");
