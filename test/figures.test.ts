@@ -115,7 +115,9 @@ describe.skipIf(TEST_WHEELS === "")("figures of real matplotlib", () => {
     const first = "x = 1\nplt.plot([1, 2]); plt.title('t', fontweight='bold'); plt.show()";
     await Promise.all(ids.map((id) => execute(first, id)));
     expect(await Promise.all(ids.map(async (id) => (await execute("x", id)).result))).toEqual([1, 1, 1, 1]);
-    for (const { pid } of server.engine.pool.sandboxes()) process.kill(pid, "SIGKILL");
+    const sandboxes = server.engine.pool.sandboxes();
+    for (const { pid } of sandboxes) process.kill(pid, "SIGKILL");
+    await Promise.all(sandboxes.map(({ ended }) => ended));
     const width =
       "t = plt.text(0, 0, 'MMMM', fontweight='bold'); plt.gcf().canvas.draw(); w = round(t.get_window_extent().width); plt.close('all'); [x, w]";
     for (const id of ids) expect((await execute(width, id)).result).toEqual([1, 55]);
