@@ -53,7 +53,8 @@ export const sessionState = z.strictObject({
         listing: z.string().max(MAX_LISTING_CHARACTERS).exactOptional(),
       }),
     )
-    .max(65_536),
+    .max(65_536)
+    .readonly(),
   /** What is open and has no path: deleted files and folders, and pipes. */
   unnamed: z
     .array(
@@ -65,7 +66,8 @@ export const sessionState = z.strictObject({
         mtimeMs: z.number(),
       }),
     )
-    .max(65_536),
+    .max(65_536)
+    .readonly(),
   links: z.array(z.strictObject({ path: sandboxPath, target: sandboxPath })).max(100_000),
 });
 
