@@ -1,7 +1,8 @@
 /**
  * What sessions cost: wake times, bytes at rest, forks, and the same code in a resident session and in a bare interpreter.
  *
- * `npm run bench:sessions [-- --write]`: with `--write`, docs/benchmark-sessions.md is written too.
+ * `npm run bench:sessions [-- --write] [-- --durability]`: with `--write`, docs/benchmark-sessions.md is written too; with `--durability`
+ * only what durability costs is measured.
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -13,6 +14,7 @@ import { pino } from "pino";
 import { loadConfig } from "../src/config.ts";
 import { type RunningServer, startServer } from "../src/server.ts";
 import { hasRedis, startRedis } from "../test/support/redis.ts";
+import { measureDurability } from "./session-durability.ts";
 import { median, PYTHON } from "./settings.ts";
 
 const SESSIONS = Number(process.env.BENCH_SESSIONS ?? 100);
@@ -46,7 +48,9 @@ const folder = mkdtempSync(path.join(os.tmpdir(), "bench-sessions-"));
 const lines: string[] = [];
 
 try {
-  await measure();
+  await measureDurable();
+  if (!process.argv.includes("--durability")) await measure();
+  report();
 } finally {
   await rm(folder, { recursive: true, force: true });
 }
@@ -96,11 +100,28 @@ async function measure(): Promise<void> {
       ],
     ),
   );
+}
+
+/** What comes first: what it costs that an answered execution is not lost. */
+async function measureDurable(): Promise<void> {
+  console.error("measuring what durability costs …");
+  const figures = await measureDurability();
+  const rows = figures.map(({ name, p50, p99, ratio }) => [
+    name,
+    p50.toFixed(2),
+    p99.toFixed(2),
+    `${ratio.toFixed(2)} ×`,
+  ]);
+  lines.push(...table(["one connection, ms", "p50", "p99", "by stateless, p50"], rows), "");
+}
+
+function report(): void {
   console.log(lines.join("\n"));
   if (process.argv.includes("--write")) {
     const cpus = os.cpus();
     const machine = `${cpus.length} × ${cpus[0]?.model.trim()}, Node ${process.versions.node}, load ${os.loadavg()[0]?.toFixed(1)}`;
-    const head = `# Benchmark of sessions\n\nWritten by \`npm run bench:sessions -- --write\`. ${machine}.\n\n`;
+    const commit = execFileSync("git", ["rev-parse", "--short", "HEAD"], { encoding: "utf8" }).trim();
+    const head = `# Benchmark of sessions\n\nWritten by \`npm run bench:sessions -- --write\` at ${commit}. ${machine}.\n\n`;
     writeFileSync(new URL("../docs/benchmark-sessions.md", import.meta.url), `${head}${lines.join("\n")}\n`);
   }
 }

@@ -16,6 +16,9 @@ const WORDS_PER_BLOCK = STATE_BLOCK_BYTES / 4;
  */
 const MAX_IDLE_BYTES = 16 * 2 ** 20;
 
+/** Of a difference so much is gathered at once. */
+const MAX_GATHERED_BYTES = 2 ** 20;
+
 /** A list names every block of a heap that is so many times larger than the list. */
 const BLOCKS_PER_LIST_BYTE = STATE_BLOCK_BYTES / 4;
 
@@ -34,6 +37,8 @@ interface RewindExports {
   restore(from: number, to: number, source: number): number;
   clear(from: number, to: number): number;
   diff(from: number, to: number, source: number, out: number): number;
+  /** Of `shift` the bytes from a place in the heap to the image's of the same content; `zero` 1: the blocks are compared with zero. */
+  gather(list: number, end: number, shift: number, zero: 0 | 1, out: number): void;
 }
 
 /**
@@ -66,6 +71,12 @@ export class Checkpoint {
   #written: WrittenPages | null = null;
   /** Pages of which the checkpoint is not what is mapped there. */
   #own: readonly Run[] = [];
+  /** What the last question of which spans were written to was answered. */
+  #lastWritten: {
+    readonly all: readonly Span[];
+    readonly runs: readonly Run[];
+    readonly spans: readonly Span[];
+  } | null = null;
   /** Looked at and found unchanged since memory was last given back. */
   #idleBytes = 0;
 
@@ -206,29 +217,60 @@ export class Checkpoint {
   difference(deadStack: readonly [from: number, to: number]): MemoryDifference {
     const heapBytes = this.#heap.buffer.byteLength;
     // Room for the case that every block differs.
-    const missing = pagesFor(heapBytes / BLOCKS_PER_LIST_BYTE) - this.#blocks.buffer.byteLength / WASM_PAGE_BYTES;
-    if (missing > 0) this.#blocks.grow(missing);
+    this.#growBlocks(heapBytes / BLOCKS_PER_LIST_BYTE);
     const found: { span: Span; from: number; to: number }[] = [];
     let count = 0;
-    const first = Math.ceil(deadStack[0] / STATE_BLOCK_BYTES) * STATE_BLOCK_BYTES;
-    const last = Math.floor(deadStack[1] / STATE_BLOCK_BYTES) * STATE_BLOCK_BYTES;
-    const live = complement(first < last ? [[first, last]] : []);
-    for (const span of intersection(this.#writtenSpans(), live)) {
+    for (const span of this.#liveSpans(deadStack)) {
       const from = count;
       count += this.#rewind.diff(span.start, span.end, span.source, from * 4);
       if (count > from) found.push({ span, from, to: count });
     }
-    const blocks = new Uint32Array(this.#blocks.buffer, 0, count).slice();
-    const data = new Uint32Array(count * WORDS_PER_BLOCK);
-    const heap = new Uint32Array(this.#heap.buffer);
+    return {
+      heapBytes,
+      blocks: new Uint32Array(this.#blocks.buffer, 0, count).slice(),
+      data: this.#gather(found, count),
+    };
+  }
+
+  /** The content of the blocks that the list names, combined with the checkpoint's. */
+  #gather(found: readonly { span: Span; from: number; to: number }[], count: number): Uint8Array {
+    const data = new Uint8Array(count * STATE_BLOCK_BYTES);
+    const out = count * 4;
+    // Behind the list, and not all at once: this memory never gets smaller again.
+    const most = MAX_GATHERED_BYTES / STATE_BLOCK_BYTES;
+    this.#growBlocks(out + Math.min(data.length, MAX_GATHERED_BYTES));
+    let gathered = 0;
+    let taken = 0;
+    const take = () => {
+      data.set(new Uint8Array(this.#blocks.buffer, out, gathered * STATE_BLOCK_BYTES), taken * STATE_BLOCK_BYTES);
+      taken += gathered;
+      gathered = 0;
+    };
     for (const { span, from, to } of found) {
-      for (let index = from; index < to; index++) {
-        const word = (blocks[index] as number) * WORDS_PER_BLOCK;
-        data.set(heap.subarray(word, word + WORDS_PER_BLOCK), index * WORDS_PER_BLOCK);
+      const isZero = span.source === ZERO;
+      for (let first = from; first < to; ) {
+        const end = Math.min(to, first + most - gathered);
+        const shift = isZero ? 0 : span.source - span.start;
+        this.#rewind.gather(first * 4, end * 4, shift, isZero ? 1 : 0, out + gathered * STATE_BLOCK_BYTES);
+        gathered += end - first;
+        first = end;
+        if (gathered === most) take();
       }
-      if (span.source !== ZERO) this.#exclusiveOr(span, blocks.subarray(from, to), data, from);
     }
-    return { heapBytes, blocks, data: new Uint8Array(data.buffer) };
+    take();
+    return data;
+  }
+
+  #growBlocks(bytes: number): void {
+    const missing = pagesFor(bytes) - this.#blocks.buffer.byteLength / WASM_PAGE_BYTES;
+    if (missing > 0) this.#blocks.grow(missing);
+  }
+
+  /** The parts of the memory that may not be as the checkpoint says, less what calls have left on the stack. */
+  #liveSpans(deadStack: readonly [from: number, to: number]): readonly Span[] {
+    const first = Math.ceil(deadStack[0] / STATE_BLOCK_BYTES) * STATE_BLOCK_BYTES;
+    const last = Math.floor(deadStack[1] / STATE_BLOCK_BYTES) * STATE_BLOCK_BYTES;
+    return intersection(this.#writtenSpans(), complement(first < last ? [[first, last]] : []));
   }
 
   /** Puts a difference on top of the checkpoint's memory, which must be in place and large enough. */
@@ -244,22 +286,13 @@ export class Checkpoint {
     });
   }
 
-  /** Takes the checkpoint's content out of a span's blocks, of which the first stands at block `first` of `data`. */
-  #exclusiveOr({ start, source }: Span, blocks: Uint32Array, data: Uint32Array, first: number): void {
-    const image = new Uint32Array(this.#image.buffer);
-    const shift = (source - start) / 4;
-    blocks.forEach((block, index) => {
-      const from = block * WORDS_PER_BLOCK + shift;
-      const to = (first + index) * WORDS_PER_BLOCK;
-      for (let word = 0; word < WORDS_PER_BLOCK; word++) {
-        data[to + word] = (data[to + word] as number) ^ (image[from + word] as number);
-      }
-    });
-  }
-
   /** The parts of the memory that may not be as the checkpoint says. */
-  #writtenSpans(): Span[] {
-    return intersection(this.#allSpans(), this.#writtenRuns());
+  #writtenSpans(): readonly Span[] {
+    const [all, runs] = [this.#allSpans(), this.#writtenRuns()];
+    if (this.#written === null || this.#lastWritten?.all !== all || this.#lastWritten.runs !== runs) {
+      this.#lastWritten = { all, runs, spans: intersection(all, runs) };
+    }
+    return this.#lastWritten.spans;
   }
 
   #writtenRuns(): readonly Run[] {

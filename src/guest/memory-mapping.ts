@@ -22,6 +22,12 @@ const MAP_NORESERVE = 0x4000;
 const MADV_DONTNEED = 4;
 const MADV_NOHUGEPAGE = 15;
 
+const RUSAGE_THREAD = 1;
+/** Of `struct rusage` on 64-bit Linux: two times, and fourteen numbers of which the fifth and sixth are faults; words of 32 bits. */
+const RUSAGE_WORDS = 36;
+const MINOR_FAULTS = 16;
+const MAJOR_FAULTS = 18;
+
 /** Bytes of an entry of the page map, and its words. */
 const ENTRY_BYTES = 8;
 const ENTRY_WORDS = 2;
@@ -35,6 +41,7 @@ const FUNCTIONS = {
   pread: { parameters: ["i32", "buffer", "usize", "i64"], result: "i32" },
   mmap: { parameters: ["usize", "usize", "i32", "i32", "i32", "i64"], result: "usize" },
   madvise: { parameters: ["usize", "usize", "i32"], result: "i32" },
+  getrusage: { parameters: ["i32", "buffer"], result: "i32" },
   getpagesize: { parameters: [], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
@@ -101,10 +108,11 @@ export class MemoryMapping {
 
   /** Of what it is given only numbers within bounds are used, and nothing of the realm's. */
   #kernelOf(memory: WebAssembly.Memory): Kernel {
-    const { pread, madvise } = this.#system;
+    const { pread, madvise, getrusage } = this.#system;
     const pagemap = this.#open("/proc/self/pagemap");
     const address = addressOf(memory);
     const firstEntry = toBigInt((address / PAGE_BYTES) * ENTRY_BYTES);
+    const usage = new Words(RUSAGE_WORDS);
     let entries = new Words(0);
     let known = 0;
     return {
@@ -116,6 +124,11 @@ export class MemoryMapping {
         }
         const bytes = known * ENTRY_BYTES;
         return pread(pagemap, entries, toBigInt(bytes), firstEntry) === bytes ? entries : null;
+      },
+      faults() {
+        if (getrusage(RUSAGE_THREAD, usage) !== 0) return null;
+        const word = (index: number) => usage[index] as number;
+        return word(MINOR_FAULTS) + word(MAJOR_FAULTS) + (word(MINOR_FAULTS + 1) + word(MAJOR_FAULTS + 1)) * 2 ** 32;
       },
       discard(start, length) {
         if (start >>> 0 !== start || length >>> 0 !== length || start + length > MAX_MEMORY_BYTES) return false;

@@ -99,4 +99,29 @@
             (local.set $out (i32.add (local.get $out) (i32.const 4)))
             (local.set $count (i32.add (local.get $count) (i32.const 1)))))
         (br $block)))
-    (local.get $count)))
+    (local.get $count))
+
+  ;; Writes the blocks of 256 bytes whose numbers $blocks lists from `list` to `end` (u32 each) to $blocks at `out`, each combined by
+  ;; exclusive or with what lies `shift` bytes further in the image. With `zero` not 0 they are compared with zero, and so are as they are.
+  (func (export "gather") (param $list i32) (param $end i32) (param $shift i32) (param $zero i32) (param $out i32)
+    (local $from i32) (local $last i32)
+    (block $done
+      (loop $block
+        (br_if $done (i32.ge_u (local.get $list) (local.get $end)))
+        (local.set $from (i32.shl (i32.load $blocks (local.get $list)) (i32.const 8)))
+        (local.set $list (i32.add (local.get $list) (i32.const 4)))
+        (if (local.get $zero)
+          (then
+            (memory.copy $blocks $heap (local.get $out) (local.get $from) (i32.const 256))
+            (local.set $out (i32.add (local.get $out) (i32.const 256))))
+          (else
+            (local.set $last (i32.add (local.get $from) (i32.const 256)))
+            (loop $line
+              (v128.store $blocks offset=0 (local.get $out) (v128.xor
+                (v128.load $heap offset=0 (local.get $from)) (v128.load $image offset=0 (i32.add (local.get $from) (local.get $shift)))))
+              (v128.store $blocks offset=16 (local.get $out) (v128.xor
+                (v128.load $heap offset=16 (local.get $from)) (v128.load $image offset=16 (i32.add (local.get $from) (local.get $shift)))))
+              (local.set $from (i32.add (local.get $from) (i32.const 32)))
+              (local.set $out (i32.add (local.get $out) (i32.const 32)))
+              (br_if $line (i32.lt_u (local.get $from) (local.get $last))))))
+        (br $block)))))

@@ -16,6 +16,7 @@ function pagesThat(pages: Readonly<Record<number, bigint>>, kernel: Partial<Kern
   const written = new WrittenPages(memory, {
     readPagemap: (count) =>
       new Uint32Array(BigUint64Array.from({ length: count }, (_, page) => said[page] ?? 0n).buffer),
+    faults: () => null,
     discard: () => true,
     ...kernel,
   });
@@ -76,4 +77,58 @@ test("is refused where every page is said to be written to, and where none is", 
 test("a page that cannot be given back is an error", () => {
   const { written } = pagesThat({}, { discard: () => false });
   expect(() => written.discard([0, PAGE_BYTES])).toThrow("could not be given back");
+});
+
+test("asks again after a page fault, after pages were given back, and when the memory has grown, and else does not", () => {
+  let faults: number | null = 7;
+  const { memory, said, written } = pagesThat({ 1: PRESENT }, { faults: () => faults });
+  const first = written.runs();
+  expect(written.runs()).toBe(first);
+  said[3] = PRESENT;
+  expect(written.runs()).toBe(first);
+  faults++;
+  expect(runs(written)).toEqual([
+    [1, 2],
+    [3, 4],
+    [LAST, PAGES],
+  ]);
+  delete said[3];
+  written.discard([3 * PAGE_BYTES, 4 * PAGE_BYTES]);
+  expect(runs(written)).toEqual([
+    [1, 2],
+    [LAST, PAGES],
+  ]);
+  memory.grow(1);
+  said[2 * PAGES - 1] = PRESENT;
+  expect(runs(written).at(-1)).toEqual([2 * PAGES - 1, 2 * PAGES]);
+  faults = null;
+  said[3] = PRESENT;
+  expect(runs(written)).toContainEqual([3, 4]);
+  delete said[3];
+  expect(runs(written)).not.toContainEqual([3, 4]);
+});
+
+test("an answer that was odd is not kept", () => {
+  const { said, written } = pagesThat({ 1: PRESENT, [LAST]: 0n }, { faults: () => 7 });
+  expect(runs(written)).toEqual([[0, PAGES]]);
+  said[LAST] = PRESENT;
+  expect(runs(written)).toEqual([
+    [1, 2],
+    [LAST, PAGES],
+  ]);
+});
+
+test("a counter of faults that does not count is found out", () => {
+  const said: Record<number, bigint> = { [LAST]: PRESENT };
+  const memory = new WebAssembly.Memory({ initial: 1 });
+  const written = new WrittenPages(memory, {
+    readPagemap: (count) => {
+      const entries = BigUint64Array.from({ length: count }, (_, page) => said[page] ?? 0n);
+      said[2] = PRESENT;
+      return new Uint32Array(entries.buffer);
+    },
+    faults: () => 7,
+    discard: () => true,
+  });
+  expect(() => written.check(2 * PAGE_BYTES)).toThrow("other pages");
 });

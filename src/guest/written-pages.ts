@@ -12,6 +12,11 @@ export interface Kernel {
    * first. Valid until the next call. @returns null: it does not tell.
    */
   readPagemap(pages: number): Uint32Array | null;
+  /**
+   * Page faults of this thread so far. Only this thread writes to the memory, and a page becomes the process's own by a fault:
+   * as long as there are no more of them, the same pages are. @returns null: not known.
+   */
+  faults(): number | null;
   /** Has pages be again what is mapped there: `madvise` with `MADV_DONTNEED`. @returns whether it was done. */
   discard(start: number, length: number): boolean;
 }
@@ -24,6 +29,8 @@ export interface Kernel {
 export class WrittenPages {
   readonly #memory: WebAssembly.Memory;
   readonly #kernel: Kernel;
+  /** The last answer, and what it holds for. */
+  #known: { readonly runs: readonly Run[]; readonly bytes: number; readonly faults: number } | null = null;
 
   /** @param memory holds nothing but zeros and what is mapped privately from files. */
   constructor(memory: WebAssembly.Memory, kernel: Kernel) {
@@ -31,18 +38,26 @@ export class WrittenPages {
     this.#kernel = kernel;
   }
 
-  /** @returns ascending runs that do not touch each other. */
+  /** @returns ascending runs that do not touch each other; the same array as before if they are sure to be the same. */
   runs(): readonly Run[] {
     const { buffer } = this.#memory;
+    const known = this.#known;
+    // To read the page map takes longer than most executions.
+    if (known?.bytes === buffer.byteLength && known.faults === this.#kernel.faults()) return known.runs;
     // A page that is sure to be among the written ones: were the entries another memory's, after it moved, it would not be.
     const words = new Int32Array(buffer);
     Atomics.or(words, words.length - 1, 0);
-    const runs = this.#readRuns(buffer.byteLength / PAGE_BYTES);
-    return runs.at(-1)?.[1] === buffer.byteLength ? runs : [[0, buffer.byteLength]];
+    const faults = this.#kernel.faults();
+    const read = this.#readRuns(buffer.byteLength / PAGE_BYTES);
+    const isWhole = read.at(-1)?.[1] === buffer.byteLength;
+    const runs: readonly Run[] = isWhole ? read : [[0, buffer.byteLength]];
+    this.#known = isWhole && faults !== null ? { runs, bytes: buffer.byteLength, faults } : null;
+    return runs;
   }
 
   /** Has a run be again what is mapped there, and written to by nobody. @throws {Error} if it is not: its content is not known then. */
   discard([start, end]: Run): void {
+    this.#known = null;
     if (!this.#kernel.discard(start, end - start)) throw new Error("memory could not be given back");
   }
 
@@ -67,7 +82,7 @@ export class WrittenPages {
   }
 
   /**
-   * Tries it out on a page that is a file's.
+   * Tries it out on a page that is a file's: that a page that is written to is named, and that this is noticed.
    *
    * @param at where the page begins, bytes. It is written to, with what is there.
    * @throws {Error} if the answers do not tell it from one that is not written to.
