@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Redis, type RedisOptions } from "ioredis";
 import { ClientError, StartupError } from "./errors.ts";
@@ -28,6 +29,8 @@ export class RedisConnection {
   readonly timeoutMs: number;
   readonly #redis: Redis;
   readonly #duplicates: Redis[] = [];
+  /** By script: what Redis calls it once it has been sent. */
+  readonly #hashes = new Map<string, string>();
   /** Redis's clock less ours, which is the monotonic one: when somebody sets this machine's time, nothing changes. */
   #clockOffsetMs = performance.timeOrigin;
   /** Since when there is no connection; ms of the monotonic clock. */
@@ -101,7 +104,21 @@ export class RedisConnection {
     keys: readonly string[],
     parameters: readonly (string | number | Buffer)[],
   ): Promise<unknown> {
-    return await this.attempt((redis) => redis.eval(script, keys.length, ...keys, ...parameters));
+    let sha1 = this.#hashes.get(script);
+    if (sha1 === undefined) {
+      sha1 = createHash("sha1").update(script).digest("hex");
+      this.#hashes.set(script, sha1);
+    }
+    const hash = sha1;
+    return await this.attempt(async (redis) => {
+      try {
+        return await redis.evalsha(hash, keys.length, ...keys, ...parameters);
+      } catch (error) {
+        // Redis forgets scripts when it is restarted. A script that it does not know it has not begun.
+        if (!(error as Error).message.startsWith("NOSCRIPT")) throw error;
+        return await redis.eval(script, keys.length, ...keys, ...parameters);
+      }
+    });
   }
 
   /** Redis's clock, which all servers share and which nobody's changed time moves; ms since 1970. */

@@ -316,7 +316,7 @@ export class Sessions {
     }
     const record = next(before, { head: stored.ref, previous: before.head, executions, reseed: false });
     try {
-      await lease.commit(record, stored.stored);
+      await lease.commit(record, stored.stored, true);
     } catch (error) {
       if (!answersFirst || !(error instanceof ClientError) || error.code === "session_moved") {
         if (live.resident?.key === left.key) live.resident = null;

@@ -124,16 +124,19 @@ export const SCRIPTS = {
     return "released"`,
 
   /**
-   * KEYS session, principal's set, usage. ARGV fence, deadline, id, record, end, states, new state, its files, most bytes, then hash
-   * and content of each.
+   * KEYS session, principal's set, usage, lease. ARGV fence, deadline, id, record, end, states, new state, its files, most bytes, the
+   * holder that gives its lease back with it or nothing, then hash and content of each.
    */
   commit: `${USAGE}
     local time = redis.call("TIME")
     local nowMs = time[1] * 1000 + time[2] / 1000
     if nowMs > tonumber(ARGV[2]) then return "late" end
-    if redis.call("HGET", KEYS[1], "fence") ~= ARGV[1] then return "moved" end
+    if redis.call("HGET", KEYS[1], "fence") ~= ARGV[1] then
+      -- Where it was made and its answer was lost, another may have the lease that it gave back.
+      return redis.call("HGET", KEYS[1], "record") == ARGV[4] and "stored" or "moved"
+    end
     local given = {}
-    for i = 10, #ARGV, 2 do given["b:" .. ARGV[i]] = ARGV[i + 1] end
+    for i = 11, #ARGV, 2 do given["b:" .. ARGV[i]] = ARGV[i + 1] end
     for _, hash in ipairs(cjson.decode(ARGV[8])) do
       if not given["b:" .. hash] and redis.call("HEXISTS", KEYS[1], "b:" .. hash) == 0 then return "missing" end
     end
@@ -160,6 +163,7 @@ export const SCRIPTS = {
     redis.call("PEXPIREAT", KEYS[1], ARGV[5])
     setUsage(KEYS[3], KEYS[2], ARGV[3], bytes, used)
     redis.call("ZADD", KEYS[2], ARGV[5], ARGV[3])
+    if redis.call("GET", KEYS[4]) == ARGV[10] then redis.call("DEL", KEYS[4]) end
     return "stored"`,
 
   /** KEYS session, principal's set, lease, usage. ARGV fence, id. */

@@ -171,8 +171,10 @@ class RedisLease implements SessionLease {
   readonly #fence: number;
   readonly #holder: string;
   readonly #lose = new AbortController();
-  readonly #renewal: NodeJS.Timeout;
+  #renewal: NodeJS.Timeout;
   #validUntilMs: number;
+  /** With its last change. */
+  #isReleased = false;
 
   constructor(store: RedisSessions, record: SessionRecord, fence: number, holder: string) {
     this.#store = store;
@@ -181,10 +183,22 @@ class RedisLease implements SessionLease {
     this.#holder = holder;
     this.lost = this.#lose.signal;
     this.#validUntilMs = performance.now() + store.leaseMs;
-    this.#renewal = setInterval(() => void this.#renew(), store.leaseMs / 4).unref();
+    this.#renewal = this.#keepRenewing();
   }
 
-  async commit(record: SessionRecord, snapshot?: NewSnapshot): Promise<void> {
+  async commit(record: SessionRecord, snapshot?: NewSnapshot, isLast = false): Promise<void> {
+    // A renewal that came after it would take again what it has given back.
+    if (isLast) clearInterval(this.#renewal);
+    try {
+      await this.#commit(record, snapshot, isLast);
+      this.#isReleased = isLast;
+    } catch (error) {
+      if (isLast && !this.lost.aborted) this.#renewal = this.#keepRenewing();
+      throw error;
+    }
+  }
+
+  async #commit(record: SessionRecord, snapshot: NewSnapshot | undefined, isLast: boolean): Promise<void> {
     const { id, principal } = record;
     const contents: (string | Buffer)[] = [];
     if (snapshot) {
@@ -193,7 +207,7 @@ class RedisLease implements SessionLease {
     }
     const answer = await this.#store.run(
       "commit",
-      [sessionKey(id), principalKey(principal), usageKey(principal)],
+      [sessionKey(id), principalKey(principal), usageKey(principal), leaseKey(id)],
       [
         this.#fence,
         this.#store.deadlineMs(),
@@ -204,6 +218,7 @@ class RedisLease implements SessionLease {
         snapshot?.blob.sha256 ?? "",
         JSON.stringify(snapshot?.files.map(({ sha256 }) => sha256) ?? []),
         this.#store.maxBytesOfPrincipal,
+        isLast ? this.#holder : "",
         ...contents,
       ],
     );
@@ -223,7 +238,12 @@ class RedisLease implements SessionLease {
 
   async release(): Promise<void> {
     clearInterval(this.#renewal);
+    if (this.#isReleased) return;
     await this.#store.run("release", [leaseKey(this.record.id)], [this.#holder]);
+  }
+
+  #keepRenewing(): NodeJS.Timeout {
+    return setInterval(() => void this.#renew(), this.#store.leaseMs / 4).unref();
   }
 
   async #renew(): Promise<void> {

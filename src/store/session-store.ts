@@ -59,9 +59,10 @@ export interface SessionLease {
   /**
    * Changes the session, all or nothing; durable when it returns. States that the record no longer names are dropped.
    *
+   * @param isLast the lease may be given back with the change, which saves a round trip; `release` it all the same.
    * @throws {ClientError} 409 `session_moved` if the lease was lost (nothing has changed), 507 `store_full`.
    */
-  commit(record: SessionRecord, snapshot?: NewSnapshot): Promise<void>;
+  commit(record: SessionRecord, snapshot?: NewSnapshot, isLast?: boolean): Promise<void>;
   /** Deletes the session. The lease ends with it. */
   delete(): Promise<void>;
   release(): Promise<void>;
