@@ -287,7 +287,7 @@ describe("a package that cannot be had is a warning that says why, and the rest 
     await opened.environments.prepare();
     expect(opened.warnings).toEqual([
       'In the environment "default" exiting cannot be imported: SystemExit: 3',
-      'The image of the environment "default" goes without deadly: importing it ends the interpreter',
+      'The image of the environment "default" goes without deadly: importing it ends the interpreter: memory access out of bounds',
     ]);
     const { guest, packages } = opened.environments.get("default");
     expect([guest?.imports, packages.length]).toEqual([["deadly", "exiting", "good", "good_user", "seaborn"], 5]);

@@ -58,7 +58,7 @@ export async function buildArchive(
         continue;
       }
       origins.set(file.path, { part, file });
-      const isLibrary = /\.so(\.\d+)*$/.test(file.path) && isWebAssembly(await part.read(file));
+      const isLibrary = isLibraryName(file.path) && isWebAssembly(await part.read(file));
       files.push({ path: file.path, size: file.size, ...(isLibrary ? { kind: "library" as const } : {}) });
     }
   }
@@ -111,6 +111,11 @@ function layOut(files: readonly Omit<ArchiveEntry, "offset">[]) {
 }
 
 /** A `.so` of another platform, as some pure wheels carry, is only a file here. */
-function isWebAssembly(bytes: Buffer): boolean {
+/** What is called so may be a shared library. */
+export function isLibraryName(path: string): boolean {
+  return /\.so(\.\d+)*$/.test(path);
+}
+
+export function isWebAssembly(bytes: Buffer): boolean {
   return bytes.subarray(0, WASM_MAGIC.length).equals(WASM_MAGIC);
 }

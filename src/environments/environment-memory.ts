@@ -53,7 +53,7 @@ export class EnvironmentMemory {
 }
 
 /** A version of this software that remembers otherwise takes another number. */
-const FORMAT = 2;
+const FORMAT = 3;
 
 function keyOf(inputs: unknown): string {
   return createHash("sha256")

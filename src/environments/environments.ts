@@ -4,7 +4,7 @@ import type { GuestEnvironment } from "../sandbox/protocol.ts";
 import type { CacheKeeper } from "./cache-keeper.ts";
 import { DEFAULT, type EnvironmentDefinition, STDLIB } from "./environment-definitions.ts";
 import { EnvironmentMemory, type Known } from "./environment-memory.ts";
-import type { Image, ImageCache, UnbuiltEnvironment } from "./image-cache.ts";
+import { type Image, type ImageCache, MAX_DERIVED_BUILD_MS, type UnbuiltEnvironment } from "./image-cache.ts";
 import { PackageError } from "./package-error.ts";
 import type { PackageInfo, PackageSet, PackageSetBuilder } from "./package-set.ts";
 import type { PackageSource } from "./package-source.ts";
@@ -299,7 +299,7 @@ export class Environments {
     );
     const { packages } = await resolve(pinned, { sources, python });
     const combined = await sets.build(packages, this.#progress());
-    const environment = await this.#buildImage(name, combined, python, []);
+    const environment = await this.#buildImage(name, combined, python, [], undefined, undefined, MAX_DERIVED_BUILD_MS);
     await this.#memory.remember(name, python, { set: combined, missing: {} });
     return environment;
   }
@@ -311,10 +311,11 @@ export class Environments {
     warnings: string[],
     imports?: readonly string[],
     asked?: readonly string[],
+    maxBuildMs?: number,
   ): Promise<Environment> {
     const { images } = this.#options;
     const unbuilt = unbuiltEnvironment(set, imports, asked);
-    const image = await images.environment(name, set.archive.sha256, unbuilt);
+    const image = await images.environment(name, set.archive.sha256, unbuilt, maxBuildMs);
     if (image.heapBytes > images.memoryBytes) {
       const neededMb = Math.ceil(image.heapBytes / 2 ** 20);
       throw new PackageError(
@@ -327,11 +328,6 @@ export class Environments {
     }
     for (const [part, reason] of Object.entries(image.unfit)) {
       warnings.push(`The image of the environment "${name}" goes without ${part}: ${reason}`);
-    }
-    for (const [library, calls] of Object.entries(image.refusedCalls)) {
-      warnings.push(
-        `In the environment "${name}" ${library} may call ${calls.join(", ")}, which ends the sandbox: code that comes to it fails.`,
-      );
     }
     const libraries = unbuilt.libraries.filter((library) => !(library in image.unfit));
     const { path: baseImagePath } = await images.base();

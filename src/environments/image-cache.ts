@@ -7,10 +7,13 @@ import { pipeline } from "node:stream/promises";
 import { SandboxDiedError, StartupError } from "../errors.ts";
 import { denoVersion } from "../sandbox/deno-binary.ts";
 import { decodeImage } from "../sandbox/image-format.ts";
+import { ENDS_INTERPRETER } from "../sandbox/import-rules.ts";
 import { GUEST_DIR, PYODIDE_DIR, SHARED_FILES } from "../sandbox/launch.ts";
 import { type GuestEnvironment, PROTOCOL_VERSION } from "../sandbox/protocol.ts";
-import { buildImage, type SandboxOptions } from "../sandbox/sandbox.ts";
+import { buildImage, jobOfNobody, Sandbox, type SandboxOptions } from "../sandbox/sandbox.ts";
 import { imageName, manifestName, temporaryName } from "./cache-layout.ts";
+import { programProblem } from "./library-check.ts";
+import { PackageError } from "./package-error.ts";
 
 /** Standard library modules that are imported in every image, so that no execution pays for them. */
 export const PRELOADED_MODULES: readonly string[] = (
@@ -23,6 +26,12 @@ export const PRELOADED_MODULES: readonly string[] = (
 
 const BUILD_MEMORY_MB = 1024;
 const BUILD_TIMEOUT_MS = 300_000;
+/** For all attempts together. */
+const MAX_BUILD_MS = 900_000;
+/** For a caller's packages: others wait for the processor meanwhile. */
+export const MAX_DERIVED_BUILD_MS = 180_000;
+/** How long a first start may take, and the execution after it. */
+const TRY_OUT_MS = 60_000;
 /** Each leaves out what the one before found to be unfit. */
 const MAX_ATTEMPTS = 5;
 
@@ -38,8 +47,6 @@ export interface Image {
   readonly failedImports: Readonly<Record<string, string>>;
   /** Modules and libraries that it goes without, since no image can hold them: name → why. */
   readonly unfit: Readonly<Record<string, string>>;
-  /** Functions that shared libraries import and that end the sandbox when they are called: path → names. */
-  readonly refusedCalls: Readonly<Record<string, readonly string[]>>;
   /** WebAssembly memory of a sandbox that boots it, bytes; 0 for the standard library's, which is the least there is. */
   readonly heapBytes: number;
 }
@@ -77,14 +84,24 @@ export class ImageCache {
   /** @throws {StartupError} if the cache folder cannot be used. @throws {SandboxDiedError} if building fails. */
   async base(): Promise<Image> {
     const key = await this.#key("base", PRELOADED_MODULES);
-    return await this.#once("stdlib", key, "the standard library", null, null);
+    return await this.#once("stdlib", key, "the standard library", null, null, MAX_BUILD_MS);
   }
 
-  /** @param name for the file's name and for people. @throws as `base`. */
-  async environment(name: string, archiveSha256: string, environment: UnbuiltEnvironment): Promise<Image> {
+  /**
+   * @param name for the file's name and for people.
+   * @param maxBuildMs how long it may be built, if it has to be.
+   * @throws {PackageError} if no sandbox starts from it. @throws as `base`.
+   */
+  async environment(
+    name: string,
+    archiveSha256: string,
+    environment: UnbuiltEnvironment,
+    maxBuildMs = MAX_BUILD_MS,
+  ): Promise<Image> {
     const base = await this.base();
     const key = await this.#environmentKey(base, archiveSha256, environment);
-    return await this.#once(name, key, `the environment "${name}"`, base.path, { ...environment, imagePath: null });
+    const label = `the environment "${name}"`;
+    return await this.#once(name, key, label, base.path, { ...environment, imagePath: null }, maxBuildMs);
   }
 
   /** As `environment`, but null if there is none yet. */
@@ -133,10 +150,11 @@ export class ImageCache {
     label: string,
     baseImagePath: string | null,
     environment: GuestEnvironment | null,
+    maxBuildMs: number,
   ): Promise<Image> {
     const known = this.#underWay.get(key);
     if (known) return known;
-    const image = this.#cachedOrBuilt(name, key, label, baseImagePath, environment);
+    const image = this.#cachedOrBuilt(name, key, label, baseImagePath, environment, maxBuildMs);
     this.#underWay.set(key, image);
     // A failure is tried again when somebody asks again.
     image.catch(() => this.#underWay.delete(key));
@@ -149,6 +167,7 @@ export class ImageCache {
     label: string,
     baseImagePath: string | null,
     environment: GuestEnvironment | null,
+    maxBuildMs: number,
   ): Promise<Image> {
     const { host, onProgress } = this.#options;
     const imagePath = this.#imagePath(name, key);
@@ -156,7 +175,12 @@ export class ImageCache {
     if (cached !== null) return cached;
     onProgress(`Building the memory image of ${label} (once, a few seconds) …`);
     const startedAt = performance.now();
-    const { image, ...facts } = await buildWithoutUnfit(baseImagePath, environment, host);
+    if (environment === null) {
+      const problem = await programProblem();
+      if (problem !== null)
+        throw new StartupError(`Pyodide's program cannot be restored after an execution: ${problem}.`);
+    }
+    const { image, ...facts } = await buildWithoutUnfit(baseImagePath, environment, host, maxBuildMs);
     const { header } = decodeImage(image);
     const manifest: Manifest = {
       key,
@@ -168,22 +192,35 @@ export class ImageCache {
       buildMs: Math.round(performance.now() - startedAt),
       ...facts,
     };
-    await this.#store(imagePath, image, manifest);
+    const tryOut = async () => {
+      // One that is too large is refused for that.
+      if (environment === null || header.heapBytes > this.memoryBytes) return;
+      const libraries = environment.libraries.filter((library) => !(library in facts.unfit));
+      await tryImage(baseImagePath, { ...environment, libraries, imagePath }, host);
+    };
+    await this.#store(imagePath, image, manifest, tryOut);
     const { key: _, ...rest } = manifest;
     const sizeMb = (image.length / 2 ** 20).toFixed(1);
     onProgress(`Built the memory image of ${label}: ${sizeMb} MiB in ${(manifest.buildMs / 1000).toFixed(1)} s.`);
     return { path: imagePath, ...rest };
   }
 
-  async #store(imagePath: string, image: Uint8Array, manifest: Manifest): Promise<void> {
+  /** @param tryOut called before the image counts as whole, which is when it has its manifest. */
+  async #store(imagePath: string, image: Uint8Array, manifest: Manifest, tryOut: () => Promise<void>): Promise<void> {
     const { cacheDir } = this.#options;
+    const orUnusable = async (writing: Promise<unknown>) =>
+      await writing.catch((cause) => {
+        throw unusableCache(cacheDir, cause);
+      });
+    await orUnusable(mkdir(cacheDir, { recursive: true }));
+    await orUnusable(writeAtomically(imagePath, image));
     try {
-      await mkdir(cacheDir, { recursive: true });
-      await writeAtomically(imagePath, image);
-      await writeAtomically(manifestName(imagePath), JSON.stringify(manifest, null, 2));
-    } catch (cause) {
-      throw unusableCache(cacheDir, cause);
+      await tryOut();
+    } catch (error) {
+      await rm(imagePath, { force: true });
+      throw error;
     }
+    await orUnusable(writeAtomically(manifestName(imagePath), JSON.stringify(manifest, null, 2)));
     await removeLeftovers(cacheDir);
   }
 }
@@ -197,15 +234,59 @@ export function unusableCache(cacheDir: string, cause: unknown): StartupError {
   );
 }
 
-/** Why a module is left out of an image. */
-export const ENDS_INTERPRETER = "importing it ends the interpreter";
+/**
+ * Starts one sandbox from an image and runs something in it: a library may do another thing here than while the image was built.
+ *
+ * @throws {PackageError} if that fails, with its reason.
+ */
+async function tryImage(
+  baseImagePath: string | null,
+  environment: GuestEnvironment,
+  host: Omit<SandboxOptions, "guest">,
+): Promise<void> {
+  const failed = (reason: string, cause?: unknown) =>
+    new PackageError("package_incompatible", `The packages cannot be used here: ${reason}.`, { cause });
+  const options = {
+    ...host,
+    startTimeoutMs: Math.max(host.startTimeoutMs, TRY_OUT_MS),
+    guest: {
+      baseImagePath,
+      environment,
+      preload: [],
+      maxHeapBytes: Number.MAX_SAFE_INTEGER,
+      mapMemory: false,
+      hashCheckpoint: false,
+    },
+  };
+  const sandbox = await Sandbox.start(options).catch((error) => {
+    if (!(error instanceof SandboxDiedError)) throw error;
+    throw failed(`no sandbox starts with them (${firstLine(error.message)})`, error);
+  });
+  try {
+    const { killed } = await sandbox.execute(jobOfNobody("None", TRY_OUT_MS));
+    const verdict = await sandbox.idle;
+    if (killed || verdict.state === "discard") {
+      throw failed(`a sandbox with them does not last (${verdict.state === "discard" ? verdict.reason : "it ended"})`);
+    }
+  } finally {
+    sandbox.kill("it was tried out");
+  }
+}
+
+/** What a process that did not start has said, without where in its program that was. */
+function firstLine(message: string): string {
+  const [line = ""] = message.split("\n");
+  return line.slice(line.lastIndexOf("Error: ") + "Error: ".length);
+}
 
 /** Builds an image, and again without what turns out to have no place in one. */
 async function buildWithoutUnfit(
   baseImagePath: string | null,
   environment: GuestEnvironment | null,
   host: Omit<SandboxOptions, "guest">,
+  maxBuildMs: number,
 ): Promise<Awaited<ReturnType<typeof buildImage>>> {
+  const deadline = performance.now() + maxBuildMs;
   let unfit: Record<string, string> = {};
   const isFit = (name: string) => !(name in unfit);
   const build = async (imports: readonly string[]) =>
@@ -221,12 +302,12 @@ async function buildWithoutUnfit(
       ...host,
       // Not less because sandboxes have less: modules that found no memory would be missing from the image for good.
       memoryMb: Math.max(host.memoryMb, BUILD_MEMORY_MB),
-      startTimeoutMs: Math.max(host.startTimeoutMs, BUILD_TIMEOUT_MS),
+      startTimeoutMs: Math.max(1, Math.min(BUILD_TIMEOUT_MS, deadline - performance.now())),
     });
   for (let attempt = 1; ; attempt++) {
     const imports = environment?.imports.filter(isFit) ?? [];
     const built = await build(imports).catch((error) => {
-      if (error instanceof SandboxDiedError && attempt < MAX_ATTEMPTS) return error;
+      if (error instanceof SandboxDiedError && attempt < MAX_ATTEMPTS && performance.now() < deadline) return error;
       throw error;
     });
     if (built instanceof SandboxDiedError) {

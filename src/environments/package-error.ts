@@ -12,6 +12,8 @@ export type PackageErrorCode =
   | "package_source_unavailable"
   /** What was downloaded is not what was promised, or no wheel that may be unpacked. */
   | "package_damaged"
+  /** A shared library in it asks for more than a sandbox gives. */
+  | "package_unsafe_library"
   /** Too many files or bytes. */
   | "package_too_large"
   /** It is installed, but the interpreter that runs now cannot take it in. */

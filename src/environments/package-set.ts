@@ -2,9 +2,10 @@ import { createHash, randomUUID } from "node:crypto";
 import { mkdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { ARCHIVE_VERSION } from "../sandbox/archive-format.ts";
-import { buildArchive } from "./archive.ts";
+import { buildArchive, isLibraryName, isWebAssembly } from "./archive.ts";
 import { archiveName, archiveNoteName, temporaryName } from "./cache-layout.ts";
 import { DynlibZip } from "./dynlib.ts";
+import { findUnsafeInThread, type Library } from "./library-check.ts";
 import { PackageError, storageError } from "./package-error.ts";
 import type { Candidate } from "./package-source.ts";
 import { type LockStatus, lockStatus, type PyodideLock } from "./pyodide-lock.ts";
@@ -67,8 +68,11 @@ interface Built {
   readonly shadowed: readonly string[];
 }
 
-const BUILT_FORMAT = 1;
+/** 2: libraries are checked. */
+const BUILT_FORMAT = 2;
 const PARALLEL_DOWNLOADS = 4;
+/** All are read at once to be checked. */
+const MAX_LIBRARY_BYTES = 512 * 1024 * 1024;
 
 /** Makes package sets out of resolved packages, and keeps them in a folder that may be deleted while the server is down. */
 export class PackageSetBuilder {
@@ -227,6 +231,7 @@ export class PackageSetBuilder {
           "package_too_large",
           `These packages are ${unpackedBytes} bytes unpacked, more than the ${this.#maxBytes} that are allowed.`,
         );
+      await checkLibraries(parts, true);
       const archive = await buildArchive(parts, this.#folder, (progress) =>
         onProgress?.({ type: "archive", ...progress }),
       );
@@ -277,9 +282,37 @@ async function verify({ format, filename }: Candidate, stored: StoredWheel): Pro
   const part = await (format === "wheel" ? Wheel : DynlibZip).open(stored.path, filename);
   try {
     for (const file of part.files) await part.read(file);
+    await checkLibraries([part], false);
   } finally {
     part.close();
   }
+}
+
+/**
+ * @param isWhole whether these are all that are loaded together: another's library may have what one asks for.
+ * @throws {PackageError} `package_unsafe_library` for the first that asks for more than a sandbox gives.
+ */
+async function checkLibraries(parts: readonly (Wheel | DynlibZip)[], isWhole: boolean): Promise<void> {
+  const libraries: (Library & { readonly filename: string })[] = [];
+  let total = 0;
+  for (const part of parts) {
+    for (const file of part.files.filter(({ path: name }) => isLibraryName(name))) {
+      total += file.size;
+      if (total > MAX_LIBRARY_BYTES) {
+        const message = `These packages have over ${MAX_LIBRARY_BYTES} bytes of shared libraries.`;
+        throw new PackageError("package_too_large", message);
+      }
+      const bytes = await part.read(file);
+      if (isWebAssembly(bytes)) libraries.push({ path: file.path, bytes, filename: part.filename });
+    }
+  }
+  const unsafe = await findUnsafeInThread(libraries, isWhole);
+  const first = libraries.find(({ path: name }) => name in unsafe);
+  if (!first) return;
+  throw new PackageError(
+    "package_unsafe_library",
+    `${first.filename} is refused: its library ${path.basename(first.path)} is not safe: ${unsafe[first.path]}.`,
+  );
 }
 
 /** Top-level modules, and folders with Python in them; names with a leading underscore are the package's own business. */

@@ -4,9 +4,12 @@
  * A sandbox starts from memory images. The base image is the interpreter with the standard library imported, and holds what
  * Pyodide's own start, which takes seconds, came to. An environment's shared libraries are not memory alone, so every process
  * loads them on top of the base, in one order, so that they land at the same places; the environment's image goes over that.
+ *
+ * A library's own code runs when it is loaded. So all that needs a permission, or more of JavaScript than user code gets, is done before, and
+ * the walls stand from then on.
  */
 import { ImageFormatError } from "../sandbox/image-format.ts";
-import type { OpenFile } from "../sandbox/protocol.ts";
+import type { GuestEnvironment, OpenFile } from "../sandbox/protocol.ts";
 import { openArchive } from "./archive-file.ts";
 import { ArchiveFiles } from "./archive-filesystem.ts";
 import { Clock } from "./clock.ts";
@@ -20,13 +23,14 @@ import { ARCHIVE_MTIME_MS, ENVIRONMENT_PATH, layOut } from "./layout.ts";
 import { loadLibraries } from "./libraries.ts";
 import { type Boot, loadProgram, type Program } from "./load.ts";
 import { reopen } from "./open-files.ts";
-import { type ImportSeal, sealImports } from "./realm.ts";
+import { OutsideMemory } from "./outside-memory.ts";
+import { closeRealm, freezeRealm, type ImportSeal, revokePermissions, sealImports } from "./realm.ts";
 import { Runner } from "./runner.ts";
 import { adoptTables, fitImage } from "./tables.ts";
 
 export interface BootedInterpreter {
-  readonly module: Module;
-  readonly exports: Exports;
+  readonly program: Program;
+  readonly outside: OutsideMemory;
   /** What the image said; not yet what booting has changed since. */
   readonly checkpoint: Checkpoint;
   /** Why a rewind looks at every page of the memory; null: it looks at those that were written to. */
@@ -37,8 +41,6 @@ export interface BootedInterpreter {
   readonly clock: Clock;
   readonly pythonVersion: string;
   readonly pyodideVersion: string;
-  /** After this, what reaches JavaScript from WebAssembly ends the sandbox. */
-  seal(): void;
   /** Why a rewind of the memory is not enough since then; null: it is. */
   sealBroken(): string | null;
   /** Makes the heap at least so large; false if it may not be. */
@@ -47,57 +49,95 @@ export interface BootedInterpreter {
   hash(): Promise<string | null>;
 }
 
-/** @throws {ImageFormatError} if an image is not what this process comes to. */
-export async function boot(options: Boot, host: HostConnection): Promise<BootedInterpreter> {
+/** An interpreter as the base image says, with nothing of a package's in it. */
+export interface Base {
+  readonly program: Program;
+  readonly imports: ImportSeal;
+  readonly devices: Devices;
+}
+
+/**
+ * The program with files, devices, and tables as they were when the base image was taken. The image itself is not in place.
+ *
+ * @param heapBytes how large the heap has to be at least.
+ */
+export async function startFromBase(options: Boot, host: HostConnection, heapBytes: number): Promise<Base> {
+  const { header } = options.base as ImageFile;
+  const imports = sealImports();
+  const program = await loadProgram(options, header.pythonVersion, imports.wrap);
+  const devices = layOut(program, options, host);
+  if (!growHeap(program.exports, imports, heapBytes)) throw new ImageFormatError("the image needs more memory");
+  adoptTables(header, program);
+  return { program, imports, devices };
+}
+
+/** Puts the base image in place, with an environment's files, for its libraries to be loaded. */
+export function putBaseInPlace({ module, exports }: Program, base: ImageFile, environment: GuestEnvironment): void {
+  const archive = openArchive(environment.archivePath);
+  putInPlace(exports.memory, base);
+  fitImage(base.header, module, exports);
+  new ArchiveFiles(module.FS, archive, ARCHIVE_MTIME_MS).mount(ENVIRONMENT_PATH);
+}
+
+/** From now on this thread, and any code of a package's that runs in it, has what user code has. */
+export function raiseWalls(imports: ImportSeal): void {
+  revokePermissions();
+  closeRealm();
+  freezeRealm();
+  imports.close();
+}
+
+/**
+ * @param beforeWalls called once nothing needs a permission any more.
+ * @throws {ImageFormatError} if an image is not what this process comes to.
+ */
+export async function boot(options: Boot, host: HostConnection, beforeWalls: () => void): Promise<BootedInterpreter> {
   const { environment } = options.options;
-  const readArchive = environment && openArchive(environment.archivePath);
   const base = options.base as ImageFile;
-  const { image } = options;
+  const image = environment ? (options.image as ImageFile) : base;
   const clock = new Clock();
   clock.install();
-  const imports = sealImports();
-  const program = await loadProgram(options, base.header.pythonVersion, imports.wrap);
+  // At once as large as the image's: what is to be mapped where is fixed before a library is loaded.
+  const heapBytes = Math.max(base.header.heapBytes, image.header.heapBytes);
+  const { program, imports, devices } = await startFromBase(options, host, heapBytes);
   const { module, exports } = program;
-  const devices = layOut(program, options, host);
-  const makeRoom = ({ header }: ImageFile) => {
-    if (!growHeap(exports, imports, header.heapBytes)) throw new ImageFormatError("the image needs more memory");
-  };
-  makeRoom(base);
-  adoptTables(base.header, program);
-  let checkpoint: Checkpoint;
-  let everyPage: string | null;
-  if (environment && readArchive && image) {
-    putInPlace(exports.memory, base);
-    fitImage(base.header, module, exports);
-    new ArchiveFiles(module.FS, readArchive, ARCHIVE_MTIME_MS).mount(ENVIRONMENT_PATH);
-    const [problem] = Object.entries(loadLibraries(program, environment.libraries, options.libraries));
-    if (problem) throw new ImageFormatError(`the library ${problem.join(" cannot be loaded: ")}`);
-    makeRoom(image);
-    fitImage(image.header, module, exports);
-    checkpoint = new Checkpoint(exports.memory, image);
-    everyPage = checkpoint.place(image);
-  } else {
-    checkpoint = new Checkpoint(exports.memory, base);
-    everyPage = checkpoint.place(base);
-    // Some of it the image itself says.
-    fitImage(base.header, module, exports);
-  }
-  const { openFiles } = (image ?? base).header;
-  image?.close();
-  base.close();
-  // It is in the interpreter now, and no collector runs in a thread that never ends its turn.
-  (options.stdlib.buffer as ArrayBuffer).transfer(0);
-  const runner = new Runner(exports);
+  if (environment) putBaseInPlace(program, base, environment);
+  const checkpoint = new Checkpoint(exports.memory, image);
+  const place = checkpoint.preparePlace(image);
+  const outside = new OutsideMemory(program);
+  const startBytes = exports.memory.buffer.byteLength;
   const fs = module.FS;
   fs.ignorePermissions = false;
   freeze(fs, ARCHIVE_MTIME_MS);
   boundStreams(module);
-  openAgain(module, openFiles);
   const files = new TenantFiles(fs, (path) => host.fetch("read-file", path));
+  // It is in the interpreter now, and no collector runs in a thread that never ends its turn.
+  (options.stdlib.buffer as ArrayBuffer).transfer(0);
+  beforeWalls();
+  raiseWalls(imports);
+  const streams = [...fs.streams];
+  if (environment) {
+    const [problem] = Object.entries(loadLibraries(program, imports, environment.libraries, options.libraries));
+    if (problem) throw new ImageFormatError(`the library ${problem.join(" cannot be loaded: ")}`);
+    if (exports.memory.buffer.byteLength !== startBytes) throw new ImageFormatError("the libraries need more memory");
+  }
+  const everyPage = place();
+  outside.restore();
+  outside.renew();
+  const difference = outside.difference();
+  if (difference !== null) throw new ImageFormatError(`loading the libraries has changed ${difference}`);
+  fitImage(image.header, module, exports);
+  // What the libraries have opened is not what the image has open.
+  fs.streams.splice(0, fs.streams.length, ...streams);
+  openAgain(module, image.header.openFiles);
+  image.close();
+  if (image !== base) base.close();
+  files.reset();
+  const runner = new Runner(exports);
   listenForInterrupts(program, options.interrupt);
   return {
-    module,
-    exports,
+    program,
+    outside,
     checkpoint,
     everyPage,
     runner,
@@ -106,7 +146,6 @@ export async function boot(options: Boot, host: HostConnection): Promise<BootedI
     clock,
     pythonVersion: base.header.pythonVersion,
     pyodideVersion: module.API.version,
-    seal: imports.close,
     sealBroken: imports.broken,
     growHeap: (bytes) => growHeap(exports, imports, bytes),
     hash: async () => (options.options.hashCheckpoint ? await sha256(new Uint8Array(exports.memory.buffer)) : null),
@@ -114,7 +153,7 @@ export async function boot(options: Boot, host: HostConnection): Promise<BootedI
 }
 
 /** Opens what was open when the image was taken, as part of the checkpoint. */
-function openAgain(module: Module, openFiles: readonly OpenFile[]): void {
+export function openAgain(module: Module, openFiles: readonly OpenFile[]): void {
   try {
     reopen(module, { streams: openFiles, unnamed: [], contents: [] }, null, new Map());
   } catch (cause) {

@@ -1,23 +1,28 @@
 /**
  * Makes memory images: the one way in which Pyodide's own start, and the imports of an environment, ever run.
  */
-import { encodeImage, ImageFormatError } from "../sandbox/image-format.ts";
+import { encodeImage } from "../sandbox/image-format.ts";
+import { ENDS_INTERPRETER } from "../sandbox/import-rules.ts";
 import type { GuestEnvironment, GuestMessage, OpenFile } from "../sandbox/protocol.ts";
-import { openArchive } from "./archive-file.ts";
-import { ArchiveFiles } from "./archive-filesystem.ts";
-import type { Exports } from "./emscripten.ts";
+import { openAgain, putBaseInPlace, raiseWalls, startFromBase } from "./boot.ts";
+import type { Exports, Module } from "./emscripten.ts";
 import { fillHoles } from "./heap.ts";
 import type { HostConnection } from "./host-connection.ts";
+import type { ImageFile } from "./image-file.ts";
 import { findImageFiles } from "./image-files.ts";
 import { ARCHIVE_MTIME_MS, ENVIRONMENT_PATH, layOut, PACKAGES_PATH } from "./layout.ts";
-import { loadLibraries, refusedCallsOf } from "./libraries.ts";
+import { loadLibraries } from "./libraries.ts";
 import { type Boot, loadPyodide, type Program, type Pyodide } from "./load.ts";
 import { openStreams } from "./open-files.ts";
-import { sealImports } from "./realm.ts";
+import { type ImportSeal, sealImports } from "./realm.ts";
+import { PythonFunction } from "./runner.ts";
 import { slotsOf, tablesOf } from "./tables.ts";
 
 /** Of 10 MiB that there are. [measured] Calls from C to Python and back fill V8's stack (`launch.ts`) with more than twice this. */
 const PYTHON_STACK_BYTES = 2 * 1024 * 1024;
+
+/** Where none was built. */
+const NO_IMAGE = new Uint8Array(0);
 
 export type Built = Omit<Extract<GuestMessage, { type: "image" }>, "type"> & { readonly image: Uint8Array };
 
@@ -25,33 +30,36 @@ export function isBuilding({ base, image, options }: Boot): boolean {
   return base === null || (options.environment !== null && image === null);
 }
 
-/** Builds the base image, or an environment's on top of it. */
 export async function build(options: Boot, host: HostConnection): Promise<Built> {
-  const { environment, preload } = options.options;
-  const readArchive = environment && openArchive(environment.archivePath);
   stopTimeAndChance();
-  const imports = sealImports();
-  const program = await loadPyodide(options, imports.wrap);
+  return options.base === null ? await buildBase(options, host) : await buildEnvironment(options, options.base, host);
+}
+
+/** Builds the base image. What runs is Pyodide's, Python's and ours. */
+async function buildBase(options: Boot, host: HostConnection): Promise<Built> {
+  const program = await loadPyodide(options, sealImports().wrap);
   const { pyodide, module, exports } = program;
   layOut(program, options, host);
-  const devices = new Set(Array.from(openStreams(module.FS), ([fd]) => fd));
-  const pythonVersion = prepareBase(pyodide, preload);
+  const devices = openDescriptors(module);
+  const pythonVersion = prepareBase(pyodide, options.options.preload);
   limitRecursion(exports);
   fillHoles(exports);
-  const facts = { ...tablesOf(program), openFiles: openFilesOf(program, devices), pythonVersion };
-  const base = encodeImage(new Uint8Array(exports.memory.buffer), facts);
-  if (options.base === null) return { failedImports: {}, unfit: {}, refusedCalls: {}, image: base };
-  // What is built now goes on top of that one, byte for byte.
-  if (!areEqual(base, options.base.readAll()))
-    throw new ImageFormatError("the base image is not what this process came to");
-  if (!environment || !readArchive) throw new Error("there is nothing to build");
-  new ArchiveFiles(module.FS, readArchive, ARCHIVE_MTIME_MS).mount(ENVIRONMENT_PATH);
-  const unloadable = loadLibraries(program, environment.libraries, {});
-  if (Object.keys(unloadable).length > 0) {
-    return { failedImports: {}, unfit: unloadable, refusedCalls: {}, image: new Uint8Array(0) };
-  }
-  const refusedCalls = refusedCallsOf(readArchive, environment.libraries, imports.refuses);
-  return buildImage(program, pyodide, environment, { pythonVersion, refusedCalls, devices });
+  const facts = { ...tablesOf(program), openFiles: openFilesOf(module, devices), pythonVersion };
+  return { failedImports: {}, unfit: {}, image: encodeImage(new Uint8Array(exports.memory.buffer), facts) };
+}
+
+/** Builds an environment's image, on top of the base image as every sandbox that boots it does, and behind the same walls. */
+async function buildEnvironment(options: Boot, base: ImageFile, host: HostConnection): Promise<Built> {
+  const { environment } = options.options;
+  if (!environment) throw new Error("there is nothing to build");
+  const { program, imports } = await startFromBase(options, host, base.header.heapBytes);
+  const devices = openDescriptors(program.module);
+  putBaseInPlace(program, base, environment);
+  openAgain(program.module, base.header.openFiles);
+  raiseWalls(imports);
+  const unloadable = loadLibraries(program, imports, environment.libraries, options.libraries);
+  if (Object.keys(unloadable).length > 0) return { failedImports: {}, unfit: unloadable, image: NO_IMAGE };
+  return takeImage(program, imports, environment, { pythonVersion: base.header.pythonVersion, devices });
 }
 
 /**
@@ -118,9 +126,13 @@ function limitRecursion(exports: Exports): void {
   }
 }
 
+function openDescriptors({ FS }: Module): ReadonlySet<number> {
+  return new Set(Array.from(openStreams(FS), ([fd]) => fd));
+}
+
 /** @throws if something is open that no sandbox could open again. */
-function openFilesOf({ module }: Program, devices: ReadonlySet<number>): readonly OpenFile[] {
-  const { files, unfit } = findImageFiles(module.FS, devices);
+function openFilesOf({ FS }: Module, devices: ReadonlySet<number>): readonly OpenFile[] {
+  const { files, unfit } = findImageFiles(FS, devices);
   const [what] = unfit.values();
   if (what !== undefined) throw new Error(`the image would have ${what}, open`);
   return files;
@@ -130,51 +142,47 @@ function openFilesOf({ module }: Program, devices: ReadonlySet<number>): readonl
  * Imports the environment's modules and takes the image. A module whose import changes the JavaScript side, or leaves a file open that is not
  * in every sandbox, cannot be in an image, since no other process would have that: it is named, and nothing is built.
  */
-function buildImage(
+function takeImage(
   program: Program,
-  pyodide: Pyodide,
+  imports: ImportSeal,
   environment: GuestEnvironment,
-  facts: {
-    readonly pythonVersion: string;
-    readonly refusedCalls: Readonly<Record<string, readonly string[]>>;
-    readonly devices: ReadonlySet<number>;
-  },
+  { pythonVersion, devices }: { readonly pythonVersion: string; readonly devices: ReadonlySet<number> },
 ): Built {
   const { module, exports } = program;
   const unfit: Record<string, string> = {};
   const failedImports: Record<string, string> = {};
+  const python = new PythonFunction(exports, "sandbox_runner.environment", "perform");
   const newlyUnfit = (before: ReadonlySet<number>) =>
-    Array.from(findImageFiles(module.FS, facts.devices).unfit).find(([fd]) => !before.has(fd))?.[1];
-  const step = (name: string, code: string) => {
-    const unfitBefore = new Set(findImageFiles(module.FS, facts.devices).unfit.keys());
+    Array.from(findImageFiles(module.FS, devices).unfit).find(([fd]) => !before.has(fd))?.[1];
+  /** @returns false if the interpreter is lost. */
+  const step = (name: string, ...call: [name: string, ...parameters: unknown[]]): boolean => {
+    const unfitBefore = new Set(findImageFiles(module.FS, devices).unfit.keys());
     const slots = slotsOf(module);
     const before = exports.hiwire_num_refs();
-    const failure = pyodide.runPython(`import sandbox_runner.environment as _environment\n_environment.${code}`);
-    if (failure) failedImports[name] = String(failure);
-    if (slotsOf(module) !== slots) unfit[name] = "importing it takes slots of the function table";
-    else if (exports.hiwire_num_refs() !== before) unfit[name] = "importing it makes references into JavaScript";
-    else if (newlyUnfit(unfitBefore) !== undefined) {
+    const known = imports.broken();
+    try {
+      const failure = python.call(call);
+      if (failure === null) failedImports[name] = "it failed in a way that cannot be told";
+      else if (failure.length > 0) failedImports[name] = new TextDecoder().decode(failure);
       // What nothing refers to any more is closed by this.
-      pyodide.runPython("import gc\ngc.collect()");
-      const left = newlyUnfit(unfitBefore);
-      if (left !== undefined) unfit[name] = `importing it leaves a file open that no sandbox has: ${left}`;
+      if (newlyUnfit(unfitBefore) !== undefined) python.call(["collect"]);
+    } catch (error) {
+      unfit[name] = `${ENDS_INTERPRETER}: ${(error as Error).message}`;
+      return false;
     }
+    const left = newlyUnfit(unfitBefore);
+    if (imports.broken() !== known) unfit[name] = `importing it calls ${imports.broken()}`;
+    else if (slotsOf(module) !== slots) unfit[name] = "importing it takes slots of the function table";
+    else if (exports.hiwire_num_refs() !== before) unfit[name] = "importing it makes references into JavaScript";
+    else if (left !== undefined) unfit[name] = `importing it leaves a file open that no sandbox has: ${left}`;
+    return true;
   };
-  for (const name of environment.imports) step(name, `import_module(${JSON.stringify(name)})`);
-  step("matplotlib.pyplot", "prepare_matplotlib()");
-  pyodide.runPython(`
-import sandbox_runner.environment
-sandbox_runner.environment.finish(${JSON.stringify(JSON.stringify(environment.aliases))})
-`);
-  const isFit = Object.keys(unfit).length === 0;
-  const { refusedCalls, pythonVersion, devices } = facts;
-  if (!isFit) return { failedImports, unfit, refusedCalls, image: new Uint8Array(0) };
+  const isWhole =
+    environment.imports.every((name) => step(name, "import_module", name)) &&
+    step("matplotlib.pyplot", "prepare_matplotlib") &&
+    step("the environment", "finish", environment.aliases);
+  if (!isWhole || Object.keys(unfit).length > 0) return { failedImports, unfit, image: NO_IMAGE };
   fillHoles(exports);
-  const header = { ...tablesOf(program), openFiles: openFilesOf(program, devices), pythonVersion };
-  const image = encodeImage(new Uint8Array(exports.memory.buffer), header);
-  return { failedImports, unfit, refusedCalls, image };
-}
-
-function areEqual(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, index) => byte === b[index]);
+  const header = { ...tablesOf(program), openFiles: openFilesOf(module, devices), pythonVersion };
+  return { failedImports, unfit, image: encodeImage(new Uint8Array(exports.memory.buffer), header) };
 }

@@ -50,7 +50,10 @@ export class ImageFile {
     if (this.#memory === null) {
       this.#memory = new WebAssembly.Memory({ initial: pagesFor(this.dataBytes) });
       if (typeof this.#mapped === "string") this.readData(new Uint8Array(this.#memory.buffer, 0, this.dataBytes), 0);
-      else this.#mapped.file.mapInto(this.#memory, 0, this.#headBytes, this.dataBytes);
+      else {
+        const { mapping, file } = this.#mapped;
+        mapping.mapInto(this.#memory, file, [{ start: 0, position: this.#headBytes, bytes: this.dataBytes }]);
+      }
     }
     return this.#memory;
   }
@@ -61,28 +64,32 @@ export class ImageFile {
     if (count !== target.length) throw new ImageFormatError("the image is cut off");
   }
 
-  /** Has a memory, at least as large, be what the image says and zero beyond. @returns null, or why nothing can be mapped here. */
-  mapInto(memory: WebAssembly.Memory): string | null {
+  /**
+   * Prepares to have a memory, at least as large, be what the image says and zero beyond.
+   *
+   * @returns does it, or why nothing can be mapped here.
+   */
+  prepareInto(memory: WebAssembly.Memory): (() => void) | string {
     if (typeof this.#mapped === "string") return this.#mapped;
     const { mapping, file } = this.#mapped;
-    mapping.clear(memory);
     let position = this.#headBytes;
-    for (const [start, end] of this.header.runs) {
-      file.mapInto(memory, start, position, end - start);
-      position += end - start;
-    }
-    return null;
+    const parts = this.header.runs.map(([start, end]) => {
+      const part = { start, position, bytes: end - start };
+      position += part.bytes;
+      return part;
+    });
+    return mapping.prepare(memory, file, parts);
   }
 
   /**
-   * From now on tells which pages of a memory are written to, after `mapInto`.
+   * Prepares to tell which pages of a memory are written to, from when it is what the image says.
    *
-   * @throws {Error} if that cannot be told; its message says why.
+   * @returns begins it, and throws if that cannot be told. @throws {Error} as well; the message says why.
    */
-  watch(memory: WebAssembly.Memory): WrittenPages {
+  prepareWatch(memory: WebAssembly.Memory): () => WrittenPages {
     const [first] = this.header.runs;
     if (typeof this.#mapped === "string" || !first) throw new Error("the image is not mapped");
-    return this.#mapped.mapping.watch(memory, first[0]);
+    return this.#mapped.mapping.prepareWatch(memory, first[0]);
   }
 
   /** The whole file, as it was written. */

@@ -80,7 +80,7 @@ export class Checkpoint {
   /** Looked at and found unchanged since memory was last given back. */
   #idleBytes = 0;
 
-  /** What an image says the memory is. It is put in place by `place`. */
+  /** What an image says the memory is. It is put in place by what `preparePlace` returns. */
   constructor(heap: WebAssembly.Memory, file: ImageFile) {
     const { heapBytes, runs } = file.header;
     this.#heap = heap;
@@ -93,22 +93,27 @@ export class Checkpoint {
   }
 
   /**
-   * Makes the memory what the image says.
+   * Prepares to make the memory what the image says. All that needs a permission is done now.
    *
-   * @returns why a rewind will look at every page; null: it will look at those that were written to.
+   * @returns does it, and says why a rewind will look at every page; null: it will look at those that were written to.
    */
-  place(file: ImageFile): string | null {
-    const unmapped = file.mapInto(this.#heap);
-    if (unmapped !== null) {
-      this.restore();
-      return unmapped;
+  preparePlace(file: ImageFile): () => string | null {
+    const map = file.prepareInto(this.#heap);
+    if (typeof map === "string") {
+      return () => {
+        this.restore();
+        return map;
+      };
     }
-    try {
-      this.#written = file.watch(this.#heap);
+    const watch = attempt(() => file.prepareWatch(this.#heap));
+    return () => {
+      map();
+      if (typeof watch === "string") return watch;
+      const written = attempt(watch);
+      if (typeof written === "string") return written;
+      this.#written = written;
       return null;
-    } catch (error) {
-      return (error as Error).message;
-    }
+    };
   }
 
   /**
@@ -309,12 +314,25 @@ export class Checkpoint {
 
 /** Makes the memory what an image says, with no way back to it. */
 export function putInPlace(memory: WebAssembly.Memory, file: ImageFile): void {
-  if (file.mapInto(memory) === null) return;
+  const map = file.prepareInto(memory);
+  if (typeof map !== "string") {
+    map();
+    return;
+  }
   const { clear } = instantiate({ heap: memory, image: memory, blocks: memory });
   const heap = new Uint8Array(memory.buffer);
   for (const { start, end, source } of spansOf(file.header.runs, heap.length)) {
     if (source === ZERO) clear(start, end);
     else file.readData(heap.subarray(start, end), source);
+  }
+}
+
+/** @returns what `act` returns, or the message of what it throws. */
+function attempt<T>(act: () => T): T | string {
+  try {
+    return act();
+  } catch (error) {
+    return (error as Error).message;
   }
 }
 

@@ -42,12 +42,12 @@ export class Interpreter {
     this.#checkpoint.renew(verifyRewind);
     this.#host = host;
     // Below it every execution in a large environment would cost its sandbox. 0: that is what is wanted.
-    const leastHeapBytes = booted.exports.memory.buffer.byteLength * (maxHeapBytes === 0 ? 1 : LEAST_ROOM);
+    const leastHeapBytes = booted.program.exports.memory.buffer.byteLength * (maxHeapBytes === 0 ? 1 : LEAST_ROOM);
     this.#maxHeapBytes = Math.max(maxHeapBytes, leastHeapBytes);
     this.#verifyRewind = verifyRewind === true;
     this.#runner = booted.runner;
     this.#files = booted.files;
-    this.#state = new JavaScriptState(booted.module, booted.exports, booted.sealBroken);
+    this.#state = new JavaScriptState(booted.program.module, booted.outside, booted.sealBroken);
     host.onPackages = (listing) => this.#mountPackages(listing);
   }
 
@@ -92,13 +92,11 @@ export class Interpreter {
   /** Reports what the session is now. The memory stays as it is. */
   #capture(): void {
     try {
-      const difference = this.#state.difference();
+      const difference = this.#state.differenceFromOthers();
       if (difference !== null) throw new NotCapturable(difference);
       const { streams, unnamed, contents } = this.#state.captureFiles(this.#files);
-      const { exports } = this.#booted;
-      const deadStack = [exports.emscripten_stack_get_end(), exports.__stack_pointer.value] as const;
-      const { heapBytes, blocks, data } = this.#checkpoint.difference(deadStack);
-      const { currentPath, nextInode } = this.#booted.module.FS;
+      const { heapBytes, blocks, data } = this.#checkpoint.difference(this.#booted.outside.deadStack);
+      const { currentPath, nextInode } = this.#booted.program.module.FS;
       const links = this.#files.links();
       const clockMs = this.#booted.clock.nowMs();
       const blockCount = blocks.length;
@@ -138,7 +136,7 @@ export class Interpreter {
     if ((last + 1) * STATE_BLOCK_BYTES > heapBytes) return refuse("the session's blocks lie outside its heap");
     if (!this.#booted.growHeap(heapBytes)) return refuse("the session needs more memory than a sandbox may have");
     this.#checkpoint.apply({ heapBytes, blocks, data: memory.subarray(blockCount * 4) });
-    const fs = this.#booted.module.FS;
+    const fs = this.#booted.program.module.FS;
     try {
       this.#files.addLinks(state.links);
       this.#state.restoreFiles({ streams: state.streams, unnamed, contents }, this.#files);
@@ -153,7 +151,7 @@ export class Interpreter {
   }
 
   #rewind(): Verdict {
-    const heapBytes = this.#booted.exports.memory.buffer.byteLength;
+    const heapBytes = this.#booted.program.exports.memory.buffer.byteLength;
     const reason = this.#state.difference() ?? (heapBytes > this.#maxHeapBytes ? "heap over its limit" : null);
     if (reason !== null) return refuse(reason);
     const restoredPages = this.#checkpoint.restore();
@@ -179,7 +177,7 @@ export class Interpreter {
       if (this.#archives.size >= MAX_KNOWN_ARCHIVES && oldest !== undefined) this.#archives.delete(oldest);
       this.#archives.set(sha256, archive);
     }
-    const fs = this.#booted.module.FS;
+    const fs = this.#booted.program.module.FS;
     this.#unmountPackages = new ArchiveFiles(fs, archive, ARCHIVE_MTIME_MS).mount(PACKAGES_PATH);
     this.#mounted = sha256;
     relinkPackageFiles(fs);

@@ -1,6 +1,7 @@
-import type { Exports, FileSystem, Module, Node, Stream } from "./emscripten.ts";
+import type { FileSystem, Module, Node, Stream } from "./emscripten.ts";
 import type { TenantFiles } from "./filesystem.ts";
 import { captureOpenFiles, type OpenFiles, reopen } from "./open-files.ts";
+import type { OutsideMemory } from "./outside-memory.ts";
 
 interface StreamRecord {
   readonly stream: Stream;
@@ -8,19 +9,6 @@ interface StreamRecord {
   readonly shared: object;
   readonly flags: number;
   readonly position: number;
-}
-
-/** The table of the JavaScript objects that Python refers to; null and undefined where a place is free. */
-export function references(module: Module): unknown[] {
-  const values: unknown[] = [];
-  for (;;) {
-    try {
-      values.push(module.__hiwire_get(values.length));
-    } catch {
-      // Past its end.
-      return values;
-    }
-  }
 }
 
 /**
@@ -32,31 +20,19 @@ export function references(module: Module): unknown[] {
 export class JavaScriptState {
   readonly #changed: () => string | null;
   readonly #module: Module;
-  readonly #exports: Exports;
+  readonly #outside: OutsideMemory;
   readonly #fs: FileSystem;
-  readonly #references: number;
-  readonly #referenced: readonly unknown[];
-  readonly #tableLength: number;
-  readonly #freeSlots: string;
-  readonly #libraries: string;
-  readonly #stackPointer: number;
   readonly #streams: readonly (StreamRecord | null)[];
   readonly #nextInode: number;
   readonly #nameTable: readonly (Node | undefined)[];
   readonly #currentPath: string;
 
   /** @param changed the import that user code called, if one, which changes this side in ways that do not show here. */
-  constructor(module: Module, exports: Exports, changed: () => string | null) {
+  constructor(module: Module, outside: OutsideMemory, changed: () => string | null) {
     this.#changed = changed;
     this.#module = module;
-    this.#exports = exports;
+    this.#outside = outside;
     this.#fs = module.FS;
-    this.#references = exports.hiwire_num_refs();
-    this.#referenced = references(module);
-    this.#tableLength = module.wasmTable.length;
-    this.#freeSlots = module.freeTableIndexes.join();
-    this.#libraries = this.#listLibraries();
-    this.#stackPointer = exports.__stack_pointer.value;
     this.#nextInode = this.#fs.nextInode;
     this.#nameTable = Array.from(this.#fs.nameTable);
     this.#currentPath = this.#fs.currentPath;
@@ -65,25 +41,24 @@ export class JavaScriptState {
     );
   }
 
-  /** @returns why this side is not as it was; null: it is. */
+  /** @returns why a process in which this side is as at the checkpoint would not be as this one; null: it would. */
+  differenceFromOthers(): string | null {
+    return this.#outside.differsInVariables() ? "global variables of WebAssembly" : this.difference();
+  }
+
+  /** @returns why this side is not as it was, and cannot be put back; null: it is, or can. */
   difference(): string | null {
     const call = this.#changed();
     if (call !== null) return `a call of ${call}`;
-    if (this.#exports.hiwire_num_refs() !== this.#references) return "JavaScript references";
-    // Their number is kept in memory, which a rewind restores; what they refer to is not.
-    const referenced = references(this.#module);
-    if (referenced.length !== this.#referenced.length) return "JavaScript references";
-    if (referenced.some((value, index) => value !== this.#referenced[index])) return "JavaScript references";
-    if (this.#module.wasmTable.length !== this.#tableLength) return "function table";
-    if (this.#module.freeTableIndexes.join() !== this.#freeSlots) return "free slots of the function table";
-    if (this.#listLibraries() !== this.#libraries) return "shared libraries";
-    if (this.#exports.__stack_pointer.value !== this.#stackPointer) return "stack pointer";
+    const outside = this.#outside.difference();
+    if (outside !== null) return outside;
     if (Object.keys(this.#module.timers).length > 0) return "pending timers";
     return null;
   }
 
   /** Back to the checkpoint's. */
   restore(): void {
+    this.#outside.restore();
     const fs = this.#fs;
     fs.streams.length = this.#streams.length;
     const renewed = new Map<object, Stream["shared"]>();
@@ -121,9 +96,5 @@ export class JavaScriptState {
     const known = this.#streams.flatMap((record, fd) => (record ? [[fd, record.stream] as const] : []));
     this.#fs.streams.length = 0;
     reopen(this.#module, files, tenant, new Map(known));
-  }
-
-  #listLibraries(): string {
-    return Object.keys(this.#module.LDSO.loadedLibsByName).join("\n");
   }
 }

@@ -1,7 +1,7 @@
-import type { Archive } from "../sandbox/archive-format.ts";
 import type { Exports, Module } from "./emscripten.ts";
 import { ENVIRONMENT_PATH } from "./layout.ts";
 import type { Program } from "./load.ts";
+import type { ImportSeal } from "./realm.ts";
 import { withCString } from "./runner.ts";
 
 /** In place of a symbol's address. */
@@ -14,11 +14,14 @@ const RTLD_GLOBAL = 256;
  * function table, which must be the same one whether the library's module is imported now, later, or was imported when
  * the image was built.
  *
+ * The walls stand: a library's own code runs in here.
+ *
  * @param compiled modules of some of them: path → module.
  * @returns those that cannot be loaded: path → why.
  */
 export function loadLibraries(
   { module, exports }: Program,
+  imports: ImportSeal,
   libraries: readonly string[],
   compiled: Readonly<Record<string, WebAssembly.Module>>,
 ): Record<string, string> {
@@ -38,9 +41,14 @@ export function loadLibraries(
   for (const library of libraries) {
     const isLinkedTo = library.startsWith("dynlib/");
     const flags = RTLD_NOW | (isLinkedTo ? RTLD_GLOBAL : 0);
-    const handle = withCString(exports, `${ENVIRONMENT_PATH}/${library}`, (path) => exports.dlopen(path, flags));
-    if (handle === 0) {
-      unloadable[library] = lastLinkError(exports);
+    const handle = withCString(exports, `${ENVIRONMENT_PATH}/${library}`, (path) =>
+      imports.loading(() => exports.dlopen(path, flags)),
+    );
+    const call = imports.broken();
+    if (call !== null || handle === 0) {
+      unloadable[library] = call === null ? lastLinkError(exports) : `it calls ${call} while it is loaded`;
+      // What it did is done: no library that is loaded from here on could be told what is its own.
+      if (call !== null) break;
       continue;
     }
     const name = library.slice(library.lastIndexOf("/") + 1).split(".")[0] as string;
@@ -82,21 +90,4 @@ function lastLinkError(exports: Exports): string {
   const pointer = exports.dlerror();
   const heap = new Uint8Array(exports.memory.buffer);
   return pointer === 0 ? "no reason given" : new TextDecoder().decode(heap.slice(pointer, heap.indexOf(0, pointer)));
-}
-
-/** What each library may call that ends the sandbox once it is sealed: better known now than from somebody's lost execution. */
-export function refusedCallsOf(
-  archive: Archive,
-  libraries: readonly string[],
-  refuses: (name: string) => boolean,
-): Record<string, readonly string[]> {
-  const wanted = new Set(libraries);
-  const refused: Record<string, readonly string[]> = {};
-  for (const entry of archive.entries) {
-    if (!wanted.has(entry.path)) continue;
-    const imported = WebAssembly.Module.imports(new WebAssembly.Module(archive.read(entry) as Uint8Array<ArrayBuffer>));
-    const calls = imported.filter(({ module, name }) => /^(env|GOT\.func)$/.test(module) && refuses(name));
-    if (calls.length > 0) refused[entry.path] = [...new Set(calls.map(({ name }) => name))].toSorted();
-  }
-  return refused;
 }

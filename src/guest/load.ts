@@ -1,6 +1,7 @@
 import type { GuestOptions } from "../sandbox/protocol.ts";
 import { RESOLUTION_MS } from "./clock.ts";
 import type { Exports, Module } from "./emscripten.ts";
+import { type ExposedState, takeState } from "./exposed-state.ts";
 import type { ImageFile } from "./image-file.ts";
 
 /** All that was read for a start; nothing can be read after it. */
@@ -33,6 +34,7 @@ export interface Pyodide {
 export interface Program {
   readonly module: Module;
   readonly exports: Exports;
+  readonly state: ExposedState;
 }
 
 export type WrapImports = (imports: WebAssembly.Imports, needed: ReadonlySet<string>) => void;
@@ -65,16 +67,16 @@ export async function importProgram(pyodideUrl: string): Promise<CreateModule> {
  * Of Pyodide's own start nothing happens here, so what it puts between Python and JavaScript does not exist in a sandbox.
  */
 export async function loadProgram(boot: Boot, pythonVersion: string, wrap: WrapImports): Promise<Program> {
-  let exports: Exports | undefined;
+  let instance: Instance | undefined;
   const module = await boot.createModule({
     API: { config: {}, runtimeEnv: RUNTIME },
     noInitialRun: true,
     preRun: [(started: Module) => installFiles(started, boot.stdlib, pythonVersion)],
-    instantiateWasm: instantiator(boot, wrap, (instance) => {
-      exports = instance;
+    instantiateWasm: instantiator(boot, wrap, (made) => {
+      instance = made;
     }),
   } as unknown as Module);
-  return { module, exports: exports as Exports };
+  return { module, ...(instance as Instance) };
 }
 
 /** Pyodide as it starts by itself, in seconds, for building an image. */
@@ -82,7 +84,7 @@ export async function loadPyodide(boot: Boot, wrap: WrapImports): Promise<Progra
   const { loadPyodide: load } = await import(`${boot.pyodideUrl}pyodide.mjs`);
   const lock = await (await fetch(`${boot.pyodideUrl}pyodide-lock.json`)).json();
   const stdlib = URL.createObjectURL(new Blob([boot.stdlib as Uint8Array<ArrayBuffer>]));
-  let exports: Exports | undefined;
+  let instance: Instance | undefined;
   let module: Module | undefined;
   const pyodide: Pyodide = await load({
     indexURL: boot.pyodideUrl,
@@ -94,14 +96,14 @@ export async function loadPyodide(boot: Boot, wrap: WrapImports): Promise<Progra
     env: { ...ENVIRONMENT },
     createPyodideModule: (settings: Module) => {
       module = settings;
-      settings.instantiateWasm = instantiator(boot, wrap, (instance) => {
-        exports = instance;
+      settings.instantiateWasm = instantiator(boot, wrap, (made) => {
+        instance = made;
       });
       return boot.createModule(settings);
     },
   });
   URL.revokeObjectURL(stdlib);
-  return { pyodide, module: module as Module, exports: exports as Exports };
+  return { pyodide, module: module as Module, ...(instance as Instance) };
 }
 
 /** Folders and files as Pyodide lays them out. */
@@ -114,15 +116,18 @@ function installFiles({ FS, ENV }: Module, stdlib: Uint8Array, pythonVersion: st
   Object.assign(ENV, ENVIRONMENT);
 }
 
+type Instance = Omit<Program, "module">;
+
 function instantiator(
   boot: Boot,
   wrap: WrapImports,
-  got: (exports: Exports) => void,
+  got: (instance: Instance) => void,
 ): NonNullable<Module["instantiateWasm"]> {
   return (imports, done) => {
     instantiate(boot.module, imports, wrap).then((instance) => {
-      got(instance.exports as unknown as Exports);
-      done(instance, boot.module);
+      const { state, rest } = takeState(instance.exports);
+      got({ exports: rest as unknown as Exports, state });
+      done({ exports: rest }, boot.module);
     });
     return {};
   };

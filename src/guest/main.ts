@@ -14,12 +14,12 @@ import { compileLibraries, openArchive } from "./archive-file.ts";
 import { boot } from "./boot.ts";
 import { build, isBuilding } from "./build.ts";
 import { createShared } from "./channel.ts";
+import { exposeState } from "./exposed-state.ts";
 import { HostConnection } from "./host-connection.ts";
 import { ImageFile } from "./image-file.ts";
 import { Interpreter } from "./interpreter.ts";
 import { type Boot, importProgram } from "./load.ts";
 import { MemoryMapping } from "./memory-mapping.ts";
-import { closeRealm, revokePermissions } from "./realm.ts";
 
 // Deno's own object is gone from the realm once the program is being imported.
 const { args, exit, readDirSync, readFileSync, readTextFileSync, stdin } = Deno;
@@ -38,32 +38,35 @@ try {
 exit(0);
 
 async function serve(options: GuestOptions): Promise<void> {
-  const compiling = WebAssembly.compile(readFileSync(`${pyodideDir}/pyodide.asm.wasm`));
+  const compiling = WebAssembly.compile(exposeState(readFileSync(`${pyodideDir}/pyodide.asm.wasm`)));
   // This and all that follows while the program is being compiled, on whatever core is free.
   const watcher = new Worker(new URL("watcher.ts", guestDir), { type: "module" });
   const watcherLoaded = nextWord(watcher);
   const read = await readBoot(options, compiling);
   if (isBuilding(read)) {
+    // It has permissions, and nothing to do.
+    watcher.terminate();
     const { image, ...facts } = await build(read, host);
     host.announce({ type: "image", ...facts }, image);
     return;
   }
-  const booted = await boot(read, host);
-  const interpreter = new Interpreter(booted, host, options);
   await watcherLoaded;
-  await revokePermissions();
-  watcher.postMessage(shared);
-  const watching = nextWord(watcher);
-  closeRealm();
-  booted.seal();
-  const { exports, pythonVersion, pyodideVersion, everyPage, hash } = booted;
-  const heapBytes = exports.memory.buffer.byteLength;
+  let watching: Promise<void> | undefined;
+  const booted = await boot(read, host, () => {
+    // Not before: what one thread gives up, all lose.
+    watcher.postMessage(shared);
+    watching = nextWord(watcher);
+  });
+  const interpreter = new Interpreter(booted, host, options);
+  const { program, pythonVersion, pyodideVersion, everyPage, hash } = booted;
+  const { memory } = program.exports;
+  const heapBytes = memory.buffer.byteLength;
   const checkpoint = await hash();
   await watching;
   host.announce({ type: "ready", pythonVersion, pyodideVersion, heapBytes, everyPage, checkpoint });
   for (let task = host.nextTask(); task !== null; task = host.nextTask()) {
     const verdict = interpreter.perform(task);
-    host.report({ type: "idle", verdict, heapBytes: exports.memory.buffer.byteLength });
+    host.report({ type: "idle", verdict, heapBytes: memory.buffer.byteLength });
     if (verdict.state === "discard") return;
   }
 }
@@ -98,8 +101,9 @@ async function readBoot(options: GuestOptions, compiling: Promise<WebAssembly.Mo
   const pyodideUrl = new URL(`file://${pyodideDir}/`).href;
   const importing = importProgram(pyodideUrl);
   const [base, image] = [openIfAny(baseImagePath), openIfAny(environment?.imagePath)];
-  const compilingLibraries =
-    environment && image ? compileLibraries(openArchive(environment.archivePath), environment.libraries) : {};
+  const compilingLibraries = environment
+    ? compileLibraries(openArchive(environment.archivePath), environment.libraries)
+    : {};
   const files = {
     stdlib: readFileSync(`${pyodideDir}/python_stdlib.zip`),
     sources: readSources(),
@@ -108,7 +112,7 @@ async function readBoot(options: GuestOptions, compiling: Promise<WebAssembly.Mo
     interrupt: new Uint8Array(shared.interrupt),
   };
   // What a checkpoint will be made of. An environment's base goes later to where it is to be, and nowhere else.
-  (environment ? image : base)?.toMemory();
+  if (image !== null || environment === null) (image ?? base)?.toMemory();
   const [module, createModule, libraries] = await Promise.all([compiling, importing, compilingLibraries]);
   return { pyodideUrl, createModule, module, libraries, options, ...files };
 }

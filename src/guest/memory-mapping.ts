@@ -5,9 +5,9 @@
  * something writes to it: from there on the process has its own copy, and the kernel tells which pages are such copies. A rewind
  * looks at those, and not at the whole of the memory.
  *
- * Mapping and asking are calls of the C library, for which Deno wants the permission `ffi`. It is given up with the others before
- * user code runs. What is bound until then stays bound: of it, reading the page map and discarding pages are kept, where nothing else reaches
- * them.
+ * Mapping and asking are calls of the C library, for which Deno wants the permission `ffi`. It is given up with the others before any
+ * code of a package runs. What is bound until then stays bound: of it, placing one image at addresses that were fixed before, reading the page
+ * map and discarding pages are kept, where nothing else reaches them.
  */
 import { PAGE_BYTES } from "../sandbox/image-format.ts";
 import { type Kernel, WrittenPages } from "./written-pages.ts";
@@ -55,11 +55,20 @@ const { BigInt: toBigInt, Uint32Array: Words } = globalThis;
 /** A file whose content can be a memory's. */
 export interface MappableFile {
   readonly bytes: number;
-  /** Has memory be the file's, from `start` and from `position` on: bytes, multiples of {@link PAGE_BYTES}. */
-  mapInto(memory: WebAssembly.Memory, start: number, position: number, bytes: number): void;
+  readonly descriptor: number;
   /** What was mapped stays. */
   close(): void;
 }
+
+/** What of a file is to be where in a memory: bytes, multiples of {@link PAGE_BYTES}. */
+export interface MappedPart {
+  readonly start: number;
+  readonly position: number;
+  readonly bytes: number;
+}
+
+/** One call of `mmap`, ready to be made. */
+type Call = readonly [address: bigint, bytes: bigint, flags: number, descriptor: number, position: bigint];
 
 export class MemoryMapping {
   readonly #system: System;
@@ -76,34 +85,56 @@ export class MemoryMapping {
     const system = this.#system;
     const descriptor = this.#open(path);
     // In a memory that is nobody's: where this fails, nothing that is needed is lost.
-    map(system, addressOf(new WebAssembly.Memory({ initial: 1 })), PAGE_BYTES, { flags: 0, descriptor, position: 0 });
+    const { mmap } = system;
+    perform(
+      mmap,
+      callsFor(new WebAssembly.Memory({ initial: 1 }), descriptor, [{ start: 0, position: 0, bytes: PAGE_BYTES }]),
+    );
     return {
       bytes: Number(system.lseek(descriptor, 0n, SEEK_END)),
-      mapInto(memory, start, position, bytes) {
-        map(system, addressOf(memory) + start, bytes, { flags: 0, descriptor, position });
-      },
+      descriptor,
       close: () => void system.close(descriptor),
     };
   }
 
-  /** Makes a whole memory zero without looking at it. */
-  clear(memory: WebAssembly.Memory): void {
-    const flags = MAP_ANONYMOUS | MAP_NORESERVE;
-    const [address, bytes] = [addressOf(memory), memory.buffer.byteLength];
-    map(this.#system, address, bytes, { flags, descriptor: -1, position: 0 });
-    // Where the system makes huge pages by itself, one byte written would be 2 MiB to look at. Where it knows none, this fails.
-    this.#system.madvise(toBigInt(address), toBigInt(bytes), MADV_NOHUGEPAGE);
+  /** Has parts of a memory be a file's. What was mapped stays when the file is closed. */
+  mapInto(memory: WebAssembly.Memory, { descriptor }: MappableFile, parts: readonly MappedPart[]): void {
+    perform(this.#system.mmap, callsFor(memory, descriptor, parts));
   }
 
   /**
-   * @param memory cleared, and nothing mapped into it since but files.
-   * @param at a page in it that is a file's, as an offset in bytes.
-   * @throws {Error} if the system does not tell which of its pages are written to; its message says why.
+   * Prepares to make a memory zero, without looking at it, but for parts that are a file's.
+   *
+   * @returns does it, any time later: at the addresses, over the lengths and from the places of the file that are fixed now. It must not be
+   *   larger by then: what is beyond would stay.
    */
-  watch(memory: WebAssembly.Memory, at: number): WrittenPages {
-    const pages = new WrittenPages(memory, this.#kernelOf(memory));
-    pages.check(at);
-    return pages;
+  prepare(memory: WebAssembly.Memory, { descriptor }: MappableFile, parts: readonly MappedPart[]): () => void {
+    const { mmap, madvise } = this.#system;
+    const address = toBigInt(addressOf(memory));
+    const bytes = toBigInt(memory.buffer.byteLength);
+    const clearing: Call = [address, bytes, MAP_ANONYMOUS | MAP_NORESERVE, -1, 0n];
+    const calls = [clearing, ...callsFor(memory, descriptor, parts)];
+    return () => {
+      perform(mmap, calls);
+      // Where the system makes huge pages by itself, one byte written would be 2 MiB to look at. Where it knows none, this fails.
+      madvise(address, bytes, MADV_NOHUGEPAGE);
+    };
+  }
+
+  /**
+   * Prepares to tell which pages of a memory are written to.
+   *
+   * @param at a page in it that is to be a file's, as an offset in bytes.
+   * @returns begins it, once the memory was cleared and nothing mapped into it since but files. It throws if the system does not tell; the
+   *   error's message says why.
+   */
+  prepareWatch(memory: WebAssembly.Memory, at: number): () => WrittenPages {
+    const kernel = this.#kernelOf(memory);
+    return () => {
+      const pages = new WrittenPages(memory, kernel);
+      pages.check(at);
+      return pages;
+    };
   }
 
   /** Of what it is given only numbers within bounds are used, and nothing of the realm's. */
@@ -144,18 +175,23 @@ export class MemoryMapping {
   }
 }
 
-interface Content {
-  readonly flags: number;
-  readonly descriptor: number;
-  readonly position: number;
+function callsFor(memory: WebAssembly.Memory, descriptor: number, parts: readonly MappedPart[]): Call[] {
+  const address = addressOf(memory);
+  return parts.map(({ start, position, bytes }) => {
+    if (start < 0 || bytes < 0 || start + bytes > memory.buffer.byteLength)
+      throw new Error("it is larger than the memory");
+    return [toBigInt(address + start), toBigInt(bytes), 0, descriptor, toBigInt(position)];
+  });
 }
 
-function map(system: System, address: number, bytes: number, { flags, descriptor, position }: Content): void {
-  const all = MAP_PRIVATE | MAP_FIXED | flags;
-  const at = toBigInt(address);
-  const mapped = system.mmap(at, toBigInt(bytes), PROT_READ_WRITE, all, descriptor, toBigInt(position));
-  // After a failure nobody knows what is there.
-  if (mapped !== at) throw new Error("memory could not be mapped");
+/** Uses nothing of the realm's, and of its arguments only what was fixed when they were made. */
+function perform(mmap: System["mmap"], calls: readonly Call[]): void {
+  for (let index = 0; index < calls.length; index++) {
+    const call = calls[index] as Call;
+    const mapped = mmap(call[0], call[1], PROT_READ_WRITE, MAP_PRIVATE | MAP_FIXED | call[2], call[3], call[4]);
+    // After a failure nobody knows what is there.
+    if (mapped !== call[0]) throw new Error("memory could not be mapped");
+  }
 }
 
 /** Stays what it is: V8 reserves all addresses that a memory may ever need. */

@@ -1,10 +1,12 @@
+import { isSealed } from "../sandbox/import-rules.ts";
+
 const PERMISSIONS = ["read", "write", "net", "env", "run", "sys", "ffi", "import"] as const;
 const host = Deno;
 
 /** Gives up, for good, every permission this thread was started with. */
-export async function revokePermissions(): Promise<void> {
+export function revokePermissions(): void {
   for (const name of PERMISSIONS) {
-    const status = await host.permissions.revoke({ name } as Deno.PermissionDescriptor);
+    const status = host.permissions.revokeSync({ name } as Deno.PermissionDescriptor);
     if (status.state === "granted") throw new Error(`permission ${name} could not be revoked`);
   }
 }
@@ -46,9 +48,50 @@ export function closeRealm(): void {
   }
 }
 
-/** Imports through which WebAssembly makes, holds or calls JavaScript objects, or asks for a code of its own to run. */
-const JAVASCRIPT_IMPORT =
-  /^(Js(?!vError_Check)|js2python|_?python2js|_python2js|pyproxy|_pyproxy|create_|destroy_|raw_call_js|new_error|wrap_|get_async|set_pyodide|pyodide_js|handle_next|_agen|proxy_cache|array_to_js|is_comlink|emscripten_asm_const|emscripten_promise|emscripten_debugger|emscripten_log|_emscripten_system|_emscripten_dlopen|get_length_|my_dict|gc_register|__hiwire_dedup|syncifyHandler|saveState|restoreState|_Js)/;
+/**
+ * Makes all of the language that is left in the global object, and whatever can be reached from it, what it is for good: nothing that
+ * happens later changes what an array's iterator is, or what every object inherits.
+ */
+export function freezeRealm(): void {
+  const seen = new Set<object>([globalThis]);
+  const pending: object[] = [];
+  const add = (value: unknown) => {
+    if ((typeof value !== "object" || value === null) && typeof value !== "function") return;
+    if (seen.has(value)) return;
+    seen.add(value);
+    pending.push(value);
+  };
+  const keep = (target: object, key: PropertyKey) => {
+    const { value, get, set } = Object.getOwnPropertyDescriptor(target, key) as PropertyDescriptor;
+    for (const part of [value, get, set]) add(part);
+  };
+  for (const key of Reflect.ownKeys(globalThis)) if (typeof key === "string") keep(globalThis, key);
+  for (const hidden of withoutNames()) add(hidden);
+  for (let target = pending.pop(); target !== undefined; target = pending.pop()) {
+    // The elements of a typed array cannot be frozen; none of these has any.
+    Object.freeze(target);
+    add(Object.getPrototypeOf(target));
+    for (const key of Reflect.ownKeys(target)) keep(target, key);
+  }
+  for (const key of Reflect.ownKeys(globalThis)) {
+    const { configurable, writable } = Object.getOwnPropertyDescriptor(globalThis, key) as PropertyDescriptor;
+    if (typeof key === "symbol" || !configurable) continue;
+    Object.defineProperty(globalThis, key, { configurable: false, ...(writable && { writable: false }) });
+  }
+}
+
+/** Parts of the language that no name in the global object leads to. */
+function withoutNames(): unknown[] {
+  const text = "";
+  const iterators = [[].values(), new Map().values(), new Set().values(), text[Symbol.iterator](), text.matchAll(/./g)];
+  const functions = [async () => {}, function* () {}, async function* () {}];
+  return [
+    ...iterators,
+    ...functions,
+    Iterator.from({ next: () => ({ done: true, value: 0 }) }),
+    [].values().map(Number),
+  ];
+}
 
 /**
  * Imports that change what the JavaScript side keeps (function table, libraries, its own caches) in ways that leave its counts
@@ -56,17 +99,6 @@ const JAVASCRIPT_IMPORT =
  */
 const CHANGING_IMPORT =
   /^(ffi_closure_alloc_js|ffi_closure_free_js|ffi_prep_closure_loc_js|_setitimer_js|capture_stderr|restore_stderr|emscripten_set_up_async_input_device_js)$/;
-
-/**
- * Functions of Emscripten's JavaScript library that the interpreter itself does not import, but a shared library may: they
- * compute, and do nothing else. All others there (scripts, timers, workers, sockets, downloads, the page, 800 of WebGL) can
- * be had by their names, with `dlsym` and so with `ctypes.CDLL(None)`.
- */
-const HARMLESS_LIBRARY_FUNCTION =
-  /^(emscripten_math_\w+|emscripten_(get_now_res|performance_now|random|notify_memory_growth|throw_number|throw_string|print_double|has_asyncify|is_main_browser_thread|runtime_keepalive_check)|_emscripten_get_now_is_monotonic|_Unwind_\w+|stack(Alloc|Save|Restore)|strptime(_l)?|__asctime_r)$/;
-
-/** Imports that set Pyodide's JavaScript side up. Done once; again, it would be set up as user code's memory says. */
-const BOOT_IMPORT = /^(jslib_init_js|jslib_init_buffers_js|set_suspender)$/;
 
 const EACCES = 2;
 const EAI_FAIL = -4;
@@ -92,8 +124,8 @@ export interface ImportSeal {
    * do does. Shared libraries cannot be loaded any more: their code would be part of a state that no rewind undoes.
    */
   close(): void;
-  /** Whether a call to this import ends the sandbox after `close`. */
-  refuses(name: string): boolean;
+  /** Has the next library that is asked for be loaded although the seal is closed, and what `load` itself asks for no other. */
+  loading<T>(load: () => T): T;
   /** The import, if one was called since `close`, after which a rewind of the memory is not enough; else null. */
   broken(): string | null;
   /** What Emscripten does when `malloc` needs room; false if there is none. */
@@ -104,15 +136,22 @@ export function sealImports(): ImportSeal {
   let closed = false;
   let broken: string | null = null;
   let resizeHeap: (bytes: number) => boolean | number = () => false;
-  const refused = new Set<string>();
+  let loading = false;
   return {
     broken: () => broken,
-    refuses: (name) => refused.has(name),
     wrap(imports, needed) {
       const env = imports.env as Record<string, unknown>;
       resizeHeap = env.emscripten_resize_heap as typeof resizeHeap;
       const dlopen = env._dlopen_js as (handle: number) => number;
-      env._dlopen_js = Object.assign((handle: number) => (closed ? 0 : dlopen(handle)), { sig: "pp" });
+      const dlopenOnce = (handle: number) => {
+        if (closed && !loading) return 0;
+        // A library's own code runs in there, and is not to load another.
+        loading = false;
+        return dlopen(handle);
+      };
+      env._dlopen_js = Object.assign(dlopenOnce, { sig: "pp" });
+      // What is called like a member of every object is not one of these.
+      Object.setPrototypeOf(env, null);
       for (const [name, original] of Object.entries(env)) {
         if (typeof original !== "function") continue;
         const call = original as ((...parameters: unknown[]) => unknown) & { sig?: string };
@@ -127,12 +166,7 @@ export function sealImports(): ImportSeal {
             if (closed) broken ??= name;
             return call(...parameters);
           });
-        } else if (
-          JAVASCRIPT_IMPORT.test(name) ||
-          BOOT_IMPORT.test(name) ||
-          (!needed.has(name) && !HARMLESS_LIBRARY_FUNCTION.test(name))
-        ) {
-          refused.add(name);
+        } else if (isSealed(name, needed)) {
           replace((...parameters) => {
             if (!closed) return call(...parameters);
             // C++ that catches everything catches this too; what it goes on with is not used again.
@@ -144,6 +178,14 @@ export function sealImports(): ImportSeal {
     },
     close() {
       closed = true;
+    },
+    loading(load) {
+      loading = true;
+      try {
+        return load();
+      } finally {
+        loading = false;
+      }
     },
     resizeHeap: (bytes) => Boolean(resizeHeap(bytes)),
   };

@@ -5,39 +5,60 @@ import type { RunnerAnswer } from "./outlet.ts";
 const encoder = new TextEncoder();
 const LINE_BREAK = 10;
 
-/** Calls `sandbox_runner.execution.run` with bytes and gets bytes, through the C API: no proxy is ever made. */
-export class Runner {
+/** A function of Python's that takes bytes and returns bytes, called through the C API: no proxy is ever made. */
+export class PythonFunction {
   readonly #exports: Exports;
-  readonly #run: number;
+  readonly #function: number;
+
+  constructor(exports: Exports, module: string, name: string) {
+    this.#exports = exports;
+    const pointer = withCString(exports, module, (text) => exports.PyImport_ImportModule(text));
+    this.#function = pointer && withCString(exports, name, (text) => exports.PyObject_GetAttrString(pointer, text));
+    if (!this.#function) throw new Error(`${module}.${name} is missing in the image`);
+  }
+
+  /**
+   * @param argument becomes JSON.
+   * @returns null if it raised. @throws whatever came out of WebAssembly; the interpreter is then lost.
+   */
+  call(argument: unknown): Uint8Array<ArrayBuffer> | null {
+    const exports = this.#exports;
+    const bytes = encoder.encode(JSON.stringify(argument));
+    const object = exports.PyBytes_FromStringAndSize(0, bytes.length);
+    if (!object) return this.#raised();
+    new Uint8Array(exports.memory.buffer).set(bytes, exports.PyBytes_AsString(object));
+    const answer = exports.PyObject_CallOneArg(this.#function, object);
+    exports.Py_DecRef(object);
+    if (!answer) return this.#raised();
+    const start = exports.PyBytes_AsString(answer);
+    const result = new Uint8Array(exports.memory.buffer).slice(start, start + exports.PyBytes_Size(answer));
+    exports.Py_DecRef(answer);
+    return result;
+  }
+
+  #raised(): null {
+    this.#exports.PyErr_Clear();
+    return null;
+  }
+}
+
+/** Runs one execution's code. */
+export class Runner {
+  readonly #run: PythonFunction;
 
   constructor(exports: Exports) {
-    this.#exports = exports;
-    const module = withCString(exports, "sandbox_runner.execution", (name) => exports.PyImport_ImportModule(name));
-    this.#run = module && withCString(exports, "run", (name) => exports.PyObject_GetAttrString(module, name));
-    if (!this.#run) throw new Error("sandbox_runner.execution.run is missing in the image");
+    this.#run = new PythonFunction(exports, "sandbox_runner.execution", "run");
   }
 
   /** @throws whatever came out of WebAssembly; the interpreter is then lost. */
   run(request: object): RunnerAnswer {
-    const exports = this.#exports;
-    const bytes = encoder.encode(JSON.stringify(request));
-    const argument = exports.PyBytes_FromStringAndSize(0, bytes.length);
-    if (!argument) return this.#failed();
-    new Uint8Array(exports.memory.buffer).set(bytes, exports.PyBytes_AsString(argument));
-    const answer = exports.PyObject_CallOneArg(this.#run, argument);
-    exports.Py_DecRef(argument);
-    if (!answer) return this.#failed();
-    const start = exports.PyBytes_AsString(answer);
-    const lines = new Uint8Array(exports.memory.buffer).slice(start, start + exports.PyBytes_Size(answer));
-    exports.Py_DecRef(answer);
-    // Compact JSON has no line break. Where there is none at all, the host refuses the value that is missing.
-    const end = lines.indexOf(LINE_BREAK);
-    return { outcome: lines.subarray(0, end), value: lines.subarray(end + 1) };
-  }
-
-  /** The runner itself raised: an interrupt hit it outside its own `try`, or memory ran out there. */
-  #failed(): RunnerAnswer {
-    this.#exports.PyErr_Clear();
+    const lines = this.#run.call(request);
+    if (lines !== null) {
+      // Compact JSON has no line break. Where there is none at all, the host refuses the value that is missing.
+      const end = lines.indexOf(LINE_BREAK);
+      return { outcome: lines.subarray(0, end), value: lines.subarray(end + 1) };
+    }
+    // The runner itself raised: an interrupt hit it outside its own `try`, or memory ran out there.
     const message = "the execution was interrupted, or ran out of memory, while its result was prepared";
     return failure("ExecutionError", message);
   }

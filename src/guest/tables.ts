@@ -1,6 +1,5 @@
 import { ImageFormatError, type ImageHeader } from "../sandbox/image-format.ts";
 import type { Exports, Module } from "./emscripten.ts";
-import { references } from "./javascript-state.ts";
 import type { Program } from "./load.ts";
 
 /**
@@ -23,15 +22,39 @@ export function adoptTables(header: ImageHeader, { module, exports }: Program): 
 }
 
 /** What an image says of the JavaScript side besides its memory. */
-export function tablesOf({ module, exports }: Program) {
+export function tablesOf(program: Program) {
+  const { module, exports } = program;
   const isUsed = (value: unknown) => value !== null && value !== undefined;
   return {
     tableLength: module.wasmTable.length,
     freeTableSlots: [...module.freeTableIndexes],
     references: exports.hiwire_num_refs(),
-    referenceSlots: references(module).flatMap((value, slot) => (isUsed(value) ? [slot] : [])),
+    referenceSlots: contentOf(referenceTable(program)).flatMap((value, slot) => (isUsed(value) ? [slot] : [])),
     stackPointer: exports.__stack_pointer.value,
   };
+}
+
+/** The table of the JavaScript objects that Python refers to; null and undefined where a place is free. */
+function referenceTable({ module, state }: Program): WebAssembly.Table {
+  const found = state.tables.filter((table) => table !== module.wasmTable && holds(table, module.__hiwire_get));
+  const [table] = found;
+  if (!table || found.length > 1) throw new Error("the table of references is not among those of the program");
+  return table;
+}
+
+/** Whether a table is the one from which `get` gets. */
+function holds(table: WebAssembly.Table, get: (index: number) => unknown): boolean {
+  try {
+    return contentOf(table).every((value, index) => get(index) === value);
+  } catch {
+    // It is longer than the other.
+    return false;
+  }
+}
+
+/** All that a table holds. */
+export function contentOf(table: WebAssembly.Table): unknown[] {
+  return Array.from({ length: table.length }, (_, index) => table.get(index));
 }
 
 /** @throws {ImageFormatError} if this process is not as the one that made the image was at the same point. */

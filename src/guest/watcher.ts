@@ -17,7 +17,7 @@ const { stdin, pid, kill } = Deno;
 const decoder = new TextDecoder();
 
 self.onmessage = async ({ data }: MessageEvent<Shared>) => {
-  await revokePermissions();
+  revokePermissions();
   self.postMessage("watching");
   try {
     new Watcher(data).watch();

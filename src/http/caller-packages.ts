@@ -2,11 +2,11 @@ import type { PackageArchive } from "../engine/execution.ts";
 import type { ArchiveReader } from "../environments/archive-reader.ts";
 import type { CacheKeeper } from "../environments/cache-keeper.ts";
 import { baseOf, type Environments } from "../environments/environments.ts";
-import { ENDS_INTERPRETER } from "../environments/image-cache.ts";
 import { PackageError } from "../environments/package-error.ts";
 import type { PackageSet } from "../environments/package-set.ts";
 import type { Installed, PackageStore } from "../environments/package-store.ts";
 import { ClientError, SandboxDiedError } from "../errors.ts";
+import { ENDS_INTERPRETER } from "../sandbox/import-rules.ts";
 
 export interface CallerPackagesOptions {
   readonly store: PackageStore;
@@ -132,18 +132,18 @@ export class CallerPackages {
 
   async #derive(environment: string, set: PackageSet, requirement: string): Promise<void> {
     const { environments } = this.#options;
-    const cannotBeUsed = (cause?: unknown) =>
-      new PackageError(
-        "package_incompatible",
-        `${requirement} cannot be used here: the interpreter ended while loading it.`,
-        { cause },
-      );
+    const cannotBeUsed = (reason: string, cause?: unknown) =>
+      new PackageError("package_incompatible", `${requirement} cannot be used here: ${reason}.`, { cause });
     const name = await environments.derive(environment, set).catch((error) => {
-      throw error instanceof SandboxDiedError ? cannotBeUsed(error) : error;
+      throw error instanceof SandboxDiedError ? cannotBeUsed("the interpreter ended while loading it", error) : error;
     });
     const { unfit } = environments.get(name).image;
-    const own = set.packages.flatMap(({ imports }) => imports);
-    if (own.some((module) => unfit[module] === ENDS_INTERPRETER)) throw cannotBeUsed();
+    const deadly = set.packages
+      .flatMap(({ imports }) => imports)
+      .find((module) => unfit[module]?.startsWith(ENDS_INTERPRETER));
+    if (deadly !== undefined) throw cannotBeUsed(`in ${deadly}, ${unfit[deadly]}`);
+    const unloadable = set.sharedLibraries.find((library) => library in unfit);
+    if (unloadable !== undefined) throw cannotBeUsed(`${unloadable} cannot be loaded, ${unfit[unloadable]}`);
   }
 
   async clear(principal: string): Promise<void> {

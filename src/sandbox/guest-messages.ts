@@ -132,8 +132,6 @@ export const guestMessage = z.discriminatedUnion("type", [
      * build without them is to be tried.
      */
     unfit: reasons,
-    /** Functions that shared libraries import and that end the sandbox when they are called: path → names. */
-    refusedCalls: z.record(sandboxPath, z.array(z.string().max(4096)).readonly()),
   }),
   /** Of a streaming execution: something was printed, and waits for `more-output`. Until then there is no other of these. */
   z.strictObject({ type: z.literal("printed") }),

@@ -9,7 +9,7 @@ import { spawnWrapped } from "./wrap-command.ts";
 
 export const GUEST_DIR = fileURLToPath(new URL("../guest/", import.meta.url));
 /** The modules that the guest imports from this folder. */
-export const SHARED_FILES = ["protocol.ts", "archive-format.ts", "image-format.ts"].map((name) =>
+export const SHARED_FILES = ["protocol.ts", "archive-format.ts", "image-format.ts", "import-rules.ts"].map((name) =>
   fileURLToPath(new URL(name, import.meta.url)),
 );
 export const PYODIDE_DIR = path.dirname(createRequire(import.meta.url).resolve("pyodide/package.json"));
@@ -62,7 +62,7 @@ export function sandboxCommand({ guest, memoryMb }: Pick<LaunchOptions, "guest" 
     "--deny-net",
     "--deny-env",
     "--deny-run",
-    // For `guest/memory-mapping.ts`, until the sandbox is ready. Where images are built other people's code runs before that.
+    // For `guest/memory-mapping.ts`, until the walls stand (`guest/boot.ts`): before any code of a package's runs.
     guest.mapMemory && process.platform === "linux" ? "--allow-ffi" : "--deny-ffi",
     "--deny-sys",
     "--deny-import",

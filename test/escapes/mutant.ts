@@ -19,11 +19,11 @@ export const LAYERS = {
   /** The language: no code from strings. */
   "code-generation": [{ file: "sandbox/launch.ts", from: '    "--disallow-code-generation-from-strings",\n', to: "" }],
   /** Imports that reach JavaScript, and shared libraries. */
-  seal: [{ file: "guest/main.ts", from: "  booted.seal();\n", to: "" }],
+  seal: [{ file: "guest/boot.ts", from: "  imports.close();\n", to: "" }],
   /** Python's references to Pyodide's own JavaScript objects. */
   references: [{ file: "guest/tables.ts", from: "Object.freeze(Object.create(null))", to: "globalThis as object" }],
   /** What the global object offers. */
-  realm: [{ file: "guest/main.ts", from: "  closeRealm();\n", to: "" }],
+  realm: [{ file: "guest/boot.ts", from: "  closeRealm();\n  freezeRealm();\n", to: "" }],
   /** Deno's permissions: every one granted, none given up. */
   deno: [
     {

@@ -10,6 +10,12 @@ import warnings
 from . import display, interactive_shell
 
 
+def perform(request):
+    """Do one step: `[function, ...parameters]` as JSON. Returns why it failed, in UTF-8; nothing if it did not."""
+    name, *parameters = json.loads(request)
+    return (globals()[name](*parameters) or "").encode("utf-8", "backslashreplace")
+
+
 def import_module(name):
     """Import a module for the image. Returns why it failed; an empty string if it did not."""
     # Whoever imports matplotlib first decides; Pyodide's own default wants a page to draw on.
@@ -25,18 +31,21 @@ def import_module(name):
 
 
 def finish(aliases):
-    """Bind global names, `{name: module}` as JSON, and tidy up."""
+    """Bind global names, `{name: module}`, and tidy up."""
     main = sys.modules["__main__"].__dict__
-    for alias, name in json.loads(aliases).items():
+    for alias, name in aliases.items():
         if name in sys.modules:
             main[alias] = sys.modules[name]
-    main.pop("_environment", None)
-    main.pop("sandbox_runner", None)
     interactive_shell.shell.predefined = dict(main)
     for generation in range(3):
         gc.collect(generation)
     # Each collection would write to every object of the image, and sessions be that much larger.
     gc.freeze()
+
+
+def collect():
+    """Close what nothing refers to any more."""
+    gc.collect()
 
 
 def prepare_matplotlib():
