@@ -127,7 +127,8 @@ describe("what no library may have", () => {
   });
 
   test.each([
-    ["no bytes", Buffer.alloc(0), "no WebAssembly module"],
+    ["no bytes", Buffer.alloc(0), "cut off"],
+    ["text", Buffer.from("not a module"), "no WebAssembly module"],
     ["half of a module", extensionModule({ name: "half" }).subarray(0, 200), "cut off"],
     // A type section with one struct type (garbage collection); a body with `atomic.fence`; a memory of 64 bits.
     ["a struct", [1, 4, 1, 0x5f, 1, 0x7f], "type"],
@@ -189,7 +190,7 @@ describe("what a library may have", () => {
     expect(await findUnsafe(both)).toEqual({});
     expect(await problemOf(wants)).toContain("env.shared_function");
     expect(await problemOf(wants, false)).toBeUndefined();
-    expect(await problemOf(module('(import "env" "emscripten_run_script" (func))'), false)).toBeDefined();
+    expect(await problemOf(module('(import "env" "JsvObject_New" (func))'), false)).toContain("env.JsvObject_New");
   });
 });
 
@@ -199,6 +200,7 @@ test("of the interpreter's program nothing escapes the checks of a rewind", asyn
 
 test("every instruction that this engine knows is known here, or refused", () => {
   // A body of one instruction: V8 must not take one that is read otherwise here, so that its end is missed.
+  const refused: number[] = [];
   for (let code = 0; code < 256; code++) {
     const body = [0, code, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x0b];
     const bytes = Uint8Array.from([
@@ -231,8 +233,14 @@ test("every instruction that this engine knows is known here, or refused", () =>
       body.length,
       ...body,
     ]);
-    if (engine.validate(bytes)) expect(() => readWasmModule(bytes), `0x${code.toString(16)}`).not.toThrow();
+    try {
+      if (engine.validate(bytes)) readWasmModule(bytes);
+    } catch {
+      refused.push(code);
+    }
   }
+  // `ref.null` of a type of the module's own.
+  expect(refused).toEqual([0xd0]);
 });
 
 const folder = process.env.PYODIDE_EXPRESS_WHEELS ?? "";
@@ -241,7 +249,9 @@ test.skipIf(folder === "")(
   async () => {
     let count = 0;
     for (const filename of (await readdir(folder)).filter((name) => name.includes("wasm32"))) {
-      const wheel = await Wheel.open(path.join(folder, filename), filename);
+      // One that is not whole is another test's.
+      const wheel = await Wheel.open(path.join(folder, filename), filename).catch(() => null);
+      if (wheel === null) continue;
       const files = wheel.files.filter((file) => isLibraryName(file.path));
       const libraries = await Promise.all(
         files.map(async (file) => ({ path: file.path, bytes: await wheel.read(file) })),
