@@ -115,6 +115,7 @@ export interface FileSystem {
   isLink(mode: number): boolean;
   isChrdev(mode: number): boolean;
   mkdirTree(path: string): void;
+  symlink(target: string, path: string): void;
   chdir(path: string): void;
   readFile(path: string, options?: object): unknown;
   writeFile(path: string, data: Uint8Array | string): void;

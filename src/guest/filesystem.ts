@@ -9,8 +9,13 @@ import {
   type StreamOperations,
 } from "./emscripten.ts";
 
-/** The only folders user code can write to. */
+/** The folders whose files are kept: for a workspace or a session, or for one execution. */
 export const WRITABLE_ROOTS = ["/home/pyodide", "/tmp", "/plots"] as const;
+/** The folders in which user code can make others, and files, that are there until the execution ends. What was in them stays read-only. */
+export const OPEN_FOLDERS = ["/", "/home", "/home/web_user", "/mnt"] as const;
+/** Where other systems of this kind have the files that go in and out: the home folder. */
+export const HOME_LINK = "/mnt/data";
+const HOME = "/home/pyodide";
 const ALWAYS_PRESENT = ["/plots/matplotlib", "/plots/seaborn"];
 
 const FOLDER_MODE = 0o040755;
@@ -106,6 +111,9 @@ export class TenantFiles {
   readonly #linkOperations: NodeOperations;
   readonly #fileStreamOperations: StreamOperations;
   readonly #folderStreamOperations: StreamOperations;
+  readonly #openFolders: readonly TenantNode[];
+  /** What was in them before. */
+  readonly #kept = new Map<Node, ReadonlySet<string>>();
   #roots: TenantNode[] = [];
   #before: ReadonlyMap<string, FileEntry> = new Map();
   #maxBytes = 0;
@@ -190,6 +198,7 @@ export class TenantFiles {
         this.#bytes -= node.usedBytes;
       },
     };
+    this.#openFolders = OPEN_FOLDERS.map((path) => this.#open(fs.lookupPath(path).node));
     this.reset();
   }
 
@@ -292,8 +301,19 @@ export class TenantFiles {
     }
   }
 
+  /** Deletes what was made outside the folders whose files are kept. */
+  endExecution(): void {
+    for (const folder of this.#openFolders) this.#empty(folder);
+    try {
+      this.#fs.lookupPath(this.#fs.currentPath);
+    } catch {
+      this.#fs.currentPath = HOME;
+    }
+  }
+
   /** Empties the folders; nothing of what they held stays reachable. */
   reset(): void {
+    for (const folder of this.#openFolders) folder.children?.clear();
     // The same files get the same numbers in every execution.
     this.#fs.nextInode = this.#firstInode;
     this.#before = new Map();
@@ -315,6 +335,41 @@ export class TenantFiles {
       mountpoint.mounted = mount;
       return root;
     });
+  }
+
+  /** Lets user code make files and folders in a folder that is read-only, beside what is there. */
+  #open(node: Node): TenantNode {
+    const folder = node as TenantNode;
+    const made = new Map<string, TenantNode>();
+    folder.children = made;
+    folder.mode |= 0o200;
+    const { getattr, lookup, readdir } = folder.node_ops as Required<NodeOperations>;
+    const { mknod, symlink, rename, unlink, rmdir } = this.#folderOperations as Required<NodeOperations>;
+    const attributes = { ...getattr(folder), mode: folder.mode };
+    this.#kept.set(folder, new Set(readdir(folder)));
+    const refuse = (): never => {
+      throw new this.#fs.ErrnoError(ERRNO.EACCES);
+    };
+    folder.node_ops = {
+      getattr: () => attributes,
+      lookup: (parent, name) => made.get(name) ?? lookup(parent, name),
+      readdir: (parent) => [...readdir(parent), ...made.keys()],
+      mknod,
+      symlink,
+      rename,
+      unlink: (parent, name) => (made.has(name) ? unlink(parent, name) : refuse()),
+      rmdir: (parent, name) => (made.has(name) ? rmdir(parent, name) : refuse()),
+    };
+    return folder;
+  }
+
+  #empty(folder: TenantNode): void {
+    for (const [name, child] of folder.children ?? []) {
+      this.#empty(child);
+      // A name that was renamed is in the global table, where the next execution would find it.
+      this.#fs.hashRemoveNode(child);
+      this.#remove(folder, name);
+    }
   }
 
   /** Parents before children. */
@@ -381,7 +436,9 @@ export class TenantFiles {
   }
 
   #rename(node: TenantNode, newParent: TenantNode, newName: string): void {
+    if (!isOwn(node)) throw new this.#fs.ErrnoError(ERRNO.EACCES);
     const existing = newParent.children?.get(newName);
+    if (this.#kept.get(newParent)?.has(newName)) throw new this.#fs.ErrnoError(ERRNO.EACCES);
     if (existing?.children?.size) throw new this.#fs.ErrnoError(ERRNO.ENOTEMPTY);
     if (existing) {
       this.#fs.hashRemoveNode(existing);
@@ -465,6 +522,11 @@ export class TenantFiles {
 const EMPTY = new Uint8Array(0);
 /** Without a workspace, files live for one execution. */
 const NO_FILES: FileListing = { entries: [], maxBytes: 64 * 1024 * 1024, maxFiles: 10_000 };
+
+/** Whether user code made it; else it is of the interpreter. */
+function isOwn(node: TenantNode): boolean {
+  return node.orphan !== undefined;
+}
 
 function isRoot(path: string): boolean {
   return (WRITABLE_ROOTS as readonly string[]).includes(path);

@@ -83,6 +83,7 @@ export class Interpreter {
     const { changes, contents } = wanted ? this.#files.changes() : { changes: null, contents: [] };
     this.#host.finish({ executionTimeMs, crashed: false, answer, changes, contents });
     if (stateless) return this.#rewind();
+    this.#files.endExecution();
     this.#files.commit();
     this.#booted.devices.reset();
     this.#capture();

@@ -1,6 +1,6 @@
 import { Devices } from "./device.ts";
 import type { Module, Node } from "./emscripten.ts";
-import { WRITABLE_ROOTS } from "./filesystem.ts";
+import { HOME_LINK, WRITABLE_ROOTS } from "./filesystem.ts";
 import type { HostConnection } from "./host-connection.ts";
 import type { Boot, Program } from "./load.ts";
 
@@ -21,7 +21,8 @@ export function layOut({ module }: Program, { sources }: Boot, host: HostConnect
     fs.mkdirTree(target.slice(0, target.lastIndexOf("/")));
     fs.writeFile(target, encoder.encode(source));
   }
-  for (const path of [ENVIRONMENT_PATH, PACKAGES_PATH, ...WRITABLE_ROOTS]) fs.mkdirTree(path);
+  for (const path of [ENVIRONMENT_PATH, PACKAGES_PATH, ...WRITABLE_ROOTS, "/mnt"]) fs.mkdirTree(path);
+  fs.symlink(WRITABLE_ROOTS[0], HOME_LINK);
   setTimes(fs, ARCHIVE_MTIME_MS);
   return devices;
 }
