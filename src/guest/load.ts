@@ -42,6 +42,7 @@ export type CreateModule = (settings: Module) => Promise<Module>;
 
 const RESOLUTION_NS = RESOLUTION_MS * 1e6;
 const CLOCK_REALTIME = 0;
+const UTC = [..."UTC\0"].map((character) => character.charCodeAt(0));
 
 /** Python's own environment variables, and those that libraries ask for. */
 const ENVIRONMENT = {
@@ -144,6 +145,7 @@ async function instantiate(
   env.JsvError_Check = (value: unknown) => (value === errors.marker ? 1 : 0);
   let instance: WebAssembly.Instance | undefined;
   tellResolution(env, () => instance?.exports.memory as WebAssembly.Memory);
+  keepUtc(env, () => instance?.exports.memory as WebAssembly.Memory);
   wrap(imports, new Set(WebAssembly.Module.imports(module).map(({ name }) => name)));
   instance = await WebAssembly.instantiate(module, imports);
   return instance;
@@ -171,6 +173,20 @@ function tellResolution(imports: WebAssembly.ModuleImports, memory: () => WebAss
   const { sig } = imports.emscripten_get_now_res as Signed;
   imports.clock_res_get = Object.assign(ofClock, { sig: original.sig });
   imports.emscripten_get_now_res = Object.assign(() => RESOLUTION_NS, { sig });
+}
+
+/** Has the clock be in UTC by that name, wherever the host is. By itself Emscripten says `UTC-0000`, and takes the host's time zone. */
+function keepUtc(imports: WebAssembly.ModuleImports, memory: () => WebAssembly.Memory): void {
+  const { sig } = imports._tzset_js as Signed;
+  const tzset = (timezone: number, daylight: number, standardName: number, daylightName: number) => {
+    const view = new DataView(memory().buffer);
+    view.setUint32(timezone >>> 0, 0, true);
+    view.setInt32(daylight >>> 0, 0, true);
+    for (const name of [standardName, daylightName]) {
+      for (const [index, byte] of UTC.entries()) view.setUint8((name >>> 0) + index, byte);
+    }
+  };
+  imports._tzset_js = Object.assign(tzset, { sig });
 }
 
 /** Emscripten makes a function pointer of an import by its signature. */

@@ -130,7 +130,7 @@ function openMapping({ mapMemory }: GuestOptions): MemoryMapping | string {
 function readSources(): Record<string, string> {
   const sources: Record<string, string> = {};
   const dir = new URL("python/sandbox_runner/", guestDir);
-  const names = Array.from(readDirSync(dir), (entry) => entry.name).filter((name) => name.endsWith(".py"));
+  const names = Array.from(readDirSync(dir), (entry) => entry.name).filter((name) => /\.(py|txt)$/.test(name));
   for (const name of names.sort()) sources[`sandbox_runner/${name}`] = readTextFileSync(new URL(name, dir));
   return sources;
 }

@@ -73,12 +73,12 @@ export function sandboxCommand({ guest, memoryMb }: Pick<LaunchOptions, "guest" 
   return { command: denoBinary(), args, readable };
 }
 
-/** Starts the process with pipes and an empty environment. Its end is the caller's to watch. */
+/** Starts the process with pipes and nothing of the server's environment; its clock is in UTC. Its end is the caller's to watch. */
 export function launch(options: LaunchOptions): ChildProcess {
   const { command, args, readable } = sandboxCommand(options);
   const { isolation, memoryMb, denoDir } = options;
   const readOnlyPaths = denoDir === null ? readable : [...readable, denoDir];
-  const env: Record<string, string> = denoDir === null ? {} : { DENO_DIR: denoDir };
+  const env: Record<string, string> = { TZ: "UTC", ...(denoDir !== null && { DENO_DIR: denoDir }) };
   const memoryBytes = memoryMb * 2 ** 20;
   return spawnWrapped(wrapCommand(isolation, { command, args, readOnlyPaths, env, memoryBytes }));
 }
