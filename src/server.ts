@@ -20,6 +20,7 @@ import { denoCache } from "./environments/deno-cache.ts";
 import { loadDefinitions, STDLIB } from "./environments/environment-definitions.ts";
 import { Environments } from "./environments/environments.ts";
 import { ImageCache, unusableCache } from "./environments/image-cache.ts";
+import { ModuleOwners } from "./environments/module-owners.ts";
 import { DiskPackageRecords } from "./environments/package-records.ts";
 import { PackageSetBuilder } from "./environments/package-set.ts";
 import { createPackageSources } from "./environments/package-sources.ts";
@@ -165,7 +166,8 @@ export async function openEnvironments(
     ? new RedisPackageRecords(redis)
     : new DiskPackageRecords(path.join(config.DATA_DIR, "packages", "principals"));
   const store = new PackageStore({ records, sources, python: lock.python, wheels, sets });
-  return { environments, images, store, keeper, close: () => remote.close() };
+  const owners = new ModuleOwners({ lock, sources, python: lock.python });
+  return { environments, images, store, keeper, owners, close: () => remote.close() };
 }
 
 /**
@@ -180,7 +182,7 @@ export async function startRuntime(
   redis: RedisConnection | null = null,
 ): Promise<Runtime> {
   const host = await openHost(config);
-  const { environments, images, store, keeper, close } = await openEnvironments(config, logger, host, redis);
+  const { environments, images, store, keeper, owners, close } = await openEnvironments(config, logger, host, redis);
   await environments.prepare();
   const guestOf = (name: string) => bootOptions(config, environments.get(name));
   const denoDir = await denoCache({
@@ -205,9 +207,7 @@ export async function startRuntime(
   pool.once("ready", ({ everyPage }) => {
     if (everyPage !== null) logger.info({ reason: everyPage }, "Rewinds look at all of a sandbox's memory.");
   });
-  pool.on("startFailed", (error, environment) =>
-    logger.error({ err: error, environment }, "a sandbox could not be started; trying again"),
-  );
+  pool.on("startFailed", (error) => logger.error({ err: error }, "a sandbox could not be started; trying again"));
   pool.on("discarded", (reason) => logger.info({ reason }, "sandbox replaced"));
   await pool.start();
   const sweep = async () =>
@@ -220,7 +220,7 @@ export async function startRuntime(
     engine: new Engine(pool),
     isolation: host.isolation,
     environments,
-    packages: new CallerPackages({ store, environments, archives, keeper }),
+    packages: new CallerPackages({ store, environments, archives, keeper, owners }),
     async stop(graceMs) {
       clearInterval(sweeper);
       await pool.stop(graceMs);

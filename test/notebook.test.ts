@@ -254,6 +254,109 @@ table("magics and shell lines that are not", [
   },
 ]);
 
+table("IPython", [
+  {
+    name: "the case",
+    code: "from IPython.display import display, HTML\ndisplay(HTML('<b>x</b>'))",
+    want: { success: true, outputs: [{ "text/html": "<b>x</b>", "text/plain": "<IPython.core.display.HTML object>" }] },
+  },
+  {
+    name: "what notebooks show",
+    code: `from IPython.display import *
+from IPython.display import clear_output
+display(Markdown("# a"), Latex("$x$"), Math("x"), SVG("<svg/>"), JSON({"a": 1}), Pretty("p"), Code("1 < 2"), metadata={})
+display(Javascript("1"), GeoJSON({"b": 2}), IFrame("http://a", 1, 2), YouTubeVideo("v"), FileLink("nothing"))
+display(Image(b"\\x89PNGx"), Image(b"GIF8", width=3), Image(url="http://a/b.png"), Video("http://a/b.mp4"))
+clear_output(wait=True)`,
+    want: {
+      success: true,
+      stderr: "",
+      outputs: [
+        { "text/markdown": "# a", "text/plain": text(/Markdown/) },
+        { "text/latex": "$x$" },
+        { "text/latex": "$\\displaystyle x$" },
+        { "image/svg+xml": "<svg/>" },
+        { "application/json": '{"a": 1}' },
+        { "text/plain": "p" },
+        { "text/html": "<pre><code>1 &lt; 2</code></pre>", "text/plain": "1 < 2" },
+        { "application/javascript": "1" },
+        { "application/geo+json": '{"b": 2}' },
+        { "text/html": text(/^<iframe width="1" height="2" src="http:\/\/a"/) },
+        { "text/html": text(/youtube.com\/embed\/v/) },
+        { "text/html": text(/does not exist/) },
+        { "image/png": "iVBOR3g=" },
+        { "image/gif": "R0lGOA==", "text/html": text(/width="3"/) },
+        { "text/html": '<img src="http://a/b.png">' },
+        { "text/html": text(/<source src="http:\/\/a\/b.mp4" type="video\/mp4">/) },
+      ],
+    },
+  },
+  {
+    name: "files, sound, and progress",
+    code: `from IPython.display import Audio, HTML, Image, ProgressBar, FileLinks
+open("a.html", "w").write("<i>")
+open("a.jpg", "wb").write(b"\\xff\\xd8x")
+display(HTML(filename="a.html"), Image("a.jpg"), Audio([0.0, 0.5, -0.5], rate=8000), FileLinks("."))
+[i for i in ProgressBar(2)]`,
+    want: {
+      success: true,
+      result: [0, 1],
+      outputs: [
+        { "text/html": "<i>" },
+        { "image/jpeg": "/9h4" },
+        { "text/html": text(/^<audio controls><source src="data:audio\/wav;base64,UklGRi/) },
+        { "text/html": text(/a\.html.*a\.jpg/) },
+        { "text/plain": "0/2" },
+        { "text/plain": "2/2" },
+      ],
+    },
+  },
+  {
+    name: "an image that is not there",
+    code: "from IPython.display import Image\nImage('nothing.png')",
+    want: raises("FileNotFoundError"),
+  },
+  {
+    name: "get_ipython, by all its names",
+    code: "import IPython\nfrom IPython.core.getipython import get_ipython as g\nIPython.get_ipython() is get_ipython() is g(), IPython.display.HTML.__name__, IPython.version_info[0] > 8",
+    want: gives([true, "HTML", true]),
+  },
+  {
+    name: "display's own options",
+    code: "h = display(1, display_id=True)\nh.update(2)\ndisplay({'text/html': 'r'}, raw=True)\nclass B:\n  def _repr_html_(self): return 'b'\ndisplay(B(), exclude=['text/html'])\ndisplay(B(), include=['text/html'])",
+    want: {
+      success: true,
+      outputs: [
+        { "text/plain": "1" },
+        { "text/plain": "2" },
+        { "text/html": "r" },
+        { "text/plain": text(/^<.*B object/) },
+        { "text/html": "b" },
+      ],
+    },
+  },
+  {
+    name: "formatters for classes",
+    code: "class B: pass\nget_ipython().display_formatter.formatters['text/html'].for_type(B, lambda b: '<b>')\ndisplay(B())",
+    want: { success: true, outputs: [{ "text/html": "<b>" }] },
+  },
+  {
+    name: "%%capture keeps what was shown",
+    code: "from IPython.display import HTML\nwith get_ipython().capture('out'):\n  print('a')\n  display(HTML('x'))\nprint(out.stdout, end='')\nout.show()\nlen(out.outputs)",
+    want: { success: true, result: 1, stdout: "a\na\n", outputs: [{ "text/html": "x" }] },
+  },
+  {
+    name: "what the stand-in has not",
+    code: "import IPython.parallel",
+    want: raises("ModuleNotFoundError", text(/stand-in for IPython/)),
+  },
+  {
+    name: "what the shell has not",
+    code: "get_ipython().nothing",
+    want: raises("AttributeError", text(/stand-in for IPython's shell/)),
+  },
+]);
+
 test("what %%writefile writes is a file like another", async () => {
   const magic = "get_ipython().run_cell_magic('writefile',";
   const code = `${magic} 'n.txt', 'a\\n')\n${magic} '-a n.txt', 'b\\n')\n${magic} '/tmp/m', '')\nopen('n.txt').read()`;

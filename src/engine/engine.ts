@@ -101,6 +101,9 @@ export function toJob(request: ExecutionRequest): Omit<Job, "mode" | "reseed" | 
         if (archive) remember(archive);
         return { value: archive?.listing ?? null };
       }
+      if (operation === "explain-module" && request.explainModule) {
+        return { value: await request.explainModule(read(path, argument)) };
+      }
       if (operation.startsWith("http-") && request.network) {
         const { network } = request;
         return await network.call(operation, read(z.unknown(), argument, network.maxArgumentBytes), signal);

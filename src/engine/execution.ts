@@ -53,6 +53,8 @@ export interface ExecutionRequest {
   readonly packages?: PackageArchive | undefined;
   /** What `micropip.install` does; resolves with all packages that are there from then on. */
   readonly installPackages?: ((requirements: readonly string[]) => Promise<PackageArchive | null>) | undefined;
+  /** Which package a module is part of that could not be imported, and how to have it; null: that is not known. */
+  readonly explainModule?: ((module: string) => Promise<string | null>) | undefined;
   /** Default: none. Whoever gives it ends it. */
   readonly network?: ExecutionNetwork | undefined;
   /** Aborting it (the client went away) stops the execution. */

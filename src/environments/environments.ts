@@ -19,6 +19,8 @@ export interface Environment {
   readonly packages: readonly PackageInfo[];
   /** What could not be had or imported, in words. */
   readonly warnings: readonly string[];
+  /** What was asked for and could not be had: requirement → why. */
+  readonly missing: Readonly<Record<string, string>>;
   readonly image: Image;
   readonly baseImagePath: string;
   /** Null for the standard library alone. */
@@ -165,15 +167,11 @@ export class Environments {
    * @param set what was installed on top of `base`; has shared libraries.
    */
   async derive(base: string, set: PackageSet): Promise<string> {
-    const name = this.derivedName(base, set);
-    await this.#once(name, () => this.#buildDerived(name, this.get(base), set));
+    const below = this.get(base);
+    const hash = keyOf([below.packages.map(({ sha256 }) => sha256), set.archive.sha256]);
+    const name = `${base}${DERIVED_SEPARATOR}${hash.slice(0, 16)}`;
+    await this.#once(name, () => this.#buildDerived(name, below, set));
     return name;
-  }
-
-  /** What {@link derive} calls it; nothing is built. */
-  derivedName(base: string, set: PackageSet): string {
-    const hash = keyOf([this.get(base).packages.map(({ sha256 }) => sha256), set.archive.sha256]);
-    return `${base}${DERIVED_SEPARATOR}${hash.slice(0, 16)}`;
   }
 
   /**
@@ -188,7 +186,7 @@ export class Environments {
     const { python } = this.#options;
     const known = await this.#memory.recall(name, python);
     if (known === null) return false;
-    await this.#once(name, () => this.#buildImage(name, known.set, python, []));
+    await this.#once(name, () => this.#buildImage(name, known.set, python, {}));
     return true;
   }
 
@@ -228,6 +226,7 @@ export class Environments {
       name: STDLIB,
       packages: [],
       warnings: [],
+      missing: {},
       image,
       baseImagePath,
       guest: null,
@@ -245,7 +244,7 @@ export class Environments {
     const inputs = this.#inputs(definition);
     const known = await this.#memory.recall(name, inputs);
     if (known !== null && Object.keys(known.missing).length === 0)
-      return await this.#buildImage(name, known.set, inputs, [], imports, asked);
+      return await this.#buildImage(name, known.set, inputs, {}, imports, asked);
     const { sources, python, strict, sets, onProgress } = this.#options;
     onProgress(`Preparing the environment "${name}": ${packages.join(", ")}`);
     const { resolved, failures } = strict
@@ -259,10 +258,11 @@ export class Environments {
     );
     // A source that cannot be asked today takes nothing away that it gave before.
     if (known !== null && Object.keys(known.missing).length < Object.keys(missing).length)
-      return await this.#buildImage(name, known.set, inputs, goesWithout(name, known.missing), imports, asked);
-    if (resolved.length === 0) return { ...(await this.#stdlib()), name, warnings: goesWithout(name, missing) };
+      return await this.#buildImage(name, known.set, inputs, known.missing, imports, asked);
+    if (resolved.length === 0)
+      return { ...(await this.#stdlib()), name, missing, warnings: goesWithout(name, missing) };
     const set = await sets.build(resolved, this.#progress());
-    const environment = await this.#buildImage(name, set, inputs, goesWithout(name, missing), imports, asked);
+    const environment = await this.#buildImage(name, set, inputs, missing, imports, asked);
     await this.#memory.remember(name, inputs, { set, missing });
     return environment;
   }
@@ -303,7 +303,7 @@ export class Environments {
     );
     const { packages } = await resolve(pinned, { sources, python });
     const combined = await sets.build(packages, this.#progress());
-    const environment = await this.#buildImage(name, combined, python, [], undefined, undefined, MAX_DERIVED_BUILD_MS);
+    const environment = await this.#buildImage(name, combined, python, {}, undefined, undefined, MAX_DERIVED_BUILD_MS);
     await this.#memory.remember(name, python, { set: combined, missing: {} });
     return environment;
   }
@@ -312,12 +312,13 @@ export class Environments {
     name: string,
     set: PackageSet,
     inputs: unknown,
-    warnings: string[],
+    missing: Readonly<Record<string, string>>,
     imports?: readonly string[],
     asked?: readonly string[],
     maxBuildMs?: number,
   ): Promise<Environment> {
     const { images } = this.#options;
+    const warnings = goesWithout(name, missing);
     const unbuilt = unbuiltEnvironment(set, imports, asked);
     const image = await images.environment(name, set.archive.sha256, unbuilt, maxBuildMs);
     if (image.heapBytes > images.memoryBytes) {
@@ -339,6 +340,7 @@ export class Environments {
       name,
       packages: set.packages,
       warnings,
+      missing,
       image,
       baseImagePath,
       guest: { ...unbuilt, libraries, imagePath: image.path },

@@ -37,6 +37,8 @@ export interface LockedPackage {
   readonly filename: string;
   readonly sha256: string;
   readonly requires: readonly Requirement[];
+  /** Names of its modules. */
+  readonly imports: readonly string[];
   /** A zip of shared libraries that other packages link to; not a wheel. */
   readonly isSharedLibrary: boolean;
 }
@@ -75,10 +77,10 @@ export function parsePyodideLock(text: string, label: string): PyodideLock {
     const isSharedLibrary = entry.package_type === "shared_library";
     if (!isSharedLibrary && !entry.file_name.endsWith(".whl")) return [];
     const key = normaliseName(entry.name);
-    const { name, version, file_name: filename, sha256 } = entry;
+    const { name, version, file_name: filename, sha256, imports } = entry;
     const leftOut = (LEFT_OUT[key] ?? []).map((text) => ({ ...parseRequirement(text), optional: true as const }));
     const requires = [...entry.depends.map(parseRequirement), ...leftOut];
-    return [[key, { name, key, version, filename, sha256, requires, isSharedLibrary }]];
+    return [[key, { name, key, version, filename, sha256, requires, imports, isSharedLibrary }]];
   });
   return {
     python: { pythonVersion: info.python, abiVersion: info.abi_version, platform: info.platform, arch: info.arch },

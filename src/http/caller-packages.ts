@@ -2,6 +2,7 @@ import type { PackageArchive } from "../engine/execution.ts";
 import type { ArchiveReader } from "../environments/archive-reader.ts";
 import type { CacheKeeper } from "../environments/cache-keeper.ts";
 import { baseOf, type Environments } from "../environments/environments.ts";
+import type { ModuleOwners } from "../environments/module-owners.ts";
 import { PackageError } from "../environments/package-error.ts";
 import type { PackageSet } from "../environments/package-set.ts";
 import type { Installed, PackageStore } from "../environments/package-store.ts";
@@ -13,6 +14,7 @@ export interface CallerPackagesOptions {
   readonly environments: Environments;
   readonly archives: ArchiveReader;
   readonly keeper: CacheKeeper;
+  readonly owners: ModuleOwners;
 }
 
 /** @param error a {@link PackageError}'s code; null: it is installed. */
@@ -49,13 +51,6 @@ export class CallerPackages {
     if (set === null) return { environment, archive: null };
     if (set.compiled) return { environment: await environments.derive(environment, set), archive: null };
     return { environment, archive: this.#archiveOf(set) };
-  }
-
-  /** The name of what {@link environmentFor} gives; nothing is built. */
-  async environmentName(principal: string, environment: string): Promise<string> {
-    const { store, environments } = this.#options;
-    const set = await store.get(principal, environments.base(environment));
-    return set?.compiled ? environments.derivedName(environment, set) : environment;
   }
 
   /**
@@ -135,6 +130,13 @@ export class CallerPackages {
       );
     }
     return this.#archiveOf(set);
+  }
+
+  /** What a failed import is told: see {@link ModuleOwners.explain}. */
+  async explainModule(running: string, module: string, mayInstall: boolean): Promise<string | null> {
+    const { environments, owners } = this.#options;
+    const others = environments.list().filter(({ name }) => name !== baseOf(running));
+    return await owners.explain(module, environments.get(running), { mayInstall, others });
   }
 
   async #derive(environment: string, set: PackageSet, requirement: string): Promise<void> {

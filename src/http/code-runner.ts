@@ -152,6 +152,8 @@ export async function executeFor(
       const { onInstall } = execution;
       return await packages.installWhileRunning(principal.id, environment, requirements, { inSession, onInstall });
     },
+    explainModule: async (module) =>
+      await packages.explainModule(environment, module, principal.scopes.has("packages")),
   };
   if (execution.session !== undefined) return await sessions.execute(execution.session, request);
   using workspace = execution.files === "none" ? null : workspaces.of(principal.id).forExecution();

@@ -14,7 +14,7 @@ from io import FileIO, StringIO, TextIOWrapper
 # By name, so that code that patches `json` patches its own only.
 from json import dumps, loads
 
-from . import convert, display, eventloop, interactive_shell, network, notebook, restrictions, tracebacks
+from . import convert, display, eventloop, imports, interactive_shell, notebook, restrictions, tracebacks
 
 _FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 _loop = None
@@ -24,7 +24,7 @@ def prepare():
     """Called once, before the memory image is taken."""
     global _loop
     restrictions.install()
-    network.install()
+    imports.install()
     _loop = eventloop.install()
     builtins.display = display.display
     builtins.get_ipython = interactive_shell.get_ipython
@@ -61,7 +61,7 @@ def run(request):
     restrictions.begin()
     main = sys.modules["__main__"].__dict__
     if request["context"] is not None:
-        main.update(_load_context(request["context"]))
+        main.update(loads(request["context"]))
     outcome = {"success": True, "error": None}
     result = None
     truncated = False
@@ -95,16 +95,6 @@ def _to_json(value):
         return text.encode()
     except UnicodeEncodeError:  # a lone surrogate, which UTF-8 does not have
         return dumps(value, allow_nan=False, separators=(",", ":")).encode()
-
-
-def _load_context(text):
-    """Integers of any size, whatever `sys.get_int_max_str_digits()` is: the text is no longer than 10,000 characters."""
-    limit = sys.get_int_max_str_digits()
-    sys.set_int_max_str_digits(0)
-    try:
-        return loads(text)
-    finally:
-        sys.set_int_max_str_digits(limit)
 
 
 def forget_folders():

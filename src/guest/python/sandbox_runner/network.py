@@ -8,17 +8,9 @@ them is imported before user code, or an environment's image, does so. The host'
 import io
 import sys
 from base64 import b64encode
-from importlib.util import spec_from_file_location
 
 from . import device
 
-_STAND_INS = {
-    # What urllib3 itself asks for on this platform.
-    "urllib3.contrib.emscripten": "for_urllib3.py",
-    "httpx._transports.default": "for_httpx.py",
-    # Pyodide's build of httpx has this one instead.
-    "httpx._transports.jsfetch": "for_httpx.py",
-}
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _unclosed = []
@@ -26,11 +18,6 @@ _unclosed = []
 in the middle of another message to the host."""
 _waiting = {}
 """Request → future, of the requests that coroutines wait for."""
-
-
-def install():
-    """Called once, before the memory image is taken."""
-    sys.meta_path.insert(0, _Finder())
 
 
 def start(method, url, headers=(), body=b"", timeout=None):
@@ -254,7 +241,7 @@ def _join_chunks(data):
     return b"".join(pieces)
 
 
-def _adapt_http_client(module):
+def adapt_http_client(module):
     def connect(self):
         """Nothing is connected here: the server makes the request, to the host that was asked for, whatever the proxy."""
         sys.audit("http.client.connect", self, self.host, self.port)
@@ -266,37 +253,3 @@ def _adapt_http_client(module):
     module.HTTPSConnection.connect = connect
     # Certificates are the server's business.
     module._create_https_context = lambda _http_version: None
-
-
-class _Finder:
-    """Puts our transports where HTTP libraries look for theirs."""
-
-    def find_spec(self, name, path=None, target=None):
-        if name in _STAND_INS:
-            return spec_from_file_location(name, f"{__file__.rpartition('/')[0]}/{_STAND_INS[name]}")
-        if name != "http.client":
-            return None
-        for finder in sys.meta_path:
-            spec = None if finder is self else finder.find_spec(name, path, target)
-            if spec is not None:
-                spec.loader = _Adapted(spec.loader)
-                return spec
-        return None
-
-
-class _Adapted:
-    """A loader that lets another one do the work."""
-
-    def __init__(self, loader):
-        self._loader = loader
-
-    def __getattr__(self, name):
-        return getattr(self._loader, name)
-
-    def create_module(self, spec):
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module):
-        module.__loader__ = module.__spec__.loader = self._loader
-        self._loader.exec_module(module)
-        _adapt_http_client(module)

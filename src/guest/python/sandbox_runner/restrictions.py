@@ -10,7 +10,7 @@ import sys
 import time
 import types
 
-from . import device, packages
+from . import device, packages, refusals
 
 
 class ProcessExit(BaseException):
@@ -28,13 +28,19 @@ def install():
     _forbid_timers()
     _replace_sleep()
     _replace_javascript()
+    _complete_hashlib()
+    refusals.refuse_threads()
+    refusals.refuse_sockets()
+    refusals.refuse_async_subprocesses()
     sys.modules["micropip"] = packages
 
 
 def _forbid_processes():
     def forbidden(name):
         def call(*_args, **_kwargs):
-            raise PermissionError(1, f"os.{name} is not permitted in the sandbox")
+            raise PermissionError(
+                1, f"os.{name} is not permitted in the sandbox: it has one process and no other programs; write it in Python"
+            )
 
         call.__name__ = call.__qualname__ = name
         return call
@@ -120,6 +126,55 @@ def _replace_sleep():
     time.thread_time, time.thread_time_ns = process_time, process_time_ns
 
 
+_NO_JAVASCRIPT = "gives no access to JavaScript; show HTML with display(HTML(…)), and return data as the result"
+
+
+def _complete_hashlib():
+    """OpenSSL's functions that passwords are hashed with are not in this build."""
+    import hashlib
+
+    if hasattr(hashlib, "pbkdf2_hmac"):
+        return
+
+    def pbkdf2_hmac(hash_name, password, salt, iterations, dklen=None):
+        """Password based key derivation function 2 (PKCS #5 v2.0), computed in Python."""
+        if not isinstance(hash_name, str):
+            raise TypeError(hash_name)
+        password, salt = bytes(memoryview(password)), bytes(memoryview(salt))
+        inner, outer = hashlib.new(hash_name), hashlib.new(hash_name)
+        length = dklen if dklen is not None else inner.digest_size
+        if length < 1:
+            raise ValueError(dklen)
+        if iterations < 1:
+            raise ValueError(iterations)
+        if len(password) > inner.block_size:
+            password = hashlib.new(hash_name, password).digest()
+        password += b"\0" * (inner.block_size - len(password))
+        inner.update(password.translate(bytes(byte ^ 0x36 for byte in range(256))))
+        outer.update(password.translate(bytes(byte ^ 0x5C for byte in range(256))))
+
+        def mac(message):
+            first, second = inner.copy(), outer.copy()
+            first.update(message)
+            second.update(first.digest())
+            return second.digest()
+
+        key = b""
+        block = 1
+        while len(key) < length:
+            previous = mac(salt + block.to_bytes(4, "big"))
+            total = int.from_bytes(previous, "big")
+            for _ in range(iterations - 1):
+                previous = mac(previous)
+                total ^= int.from_bytes(previous, "big")
+            block += 1
+            key += total.to_bytes(inner.digest_size, "big")
+        return key[:length]
+
+    pbkdf2_hmac.__module__ = "hashlib"
+    hashlib.pbkdf2_hmac = pbkdf2_hmac
+
+
 def _replace_javascript():
     """A stand-in for `js` written in Python; nothing in it reaches JavaScript."""
     js = types.ModuleType("js", "A stand-in: user code in this sandbox has no access to JavaScript.")
@@ -135,7 +190,9 @@ def _replace_javascript():
         warn = error = _print_error
 
     def missing(name):
-        raise AttributeError(f"module 'js' has no attribute {name!r}: the sandbox gives no access to JavaScript")
+        raise AttributeError(
+            f"module 'js' has no attribute {name!r}: the sandbox {_NO_JAVASCRIPT}", name=name, obj=js
+        )
 
     js.console = Console()
     js.__getattr__ = missing
@@ -147,9 +204,21 @@ def _replace_javascript():
     import pyodide.code
 
     def run_js(_code, /):
-        raise PermissionError(1, "run_js is not permitted in the sandbox")
+        raise PermissionError(1, f"run_js is not permitted in the sandbox: it {_NO_JAVASCRIPT}")
 
     pyodide.code.run_js = run_js
+    import pyodide.ffi
+
+    def refused(name):
+        def call(*_args, **_options):
+            raise PermissionError(1, f"pyodide.ffi.{name} is not permitted in the sandbox: it {_NO_JAVASCRIPT}")
+
+        call.__name__ = call.__qualname__ = name
+        return call
+
+    for name in ("to_js", "create_proxy", "create_once_callable", "destroy_proxies", "run_sync", "register_js_module"):
+        if hasattr(pyodide.ffi, name):
+            setattr(pyodide.ffi, name, refused(name))
     sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__name__ != "JsFinder"]
     sys.meta_path.insert(0, _JavaScriptFinder())
 
@@ -160,5 +229,5 @@ class _JavaScriptFinder:
     @staticmethod
     def find_spec(name, _path=None, _target=None):
         if name == "pyodide_js" or name.startswith(("pyodide_js.", "js.")):
-            raise ModuleNotFoundError(f"No module named {name!r}: the sandbox gives no access to JavaScript", name=name)
+            raise ModuleNotFoundError(f"No module named {name!r}: the sandbox {_NO_JAVASCRIPT}", name=name)
         return None

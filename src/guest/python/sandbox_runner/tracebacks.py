@@ -28,6 +28,7 @@ def source_lines():
 
 def describe_exception(error):
     """Returns the `errorInfo` of the HTTP contract: type, message, traceback, line and column (1-based, or None)."""
+    _explain(error)
     line, column = _position(error)
     return {
         "type": _shorten(convert.class_name(error), MAX_NAME_CHARACTERS),
@@ -36,6 +37,19 @@ def describe_exception(error):
         "line": line,
         "column": column,
     }
+
+
+def _explain(error):
+    if not isinstance(error, (AttributeError, ImportError)):
+        return
+    try:
+        from . import explanations
+
+        explanations.explain(error)
+    except KeyboardInterrupt:  # a timeout
+        raise
+    except BaseException:
+        pass
 
 
 def format_exception(error):

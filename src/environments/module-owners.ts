@@ -1,0 +1,208 @@
+import type { Environment } from "./environments.ts";
+import { PackageError } from "./package-error.ts";
+import type { PackageSource } from "./package-source.ts";
+import type { PyodideLock } from "./pyodide-lock.ts";
+import type { PythonPlatform } from "./python-platform.ts";
+import { normaliseName, parseRequirement } from "./requirements.ts";
+import { resolve } from "./resolver.ts";
+
+/** How long sources are asked, ms: code has failed already, and its caller waits for no more than the message. */
+const MAX_ASKING_MS = 3000;
+
+/** Modules of packages that Pyodide does not list and that have another name. */
+const OTHER_NAMES: Readonly<Record<string, string>> = {
+  Crypto: "pycryptodome",
+  Cryptodome: "pycryptodomex",
+  Levenshtein: "levenshtein",
+  MySQLdb: "mysqlclient",
+  OpenSSL: "pyOpenSSL",
+  PIL: "pillow",
+  attr: "attrs",
+  bs4: "beautifulsoup4",
+  cairo: "pycairo",
+  cv2: "opencv-python",
+  dateutil: "python-dateutil",
+  discord: "discord.py",
+  dns: "dnspython",
+  docx: "python-docx",
+  dotenv: "python-dotenv",
+  faiss: "faiss-cpu",
+  fitz: "PyMuPDF",
+  flask_cors: "Flask-Cors",
+  git: "GitPython",
+  github: "PyGithub",
+  googleapiclient: "google-api-python-client",
+  igraph: "python-igraph",
+  jose: "python-jose",
+  jwt: "PyJWT",
+  kafka: "kafka-python",
+  ldap: "python-ldap",
+  magic: "python-magic",
+  markdown: "Markdown",
+  multipart: "python-multipart",
+  nacl: "PyNaCl",
+  pdfminer: "pdfminer.six",
+  pkg_resources: "setuptools",
+  pptx: "python-pptx",
+  psycopg2: "psycopg2-binary",
+  pymupdf: "PyMuPDF",
+  pythoncom: "pywin32",
+  ruamel: "ruamel.yaml",
+  serial: "pyserial",
+  sentence_transformers: "sentence-transformers",
+  skimage: "scikit-image",
+  sklearn: "scikit-learn",
+  slugify: "python-slugify",
+  snappy: "python-snappy",
+  socks: "PySocks",
+  speech_recognition: "SpeechRecognition",
+  telegram: "python-telegram-bot",
+  umap: "umap-learn",
+  usb: "pyusb",
+  win32api: "pywin32",
+  win32com: "pywin32",
+  wx: "wxPython",
+  yaml: "PyYAML",
+  zmq: "pyzmq",
+};
+
+/** Packages that code often asks for, whose module has the same name and that Pyodide does not list. */
+const SAME_NAME = new Set([
+  ...[
+    "django",
+    "fastapi",
+    "flask",
+    "gradio",
+    "jax",
+    "keras",
+    "mcp",
+    "numba",
+    "ollama",
+    "openai",
+    "plotly",
+    "psutil",
+    "pyarrow",
+  ],
+  ...[
+    "pydub",
+    "pygame",
+    "pyspark",
+    "ray",
+    "reportlab",
+    "scrapy",
+    "seaborn",
+    "selenium",
+    "spacy",
+    "streamlit",
+    "tensorflow",
+    "torch",
+  ],
+  ...[
+    "torchvision",
+    "tqdm",
+    "transformers",
+    "tabulate",
+    "uvicorn",
+    "xlsxwriter",
+    "xlrd",
+    "openpyxl",
+    "nltk",
+    "anthropic",
+  ],
+]);
+
+export interface ModuleOwnersOptions {
+  readonly lock: PyodideLock;
+  readonly sources: readonly PackageSource[];
+  readonly python: PythonPlatform;
+}
+
+/** Which package a module is part of, and whether that can be installed: what a failed import is told. */
+export class ModuleOwners {
+  readonly #options: ModuleOwnersOptions;
+  readonly #packages: ReadonlyMap<string, string>;
+
+  constructor(options: ModuleOwnersOptions) {
+    this.#options = options;
+    const listed = [...options.lock.packages.values()].flatMap(({ name, imports }) =>
+      imports.map((module): [string, string] => [module.split(".", 1)[0] as string, name]),
+    );
+    this.#packages = new Map([
+      ...[...SAME_NAME].map((name): [string, string] => [name, name]),
+      ...Object.entries(OTHER_NAMES),
+      // Pyodide's own tests and such come last in its list, so the first one is the package.
+      ...listed.toReversed(),
+    ]);
+  }
+
+  /**
+   * Says which package a module is part of and how it can be had.
+   *
+   * Only for modules that are known: for any other name a package of that name would be a guess, and may be a trap.
+   *
+   * @param mayInstall whether the caller's key has the scope for it.
+   * @param others environments that it may name instead.
+   * @returns a clause without a full stop; null: the module is not known.
+   */
+  async explain(
+    module: string,
+    environment: Environment,
+    { mayInstall, others }: { mayInstall: boolean; others: readonly Environment[] },
+  ): Promise<string | null> {
+    const name = this.#packages.get(module);
+    if (name === undefined) return null;
+    const key = normaliseName(name);
+    const part = key === normaliseName(module) ? "the package" : `it is part of the package ${name}, which`;
+    const installed = environment.packages.find((item) => item.key === key);
+    if (installed !== undefined) return null;
+    const left = Object.entries(environment.missing).find(([text]) => keyOf(text) === key)?.[1];
+    if (left !== undefined) {
+      return `${part} the environment "${environment.name}" goes without: ${withoutStop(left)}`.replace(
+        "the package the environment",
+        "the environment",
+      );
+    }
+    const other = others.find((item) => item.packages.some((has) => has.key === key));
+    const elsewhere = other === undefined ? "" : `; the environment "${other.name}" has it`;
+    if (!mayInstall) return `${part} is not installed, and this API key may not install packages${elsewhere}`;
+    const how = `install it with \`await micropip.install("${name}")\` or a line \`%pip install ${name}\``;
+    const reason = await this.#whyNot(name, environment);
+    if (reason === undefined) return `${part} is not installed${elsewhere || `; ${how}`}`;
+    if (reason === null) return `${part} is not installed; ${how}${elsewhere}`;
+    return `${part} is not installed here and cannot be: ${withoutStop(reason)}${elsewhere}`;
+  }
+
+  /** Why a package cannot be installed; null: it can; undefined: the sources take too long to say. */
+  async #whyNot(name: string, environment: Environment): Promise<string | null | undefined> {
+    const { sources, python } = this.#options;
+    const answer = resolve([parseRequirement(name)], { sources, python, fixed: environment.packages }).then(
+      () => null,
+      (error: unknown) => {
+        if (error instanceof PackageError) return error.message;
+        throw error;
+      },
+    );
+    let timer: NodeJS.Timeout | undefined;
+    const timeout = new Promise<undefined>((done) => {
+      timer = setTimeout(() => done(undefined), MAX_ASKING_MS);
+    });
+    try {
+      return await Promise.race([answer, timeout]);
+    } finally {
+      clearTimeout(timer);
+      answer.catch(() => {});
+    }
+  }
+}
+
+function keyOf(requirement: string): string | null {
+  try {
+    return parseRequirement(requirement).key;
+  } catch {
+    return null;
+  }
+}
+
+function withoutStop(sentence: string): string {
+  return sentence.replace(/\.$/, "");
+}

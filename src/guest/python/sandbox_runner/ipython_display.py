@@ -1,0 +1,367 @@
+"""`IPython.display` and what else notebooks import of IPython: classes that say how they are shown, and `display` itself.
+
+A stand-in: what it shows goes out as this sandbox's `outputs`. `imports.py` gives it IPython's names.
+"""
+
+import base64
+import html
+import os
+import struct
+
+from .display import DisplayHandle, display, send
+from .interactive_shell import InteractiveShell, UsageError, get_ipython
+
+__all__ = [
+    *("Audio", "Code", "DisplayHandle", "DisplayObject", "FileLink", "FileLinks", "GeoJSON", "HTML", "IFrame", "Image", "InteractiveShell"),
+    *("JSON", "Javascript", "Latex", "Markdown", "Math", "Pretty", "ProgressBar", "SVG", "TextDisplayObject", "UsageError", "Video"),
+    *("YouTubeVideo", "clear_output", "display", "display_html", "display_javascript", "display_jpeg", "display_json", "display_latex"),
+    *("display_markdown", "display_png", "display_pretty", "display_svg", "get_ipython", "publish_display_data", "set_matplotlib_close"),
+    *("set_matplotlib_formats", "update_display", "version_info"),
+]
+# Above 8.24 matplotlib leaves it alone.
+version_info = (9, 0, 0, "")
+
+
+class DisplayObject:
+    """Data with a way to be shown: given as it is, or by the name of a file, or by a URL that the server may fetch."""
+
+    __module__ = "IPython.core.display"
+    _is_text = True
+
+    def __init__(self, data=None, url=None, filename=None, metadata=None):
+        if isinstance(data, os.PathLike):
+            data = os.fspath(data)
+        if isinstance(data, str) and url is None and filename is None:
+            if data.startswith(("http://", "https://")):
+                data, url = None, data
+            elif len(data) < 1000 and "\n" not in data and os.path.isfile(data):
+                data, filename = None, data
+        self.data = data
+        self.url = url
+        self.filename = None if filename is None else os.fspath(filename)
+        self.metadata = metadata or {}
+        self.reload()
+
+    def reload(self):
+        """Read the file, or fetch the URL, again."""
+        if self.filename is not None:
+            with open(self.filename, "rb") as file:
+                self.data = file.read()
+        elif self.url is not None and self.data is None:
+            from urllib.request import urlopen
+
+            with urlopen(self.url) as response:
+                self.data = response.read()
+        if self._is_text and isinstance(self.data, bytes):
+            self.data = self.data.decode()
+
+    def __repr__(self):
+        return f"<{self.__module__}.{type(self).__name__} object>"
+
+
+class TextDisplayObject(DisplayObject):
+    __module__ = "IPython.core.display"
+
+
+class Pretty(TextDisplayObject):
+    __module__ = "IPython.core.display"
+
+    def __repr__(self):
+        return str(self.data)
+
+
+class HTML(TextDisplayObject):
+    __module__ = "IPython.core.display"
+
+    def _repr_html_(self):
+        return self.data
+
+    __html__ = _repr_html_
+
+
+class Markdown(TextDisplayObject):
+    __module__ = "IPython.core.display"
+
+    def _repr_markdown_(self):
+        return self.data
+
+
+class Latex(TextDisplayObject):
+    __module__ = "IPython.core.display"
+
+    def _repr_latex_(self):
+        return self.data
+
+
+class Math(TextDisplayObject):
+    __module__ = "IPython.core.display"
+
+    def _repr_latex_(self):
+        return f"$\\displaystyle {self.data.strip('$')}$"
+
+
+class SVG(DisplayObject):
+    __module__ = "IPython.core.display"
+
+    def _repr_svg_(self):
+        return self.data
+
+
+class JSON(DisplayObject):
+    __module__ = "IPython.core.display"
+
+    def __init__(self, data=None, url=None, filename=None, expanded=False, metadata=None, root="root", **_options):
+        super().__init__(data, url, filename, metadata)
+        if isinstance(self.data, str):
+            import json
+
+            self.data = json.loads(self.data)
+
+    def _repr_json_(self):
+        return self.data
+
+
+class GeoJSON(JSON):
+    __module__ = "IPython.core.display"
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return {"application/geo+json": self.data}
+
+
+class Javascript(TextDisplayObject):
+    __module__ = "IPython.core.display"
+
+    def __init__(self, data=None, url=None, filename=None, lib=None, css=None):
+        super().__init__(data, url, filename)
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return {"application/javascript": self.data, "text/plain": repr(self)}
+
+
+class Code(TextDisplayObject):
+    __module__ = "IPython.lib.display"
+
+    def __init__(self, data=None, url=None, filename=None, language=None):
+        super().__init__(data, url, filename)
+        self.language = language
+
+    def _repr_html_(self):
+        return f"<pre><code>{html.escape(self.data)}</code></pre>"
+
+    def __repr__(self):
+        return self.data
+
+
+_SIGNATURES = {b"\x89PNG": "png", b"\xff\xd8": "jpeg", b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp", b"<svg": "svg+xml"}
+
+
+class Image(DisplayObject):
+    __module__ = "IPython.core.display"
+    _is_text = False
+
+    def __init__(self, data=None, url=None, filename=None, format=None, embed=None, width=None, height=None, **options):
+        self.width, self.height, self._alt = width, height, options.get("alt")
+        self.embed = embed if embed is not None else True
+        self._given = format
+        address = url or (data if isinstance(data, str) and data.startswith(("http://", "https://")) else None)
+        if address is not None and not embed:
+            # The client fetches it.
+            self.embed = False
+            self.data, self.url, self.filename, self.metadata = None, address, None, {}
+        else:
+            super().__init__(data, url, filename, options.get("metadata"))
+            if isinstance(self.data, str):
+                raise FileNotFoundError(f"No such file or directory: {self.data!r}")
+            if self.data is None:
+                raise ValueError("No image data found. Expecting filename, url, or data.")
+
+    @property
+    def format(self):
+        given = (self._given or "").lower().replace("jpg", "jpeg")
+        return given or next((kind for start, kind in _SIGNATURES.items() if self.data.startswith(start)), "png")
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        size = "".join(f' {name}="{value}"' for name, value in (("width", self.width), ("height", self.height)) if value)
+        if not self.embed:
+            return {"text/html": f'<img src="{html.escape(self.url)}"{size}>', "text/plain": repr(self)}
+        kind = f"image/{self.format}"
+        text = base64.b64encode(self.data).decode()
+        bundle = {kind: self.data.decode() if kind == "image/svg+xml" else text, "text/plain": repr(self)}
+        if size:
+            bundle["text/html"] = f'<img src="data:{kind};base64,{text}"{size}>'
+        return bundle
+
+
+class Audio(DisplayObject):
+    __module__ = "IPython.lib.display"
+    _is_text = False
+
+    def __init__(self, data=None, filename=None, url=None, embed=None, rate=None, autoplay=False, normalize=True, **_options):
+        self.autoplay = autoplay
+        self.mimetype = "audio/wav"
+        if data is not None and not isinstance(data, (bytes, str, os.PathLike)):
+            if rate is None:
+                raise ValueError("rate must be specified when data is a numpy array or list of audio samples.")
+            data = _wave(data, rate, normalize)
+        super().__init__(data, url, filename)
+        name = self.filename or self.url or ""
+        if name:
+            import mimetypes
+
+            self.mimetype = mimetypes.guess_type(name)[0] or self.mimetype
+
+    def _repr_html_(self):
+        source = f"data:{self.mimetype};base64,{base64.b64encode(self.data).decode()}"
+        return f'<audio controls{" autoplay" if self.autoplay else ""}><source src="{source}" type="{self.mimetype}"></audio>'
+
+
+def _wave(samples, rate, normalize):
+    channels = [list(channel) for channel in samples] if hasattr(samples[0], "__len__") else [list(samples)]
+    loudest = max((abs(float(value)) for channel in channels for value in channel), default=0) if normalize else 1
+    if loudest > 1 and not normalize:
+        raise ValueError("Audio data must be between -1 and 1 when normalize=False.")
+    scale = 32767 / (loudest or 1)
+    values = [int(float(value) * scale) for frame in zip(*channels) for value in frame]
+    data = struct.pack(f"<{len(values)}h", *values)
+    count = len(channels)
+    head = struct.pack("<4sI8sIHHIIHH4sI", b"RIFF", 36 + len(data), b"WAVEfmt ", 16, 1, count, rate, rate * count * 2, count * 2, 16, b"data", len(data))
+    return head + data
+
+
+class Video(DisplayObject):
+    __module__ = "IPython.core.display"
+    _is_text = False
+
+    def __init__(self, data=None, url=None, filename=None, embed=False, mimetype=None, width=None, height=None, html_attributes="controls"):
+        import mimetypes
+
+        name = url or filename or (data if isinstance(data, (str, os.PathLike)) else "")
+        self.mimetype = mimetype or mimetypes.guess_type(os.fspath(name))[0] or "video/mp4"
+        self.width, self.height, self.html_attributes = width, height, html_attributes
+        if isinstance(name, str) and name.startswith(("http://", "https://")) and not embed:
+            self.data, self.url, self.filename, self.metadata = None, name, None, {}
+        else:
+            super().__init__(data, url, filename)
+
+    def _repr_html_(self):
+        source = html.escape(self.url) if self.data is None else f"data:{self.mimetype};base64,{base64.b64encode(self.data).decode()}"
+        size = "".join(f' {name}="{value}"' for name, value in (("width", self.width), ("height", self.height)) if value)
+        return f'<video {self.html_attributes}{size}><source src="{source}" type="{self.mimetype}"></video>'
+
+
+class IFrame:
+    __module__ = "IPython.lib.display"
+
+    def __init__(self, src, width, height, extras=None, **params):
+        from urllib.parse import urlencode
+
+        self.src = f"{src}?{urlencode(params)}" if params else src
+        self.width, self.height = width, height
+
+    def _repr_html_(self):
+        return f'<iframe width="{self.width}" height="{self.height}" src="{html.escape(self.src)}" frameborder="0" allowfullscreen></iframe>'
+
+    def __repr__(self):
+        return f"<IPython.lib.display.{type(self).__name__} object>"
+
+
+class YouTubeVideo(IFrame):
+    __module__ = "IPython.lib.display"
+
+    def __init__(self, id, width=400, height=300, **options):
+        self.id = id
+        super().__init__(f"https://www.youtube.com/embed/{id}", width, height, **options)
+
+
+class FileLink:
+    __module__ = "IPython.lib.display"
+
+    def __init__(self, path, url_prefix="", result_html_prefix="", result_html_suffix="<br>"):
+        self.path = os.fspath(path)
+        self._prefix = url_prefix
+
+    def _repr_html_(self):
+        if not os.path.exists(self.path):
+            return f"Path (<tt>{html.escape(self.path)}</tt>) does not exist."
+        return f'<a href="{html.escape(self._prefix + self.path)}" target="_blank">{html.escape(self.path)}</a><br>'
+
+    def __repr__(self):
+        return os.path.abspath(self.path)
+
+
+class FileLinks(FileLink):
+    __module__ = "IPython.lib.display"
+
+    def _repr_html_(self):
+        names = (os.path.join(folder, name) for folder, _, names in os.walk(self.path) for name in sorted(names))
+        return "".join(FileLink(name, self._prefix)._repr_html_() for name in names)
+
+
+class ProgressBar(DisplayObject):
+    __module__ = "IPython.core.display"
+
+    def __init__(self, total):
+        self.total = total
+        self.progress = 0
+
+    def _repr_html_(self):
+        return f'<progress max="{self.total}" value="{self.progress}"></progress>'
+
+    def __repr__(self):
+        return f"{self.progress}/{self.total}"
+
+    def display(self):
+        display(self)
+
+    def update(self):
+        display(self)
+
+    def __iter__(self):
+        self.display()
+        for self.progress in range(self.total):
+            yield self.progress
+        self.progress = self.total
+        self.update()
+
+
+def clear_output(wait=False):
+    """Nothing: what was shown has gone out already."""
+
+
+def update_display(value, *, display_id, **options):
+    """Show a value below the one that it updates: that has gone out already."""
+    display(value, **options)
+
+
+def publish_display_data(data, metadata=None, *, transient=None, **_options):
+    display(data, raw=True)
+
+
+def set_matplotlib_formats(*_formats, **_options):
+    """Nothing: figures are PNGs."""
+
+
+def set_matplotlib_close(close=True):
+    """Nothing: figures are closed once they were shown."""
+
+
+def _displaying(mime):
+    def show(*values, raw=False, metadata=None, **_options):
+        for value in values:
+            if raw:
+                send({mime: value if isinstance(value, str) else str(value)})
+            else:
+                display(value, include=(mime, "text/plain"))
+
+    return show
+
+
+display_pretty = _displaying("text/plain")
+display_html = _displaying("text/html")
+display_markdown = _displaying("text/markdown")
+display_svg = _displaying("image/svg+xml")
+display_png = _displaying("image/png")
+display_jpeg = _displaying("image/jpeg")
+display_latex = _displaying("text/latex")
+display_json = _displaying("application/json")
+display_javascript = _displaying("application/javascript")
