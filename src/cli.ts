@@ -9,7 +9,7 @@ import { verifySecurityLog } from "./audit/verify-security-log.ts";
 import { loadConfig } from "./config.ts";
 import { doctor } from "./doctor.ts";
 import { ClientError, StartupError } from "./errors.ts";
-import { executeBody, parseBody } from "./http/validation.ts";
+import { contextOf, executeBody, parseBody } from "./http/validation.ts";
 import type { JsonText } from "./json/json-text.ts";
 import { openNetwork } from "./network/network-proxy.ts";
 import { openEnvironments, openHost, startRuntime, startServer } from "./server.ts";
@@ -143,8 +143,11 @@ async function readCode(file: string): Promise<string> {
 }
 
 function parseContext(json: string | undefined): unknown {
+  if (json === undefined) return undefined;
+  const context = contextOf(json);
+  if (typeof context !== "string") return context;
   try {
-    return json === undefined ? undefined : JSON.parse(json);
+    return JSON.parse(json);
   } catch (cause) {
     throw new StartupError("--context takes a JSON object, such as '{\"x\": 1}'.", { cause });
   }

@@ -207,7 +207,9 @@ export async function startRuntime(
   pool.once("ready", ({ everyPage }) => {
     if (everyPage !== null) logger.info({ reason: everyPage }, "Rewinds look at all of a sandbox's memory.");
   });
-  pool.on("startFailed", (error) => logger.error({ err: error }, "a sandbox could not be started; trying again"));
+  pool.on("startFailed", (error, environment) =>
+    logger.error({ err: error, environment }, "a sandbox could not be started; trying again"),
+  );
   pool.on("discarded", (reason) => logger.info({ reason }, "sandbox replaced"));
   await pool.start();
   const sweep = async () =>

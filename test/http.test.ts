@@ -206,9 +206,10 @@ describe("POST /api/execute: validation", () => {
     expect(reply.status).toBe(200);
   });
 
-  test("takes context nested as deeply as its size allows", async () => {
-    const reply = await execute(`{"code":"len(a)","context":{"a":${"[".repeat(4900)}${"]".repeat(4900)}}}`);
-    expect(reply.body).toMatchObject({ success: true, result: 1 });
+  test("takes context nested 200 levels deep with what is around it, and no deeper", async () => {
+    const nested = (levels: number) => `{"code":"len(a)","context":{"a":${"[".repeat(levels)}${"]".repeat(levels)}}}`;
+    expect((await execute(nested(198))).body).toMatchObject({ success: true, result: 1 });
+    expectError(await execute(nested(199)), 400, "JSON too complex: it is deeper than 200 levels");
     await expectHealthy();
   });
 

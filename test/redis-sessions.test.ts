@@ -112,6 +112,43 @@ describe.skipIf(!hasRedis)("sessions in Redis", () => {
     }
   });
 
+  test("a last change gives the lease back, and sent again is neither refused nor made twice", async () => {
+    const connection = new RedisConnection({ url: redis.url });
+    const leaseMs = 400;
+    const store = new RedisSessions({ connection, leaseMs, shares: sharesOf(2 ** 30, 1) });
+    const direct = new Redis(redis.url);
+    try {
+      const id = await create(a);
+      const { principal } = (await store.get(id)) as SessionRecord;
+      const first = await store.acquire(id, principal);
+      if (!first) throw new Error("no lease");
+      const record = { ...first.record, revision: 1, executions: 5 };
+      await first.commit(record, undefined, true);
+      expect(await direct.exists(`pyodide-express:lease:${id}`)).toBe(0);
+      const second = await store.acquire(id, principal);
+      if (!second) throw new Error("no lease");
+      expect(second.record).toEqual(record);
+      // As after an answer that was lost: it has been made, and another has the session since.
+      await first.commit(record, undefined, true);
+      await first.release();
+      await new Promise((resolve) => setTimeout(resolve, leaseMs / 2));
+      const holder = await direct.get(`pyodide-express:lease:${id}`);
+      await second.commit({ ...second.record, revision: 2 });
+      expect(await direct.get(`pyodide-express:lease:${id}`)).toBe(holder);
+      await expect(first.commit({ ...record, executions: 6 }, undefined, true)).rejects.toMatchObject({
+        code: "session_moved",
+      });
+      expect(await store.get(id)).toMatchObject({ revision: 2, executions: 5 });
+      await second.release();
+      // Nothing renews what was given back.
+      await new Promise((resolve) => setTimeout(resolve, leaseMs / 2));
+      expect(await direct.exists(`pyodide-express:lease:${id}`)).toBe(0);
+    } finally {
+      direct.disconnect();
+      connection.close();
+    }
+  });
+
   describe("shares of principals", () => {
     const SHARE = 100_000;
     let connection: RedisConnection;

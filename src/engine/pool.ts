@@ -2,10 +2,8 @@ import { EventEmitter } from "node:events";
 import { ClientError } from "../errors.ts";
 import type { Verdict } from "../sandbox/protocol.ts";
 import type { Sandbox } from "../sandbox/sandbox.ts";
+import { type BrokenEnvironment, EnvironmentHealth } from "./environment-health.ts";
 import { FairQueue } from "./fair-queue.ts";
-
-const FIRST_RETRY_MS = 100;
-const LONGEST_RETRY_MS = 30_000;
 
 export interface PoolOptions {
   /** Sandboxes kept warm. */
@@ -48,7 +46,6 @@ interface Slot {
   idleSince: number;
   /** Of the sandbox that it has now. */
   executions: number;
-  failures: number;
 }
 
 interface Waiting {
@@ -68,6 +65,8 @@ export interface PoolStatus {
   readonly failed: number;
   readonly queued: number;
   readonly queueLimit: number;
+  /** Environments whose sandboxes do not start. */
+  readonly broken: readonly BrokenEnvironment[];
   readonly executions: number;
   readonly started: number;
   readonly discarded: Readonly<Record<string, number>>;
@@ -76,8 +75,8 @@ export interface PoolStatus {
 interface PoolEvents {
   /** A sandbox is ready. */
   ready: [sandbox: Sandbox];
-  /** A sandbox could not be started; another try follows. */
-  startFailed: [error: Error];
+  /** A sandbox could not be started, or failed in a way that nothing foresaw. */
+  startFailed: [error: Error, environment: string];
   discarded: [reason: string];
   rewound: [];
   /** A sandbox no longer holds a session. */
@@ -112,6 +111,9 @@ export interface UseOptions {
  * A sandbox comes back when it has rewound itself; one that must not be used again, has ended, or has served long enough is
  * replaced at once. A sandbox of one environment makes room for one of another only when somebody waits for that.
  *
+ * An environment that has not started yet, or failed when it started last, gets half of the places at the most. If it is broken,
+ * those who wait for it are told so, and its places go back to the default environment.
+ *
  * A sandbox may keep the session it ran until somebody waits: then the one unused for longest forgets its session. Those
  * whose session is pinned come last, when there is no other sandbox to wait for.
  */
@@ -126,6 +128,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
   readonly #starting = new Set<Promise<unknown>>();
   /** Environments whose sandboxes are not to be used again after warming up. */
   readonly #cold = new Set<string>();
+  readonly #health = new EnvironmentHealth();
   #executions = 0;
   #started = 0;
   #stopping = false;
@@ -141,7 +144,6 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
       resident: null,
       idleSince: 0,
       executions: 0,
-      failures: 0,
     }));
   }
 
@@ -159,7 +161,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
       this.#stopping = true;
       throw error;
     }
-    for (const slot of this.#slots.slice(1)) void this.#fill(slot);
+    for (const slot of this.#slots.slice(1)) this.#inBackground(this.#fill(slot), slot);
   }
 
   get isReady(): boolean {
@@ -177,6 +179,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
       failed: count("failed"),
       queued: this.#queue.length,
       queueLimit: this.#options.queueLimit,
+      broken: this.#health.broken(),
       executions: this.#executions,
       started: this.#started,
       discarded: Object.fromEntries(this.#discarded),
@@ -191,7 +194,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
   /**
    * Waits for a sandbox of `environment`, in fair turns among principals, and lends it to `use`.
    *
-   * @throws {ClientError} 429 if too many wait already, 503 if the server is stopping.
+   * @throws {ClientError} 429 if too many wait already, 503 if the server is stopping or the environment is broken.
    * @throws the signal's reason, if it is aborted before a sandbox is free.
    */
   async use<T>(options: UseOptions, use: UseSandbox<T>): Promise<T> {
@@ -213,13 +216,17 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
         if (slot.resident) slot.resident.pinned = true;
       },
     });
-    const done = work.then(
-      () => this.#release(slot, sandbox, options.principal),
-      () => this.#release(slot, sandbox, options.principal),
-    );
-    done.then(giveBack, giveBack);
+    const done = this.#inBackground(
+      work.then(
+        () => this.#release(slot, sandbox, options.principal),
+        () => this.#release(slot, sandbox, options.principal),
+      ),
+      slot,
+    ).then(() => {
+      giveBack();
+      this.#borrowed.delete(done);
+    });
     this.#borrowed.add(done);
-    done.finally(() => this.#borrowed.delete(done));
     return await work;
   }
 
@@ -254,13 +261,15 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
   evict(key: string): void {
     const slot = this.#slots.find(({ resident }) => resident?.key === key);
     if (!slot) return;
-    if (slot.state === "idle") void this.#clear(slot);
+    if (slot.state === "idle") this.#inBackground(this.#clear(slot), slot);
     // Else `#release` does, since nothing says any more that it may keep it.
     else this.#forget(slot);
   }
 
   #acquire({ environment, principal, signal, resident }: UseOptions): Promise<Slot> {
     signal?.throwIfAborted();
+    const refusal = this.#health.refusal(environment);
+    if (refusal) throw refusal;
     if (this.#mayUse(principal)) {
       const own = this.#slots.find((slot) => slot.state === "idle" && resident && slot.resident?.key === resident);
       const free = own ?? (this.#queue.length === 0 ? this.#pristine(environment) : undefined);
@@ -305,11 +314,43 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
       const isComing = ({ state, environment }: Slot) => COMING.has(state) && environment === waiting.environment;
       const spare = this.#spare(waiting.environment);
       if (claims > this.#slots.filter(isComing).length && spare) {
-        if (spare.environment === waiting.environment) void this.#clear(spare);
-        else this.#replace(spare, waiting.environment, "environment");
+        if (spare.environment === waiting.environment) this.#inBackground(this.#clear(spare), spare);
+        else if (this.#mayStart(waiting.environment)) this.#replace(spare, waiting.environment, "environment");
       }
       if (!this.#slots.some((slot) => slot.state === "idle")) break;
     }
+  }
+
+  /** Whether one more place may be spent on starting sandboxes of an environment. */
+  #mayStart(environment: string): boolean {
+    if (environment === this.#options.environment || this.#health.isProven(environment)) return true;
+    const trying = this.#slots.filter(
+      (slot) =>
+        (slot.state === "starting" || slot.state === "failed") &&
+        slot.environment !== this.#options.environment &&
+        !this.#health.isProven(slot.environment),
+    );
+    return trying.length < Math.max(1, Math.floor(this.#slots.length / 2));
+  }
+
+  /** Tells those who wait for an environment that is broken. */
+  #refuse(environment: string): void {
+    const refusal = this.#health.refusal(environment);
+    if (refusal === null) return;
+    for (;;) {
+      const waiting = this.#queue.take((other) => other.environment === environment);
+      if (!waiting) return;
+      waiting.reject(refusal);
+    }
+  }
+
+  /** Nothing that fails behind a request may end the server: the place is taken as one whose sandbox is lost. */
+  #inBackground(work: Promise<void>, slot: Slot): Promise<void> {
+    return work.catch((error: unknown) => {
+      this.emit("startFailed", toError(error), slot.environment);
+      if (this.#stopping || slot.state === "starting") return;
+      this.#replace(slot, slot.environment, "failed");
+    });
   }
 
   #mayUse(principal: string): boolean {
@@ -359,6 +400,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
 
   async #release(slot: Slot, sandbox: Sandbox, principal: string): Promise<void> {
     const verdict = await sandbox.idle;
+    if (verdict.state !== "discard") this.#health.used(slot.environment);
     this.#giveBack(principal);
     // Its place has been taken; whoever this principal still has waiting may use another one now.
     if (slot.sandbox !== sandbox) return this.#dispatch();
@@ -399,7 +441,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     slot.sandbox?.kill(reason);
     slot.sandbox = null;
     slot.environment = environment;
-    void this.#fill(slot);
+    this.#inBackground(this.#fill(slot), slot);
   }
 
   #count(reason: string): void {
@@ -412,20 +454,35 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
   }
 
   async #fill(slot: Slot): Promise<void> {
-    slot.state = "starting";
     while (!this.#stopping) {
+      slot.state = "starting";
+      const { environment } = slot;
+      const pauseMs = this.#health.pauseMs(environment);
+      if (pauseMs > 0) await this.#pause(slot, pauseMs);
+      const startedAt = performance.now();
       try {
         await this.#startInto(slot);
         return;
       } catch (error) {
-        slot.failures++;
-        slot.state = "failed";
-        this.emit("startFailed", error instanceof Error ? error : new Error(String(error)));
-        const pauseMs = Math.min(LONGEST_RETRY_MS, FIRST_RETRY_MS * 2 ** slot.failures);
-        await new Promise((resolve) => setTimeout(resolve, pauseMs).unref());
-        slot.state = "starting";
+        slot.sandbox?.kill("it did not get ready");
+        slot.sandbox = null;
+        this.#failed(environment, toError(error), performance.now() - startedAt);
+        // Its places go back to the environment that most want; who wants the other one has been told.
+        if (this.#health.isBroken(environment)) slot.environment = this.#options.environment;
       }
     }
+  }
+
+  async #pause(slot: Slot, pauseMs: number): Promise<void> {
+    slot.state = "failed";
+    await new Promise((resolve) => setTimeout(resolve, pauseMs).unref());
+    slot.state = "starting";
+  }
+
+  #failed(environment: string, error: Error, tookMs: number): void {
+    this.#health.failed(environment, error, tookMs);
+    this.emit("startFailed", error, environment);
+    this.#refuse(environment);
   }
 
   /** `stop` waits for it: a process that was not ready yet must not outlive the pool either. */
@@ -446,16 +503,22 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
       return;
     }
     this.#started++;
-    slot.failures = 0;
+    this.#health.started(slot.environment);
     slot.sandbox = sandbox;
     slot.executions = 0;
     this.emit("ready", sandbox);
     // One that ends while nobody uses it; with somebody on it, `#release` sees to it.
-    sandbox.ended.then((reason) => {
-      if (slot.sandbox === sandbox && slot.state === "idle" && !this.#stopping) {
-        this.#replace(slot, slot.environment, reason);
-      }
+    const ended = sandbox.ended.then((reason) => {
+      if (slot.sandbox !== sandbox || slot.state !== "idle" || this.#stopping) return;
+      // Else one that ends as soon as it is ready would be started over and over, without a pause.
+      if (slot.executions === 0) this.#failed(slot.environment, new Error(reason), Date.now() - sandbox.startedAt);
+      this.#replace(
+        slot,
+        this.#health.isBroken(slot.environment) ? this.#options.environment : slot.environment,
+        reason,
+      );
     });
+    this.#inBackground(ended, slot);
     const { warmUp } = this.#options;
     // Who waits would wait for that, and pay with less where it is one of many things that are not compiled yet.
     if (!warmUp || this.#queue.length > 0 || this.#cold.has(slot.environment)) {
@@ -477,4 +540,8 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     this.#cold.add(slot.environment);
     this.#replace(slot, slot.environment, reason);
   }
+}
+
+function toError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
 }

@@ -167,11 +167,15 @@ export class Environments {
    * @param set what was installed on top of `base`; has shared libraries.
    */
   async derive(base: string, set: PackageSet): Promise<string> {
-    const below = this.get(base);
-    const hash = keyOf([below.packages.map(({ sha256 }) => sha256), set.archive.sha256]);
-    const name = `${base}${DERIVED_SEPARATOR}${hash.slice(0, 16)}`;
-    await this.#once(name, () => this.#buildDerived(name, below, set));
+    const name = this.derivedName(base, set);
+    await this.#once(name, () => this.#buildDerived(name, this.get(base), set));
     return name;
+  }
+
+  /** What {@link derive} calls it; nothing is built. */
+  derivedName(base: string, set: PackageSet): string {
+    const hash = keyOf([this.get(base).packages.map(({ sha256 }) => sha256), set.archive.sha256]);
+    return `${base}${DERIVED_SEPARATOR}${hash.slice(0, 16)}`;
   }
 
   /**

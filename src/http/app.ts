@@ -13,6 +13,7 @@ import type { RateLimiterAbstract } from "rate-limiter-flexible";
 import type { SecurityEventName } from "../audit/security-event.ts";
 import { ClientError } from "../errors.ts";
 import { authenticate } from "./authentication.ts";
+import { readBodies } from "./body.ts";
 import type { Services } from "./code-runner.ts";
 import { allowedOrigins, refuseOtherSites } from "./cross-site.ts";
 import { errorHandler, notFoundHandler } from "./error-handler.ts";
@@ -29,7 +30,6 @@ import { probeRoutes, type StatusOptions, statusRoutes } from "./status.ts";
 import { trustProxy } from "./trust-proxy.ts";
 import { uploadRoutes } from "./uploads.ts";
 
-const MAX_BODY_BYTES = 30 * 1024 * 1024;
 const FLEET_HEARTBEAT_MS = 5_000;
 
 export interface AppOptions extends Services {
@@ -62,8 +62,7 @@ export function createApp(options: AppOptions): Express {
   app.use(rateLimit(options.rateLimiter));
   // A session's files come as they are, JSON ones too.
   const isFile = (request: Request) => request.method === "PUT";
-  app.use(unless(isFile, express.json({ limit: MAX_BODY_BYTES })));
-  app.use(unless(isFile, express.urlencoded({ limit: MAX_BODY_BYTES, extended: true })));
+  app.use(readBodies((request) => !isFile(request)));
   app.use(statusRoutes(status));
   app.use(executeRoutes(options));
   app.use(uploadRoutes(options));
@@ -82,10 +81,6 @@ export function createApp(options: AppOptions): Express {
   app.use(recordRefusals(options));
   app.use(errorHandler(logger));
   return app;
-}
-
-function unless(condition: (request: Request) => boolean, handler: RequestHandler): RequestHandler {
-  return (request, response, next) => (condition(request) ? next() : handler(request, response, next));
 }
 
 function securityHeaders(): RequestHandler {

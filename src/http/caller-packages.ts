@@ -53,6 +53,13 @@ export class CallerPackages {
     return { environment, archive: this.#archiveOf(set) };
   }
 
+  /** The name of what {@link environmentFor} gives; nothing is built. */
+  async environmentName(principal: string, environment: string): Promise<string> {
+    const { store, environments } = this.#options;
+    const set = await store.get(principal, environments.base(environment));
+    return set?.compiled ? environments.derivedName(environment, set) : environment;
+  }
+
   /**
    * As {@link environmentFor}, for a session: it stays in the environment it was made in, whatever was installed since.
    *

@@ -78,8 +78,18 @@ export function packageRoutes(services: Services): Router {
     sendJson(response, toReply(result));
   });
 
-  router.get("/api/environments", requireScope("execute"), (_request, response) => {
+  router.get("/api/environments", requireScope("execute"), async (_request, response) => {
     const { environments } = packages;
+    const { broken } = services.engine.pool.status();
+    const problems = new Map(broken.map(({ environment, reason }) => [environment, reason]));
+    /** Of the environment, or of the caller's own on top of it. */
+    const problemOf = async (name: string) =>
+      problems.size === 0
+        ? null
+        : (problems.get(name) ?? problems.get(await packages.environmentName(principalOf(response).id, name)) ?? null);
+    const problem = new Map(
+      await Promise.all(environments.list().map(async ({ name }) => [name, await problemOf(name)] as const)),
+    );
     response.json({
       success: true,
       default: environments.defaultName,
@@ -96,6 +106,7 @@ export function packageRoutes(services: Services): Router {
           compiled,
         })),
         warnings,
+        problem: problem.get(name) ?? null,
         imageBytes: image.bytes,
         archiveBytes,
         builtAt: image.builtAt,

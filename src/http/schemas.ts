@@ -228,6 +228,14 @@ export const environmentsReply = z.looseObject({
         }),
       ),
       warnings: z.array(z.string()),
+      problem: z
+        .string()
+        .nullable()
+        .meta({
+          description:
+            "Why sandboxes of it, or of what the caller has installed on top of it, do not start; such requests are 503 " +
+            "`environment_broken` until it is tried again. Null: they do.",
+        }),
       imageBytes: bytes,
       archiveBytes: bytes,
       builtAt: z.string(),

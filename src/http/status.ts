@@ -1,5 +1,6 @@
 import { type Response, Router } from "express";
 import type { Engine } from "../engine/engine.ts";
+import { baseOf } from "../environments/environments.ts";
 import { ClientError } from "../errors.ts";
 import { principalOf } from "./authentication.ts";
 import { toReply } from "./execute.ts";
@@ -41,6 +42,8 @@ export function describeStatus({ engine, executionTimeoutMs, version, facts }: S
     version,
     timestamp: new Date().toISOString(),
     pool: seesLoad ? pool : { size: pool.size },
+    // What callers have derived has a name that tells of them, and concerns nobody else.
+    brokenEnvironments: pool.broken.map(({ environment }) => environment).filter((name) => baseOf(name) === name),
     ...facts(),
   };
 }

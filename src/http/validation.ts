@@ -1,5 +1,9 @@
 import { z } from "zod";
 import { badRequest } from "../errors.ts";
+import { JsonLimitError } from "../json/json-scanner.ts";
+import { compactJson, membersOf } from "../json/json-source.ts";
+import { parseRawBody } from "./body-parsing.ts";
+import { rememberSource, sourceOf } from "./context-source.ts";
 
 const MAX_CODE_CHARACTERS = 100_000;
 const MAX_CONTEXT_CHARACTERS = 10_000;
@@ -19,11 +23,6 @@ function isVariableName(name: string): boolean {
   return IDENTIFIER.test(name) && !KEYWORDS.has(name) && !(name.startsWith("__") && name.endsWith("__"));
 }
 
-/** Python reads every name in NFKC form (PEP 3131), so under any other form code could not reach the variable. */
-function normalizeKeys(value: Record<string, unknown>): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(value).map(([name, data]) => [name.normalize("NFKC"), data]));
-}
-
 /** Texts and their order are part of the HTTP contract. */
 const code = z
   .string({
@@ -37,18 +36,32 @@ const code = z
   .refine((text) => text.replace(/\\[ntr]/g, "").trim() !== "", "Code cannot contain only whitespace")
   .meta({ description: "Python source. The value of its last expression is the result.", example: "1 + 1" });
 
+/** Becomes the JSON text that Python reads: numbers as they were written, not as JavaScript has them. */
 const context = z
   .custom<Record<string, unknown>>(isPlainObject, "Context must be an object (key-value pairs).")
-  .refine(
-    (value) => JSON.stringify(value).length <= MAX_CONTEXT_CHARACTERS,
-    `Context too large. Maximum size: ${MAX_CONTEXT_CHARACTERS} characters.`,
-  )
-  .refine(
-    (value) => Object.keys(normalizeKeys(value)).every(isVariableName),
-    "Context keys must be valid Python names.",
-  )
-  .meta({ description: "Global variables of the execution, as JSON data.", type: "object" })
-  .transform((value) => JSON.stringify(normalizeKeys(value)));
+  .meta({
+    description:
+      "Global variables of the execution, as JSON data. Numbers arrive as JSON has them: integers of any size, `1.0` and `-0.0` as floats.",
+    type: "object",
+  })
+  .transform((value, { addIssue }) => {
+    const refuse = (message: string) => {
+      addIssue({ code: "custom", message });
+      return z.NEVER;
+    };
+    let json: string | null;
+    try {
+      json = compactJson(sourceOf(value) ?? JSON.stringify(value), MAX_CONTEXT_CHARACTERS);
+    } catch (error) {
+      if (!(error instanceof JsonLimitError)) throw error;
+      return refuse(`Context numbers must be finite: ${error.message}.`);
+    }
+    if (json === null) return refuse(`Context too large. Maximum size: ${MAX_CONTEXT_CHARACTERS} characters.`);
+    // Python reads every name in NFKC form (PEP 3131), so under any other form code could not reach the variable.
+    const members = membersOf(json).map(([name, source]) => [name.normalize("NFKC"), source] as const);
+    if (!members.every(([name]) => isVariableName(name))) return refuse("Context keys must be valid Python names.");
+    return `{${members.map(([name, source]) => `${JSON.stringify(name)}:${source}`).join(",")}}`;
+  });
 
 const timeout = z
   .number("Timeout must be a positive number (milliseconds).")
@@ -108,7 +121,21 @@ function isPlainObject(value: unknown): boolean {
 export function parseBody<T extends z.ZodType>(schema: T, body: unknown, isForm = false): z.output<T> {
   const given = isPlainObject(body) ? { ...(body as Record<string, unknown>) } : {};
   if (isForm && typeof given.timeout === "string" && given.timeout.trim() !== "") given.timeout = Number(given.timeout);
+  if (isForm && typeof given.context === "string") given.context = contextOf(given.context);
   const parsed = schema.safeParse(given);
   if (!parsed.success) throw badRequest("invalid_request", parsed.error.issues[0]?.message ?? "Invalid request");
   return parsed.data;
+}
+
+/** @returns the object of which `text` is the JSON, or the text itself: that is then refused as any text is. */
+export function contextOf(text: string): unknown {
+  if (text.trim() === "") return text;
+  try {
+    const { value } = parseRawBody({ kind: "json", bytes: new TextEncoder().encode(text), charset: "utf-8" });
+    if (!isPlainObject(value)) return text;
+    rememberSource(value as object, text);
+    return value;
+  } catch {
+    return text;
+  }
 }

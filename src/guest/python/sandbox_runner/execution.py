@@ -61,7 +61,7 @@ def run(request):
     restrictions.begin()
     main = sys.modules["__main__"].__dict__
     if request["context"] is not None:
-        main.update(loads(request["context"]))
+        main.update(_load_context(request["context"]))
     outcome = {"success": True, "error": None}
     result = None
     truncated = False
@@ -95,6 +95,16 @@ def _to_json(value):
         return text.encode()
     except UnicodeEncodeError:  # a lone surrogate, which UTF-8 does not have
         return dumps(value, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _load_context(text):
+    """Integers of any size, whatever `sys.get_int_max_str_digits()` is: the text is no longer than 10,000 characters."""
+    limit = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        return loads(text)
+    finally:
+        sys.set_int_max_str_digits(limit)
 
 
 def forget_folders():

@@ -1,0 +1,118 @@
+import { Worker } from "node:worker_threads";
+import express, { type Request, type RequestHandler } from "express";
+import { badRequest, ClientError } from "../errors.ts";
+import { type ParsedBody, parseRawBody, type RawBody, type Refusal, refusalOf } from "./body-parsing.ts";
+import type { Parsed } from "./body-worker.ts";
+import { rememberSource } from "./context-source.ts";
+
+/** Of the body as it is once it was inflated. */
+const MAX_BODY_BYTES = 30 * 1024 * 1024;
+/** Larger bodies are parsed in a thread of their own: the event loop of this one goes on. */
+const MAX_INLINE_BYTES = 128 * 1024;
+const WORKER_MEMORY_MB = 512;
+
+/** JSON's own charsets, by the names that clients give them. */
+const CHARSETS: Readonly<Record<string, string>> = {
+  "utf-8": "utf-8",
+  utf8: "utf-8",
+  "utf-16": "utf-16le",
+  "utf-16le": "utf-16le",
+  "utf-16be": "utf-16be",
+  "iso-8859-1": "latin1",
+};
+
+/**
+ * Reads bodies of `application/json` and forms into `request.body`. Depth and number of values are bounded before anything is
+ * parsed, and what is large is parsed in another thread: no body holds the event loop.
+ *
+ * @param isRead which requests' bodies are read; the others' are left to their routes.
+ */
+export function readBodies(isRead: (request: Request) => boolean): RequestHandler[] {
+  const parser = new BodyParser();
+  const type = (request: unknown) => isRead(request as Request) && kindOf(request as Request) !== null;
+  const collect = express.raw({ type, limit: MAX_BODY_BYTES });
+  const parse: RequestHandler = async (request, _response, next) => {
+    const kind = kindOf(request);
+    if (!Buffer.isBuffer(request.body) || kind === null || !isRead(request)) return next();
+    const { value, context } = await parser.parse({ kind, bytes: request.body, charset: charsetOf(request, kind) });
+    request.body = value;
+    if (context !== undefined) rememberSource((value as { context: object }).context, context);
+    next();
+  };
+  const check: RequestHandler = (request, _response, next) => {
+    const kind = isRead(request) ? kindOf(request) : null;
+    if (kind !== null) charsetOf(request, kind);
+    next();
+  };
+  return [check, collect, parse];
+}
+
+function kindOf(request: Request): RawBody["kind"] | null {
+  return request.is("application/json") ? "json" : request.is("application/x-www-form-urlencoded") ? "form" : null;
+}
+
+/** @throws {ClientError} 415 */
+function charsetOf(request: Request, kind: RawBody["kind"]): string {
+  const given = /;\s*charset\s*=\s*"?([^\s;"]+)/i.exec(request.get("content-type") ?? "")?.[1] ?? "utf-8";
+  const charset = CHARSETS[given.toLowerCase()];
+  const isPossible = kind === "json" ? charset?.startsWith("utf-") : charset === "utf-8" || charset === "latin1";
+  if (charset === undefined || !isPossible) {
+    throw new ClientError(415, "unsupported_encoding", "Unsupported content encoding or charset");
+  }
+  return charset;
+}
+
+class BodyParser {
+  #worker: Worker | null = null;
+  readonly #waiting = new Map<number, PromiseWithResolvers<ParsedBody>>();
+  #next = 0;
+
+  async parse(body: RawBody): Promise<ParsedBody> {
+    try {
+      if (body.bytes.length <= MAX_INLINE_BYTES) return parseRawBody(body);
+    } catch (error) {
+      throw refused(refusalOf(error), (error as Error).message);
+    }
+    const id = this.#next++;
+    const answer = Promise.withResolvers<ParsedBody>();
+    this.#waiting.set(id, answer);
+    const { bytes } = body;
+    // Its memory moves over; where it shares that with others (Node's pool), a copy does.
+    const own = bytes.byteLength === bytes.buffer.byteLength ? bytes : bytes.slice();
+    this.#worker ??= this.#start();
+    this.#worker.ref();
+    this.#worker.postMessage({ id, body: { ...body, bytes: own } }, [own.buffer as ArrayBuffer]);
+    return await answer.promise;
+  }
+
+  #start(): Worker {
+    const worker = new Worker(new URL("body-worker.ts", import.meta.url), {
+      resourceLimits: { maxOldGenerationSizeMb: WORKER_MEMORY_MB },
+      // What the server is told (`--import`, an inspector) is not for this thread.
+      execArgv: [],
+    });
+    worker.on("message", ({ id, ...parsed }: Parsed) => {
+      const answer = this.#waiting.get(id);
+      this.#waiting.delete(id);
+      if (this.#waiting.size === 0) worker.unref();
+      if ("refused" in parsed) answer?.reject(refused(parsed.refused, parsed.message));
+      else answer?.resolve(parsed);
+    });
+    // It has run out of memory, say: whose body that was is not known.
+    worker.on("error", () => {});
+    worker.on("exit", () => {
+      if (this.#worker === worker) this.#worker = null;
+      for (const { reject } of this.#waiting.values()) reject(refused("limit", "it takes too much memory"));
+      this.#waiting.clear();
+    });
+    worker.unref();
+    return worker;
+  }
+}
+
+function refused(reason: Refusal, message: string): ClientError {
+  if (reason === "limit") return badRequest("json_too_complex", `JSON too complex: ${message}`);
+  if (reason === "parameters") return new ClientError(413, "too_many_parameters", "too many parameters");
+  if (reason === "form") return badRequest("bad_request", "Bad request");
+  return badRequest("invalid_json", "Invalid JSON format");
+}

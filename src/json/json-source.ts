@@ -1,0 +1,75 @@
+import { JsonLimitError } from "./json-scanner.ts";
+
+/** Longest number that is quoted in an error. */
+const MAX_QUOTED_CHARACTERS = 40;
+const STRING = /"(?:[^"\\]|\\.)*"/y;
+const SPACE = /[\t\n\r ]+/y;
+const SCALAR = /[^\t\n\r ,:[\]{}"]+/y;
+
+/**
+ * The text of each member of an object, with its name: the value as it was written, where JavaScript's numbers would lose digits.
+ *
+ * @param text a JSON object that was parsed before.
+ */
+export function membersOf(text: string): [name: string, source: string][] {
+  const members: [string, string][] = [];
+  let depth = 0;
+  let name: string | null = null;
+  let begin = -1;
+  for (let at = 0; at < text.length; ) {
+    const token = tokenAt(text, at);
+    const first = token[0] as string;
+    const end = at + token.length;
+    if (depth === 1 && (first === "," || first === "}") && name !== null) {
+      members.push([name, text.slice(begin, at).trim()]);
+      name = null;
+    } else if (depth === 1 && name === null && first === '"') {
+      name = JSON.parse(token) as string;
+    } else if (depth === 1 && first === ":") {
+      begin = end;
+    }
+    if (first === "{" || first === "[") depth++;
+    else if (first === "}" || first === "]") depth--;
+    at = end;
+  }
+  return members;
+}
+
+/**
+ * The same value without whitespace, strings written in one way, and numbers as they are.
+ *
+ * @param text JSON that was parsed before.
+ * @param maxCharacters of the result.
+ * @returns null: it would be longer.
+ * @throws {JsonLimitError} for a number that is beyond what a float can hold.
+ */
+export function compactJson(text: string, maxCharacters: number): string | null {
+  let compact = "";
+  for (let at = 0; at < text.length; ) {
+    const token = tokenAt(text, at);
+    at += token.length;
+    const first = token[0] as string;
+    if (first <= " ") continue;
+    // A character is written with six at the most.
+    if (compact.length + token.length / 6 > maxCharacters + 1) return null;
+    if (first === '"') compact += JSON.stringify(JSON.parse(token));
+    else {
+      if (/^-?\d.*[.eE]/s.test(token) && !Number.isFinite(Number(token)))
+        throw new JsonLimitError(`${shortened(token)} is beyond what a float can hold`);
+      compact += token;
+    }
+    if (compact.length > maxCharacters) return null;
+  }
+  return compact;
+}
+
+function tokenAt(text: string, at: number): string {
+  const first = text[at] as string;
+  const pattern = first === '"' ? STRING : first <= " " ? SPACE : SCALAR;
+  pattern.lastIndex = at;
+  return pattern.exec(text)?.[0] ?? first;
+}
+
+function shortened(token: string): string {
+  return token.length > MAX_QUOTED_CHARACTERS ? `${token.slice(0, MAX_QUOTED_CHARACTERS)}…` : token;
+}
