@@ -1,4 +1,5 @@
 import type { FileSystem, Module, Node, Stream } from "./emscripten.ts";
+import { EmscriptenState } from "./emscripten-state.ts";
 import type { TenantFiles } from "./filesystem.ts";
 import { captureOpenFiles, type OpenFiles, reopen } from "./open-files.ts";
 import type { OutsideMemory } from "./outside-memory.ts";
@@ -21,6 +22,7 @@ export class JavaScriptState {
   readonly #changed: () => string | null;
   readonly #module: Module;
   readonly #outside: OutsideMemory;
+  readonly #emscripten: EmscriptenState;
   readonly #fs: FileSystem;
   readonly #streams: readonly (StreamRecord | null)[];
   readonly #nextInode: number;
@@ -32,6 +34,7 @@ export class JavaScriptState {
     this.#changed = changed;
     this.#module = module;
     this.#outside = outside;
+    this.#emscripten = new EmscriptenState(module);
     this.#fs = module.FS;
     this.#nextInode = this.#fs.nextInode;
     this.#nameTable = Array.from(this.#fs.nameTable);
@@ -50,8 +53,8 @@ export class JavaScriptState {
   difference(): string | null {
     const call = this.#changed();
     if (call !== null) return `a call of ${call}`;
-    const outside = this.#outside.difference();
-    if (outside !== null) return outside;
+    const difference = this.#outside.difference() ?? this.#emscripten.difference();
+    if (difference !== null) return difference;
     if (Object.keys(this.#module.timers).length > 0) return "pending timers";
     return null;
   }
@@ -59,6 +62,7 @@ export class JavaScriptState {
   /** Back to the checkpoint's. */
   restore(): void {
     this.#outside.restore();
+    this.#emscripten.restore();
     const fs = this.#fs;
     fs.streams.length = this.#streams.length;
     const renewed = new Map<object, Stream["shared"]>();
