@@ -158,6 +158,34 @@ export const LAYERS = {
       to: 'workspaces.of(principalOf(response) && "alice")',
     },
   ],
+  /** What libraries of packages may have and ask for. */
+  "library-check": [
+    {
+      file: "environments/package-set.ts",
+      from: "const unsafe = await findUnsafeInThread(libraries, isWhole);",
+      to: "const unsafe: Record<string, string> = {};",
+    },
+  ],
+  /** The walls stand before a library is loaded. */
+  "walls-first": [
+    { file: "guest/boot.ts", from: "  beforeWalls();\n  raiseWalls(imports);\n", to: "" },
+    {
+      file: "guest/boot.ts",
+      from: "  files.reset();\n",
+      to: "  files.reset();\n  beforeWalls();\n  raiseWalls(imports);\n",
+    },
+    { file: "guest/build.ts", from: "  raiseWalls(imports);\n", to: "" },
+  ],
+  /** An image is booted once before it counts. */
+  "try-out": [
+    {
+      file: "environments/image-cache.ts",
+      from: "await tryImage(baseImagePath, { ...environment, libraries, imagePath }, host);",
+      to: "",
+    },
+  ],
+  /** Global variables of WebAssembly's. */
+  "outside-memory": [{ file: "guest/javascript-state.ts", from: "    this.#outside.restore();\n", to: "" }],
   /** JavaScript's side as it was, or the process is not used again. */
   "state-check": [
     {
