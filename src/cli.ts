@@ -124,7 +124,14 @@ async function audit([action, folder]: string[]): Promise<number> {
     console.error(`${result.file}:${result.line}: ${result.reason}`);
     return 1;
   }
+  const { firstSeq, sealedToSeq } = result;
+  if (sealedToSeq > 0)
+    console.log(`lines 1 to ${sealedToSeq} were deleted by the log, which LOG_MAX_TOTAL_MB bounds; its chain says so`);
+  if ((firstSeq ?? 1) > sealedToSeq + 1) {
+    console.log(`lines ${sealedToSeq + 1} to ${Number(firstSeq) - 1} are not here, and the log has not deleted them`);
+  }
   for (const { file, line, event, details } of result.notes) {
+    if (event === "log_sealed") continue;
     console.log(`note: ${file}:${line}: ${event} ${escapeControls(JSON.stringify(details))}`);
   }
   console.log(`ok: ${result.lines} lines in ${result.files.length} files`);

@@ -106,9 +106,14 @@ export const SETTINGS = {
   API_KEYS: setting(
     text,
     "",
-    "keys as name:key[:scope+scope…], comma separated; empty: authentication off; no scopes: all but admin",
+    "keys as name:key[:scope+scope…], comma separated, a key of 16 characters or more; empty: authentication off; no scopes: all but admin",
   ),
   API_KEY: setting(text, "", "one key with every scope and the name `default`; the original's variable"),
+  AUTH_MAX_FAILURES: setting(
+    integer(0),
+    "10",
+    "wrong keys from one address in ten minutes before it must wait, longer each time; 0: no limit",
+  ),
   ALLOW_ANONYMOUS: setting(flag, "false", "bind to any address although authentication is off"),
   RATE_LIMIT_WINDOW_MS: setting(integer(1), "900000", "rate limit window, ms"),
   RATE_LIMIT_MAX_REQUESTS: setting(
@@ -119,7 +124,12 @@ export const SETTINGS = {
   LOG_LEVEL: setting(z.enum(["trace", "debug", "info", "warn", "error", "silent"]), "info", "server log level"),
   LOG_DIR: setting(text, "./data/logs", "folder of server.log and security.log; `none`: no log files"),
   LOG_MAX_SIZE: setting(integer(1024), String(10 * 1024 * 1024), "rotate a log file at this size, bytes"),
-  LOG_CODE: setting(flag, "false", "write the code itself to the security log, not only its SHA-256"),
+  LOG_MAX_TOTAL_MB: setting(
+    integer(0),
+    "10240",
+    "most that all files of the security log take, MiB: the oldest are deleted, which the log records; 0: none are",
+  ),
+  LOG_CODE: setting(flag, "false", "write the code itself, all of it, to the security log, not only its SHA-256"),
   AUDIT_REQUIRED: setting(flag, "false", "refuse to run code while the security log cannot be written"),
   POOL_SIZE: setting(integer(0, 1024), "0", "warm sandboxes; 0: one for each core"),
   QUEUE_LIMIT: setting(integer(0), "256", "executions that may wait for a sandbox before 429"),

@@ -34,6 +34,7 @@ import { createApp } from "./http/app.ts";
 import { ANONYMOUS, checkBinding, parseApiKeys } from "./http/authentication.ts";
 import { CallerPackages } from "./http/caller-packages.ts";
 import { allowedOrigins } from "./http/cross-site.ts";
+import { KeyGuesses } from "./http/key-guesses.ts";
 import { requestLimiter } from "./http/rate-limit.ts";
 import { openNetwork } from "./network/network-proxy.ts";
 import { RedisConnection } from "./redis-connection.ts";
@@ -242,6 +243,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   await using stack = new AsyncDisposableStack();
   const redis = stack.adopt(connectToRedis(config, logger), (redis) => redis?.close());
   const rateLimiter = requestLimiter(config, redis);
+  const keyGuesses = new KeyGuesses({ maxFailures: config.AUTH_MAX_FAILURES, redis });
   const statistics = stack.adopt(
     new Statistics({ store: openStatistics(config, redis) }),
     async (statistics) => await statistics.close(),
@@ -293,6 +295,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     statistics,
     metrics,
     rateLimiter,
+    keyGuesses,
     status: {
       engine,
       environment: () => environments.defaultName,
@@ -394,9 +397,17 @@ async function fingerprintSources(config: Config): Promise<string> {
 }
 
 function openSecurityLog(config: Config, logger: Logger): SecurityLog {
+  const { LOG_DIR: dir, LOG_MAX_SIZE: maxBytes, LOG_MAX_TOTAL_MB } = config;
+  const maxTotalBytes = LOG_MAX_TOTAL_MB === 0 ? Number.POSITIVE_INFINITY : LOG_MAX_TOTAL_MB * 2 ** 20;
+  if (maxTotalBytes < 2 * maxBytes) {
+    throw new StartupError(
+      "LOG_MAX_TOTAL_MB must have room for two files of LOG_MAX_SIZE, or be 0: nothing is deleted.",
+    );
+  }
   return new SecurityLog({
-    dir: config.LOG_DIR,
-    maxBytes: config.LOG_MAX_SIZE,
+    dir,
+    maxBytes,
+    maxTotalBytes,
     onHealth: (healthy, reason) => {
       if (healthy) logger.info("The security log can be written again.");
       else logger.error({ reason }, "The security log cannot be written.");

@@ -26,7 +26,7 @@ beforeAll(async () => {
 afterAll(async () => await index.close());
 
 describe("statistics after a scripted mix", () => {
-  const keys = "ada:ada-key,bob:bob-key,root:root-key:stats+admin";
+  const keys = "ada:ada-key-of-sixteen,bob:bob-key-of-sixteen,root:root-key-of-sixteen:stats+admin";
   let dataDir: string;
   let server: TestServer;
   const clientOf = (key: string, agent: string): TestClient =>
@@ -39,8 +39,8 @@ describe("statistics after a scripted mix", () => {
   beforeAll(async () => {
     dataDir = await mkdtemp(path.join(os.tmpdir(), "pyodide-express-statistics-"));
     server = await start();
-    const ada = clientOf("ada-key", "ada/1.0");
-    const bob = clientOf("bob-key", "bob/2.0");
+    const ada = clientOf("ada-key-of-sixteen", "ada/1.0");
+    const bob = clientOf("bob-key-of-sixteen", "bob/2.0");
     const raw = { "content-type": "text/plain" };
     for (const code of ["1", "2", "3"]) await ada.post("/api/execute", { code });
     await ada.post("/api/execute", { code: "1 / 0" });
@@ -88,14 +88,14 @@ describe("statistics after a scripted mix", () => {
   };
 
   test("each principal's are exact", async () => {
-    const ada = await statsOf("ada-key");
+    const ada = await statsOf("ada-key-of-sixteen");
     expect(ada).toMatchObject(adas);
     expect(ada.hourlyTrend).toHaveLength(24);
     expect(sum(ada.hourlyTrend)).toBe(10);
     expect(ada.overview.averageExecutionTime).toBeGreaterThan(10);
     expect(ada.recentExecutions).toHaveLength(10);
     expect(ada.recentExecutions[0]).toMatchObject({ principal: "ada", success: true, error: null });
-    const bob = await statsOf("bob-key");
+    const bob = await statsOf("bob-key-of-sixteen");
     expect(bob).toMatchObject({
       overview: { totalExecutions: 3, successRate: "33.3" },
       recent: { lastHourExecutions: 3, recentSuccessRate: "33.3", packagesInstalled: 0, filesUploaded: 0 },
@@ -106,7 +106,7 @@ describe("statistics after a scripted mix", () => {
       userAgents: [{ agent: "bob/2.0", count: 3 }],
     });
     expect(JSON.stringify(bob)).not.toMatch(/ada/);
-    expect(await flatOf("bob-key")).toMatchObject({
+    expect(await flatOf("bob-key-of-sixteen")).toMatchObject({
       totalExecutions: 3,
       successRate: 1 / 3,
       errorCategories: { KeyError: 1, Ünïcode: 1 },
@@ -114,7 +114,7 @@ describe("statistics after a scripted mix", () => {
   });
 
   test("an administrator's are everybody's", async () => {
-    expect(await statsOf("root-key")).toMatchObject({
+    expect(await statsOf("root-key-of-sixteen")).toMatchObject({
       overview: { totalExecutions: 13, successRate: "53.8" },
       recent: { lastHourExecutions: 13, recentSuccessRate: "53.8", packagesInstalled: 2, filesUploaded: 2 },
       topIPs: [{ ip: "127.0.0.1", count: 13 }],
@@ -123,7 +123,7 @@ describe("statistics after a scripted mix", () => {
         { agent: "bob/2.0", count: 3 },
       ],
     });
-    const flat = await flatOf("root-key");
+    const flat = await flatOf("root-key-of-sixteen");
     expect(flat.totalExecutions).toBe(13);
     expect(flat.successRate).toBeCloseTo(7 / 13);
     expect(flat.errorCategories).toEqual({
@@ -137,10 +137,10 @@ describe("statistics after a scripted mix", () => {
   });
 
   test("a restart loses nothing", async () => {
-    const before = await statsOf("root-key");
+    const before = await statsOf("root-key-of-sixteen");
     await server.stop(0);
     server = await start();
-    const { overview, ...rest } = await statsOf("root-key");
+    const { overview, ...rest } = await statsOf("root-key-of-sixteen");
     const { overview: overviewBefore, ...restBefore } = before;
     expect(rest).toEqual(restBefore);
     expect(overview).toMatchObject({
@@ -152,15 +152,16 @@ describe("statistics after a scripted mix", () => {
 
   test("are cleared for who asks, and for all by an administrator", async () => {
     const clear = async (key: string) => (await clientOf(key, "reader").post("/api/dashboard/stats/clear", {})).status;
-    expect(await clear("bob-key")).toBe(200);
+    expect(await clear("bob-key-of-sixteen")).toBe(200);
     const none = { overview: { totalExecutions: 0, successRate: 0, averageExecutionTime: 0 }, topErrors: [] };
-    expect(await statsOf("bob-key")).toMatchObject(none);
-    expect(await statsOf("ada-key")).toMatchObject(adas);
-    expect((await statsOf("root-key")).overview.totalExecutions).toBe(13);
-    expect(await clear("root-key")).toBe(200);
-    for (const key of ["ada-key", "bob-key", "root-key"]) expect(await statsOf(key)).toMatchObject(none);
-    await clientOf("ada-key", "ada/1.0").post("/api/execute", { code: "1" });
-    expect((await statsOf("ada-key")).overview).toMatchObject({ totalExecutions: 1, successRate: "100.0" });
+    expect(await statsOf("bob-key-of-sixteen")).toMatchObject(none);
+    expect(await statsOf("ada-key-of-sixteen")).toMatchObject(adas);
+    expect((await statsOf("root-key-of-sixteen")).overview.totalExecutions).toBe(13);
+    expect(await clear("root-key-of-sixteen")).toBe(200);
+    for (const key of ["ada-key-of-sixteen", "bob-key-of-sixteen", "root-key-of-sixteen"])
+      expect(await statsOf(key)).toMatchObject(none);
+    await clientOf("ada-key-of-sixteen", "ada/1.0").post("/api/execute", { code: "1" });
+    expect((await statsOf("ada-key-of-sixteen")).overview).toMatchObject({ totalExecutions: 1, successRate: "100.0" });
   });
 });
 

@@ -77,10 +77,12 @@ describe("a server without keys whose CORS_ORIGIN names its pages", () => {
 });
 
 test("with keys it is the key that counts, and other names are served", async () => {
-  const server = await startTestServer({ API_KEYS: "ada:ada-key", CORS_ORIGIN: "https://app.example" });
+  const server = await startTestServer({ API_KEYS: "ada:ada-key-of-sixteen", CORS_ORIGIN: "https://app.example" });
   const headers = { ...PLAIN, host: "python.example", origin: EVIL };
   expect(await send(server, "/api/execute-raw", "POST", headers, "1")).toMatchObject({ status: 401 });
-  expect(await send(server, "/api/execute-raw", "POST", { ...headers, "x-api-key": "ada-key" }, "1")).toMatchObject({
+  expect(
+    await send(server, "/api/execute-raw", "POST", { ...headers, "x-api-key": "ada-key-of-sixteen" }, "1"),
+  ).toMatchObject({
     status: 200,
   });
   await server.stop(0);

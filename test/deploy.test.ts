@@ -36,7 +36,7 @@ const IMAGE_ENV = Object.fromEntries(
 function configOf(env: Record<string, unknown>) {
   const values = Object.entries(env).map(([name, value]) => [
     name,
-    String(value).replace(/^\$\{.*/, "name:a-long-key"),
+    String(value).replace(/^\$\{.*/, "name:a-key-of-sixteen"),
   ]);
   return loadConfig({ ...IMAGE_ENV, ...Object.fromEntries(values) });
 }

@@ -7,7 +7,7 @@ const MIB = 2 ** 20;
 
 let server: TestServer;
 beforeAll(async () => {
-  server = await startTestServer({ API_KEYS: "ada:ada-key,bob:bob-key" });
+  server = await startTestServer({ API_KEYS: "ada:ada-key-of-sixteen,bob:bob-key-of-sixteen" });
 });
 afterAll(() => server.stop(0));
 
@@ -28,7 +28,7 @@ test.each(["/api/execute", "/api/execute-raw", "/api/upload", "/api/sessions/x/f
 test("a body that does not say how large it is has the same limit as one that does", async () => {
   const { send, reply } = await openRawRequest(
     server.url,
-    post("/api/execute", "X-API-Key: ada-key", "Transfer-Encoding: chunked"),
+    post("/api/execute", "X-API-Key: ada-key-of-sixteen", "Transfer-Encoding: chunked"),
   );
   const chunk = Buffer.concat([Buffer.from("100000\r\n"), Buffer.alloc(MIB, 0x20), Buffer.from("\r\n")]);
   for (let sent = 0; sent <= 30; sent++) await send(chunk);
@@ -39,7 +39,7 @@ test("a body that does not say how large it is has the same limit as one that do
 test("a session's id is 128 random bits", async () => {
   const ids = await Promise.all(
     Array.from({ length: 20 }, async () => {
-      const { body } = await server.post("/api/sessions", {}, { "x-api-key": "ada-key" });
+      const { body } = await server.post("/api/sessions", {}, { "x-api-key": "ada-key-of-sixteen" });
       return body.session.id as string;
     }),
   );
@@ -57,7 +57,7 @@ test("1,000 clients that say nothing keep nobody out", async () => {
   const { hostname, port } = new URL(server.url);
   const sockets = Array.from({ length: 1000 }, () => connect(Number(port), hostname).on("error", () => {}));
   await Promise.all(sockets.map((socket) => new Promise((resolve) => socket.once("connect", resolve))));
-  const { body } = await server.post("/api/execute", { code: "6 * 7" }, { "x-api-key": "bob-key" });
+  const { body } = await server.post("/api/execute", { code: "6 * 7" }, { "x-api-key": "bob-key-of-sixteen" });
   expect(body.result).toBe(42);
   for (const socket of sockets) socket.destroy();
 });

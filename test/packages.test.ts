@@ -97,12 +97,12 @@ beforeAll(async () => {
     PACKAGE_DIR: folder,
     // One principal leaves one of them to others.
     POOL_SIZE: "3",
-    API_KEYS: "ada:ada-key,bob:bob-key,runner:runner-key:execute",
+    API_KEYS: "ada:ada-key-of-sixteen,bob:bob-key-of-sixteen,runner:runner-key-of-sixteen:execute",
   });
   const clientOf = (key: string) => createClient(server.url, { authorization: `Bearer ${key}` });
-  ada = clientOf("ada-key");
-  bob = clientOf("bob-key");
-  runner = clientOf("runner-key");
+  ada = clientOf("ada-key-of-sixteen");
+  bob = clientOf("bob-key-of-sixteen");
+  runner = clientOf("runner-key-of-sixteen");
 });
 afterAll(async () => {
   await server.stop(0);

@@ -380,7 +380,7 @@ describe.skipIf(!hasChromium).for(PAGES)("%s", (path) => {
 describe.skipIf(!hasChromium)("with API keys", () => {
   let keyed: TestServer;
   beforeAll(async () => {
-    keyed = await startTestServer({ API_KEYS: "ana:right-key" });
+    keyed = await startTestServer({ API_KEYS: "ana:right-key-of-sixteen" });
   });
   afterAll(async () => await keyed.stop(0));
 
@@ -392,7 +392,7 @@ describe.skipIf(!hasChromium)("with API keys", () => {
     await dialog.getByRole("textbox", { name: "API key" }).fill("wrong-key");
     await page.keyboard.press("Enter");
     await dialog.getByText(/^Invalid API key/).waitFor();
-    await dialog.getByRole("textbox", { name: "API key" }).fill("right-key");
+    await dialog.getByRole("textbox", { name: "API key" }).fill("right-key-of-sixteen");
     await dialog.getByRole("button", { name: "Use key" }).click();
     await page.getByText("No files yet.").waitFor();
     await write(page, "40 + 2");
@@ -402,7 +402,7 @@ describe.skipIf(!hasChromium)("with API keys", () => {
     await page.getByRole("link", { name: "Dashboard" }).click();
     await page.getByText("Live", { exact: true }).waitFor();
     await expect.poll(() => tile(page, "Executions")).toBe("1");
-    expect(page.url()).not.toContain("right-key");
+    expect(page.url()).not.toContain("right-key-of-sixteen");
   });
 
   test("whoever has no key is told so, and can try again", async () => {
@@ -411,7 +411,7 @@ describe.skipIf(!hasChromium)("with API keys", () => {
     await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
     await page.getByText("Authentication required", { exact: true }).waitFor();
     await page.getByRole("button", { name: "Resume" }).click();
-    await page.getByRole("textbox", { name: "API key" }).fill("right-key");
+    await page.getByRole("textbox", { name: "API key" }).fill("right-key-of-sixteen");
     await page.keyboard.press("Enter");
     await page.getByText("Live", { exact: true }).waitFor();
   });

@@ -3,7 +3,7 @@ import { startTestEngine, type TestEngine } from "./support/engine.ts";
 
 let tested: TestEngine;
 beforeAll(async () => {
-  const keys = "mallory:key-of-mallory,alice:key-of-alice";
+  const keys = "mallory:the-key-of-mallory,alice:the-key-of-alice";
   tested = await startTestEngine({ POOL_SIZE: "2", QUEUE_LIMIT: "8", API_KEYS: keys });
 });
 afterAll(() => tested.stop());

@@ -60,12 +60,18 @@ let server: TestServer;
 let ada: TestClient;
 let bob: TestClient;
 beforeAll(async () => {
-  const narrow = KEYS.map((scope) => `only-${scope}:key-${scope}:${scope}`);
-  const both = "both:key-execute+files:execute+files";
-  const keys = [both, "ada:ada-key", "bob:bob-key", "root:root-key:admin+stats+files+execute", ...narrow];
-  server = await startTestServer({ API_KEYS: keys.join(",") });
-  ada = createClient(server.url, { authorization: "Bearer ada-key" });
-  bob = createClient(server.url, { "x-api-key": "bob-key" });
+  const narrow = KEYS.map((scope) => `only-${scope}:key-of-sixteen-${scope}:${scope}`);
+  const both = "both:key-of-sixteen-execute+files:execute+files";
+  const keys = [
+    both,
+    "ada:ada-key-of-sixteen",
+    "bob:bob-key-of-sixteen",
+    "root:root-key-of-sixteen:admin+stats+files+execute",
+    ...narrow,
+  ];
+  server = await startTestServer({ API_KEYS: keys.join(","), AUTH_MAX_FAILURES: "0" });
+  ada = createClient(server.url, { authorization: "Bearer ada-key-of-sixteen" });
+  bob = createClient(server.url, { "x-api-key": "bob-key-of-sixteen" });
 });
 afterAll(async () => await server.stop(0));
 
@@ -95,24 +101,24 @@ describe("scopes", () => {
       else expect(status).toBe(401);
     }
     for (const scope of KEYS) {
-      const status = await statusOf(route, { authorization: `Bearer key-${scope}` });
+      const status = await statusOf(route, { authorization: `Bearer key-of-sixteen-${scope}` });
       if (isOpen || needs === "key" || needs === scope) expect([401, 403, 500]).not.toContain(status);
       else expect({ scope, status }).toEqual({ scope, status: 403 });
     }
     if (needs === "execute+files") {
-      expect(await statusOf(route, { authorization: "Bearer key-execute+files" })).toBe(404);
+      expect(await statusOf(route, { authorization: "Bearer key-of-sixteen-execute+files" })).toBe(404);
     }
   });
 
   test("no other spelling of a path gets around them", async () => {
     for (const path of ["/API/STATS", "/api/stats/", "/api/Uploaded-Files", "/api/uploaded-files/", "/METRICS"]) {
-      expect(await statusOf(`GET ${path}`, { "x-api-key": "key-execute" })).toBe(403);
+      expect(await statusOf(`GET ${path}`, { "x-api-key": "key-of-sixteen-execute" })).toBe(403);
     }
     for (const path of ["//api/stats", "/api//stats", "/api/%73tats", "/./api/stats", "/api/stats;x", "/api\\stats"]) {
-      expect([403, 404]).toContain(await statusOf(`GET ${path}`, { "x-api-key": "key-execute" }));
+      expect([403, 404]).toContain(await statusOf(`GET ${path}`, { "x-api-key": "key-of-sixteen-execute" }));
     }
-    expect(await statusOf("HEAD /api/stats", { "x-api-key": "key-execute" })).toBe(403);
-    const override = { "x-api-key": "key-stats", "x-http-method-override": "POST" };
+    expect(await statusOf("HEAD /api/stats", { "x-api-key": "key-of-sixteen-execute" })).toBe(403);
+    const override = { "x-api-key": "key-of-sixteen-stats", "x-http-method-override": "POST" };
     expect(await statusOf("GET /api/execute?_method=POST", override)).toBe(404);
   });
 
@@ -123,7 +129,7 @@ describe("scopes", () => {
     const wrong = await server.get("/api/stats", { authorization: "Bearer nope" });
     expect(wrong.body.error).toBe("Invalid API key");
     expect(wrong.headers.get("www-authenticate")).toBe('Bearer error="invalid_token"');
-    const narrow = await server.get("/api/stats", { authorization: "Bearer key-files" });
+    const narrow = await server.get("/api/stats", { authorization: "Bearer key-of-sixteen-files" });
     expect(narrow.body).toMatchObject({ error: 'This API key lacks the scope "stats"', code: "missing_scope" });
     const other = await server.get("/nothing");
     expect(other.status).toBe(401);
@@ -140,7 +146,7 @@ describe("scopes", () => {
   });
 
   test("resetting without the scope for packages leaves them", async () => {
-    expect((await server.post("/api/reset", {}, { "x-api-key": "key-execute" })).status).toBe(200);
+    expect((await server.post("/api/reset", {}, { "x-api-key": "key-of-sixteen-execute" })).status).toBe(200);
   });
 
   test("refusals are on record, with neither key nor query", async () => {
@@ -148,7 +154,7 @@ describe("scopes", () => {
       authorization: "Bearer secret-key",
       "x-request-id": "refused-1",
     });
-    await server.get("/api/stats", { authorization: "Bearer key-files", "x-request-id": "refused-2" });
+    await server.get("/api/stats", { authorization: "Bearer key-of-sixteen-files", "x-request-id": "refused-2" });
     const lines = (await readSecurityLog(server.config)).filter(({ requestId }) => requestId?.startsWith("refused-"));
     expect(lines).toMatchObject([
       {
@@ -205,13 +211,13 @@ describe("two principals", () => {
     for (const path of ["/api/status", "/api/health", "/api/stats", "/health"]) {
       expect(await poolFor(path, bob)).toEqual({ size });
     }
-    const root = createClient(server.url, { "x-api-key": "root-key" });
+    const root = createClient(server.url, { "x-api-key": "root-key-of-sixteen" });
     expect(await poolFor("/api/status", root)).toMatchObject({ size, executions: expect.any(Number) });
     expect(await poolFor("/health", root)).toEqual({ size });
   });
 
   test("nor does an administrator, by these endpoints: its files are its own", async () => {
-    const root = createClient(server.url, { authorization: "Bearer root-key" });
+    const root = createClient(server.url, { authorization: "Bearer root-key-of-sixteen" });
     expect((await root.get("/api/uploaded-files")).body.count).toBe(0);
     await root.post("/api/clear-all-files", {});
     expect((await ada.get("/api/uploaded-files")).body.count).toBe(1);
@@ -228,11 +234,11 @@ describe("two principals", () => {
   });
 
   test("may have keys that are changed without an interruption: one name, one workspace", async () => {
-    const dual = await startTestServer({ API_KEYS: "carol:old-key,carol:new-key:files" });
+    const dual = await startTestServer({ API_KEYS: "carol:old-key-of-sixteen,carol:new-key-of-sixteen:files" });
     try {
-      await dual.upload("a.csv", "a\n1\n", { headers: { "x-api-key": "old-key" } });
-      expect((await dual.get("/api/uploaded-files", { "x-api-key": "new-key" })).body.count).toBe(1);
-      expect((await dual.post("/api/execute", { code: "1" }, { "x-api-key": "new-key" })).status).toBe(403);
+      await dual.upload("a.csv", "a\n1\n", { headers: { "x-api-key": "old-key-of-sixteen" } });
+      expect((await dual.get("/api/uploaded-files", { "x-api-key": "new-key-of-sixteen" })).body.count).toBe(1);
+      expect((await dual.post("/api/execute", { code: "1" }, { "x-api-key": "new-key-of-sixteen" })).status).toBe(403);
     } finally {
       await dual.stop(0);
     }

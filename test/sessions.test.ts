@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startTestServer, type TestServer } from "./support/server.ts";
 
-const KEYS = "alice:alice-key:execute+files,bob:bob-key:execute+files";
-const alice = { authorization: "Bearer alice-key" };
-const bob = { authorization: "Bearer bob-key" };
+const KEYS = "alice:alice-key-of-sixteen:execute+files,bob:bob-key-of-sixteen:execute+files";
+const alice = { authorization: "Bearer alice-key-of-sixteen" };
+const bob = { authorization: "Bearer bob-key-of-sixteen" };
 
 let server: TestServer;
 

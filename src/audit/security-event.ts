@@ -25,7 +25,12 @@ export type SecurityEventName =
   /** Lines were changed, removed or added by somebody else; `verifySecurityLog` names the first. */
   | "log_damaged"
   /** `details.lost` events could not be written, nor be kept in memory until they could. */
-  | "log_gap";
+  | "log_gap"
+  /**
+   * The oldest file was deleted to keep the log below its size: lines up to `details.toSeq`, of which the last had the hash
+   * `details.lastHash`. `details.intact` is false if somebody had changed them before.
+   */
+  | "log_sealed";
 
 export interface SecurityEvent {
   readonly event: SecurityEventName;
@@ -49,9 +54,12 @@ export interface SecurityLogLine extends SecurityEvent {
   readonly previous: string;
 }
 
-const MAX_FIELD_CHARACTERS = 512;
-const MAX_DETAIL_CHARACTERS = 4096;
-/** Code is as long as the edge admits (100,000 characters) or the log would not prove what ran. */
+// Of what clients choose. In bytes of the line, since a control character becomes six of them.
+const MAX_FIELD_BYTES = 256;
+const MAX_DETAIL_BYTES = 1024;
+/** `\u0000` */
+const LONGEST_ESCAPE = 6;
+/** Longer code, of which there may be 10 MiB, is written as the base64 of its bytes: that is quick, and grows by a third at most. */
 const MAX_CODE_CHARACTERS = 100_000;
 
 /**
@@ -62,9 +70,10 @@ const MAX_CODE_CHARACTERS = 100_000;
  */
 export function serializeLine(event: SecurityEvent, timestamp: string, seq: number, previous: string): string {
   const details: Record<string, string | number | boolean | null | undefined> = {};
-  for (const [name, value] of Object.entries(event.details)) {
-    const maxCharacters = name === "code" ? MAX_CODE_CHARACTERS : MAX_DETAIL_CHARACTERS;
-    details[name] = typeof value === "string" ? cut(value, maxCharacters) : value;
+  const { codeBase64, ...others } = event.details;
+  for (const [name, value] of Object.entries(others)) {
+    if (typeof value !== "string") details[name] = value;
+    else details[name] = name === "code" ? value.slice(0, MAX_CODE_CHARACTERS) : cut(value, MAX_DETAIL_BYTES);
   }
   const line: SecurityLogLine = {
     timestamp,
@@ -78,7 +87,9 @@ export function serializeLine(event: SecurityEvent, timestamp: string, seq: numb
     seq,
     previous,
   };
-  return escapeControls(JSON.stringify(line));
+  const json = escapeControls(JSON.stringify(line));
+  // Nothing in it has to be escaped, and looking for that in 14 MB would hold up all requests.
+  return codeBase64 === undefined ? json : `${json.slice(0, -1)},"codeBase64":"${codeBase64}"}`;
 }
 
 /** JSON text with control and format characters, which can stand only inside its strings, as `\uXXXX`. */
@@ -96,18 +107,36 @@ export function escapeControls(json: string): string {
  * What an event says of code that somebody sent.
  *
  * @param code as it was sent; `codeLength` counts its characters.
- * @param logCode the setting LOG_CODE: record the code itself, too.
+ * @param logCode the setting LOG_CODE: record the code itself, too, all of it: as `code`, or where that would be long as `codeBase64`,
+ *   the base64 of `bytes`.
  * @param bytes what `codeHash` is the SHA-256 hex of; default: the code in UTF-8.
  */
 export function codeDetails(
   code: string,
   logCode: boolean,
   bytes: Uint8Array = Buffer.from(code, "utf8"),
-): { readonly codeHash: string; readonly codeLength: number; readonly code?: string } {
+): {
+  readonly codeHash: string;
+  readonly codeLength: number;
+  readonly code?: string;
+  readonly codeBase64?: string;
+} {
   const codeHash = createHash("sha256").update(bytes).digest("hex");
-  return logCode ? { codeHash, codeLength: code.length, code } : { codeHash, codeLength: code.length };
+  const facts = { codeHash, codeLength: code.length };
+  if (!logCode) return facts;
+  if (code.length <= MAX_CODE_CHARACTERS) return { ...facts, code };
+  return { ...facts, codeBase64: Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("base64") };
 }
 
-function cut<T extends string | null>(value: T, maxCharacters = MAX_FIELD_CHARACTERS): string | T {
-  return value !== null && value.length > maxCharacters ? `${value.slice(0, maxCharacters)}…` : value;
+/** The beginning of a text that takes no more than so many bytes of a line. */
+function cut(value: string | null, maxBytes = MAX_FIELD_BYTES): string | null {
+  if (value === null || value.length * LONGEST_ESCAPE <= maxBytes) return value;
+  let bytes = 0;
+  let end = 0;
+  for (const character of value) {
+    bytes += Buffer.byteLength(escapeControls(JSON.stringify(character))) - 2;
+    if (bytes > maxBytes) return `${value.slice(0, end)}…`;
+    end += character.length;
+  }
+  return value;
 }

@@ -15,6 +15,9 @@ import type { SecurityLogLine } from "./security-event.ts";
 export const CURRENT_FILE = "security.log";
 export const HEAD_FILE = "security.log.head";
 
+/** Longer than any line the log writes: that of 10 MiB of code in base64. */
+export const MAX_LINE_BYTES = 16 * 1024 * 1024;
+
 /** `previous` of the first line there ever was. */
 export const CHAIN_START = "0".repeat(64);
 
@@ -56,12 +59,15 @@ export function writeHead(dir: string, head: Head): void {
 /** The name of a full file whose first line is number `first`. */
 export const archiveName = (first: number): string => `${CURRENT_FILE}.${String(first).padStart(12, "0")}`;
 
+/** The number of a full file's first line, by its name. */
+export const firstOfArchive = (name: string): number => Number(name.slice(CURRENT_FILE.length + 1));
+
 /** The log's files, oldest first, with the number of their first line as far as the name tells it. */
 export function listLogFiles(dir: string): { readonly name: string; readonly first: number | null }[] {
   const names = fs.existsSync(dir) ? fs.readdirSync(dir) : [];
   const archives = names
     .filter((name) => /^security\.log\.\d{12,16}$/.test(name))
-    .map((name) => ({ name, first: Number(name.slice(CURRENT_FILE.length + 1)) }))
+    .map((name) => ({ name, first: firstOfArchive(name) }))
     .sort((a, b) => a.first - b.first);
   return names.includes(CURRENT_FILE) ? [...archives, { name: CURRENT_FILE, first: null }] : archives;
 }

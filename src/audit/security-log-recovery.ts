@@ -8,6 +8,7 @@ import {
   type Head,
   hashLine,
   listLogFiles,
+  MAX_LINE_BYTES,
   parseLine,
   readHead,
 } from "./security-log-files.ts";
@@ -21,7 +22,7 @@ export interface Recovery {
 
 const NEWLINE = 0x0a;
 /** How much of a file is searched for its last line when the head is gone. */
-const TAIL_BYTES = 8 * 1024 * 1024;
+const TAIL_BYTES = 2 * MAX_LINE_BYTES;
 
 /**
  * Finds the end of the log in `dir`, which exists, and makes it fit to be written to.

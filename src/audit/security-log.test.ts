@@ -119,10 +119,163 @@ describe("lines", () => {
     );
   });
 
-  test("have a bounded length", () => {
+  test("have a bounded length, whatever a client sends", () => {
     const log = open();
-    log.append(event({ userAgent: "a".repeat(1e6), details: { error: "e".repeat(1e6), code: "c".repeat(1e6) } }));
-    expect(readLines()[0]?.length).toBeLessThan(110_000);
+    const longest = (text: string) => ({
+      userAgent: text.repeat(1e5),
+      ip: text.repeat(1e5),
+      requestId: text.repeat(1e5),
+      principal: text.repeat(1e5),
+      details: { path: text.repeat(1e5), error: text.repeat(1e5) },
+    });
+    for (const text of ["a", "\0", "\u{e0001}", '"', "é", "\ud800"]) log.append(event(longest(text)));
+    for (const line of readLines()) expect(Buffer.byteLength(line)).toBeLessThan(3500);
+    expect(parsedLines()[1].userAgent).toMatch(/^\0{42}…$/);
+  });
+
+  test("hold 10 MiB of code whole, as base64, and quickly", async () => {
+    const log = open();
+    for (const text of ["a", "\0", "é\u2028"]) {
+      const bytes = Buffer.from(text.repeat((10 * 2 ** 20) / Buffer.byteLength(text)));
+      const details = codeDetails(bytes.toString(), true, bytes);
+      expect(log.append(event({ details }))).toBe(true);
+      const line = parsedLines().at(-1);
+      expect(createHash("sha256").update(Buffer.from(line.codeBase64, "base64")).digest("hex")).toBe(details.codeHash);
+      expect(line.codeBase64.length).toBeLessThan(14 * 2 ** 20);
+    }
+    await log.close();
+    expect(await verifySecurityLog(dir)).toMatchObject({ ok: true, lines: 3 });
+    // Also where the end has to be found without the head.
+    fs.rmSync(path.join(dir, "security.log.head"));
+    const reopened = open();
+    expect(reopened.append(event())).toBe(true);
+    expect(parsedLines().at(-1).seq).toBe(5);
+  });
+});
+
+describe("the size of all files", () => {
+  const TOTAL = 20_000;
+  const fill = async (log: SecurityLog, lines: number) => {
+    for (let i = 0; i < lines; i++) {
+      log.append(event());
+      // Files are deleted meanwhile, as between requests.
+      if (i % 10 === 0) await new Promise(setImmediate);
+    }
+  };
+  const totalBytes = () =>
+    fs
+      .readdirSync(dir)
+      .filter((name) => /^security\.log(\.\d+)?$/.test(name))
+      .reduce((sum, name) => sum + fs.statSync(path.join(dir, name)).size, 0);
+  const bounded = { maxBytes: 2000, maxTotalBytes: TOTAL };
+
+  test("stays below its limit: the oldest are deleted, counted, and the chain still says what was there", async () => {
+    const log = open(bounded);
+    for (let round = 0; round < 10; round++) {
+      await fill(log, 100);
+      await vi.waitFor(() => expect(totalBytes()).toBeLessThanOrEqual(TOTAL + 2000), { timeout: 20_000 });
+    }
+    await log.close();
+    const verification = await verifySecurityLog(dir);
+    if (!verification.ok) throw new Error(`${verification.file}:${verification.line} ${verification.reason}`);
+    expect(verification.firstSeq).toBeGreaterThan(800);
+    expect(verification.sealedToSeq).toBe(Number(verification.firstSeq) - 1);
+    // Of all that was written, nothing is missing.
+    const seals = verification.notes.filter(({ event }) => event === "log_sealed");
+    expect(verification.sealedToSeq + verification.lines).toBe(verification.head?.seq);
+    expect(seals.length).toBeGreaterThan(0);
+    // And it goes on after a restart.
+    const reopened = open(bounded);
+    await fill(reopened, 100);
+    await reopened.close();
+    expect(await verifySecurityLog(dir)).toMatchObject({ ok: true });
+  });
+
+  test("a beginning that somebody else has removed is not what the log says it has", async () => {
+    const log = open(bounded);
+    await fill(log, 500);
+    await log.close();
+    const names = fs.readdirSync(dir).filter((name) => /^security\.log\.\d+$/.test(name));
+    const before = await verifySecurityLog(dir);
+    fs.rmSync(path.join(dir, names[0] as string));
+    const after = await verifySecurityLog(dir);
+    if (!before.ok || !after.ok) throw new Error("not ok");
+    expect(before.firstSeq).toBe(before.sealedToSeq + 1);
+    expect(after.firstSeq).toBeGreaterThan(after.sealedToSeq + 1);
+  });
+
+  test("a first line that was put in place of the one that followed does not fit the seal", async () => {
+    const log = open(bounded);
+    await fill(log, 500);
+    await log.close();
+    const name = fs.readdirSync(dir).find((name) => /^security\.log\.\d+$/.test(name)) as string;
+    const lines = readLines(path.join(dir, name));
+    const forged = JSON.stringify({ ...JSON.parse(lines[0] as string), previous: "f".repeat(64) });
+    // With all hashes after it made anew, up to the end of the log: the seal alone knows.
+    let previous: string | null = null;
+    for (const file of [...fs.readdirSync(dir).filter((name) => /^security\.log\.\d+$/.test(name)), "security.log"]) {
+      const changed = readLines(path.join(dir, file)).map((line) => {
+        const next: string = previous === null ? forged : JSON.stringify({ ...JSON.parse(line), previous });
+        previous = createHash("sha256").update(next).digest("hex");
+        return next;
+      });
+      fs.writeFileSync(path.join(dir, file), `${changed.join("\n")}\n`);
+    }
+    const head = JSON.parse(fs.readFileSync(path.join(dir, "security.log.head"), "utf8"));
+    fs.writeFileSync(path.join(dir, "security.log.head"), JSON.stringify({ ...head, hash: previous }));
+    expect(await verifySecurityLog(dir)).toMatchObject({ ok: false, reason: expect.stringContaining("deleted") });
+  });
+
+  test("lines that were changed before they were deleted show for ever", async () => {
+    const log = open({ maxBytes: 2000 });
+    await fill(log, 200);
+    await log.close();
+    const [oldest] = fs.readdirSync(dir).filter((name) => /^security\.log\.\d+$/.test(name));
+    const file = path.join(dir, oldest as string);
+    fs.writeFileSync(file, fs.readFileSync(file, "utf8").replace('"alice"', '"carol"'));
+    expect(await verifySecurityLog(dir)).toMatchObject({ ok: false });
+    for (let round = 0; round < 4; round++) {
+      const bounding = open(bounded);
+      await fill(bounding, 200);
+      await vi.waitFor(() => expect(totalBytes()).toBeLessThanOrEqual(TOTAL + 2000), { timeout: 20_000 });
+      await bounding.close();
+      expect(fs.existsSync(file)).toBe(false);
+      expect(await verifySecurityLog(dir)).toMatchObject({ ok: false, reason: expect.stringContaining("changed") });
+    }
+  });
+
+  test("a crash at any moment leaves a log that verifies, and no line that was reported is lost", async () => {
+    for (let round = 0; round < 3; round++) {
+      const { child, output } = startWriter(`
+        const log = new SecurityLog({ dir, maxBytes: 2000, maxTotalBytes: ${TOTAL} });
+        for (let i = 1; ; i++) {
+          if (!log.append(event)) throw new Error("not written");
+          process.stdout.write(i + "\\n");
+          if (i % 5 === 0) await new Promise(setImmediate);
+        }`);
+      const exited = once(child, "exit");
+      let reported = 0;
+      for await (const line of output) {
+        reported = Number(line);
+        if (reported === 300 + round * 7) child.kill("SIGKILL");
+      }
+      await exited;
+      const verification = await verifySecurityLog(dir);
+      if (!verification.ok) throw new Error(verification.reason);
+      expect(verification.head?.seq).toBeGreaterThanOrEqual(reported);
+    }
+  });
+
+  test("repeated events are one line, also when the log is closed before the minute is over", async () => {
+    const log = open();
+    for (let i = 0; i < 5000; i++) log.appendFolded(event({ event: "auth_failure", details: {} }), "192.0.2.7");
+    log.appendFolded(event({ event: "auth_failure", ip: "192.0.2.8", details: {} }), "192.0.2.8");
+    await log.close();
+    expect(parsedLines().map(({ ip, details }) => [ip, details.count])).toEqual([
+      ["192.0.2.7", undefined],
+      ["192.0.2.8", undefined],
+      ["192.0.2.7", 4999],
+    ]);
   });
 });
 

@@ -1,20 +1,26 @@
 import fs from "node:fs";
 import path from "node:path";
 import { promisify } from "node:util";
+import { FoldedEvents } from "./folded-events.ts";
 import { lockFolder } from "./folder-lock.ts";
 import { type SecurityEvent, serializeLine } from "./security-event.ts";
-import { archiveName, CURRENT_FILE, type Head, hashLine, writeHead } from "./security-log-files.ts";
+import { archiveName, CURRENT_FILE, type Head, hashLine, listLogFiles, writeHead } from "./security-log-files.ts";
 import { finding, recoverSecurityLog } from "./security-log-recovery.ts";
+import { filesToSeal, previousOf, sealOf } from "./security-log-seal.ts";
 
 export interface SecurityLogOptions {
   /** Folder of `security.log`, made if need be; empty: no log, and `healthy` is false. */
   readonly dir: string;
   /** Begin a new file rather than let one grow over this. */
   readonly maxBytes: number;
+  /** Delete the oldest files, sealed, rather than let all of them together grow over this; default: keep all. */
+  readonly maxTotalBytes?: number;
   /** Most ms between writing a line and having it on the disk; default 100. */
   readonly syncEveryMs?: number;
   /** ms between attempts to write again after a failure; default 1000. */
   readonly retryEveryMs?: number;
+  /** How long repeated events are counted before a line says so, ms; default 60,000. */
+  readonly foldMs?: number;
   /** Called when `healthy` changes, so that the server log says so. */
   readonly onHealth?: (healthy: boolean, reason: string | null) => void;
   /** ms since 1970; default `Date.now`. */
@@ -23,6 +29,9 @@ export interface SecurityLogOptions {
 
 /** Events kept in memory while they cannot be written; what comes on top is counted in a `log_gap` event. */
 const MAX_BACKLOG_EVENTS = 10_000;
+
+/** Addresses and principals of whom repeated events are counted apart. */
+const MAX_FOLDED_GROUPS = 1000;
 
 const fdatasync = promisify(fs.fdatasync);
 
@@ -46,12 +55,28 @@ export class SecurityLog {
   #retryTimer: NodeJS.Timeout | undefined;
   #syncTimer: NodeJS.Timeout | undefined;
   #syncing: Promise<void> = Promise.resolve();
+  #sealing: Promise<void> | null = null;
+  readonly #folded: FoldedEvents;
   #unlock: (() => void) | undefined;
   #closed = false;
 
   constructor(options: SecurityLogOptions) {
-    this.#options = { syncEveryMs: 100, retryEveryMs: 1000, now: Date.now, ...options };
+    this.#options = {
+      maxTotalBytes: Number.POSITIVE_INFINITY,
+      syncEveryMs: 100,
+      retryEveryMs: 1000,
+      now: Date.now,
+      foldMs: 60_000,
+      ...options,
+    };
+    this.#folded = new FoldedEvents({
+      write: (event) => this.append(event),
+      windowMs: this.#options.foldMs,
+      maxGroups: MAX_FOLDED_GROUPS,
+      now: this.#options.now,
+    });
     this.#drain();
+    this.#sealOldest();
   }
 
   /** False while events cannot be written; by AUDIT_REQUIRED the engine then refuses to run code. */
@@ -82,6 +107,17 @@ export class SecurityLog {
     return this.#retryTimer === undefined && this.#drain();
   }
 
+  /**
+   * Writes an event of which a client can cause any number at any rate: the first `burst` of a minute as they come, then one line with
+   * `details.count` for the rest of that minute.
+   *
+   * @param key whose events are counted together: an address, a principal. Nothing a client could vary at will.
+   */
+  appendFolded(event: SecurityEvent, key: string, burst = 1): void {
+    if (this.#closed || this.#options.dir === "") return;
+    this.#folded.add(event, key, burst);
+  }
+
   /** Resolves when every line written so far is on the disk and the head file vouches for it. Never rejects. */
   sync(): Promise<void> {
     clearTimeout(this.#syncTimer);
@@ -93,10 +129,12 @@ export class SecurityLog {
   /** Writes what waits, syncs and closes. From then on `append` does nothing. */
   async close(): Promise<void> {
     if (this.#closed) return;
+    this.#folded.flush();
     clearTimeout(this.#retryTimer);
     if (!this.healthy) this.#drain();
     clearTimeout(this.#retryTimer);
     this.#closed = true;
+    await this.#sealing;
     await this.sync();
     try {
       if (this.#fd !== null && this.#head !== undefined) writeHead(this.#options.dir, { ...this.#head, open: false });
@@ -170,6 +208,41 @@ export class SecurityLog {
     this.#head = { ...head, first: head.seq + 1, offset: 0, size: 0 };
     writeHead(dir, this.#head);
     syncFolder(dir);
+    this.#sealOldest();
+  }
+
+  /** Begins to delete what is too much, unless that is under way. */
+  #sealOldest(): void {
+    const { maxTotalBytes } = this.#options;
+    if (!Number.isFinite(maxTotalBytes) || this.#sealing !== null || this.#closed) return;
+    this.#sealing = this.#sealFiles()
+      // The disk's trouble shows where lines are written, too; the next rotation tries again.
+      .catch(() => {})
+      .finally(() => {
+        this.#sealing = null;
+      });
+  }
+
+  /**
+   * A file is deleted when the line that seals it is on the disk. A crash between the two leaves the file, which is then sealed
+   * once more.
+   */
+  async #sealFiles(): Promise<void> {
+    const { dir, maxBytes, maxTotalBytes } = this.#options;
+    for (;;) {
+      // The file that is written to may become full at any time.
+      const [name, following] = filesToSeal(dir, Math.max(0, maxTotalBytes - maxBytes));
+      if (name === undefined || this.#closed) return;
+      const archives = listLogFiles(dir).map((file) => file.name);
+      const after = following ?? archives[archives.indexOf(name) + 1];
+      const seal = await sealOf(dir, name, after && (await previousOf(dir, after)));
+      if (this.#closed || !this.healthy) return;
+      if (seal === null) this.append(finding("log_damaged", { reason: `${name} held no line of the log` }));
+      else if (!this.append(finding("log_sealed", { ...seal }))) return;
+      await this.sync();
+      if (!this.healthy) return;
+      await fs.promises.rm(path.join(dir, name), { force: true });
+    }
   }
 
   async #sync(): Promise<void> {

@@ -218,6 +218,6 @@ test("damage does not heal by a restart", async () => {
 });
 
 test("an empty or missing folder holds a log without lines", async () => {
-  const empty = { ok: true, lines: 0, files: [], firstSeq: null, head: null, notes: [] };
+  const empty = { ok: true, lines: 0, files: [], firstSeq: null, sealedToSeq: 0, head: null, notes: [] };
   expect(await verifySecurityLog(path.join(tampered, "none"))).toEqual(empty);
 });

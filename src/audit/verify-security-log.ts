@@ -11,6 +11,8 @@ import {
   parseLine,
   readHead,
 } from "./security-log-files.ts";
+import { type Line, readLines } from "./security-log-lines.ts";
+import type { Seal } from "./security-log-seal.ts";
 
 export type Verification =
   | {
@@ -20,6 +22,8 @@ export type Verification =
       readonly files: readonly string[];
       /** `seq` of the first line; above 1: files before it are not in the folder. Null without lines. */
       readonly firstSeq: number | null;
+      /** Lines up to this one the log itself has deleted, and its chain says so; 0: none. */
+      readonly sealedToSeq: number;
       /** Noted elsewhere, this hash proves all lines up to now; null without lines. */
       readonly head: { readonly seq: number; readonly hash: string } | null;
       /** `log_…` events: what the log itself reported about crashes, gaps and damage. */
@@ -40,9 +44,6 @@ export interface Note {
   readonly details: Readonly<Record<string, unknown>>;
 }
 
-/** Longer than any line the log writes; more is not read into memory. */
-const MAX_LINE_BYTES = 4 * 1024 * 1024;
-
 /**
  * Walks the security log in `dir`, rotated files first, and checks every line against its neighbours and the head.
  *
@@ -54,7 +55,12 @@ const MAX_LINE_BYTES = 4 * 1024 * 1024;
 export async function verifySecurityLog(dir: string): Promise<Verification> {
   for (let attempt = 0; ; attempt++) {
     const head = readHead(dir);
-    const verification = await verifyOnce(dir, head);
+    const verification = await verifyOnce(dir, head).catch((error) => {
+      // Or one that the log has deleted.
+      if (error.code === "ENOENT" && attempt < 3) return null;
+      throw error;
+    });
+    if (verification === null) continue;
     // A file that was rotated while we read made it look broken.
     if (verification.ok || attempt === 3 || readHead(dir)?.first === head?.first) return verification;
   }
@@ -64,14 +70,6 @@ interface LogFile {
   readonly name: string;
   /** `seq` of the line it begins with; null: not known. */
   readonly first: number | null;
-}
-
-interface Line {
-  readonly file: string;
-  readonly number: number;
-  readonly bytes: Buffer;
-  /** Ends with a newline. */
-  readonly complete: boolean;
 }
 
 interface ParsedLine extends Line {
@@ -90,7 +88,8 @@ async function verifyOnce(dir: string, head: Head | undefined): Promise<Verifica
   const lines = readLines(dir, files);
   const notes: Note[] = [];
   let count = 0;
-  let firstSeq: number | null = null;
+  let first: ParsedLine | undefined;
+  let sealed: Seal | undefined;
   let beforeLast: ParsedLine | undefined;
   let last: ParsedLine | undefined;
 
@@ -112,10 +111,19 @@ async function verifyOnce(dir: string, head: Head | undefined): Promise<Verifica
     }
     if (current.seq === head?.seq && current.hash !== head.hash) return broken(line, "was changed");
     if (head && !head.open && current.seq > head.seq) return broken(line, "was added after the log was closed");
+    first ??= current;
+    if (parsed.event === "log_sealed") {
+      const seal = parsed.details as unknown as Seal;
+      if (seal.intact !== true) return broken(line, "says that lines had been changed before the log deleted them");
+      const isWrong =
+        (seal.toSeq === first.seq - 1 && seal.lastHash !== first.previous) ||
+        (seal.fromSeq - 1 === sealed?.toSeq && seal.before !== sealed.lastHash);
+      if (isWrong) return broken(line, "does not fit the lines that the log deleted, or the first that is left");
+      sealed = seal;
+    }
     if (parsed.event.startsWith("log_")) {
       notes.push({ file: line.file, line: line.number, event: parsed.event, details: parsed.details });
     }
-    firstSeq ??= current.seq;
     count++;
     beforeLast = last;
     last = current;
@@ -130,7 +138,8 @@ async function verifyOnce(dir: string, head: Head | undefined): Promise<Verifica
     ok: true,
     lines: count,
     files: files.map(({ name }) => name),
-    firstSeq,
+    firstSeq: first?.seq ?? null,
+    sealedToSeq: sealed?.toSeq ?? 0,
     head: last ? { seq: last.seq, hash: last.hash } : null,
     notes,
   };
@@ -183,22 +192,4 @@ function missing(
   const home = files.findLast(({ first }) => first !== null && first <= from)?.name ?? next?.file ?? last?.file;
   const file = home ?? CURRENT_FILE;
   return broken({ file, number: last?.file === file ? last.number + 1 : 1 }, reason);
-}
-
-async function* readLines(dir: string, files: readonly { readonly name: string }[]): AsyncGenerator<Line, undefined> {
-  for (const { name } of files) {
-    let rest: Buffer = Buffer.alloc(0);
-    let number = 1;
-    for await (const chunk of fs.createReadStream(path.join(dir, name))) {
-      const bytes: Buffer = rest.length > 0 ? Buffer.concat([rest, chunk as Buffer]) : (chunk as Buffer);
-      let start = 0;
-      for (let newline = bytes.indexOf(0x0a); newline !== -1; newline = bytes.indexOf(0x0a, start)) {
-        yield { file: name, number: number++, bytes: bytes.subarray(start, newline), complete: true };
-        start = newline + 1;
-      }
-      rest = bytes.subarray(start);
-      if (rest.length > MAX_LINE_BYTES) break;
-    }
-    if (rest.length > 0) yield { file: name, number, bytes: rest, complete: false };
-  }
 }

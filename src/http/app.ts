@@ -10,15 +10,17 @@ import express, {
 import helmet from "helmet";
 import type { Logger } from "pino";
 import type { RateLimiterAbstract } from "rate-limiter-flexible";
-import type { SecurityEventName } from "../audit/security-event.ts";
+import type { SecurityEvent, SecurityEventName } from "../audit/security-event.ts";
 import { ClientError } from "../errors.ts";
 import { authenticate } from "./authentication.ts";
 import { readBodies } from "./body.ts";
+import { clientNetwork } from "./client-networks.ts";
 import type { Services } from "./code-runner.ts";
 import { allowedOrigins, refuseOtherSites } from "./cross-site.ts";
 import { errorHandler, notFoundHandler } from "./error-handler.ts";
 import { executeRoutes } from "./execute.ts";
 import { fileRoutes } from "./files.ts";
+import type { KeyGuesses } from "./key-guesses.ts";
 import { openApiRoutes } from "./openapi.ts";
 import { packageRoutes } from "./packages.ts";
 import { pageRoutes } from "./pages.ts";
@@ -37,6 +39,7 @@ export interface AppOptions extends Services {
   readonly status: StatusOptions;
   /** Undefined: no limit. */
   readonly rateLimiter: RateLimiterAbstract | undefined;
+  readonly keyGuesses: KeyGuesses;
 }
 
 /** The whole HTTP interface as an Express application. @throws {StartupError} if a setting cannot be used. */
@@ -58,7 +61,7 @@ export function createApp(options: AppOptions): Express {
   app.use(openApiRoutes());
 
   // Who asks comes before what they send: no stranger gets 30 MB parsed.
-  app.use(authenticate(config));
+  app.use(authenticate(config, options.keyGuesses));
   app.use(rateLimit(options.rateLimiter));
   // A session's files come as they are, JSON ones too.
   const isFile = (request: Request) => request.method === "PUT";
@@ -120,27 +123,33 @@ function countRequests({ metrics }: Services): RequestHandler {
   };
 }
 
+/** Of what is not there, or not allowed: no path of ours is longer but for names that a client chose. */
+const MAX_PATH_CHARACTERS = 200;
+
 const REFUSALS: Readonly<Record<string, SecurityEventName>> = {
   unauthorized: "auth_failure",
+  too_many_wrong_keys: "auth_failure",
   missing_scope: "access_denied",
   rate_limited: "rate_limited",
   wrong_host: "access_denied",
   cross_site: "access_denied",
 };
 
-/** Puts on record who was turned away. */
+/** Puts on record who was turned away: the first in a minute from an address, and how many more there were. */
 function recordRefusals({ securityLog }: Services): ErrorRequestHandler {
   return (error: unknown, request, response: Response, next) => {
     const event = error instanceof ClientError ? REFUSALS[error.code] : undefined;
-    if (event !== undefined) {
-      securityLog?.append({
+    if (event !== undefined && error instanceof ClientError) {
+      const principal = (response.locals.principal as { id: string } | undefined)?.id ?? null;
+      const refusal: SecurityEvent = {
         event,
         ip: request.ip ?? null,
         userAgent: request.get("user-agent") ?? null,
         requestId: String(response.locals.requestId),
-        principal: (response.locals.principal as { id: string } | undefined)?.id ?? null,
-        details: { method: request.method, path: request.path },
-      });
+        principal,
+        details: { reason: error.code, method: request.method, path: request.path.slice(0, MAX_PATH_CHARACTERS) },
+      };
+      securityLog?.appendFolded(refusal, `${principal ?? ""}|${clientNetwork(request.ip)}`);
     }
     next(error);
   };

@@ -6,7 +6,8 @@ import { authenticate, checkBinding, parseApiKeys, principalOf, requireScope } f
 import { serve, type TestServer } from "./testing/serve.ts";
 
 const KEYS = {
-  API_KEYS: "alice:a-secret, bob:b-secret:execute, ops:o-secret:stats+admin, bob:b-second:files",
+  API_KEYS:
+    "alice:a-secret-of-sixteen, bob:b-secret-of-sixteen:execute, ops:o-secret-of-sixteen:stats+admin, bob:b-second-of-sixteen:files",
   API_KEY: "",
 };
 
@@ -42,13 +43,13 @@ describe("authenticate", () => {
   });
 
   test.each<[string, Record<string, string>, string, string[]]>([
-    ["Bearer", { Authorization: "Bearer a-secret" }, "alice", ["execute", "files", "packages", "stats"]],
-    ["bearer in any case", { Authorization: "bEARER  o-secret" }, "ops", ["stats", "admin"]],
-    ["X-API-Key", { "X-API-Key": "b-secret" }, "bob", ["execute"]],
-    ["a second key of one principal", { "X-API-Key": "b-second" }, "bob", ["files"]],
+    ["Bearer", { Authorization: "Bearer a-secret-of-sixteen" }, "alice", ["execute", "files", "packages", "stats"]],
+    ["bearer in any case", { Authorization: "bEARER  o-secret-of-sixteen" }, "ops", ["stats", "admin"]],
+    ["X-API-Key", { "X-API-Key": "b-secret-of-sixteen" }, "bob", ["execute"]],
+    ["a second key of one principal", { "X-API-Key": "b-second-of-sixteen" }, "bob", ["files"]],
     [
       "X-API-Key next to another scheme",
-      { Authorization: "Basic eA==", "X-API-Key": "a-secret" },
+      { Authorization: "Basic eA==", "X-API-Key": "a-secret-of-sixteen" },
       "alice",
       ["execute", "files", "packages", "stats"],
     ],
@@ -64,14 +65,29 @@ describe("authenticate", () => {
     ["an empty key", { "X-API-Key": "" }, "Bearer", "Authentication required"],
     ["another scheme", { Authorization: "Basic YS1zZWNyZXQ=" }, "Bearer", "Authentication required"],
     ["a scheme alone", { Authorization: "Bearer " }, "Bearer", "Authentication required"],
-    ["a wrong key", { Authorization: "Bearer a-secreT" }, 'Bearer error="invalid_token"', "Invalid API key"],
-    ["a key's beginning", { Authorization: "Bearer a-secre" }, 'Bearer error="invalid_token"', "Invalid API key"],
-    ["more than a key", { "X-API-Key": "a-secret:execute" }, 'Bearer error="invalid_token"', "Invalid API key"],
+    ["a wrong key", { Authorization: "Bearer a-secreT-of-sixteen" }, 'Bearer error="invalid_token"', "Invalid API key"],
+    [
+      "a key's beginning",
+      { Authorization: "Bearer a-secret-of-sixtee" },
+      'Bearer error="invalid_token"',
+      "Invalid API key",
+    ],
+    [
+      "more than a key",
+      { "X-API-Key": "a-secret-of-sixteen:execute" },
+      'Bearer error="invalid_token"',
+      "Invalid API key",
+    ],
     ["a name for a key", { "X-API-Key": "alice" }, 'Bearer error="invalid_token"', "Invalid API key"],
-    ["two keys in one", { "X-API-Key": "a-secret, b-secret" }, 'Bearer error="invalid_token"', "Invalid API key"],
+    [
+      "two keys in one",
+      { "X-API-Key": "a-secret-of-sixteen, b-secret-of-sixteen" },
+      'Bearer error="invalid_token"',
+      "Invalid API key",
+    ],
     [
       "a wrong bearer before a right X-API-Key",
-      { Authorization: "Bearer x", "X-API-Key": "a-secret" },
+      { Authorization: "Bearer x", "X-API-Key": "a-secret-of-sixteen" },
       'Bearer error="invalid_token"',
       "Invalid API key",
     ],
@@ -88,12 +104,14 @@ describe("authenticate", () => {
 
   test("does not take a key from the URL", async () => {
     await using server = await whoAmI(KEYS);
-    expect((await get(server, "/whoami?api_key=a-secret&access_token=a-secret")).status).toBe(401);
+    expect((await get(server, "/whoami?api_key=a-secret-of-sixteen&access_token=a-secret-of-sixteen")).status).toBe(
+      401,
+    );
   });
 
   test("takes API_KEY for the principal `default` with every scope, with any characters", async () => {
-    const key = "k:e,y+ ü=";
-    await using server = await whoAmI({ API_KEYS: "alice:a", API_KEY: key });
+    const key = "k:e,y+ ü= and more of it";
+    await using server = await whoAmI({ API_KEYS: "alice:a-secret-of-sixteen", API_KEY: key });
     const sent = Buffer.from(key).toString("latin1");
     const { body } = await get(server, "/whoami", { "X-API-Key": sent });
     expect(body).toEqual({
@@ -114,8 +132,8 @@ describe("authenticate", () => {
 describe("requireScope", () => {
   test("lets the scope through, and refuses another with 403", async () => {
     await using server = await whoAmI(KEYS);
-    expect((await get(server, "/execute", { "X-API-Key": "b-secret" })).status).toBe(200);
-    for (const key of ["o-secret", "b-second"]) {
+    expect((await get(server, "/execute", { "X-API-Key": "b-secret-of-sixteen" })).status).toBe(200);
+    for (const key of ["o-secret-of-sixteen", "b-second-of-sixteen"]) {
       const { status, body } = await get(server, "/execute", { "X-API-Key": key });
       expect(status).toBe(403);
       expect(body).toMatchObject({ success: false, error: 'This API key lacks the scope "execute"' });
@@ -125,27 +143,27 @@ describe("requireScope", () => {
 
 describe("parseApiKeys", () => {
   test("keeps no key in memory", () => {
-    const keys = parseApiKeys({ API_KEYS: "alice:a-secret", API_KEY: "d-secret" });
+    const keys = parseApiKeys({ API_KEYS: "alice:a-secret-of-sixteen", API_KEY: "d-secret-of-sixteen" });
     expect(keys).toHaveLength(2);
     expect(inspect(keys, { depth: 9 })).not.toContain("secret");
     for (const { digest } of keys) expect(digest.toString("latin1")).not.toContain("secret");
   });
 
   test.each([
-    "s3cret",
+    "s3cret-of-sixteen",
     "alice:",
-    ":s3cret",
+    ":s3cret-of-sixteen",
     "alice::execute",
-    "alice:s3cret:",
-    "alice:s3cret:execute:more",
-    "alice:s3cret:root",
-    "alice:part:s3cret",
-    "alice:s3cret:execute+",
-    "al ice:s3cret",
-    "../x:s3cret",
-    "anonymous:s3cret",
-    "bob:b,alice:s3cret,carol:s3cret",
-    `${"n".repeat(65)}:s3cret`,
+    "alice:s3cret-of-sixteen:",
+    "alice:s3cret-of-sixteen:execute:more",
+    "alice:s3cret-of-sixteen:root",
+    "alice:part:s3cret-of-sixteen",
+    "alice:s3cret-of-sixteen:execute+",
+    "al ice:s3cret-of-sixteen",
+    "../x:s3cret-of-sixteen",
+    "anonymous:s3cret-of-sixteen",
+    "bob:b,alice:s3cret-of-sixteen,carol:s3cret-of-sixteen",
+    `${"n".repeat(65)}:s3cret-of-sixteen`,
   ])("refuses %j, and does not show the key", (API_KEYS) => {
     const parse = () => parseApiKeys({ API_KEYS, API_KEY: "" });
     expect(parse).toThrow(StartupError);
@@ -153,8 +171,27 @@ describe("parseApiKeys", () => {
     expect(parse).toThrow(/API_KEYS/);
   });
 
+  test("refuses keys of less than 16 characters, does not show them, and says how to make one", () => {
+    const parse = (API_KEYS: string, API_KEY = "") => parseApiKeys({ API_KEYS, API_KEY });
+    const short = "s3cret-of-fiftee";
+    expect(short).toHaveLength(16);
+    expect(parse(`alice:${short}`)).toHaveLength(1);
+    expect(parse("", short)).toHaveLength(1);
+    for (const [keys, key] of [
+      [`alice:${short},bob:${short.slice(1)}`, ""],
+      ["", short.slice(1)],
+      ["a:b", ""],
+    ] as const) {
+      expect(() => parse(keys, key)).toThrow(/16 characters.*openssl rand/);
+      expect(() => parse(keys, key)).toThrow(StartupError);
+      expect(() => parse(keys, key)).not.toThrow(/3cret/);
+    }
+  });
+
   test("refuses API_KEY that API_KEYS has too", () => {
-    expect(() => parseApiKeys({ API_KEYS: "alice:s3cret", API_KEY: "s3cret" })).toThrow(StartupError);
+    expect(() => parseApiKeys({ API_KEYS: "alice:s3cret-of-sixteen", API_KEY: "s3cret-of-sixteen" })).toThrow(
+      StartupError,
+    );
   });
 });
 
@@ -174,8 +211,8 @@ describe("checkBinding", () => {
       expect(() => checkBinding({ ...off, HOST })).toThrow(StartupError);
       expect(() => checkBinding({ ...off, HOST })).toThrow(/ALLOW_ANONYMOUS=true/);
       expect(() => checkBinding({ ...off, HOST, ALLOW_ANONYMOUS: true })).not.toThrow();
-      expect(() => checkBinding({ ...off, HOST, API_KEY: "k" })).not.toThrow();
-      expect(() => checkBinding({ ...off, HOST, API_KEYS: "alice:k" })).not.toThrow();
+      expect(() => checkBinding({ ...off, HOST, API_KEY: "k".repeat(16) })).not.toThrow();
+      expect(() => checkBinding({ ...off, HOST, API_KEYS: `alice:${"k".repeat(16)}` })).not.toThrow();
       expect(() => checkBinding({ ...off, HOST, API_KEYS: " , " })).toThrow(StartupError);
     },
   );

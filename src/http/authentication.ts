@@ -4,6 +4,7 @@ import type { Request, RequestHandler, Response } from "express";
 import ipaddr from "ipaddr.js";
 import type { Config } from "../config.ts";
 import { ClientError, StartupError } from "../errors.ts";
+import type { KeyGuesses } from "./key-guesses.ts";
 
 export const SCOPES = ["execute", "files", "packages", "stats", "admin"] as const;
 
@@ -29,6 +30,9 @@ interface ApiKey {
 export const ANONYMOUS: Principal = { id: "anonymous", name: "anonymous", scopes: new Set(SCOPES) };
 
 const WITHOUT_SCOPES: readonly Scope[] = SCOPES.filter((scope) => scope !== "admin");
+/** Of letters and digits drawn at random that is 95 bits. */
+export const MIN_KEY_CHARACTERS = 16;
+const TOO_SHORT = `the key has less than ${MIN_KEY_CHARACTERS} characters and could be guessed. Make one: openssl rand -hex 24`;
 const NAME = /^[A-Za-z0-9._-]{1,64}$/;
 
 /**
@@ -46,7 +50,10 @@ export function parseApiKeys(config: Pick<Config, "API_KEYS" | "API_KEY">): read
     .map((entry) => entry.trim())
     .filter((entry) => entry !== "");
   const keys = entries.map((entry, i) => parseEntry(entry, i + 1));
-  if (config.API_KEY !== "") keys.push(apiKey("default", config.API_KEY, SCOPES));
+  if (config.API_KEY !== "") {
+    if (config.API_KEY.length < MIN_KEY_CHARACTERS) throw new StartupError(`API_KEY: ${TOO_SHORT}`);
+    keys.push(apiKey("default", config.API_KEY, SCOPES));
+  }
   if (new Set(keys.map(({ digest }) => digest.toString("hex"))).size < keys.length) {
     throw new StartupError("API_KEYS and API_KEY: the same key is given twice; each key must stand for one principal.");
   }
@@ -59,26 +66,35 @@ export function parseApiKeys(config: Pick<Config, "API_KEYS" | "API_KEY">): read
  * The key is read from `Authorization: Bearer <key>`, else from `X-API-Key`. While no keys are set everybody is
  * {@link ANONYMOUS}, whatever they send.
  *
- * @returns middleware that fails with {@link ClientError} 401 `unauthorized`, having set `WWW-Authenticate`.
+ * @param guesses limits wrong keys; default: nothing does.
+ * @returns middleware that fails with {@link ClientError} 401 `unauthorized`, having set `WWW-Authenticate`, or 429
+ *   `too_many_wrong_keys`.
  * @throws {StartupError} see {@link parseApiKeys}.
  */
-export function authenticate(config: Pick<Config, "API_KEYS" | "API_KEY">): RequestHandler {
+export function authenticate(config: Pick<Config, "API_KEYS" | "API_KEY">, guesses?: KeyGuesses): RequestHandler {
   const keys = parseApiKeys(config);
-  return (request, response, next) => {
+  return async (request, response, next) => {
     if (keys.length === 0) {
       response.locals.principal = ANONYMOUS;
       return next();
     }
     const given = presentedKey(request);
-    const principal = given === undefined ? undefined : principalWithKey(keys, given);
+    if (given === undefined) {
+      // RFC 6750, section 3: no error code if the request carried no credentials.
+      response.set("WWW-Authenticate", "Bearer");
+      throw new ClientError(401, "unauthorized", "Authentication required");
+    }
+    const digest = digestOf(given);
+    guesses?.check(request.ip, digest);
+    const principal = principalWithKey(keys, digest);
     if (principal) {
+      guesses?.succeeded(request.ip, digest);
       response.locals.principal = principal;
       return next();
     }
-    // RFC 6750, section 3: no error code if the request carried no credentials.
-    response.set("WWW-Authenticate", given === undefined ? "Bearer" : 'Bearer error="invalid_token"');
-    const message = given === undefined ? "Authentication required" : "Invalid API key";
-    next(new ClientError(401, "unauthorized", message));
+    await guesses?.failed(request.ip);
+    response.set("WWW-Authenticate", 'Bearer error="invalid_token"');
+    throw new ClientError(401, "unauthorized", "Invalid API key");
   };
 }
 
@@ -117,6 +133,7 @@ function parseEntry(entry: string, position: number): ApiKey {
   const [name = "", key = "", scopes, ...rest] = entry.split(":").map((part) => part.trim());
   if (key === "" || rest.length > 0) throw problem("it does not have two or three parts between colons");
   if (!NAME.test(name)) throw problem("the name must be 1 to 64 letters, digits, dots, hyphens or underscores");
+  if (key.length < MIN_KEY_CHARACTERS) throw new StartupError(`API_KEYS, entry ${position}: ${TOO_SHORT}`);
   if (name === ANONYMOUS.id) throw problem(`the name "${ANONYMOUS.id}" stands for requests without a key`);
   if (scopes === undefined) return apiKey(name, key, WITHOUT_SCOPES);
   const given = scopes.split("+");
@@ -145,8 +162,7 @@ function presentedKey(request: Request): Buffer | undefined {
 }
 
 /** Compares with every key in constant time, so that time tells neither how much matches nor which. */
-function principalWithKey(keys: readonly ApiKey[], given: Buffer): Principal | undefined {
-  const digest = digestOf(given);
+function principalWithKey(keys: readonly ApiKey[], digest: Buffer): Principal | undefined {
   let found: Principal | undefined;
   for (const { digest: expected, principal } of keys) if (timingSafeEqual(digest, expected)) found = principal;
   return found;

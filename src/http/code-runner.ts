@@ -1,6 +1,6 @@
 import type { Request, Response } from "express";
 import type { ExecutionOutcome, Metrics } from "../audit/metrics.ts";
-import { codeDetails } from "../audit/security-event.ts";
+import { codeDetails, type SecurityEvent } from "../audit/security-event.ts";
 import type { SecurityLog } from "../audit/security-log.ts";
 import type { Statistics } from "../audit/statistics.ts";
 import type { Config } from "../config.ts";
@@ -14,6 +14,9 @@ import type { WorkspaceStore } from "../store/workspaces.ts";
 import { type Principal, principalOf } from "./authentication.ts";
 import type { CallerPackages, OnInstall } from "./caller-packages.ts";
 import type { ExecuteBody } from "./validation.ts";
+
+/** Lines in a minute of what a principal can cause at any rate; the rest of them is counted. */
+const FOLDED_BURST = 100;
 
 /** What stands behind every route. */
 export interface Services {
@@ -67,7 +70,8 @@ export async function runCode(
       timeoutMs: body.timeout ?? config.EXECUTION_TIMEOUT_MS,
       signal,
       ...watch,
-      onNetwork: ({ event, ...details }) => services.securityLog?.append({ event, ...caller, details }),
+      onNetwork: ({ event, ...details }) =>
+        services.securityLog?.appendFolded({ event, ...caller, details }, caller.principal, FOLDED_BURST),
       onInstall: (requirement, error) => recordInstall(services, caller, requirement, error),
     });
   } catch (error) {
@@ -193,7 +197,7 @@ function record(
   metrics.recordExecution(outcome, baseOf(environment), result?.executionTimeMs);
   metrics.recordProcessorTime(caller.principal, result?.processorTimeMs ?? 0);
   if (securityLog === null) return true;
-  return securityLog.append({
+  const line: SecurityEvent = {
     event: result?.success ? "code_execution" : "code_execution_error",
     ...caller,
     details: {
@@ -207,7 +211,11 @@ function record(
       hasOutput: result !== null && (result.stdout !== "" || result.stderr !== ""),
       error: result?.errorInfo?.type ?? null,
     },
-  });
+  };
+  // What ran is a line each. What was refused costs its caller nothing.
+  if (outcome !== "rejected") return securityLog.append(line);
+  securityLog.appendFolded(line, caller.principal, FOLDED_BURST);
+  return true;
 }
 
 /** Aborts when the client closes the connection before it has the answer. */

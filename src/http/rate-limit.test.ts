@@ -11,7 +11,8 @@ import { rateLimit, requestLimiter } from "./rate-limit.ts";
 import { serve, type TestServer } from "./testing/serve.ts";
 import { trustProxy } from "./trust-proxy.ts";
 
-const KEYS = { API_KEYS: "alice:a,bob:b", API_KEY: "" };
+const keyOf = (letter: string) => letter.repeat(16);
+const KEYS = { API_KEYS: `alice:${keyOf("a")},bob:${keyOf("b")}`, API_KEY: "" };
 const HOUR_MS = 3_600_000;
 
 function limited(options: {
@@ -29,7 +30,10 @@ function limited(options: {
 }
 
 async function get(server: TestServer, key: string, forwardedFor?: string) {
-  const headers = { "X-API-Key": key, ...(forwardedFor === undefined ? {} : { "X-Forwarded-For": forwardedFor }) };
+  const headers = {
+    "X-API-Key": keyOf(key),
+    ...(forwardedFor === undefined ? {} : { "X-Forwarded-For": forwardedFor }),
+  };
   const response = await fetch(server.origin, { headers });
   return { status: response.status, headers: response.headers, body: await response.json() };
 }

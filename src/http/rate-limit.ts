@@ -1,14 +1,16 @@
 import type { RequestHandler } from "express";
-import ipaddr from "ipaddr.js";
 import { type RateLimiterAbstract, RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from "rate-limiter-flexible";
 import type { Config } from "../config.ts";
 import { ClientError, StartupError } from "../errors.ts";
 import { KEY_PREFIX, type RedisConnection } from "../redis-connection.ts";
 import { principalOf } from "./authentication.ts";
+import { ClientNetworks } from "./client-networks.ts";
 
 // Node fires a timer that is set for longer at once, and the memory limiter would forget its counts with it.
 const MAX_WINDOW_MS = 2 ** 31 - 1;
 const REDIS_PATIENCE_MS = 500;
+/** Counts of one principal that are held at a time; what comes from further networks has one count together. */
+const MAX_NETWORKS_OF_PRINCIPAL = 1000;
 
 /**
  * Where requests are counted: in this process, or where servers share a Redis, there, so that a limit is the fleet's.
@@ -27,19 +29,24 @@ export function requestLimiter(
   const ofThisProcess = memoryLimiter(config);
   if (redis === null || ofThisProcess === undefined) return ofThisProcess;
   return new RateLimiterRedis({
-    // A connection of its own: a request must not wait behind somebody's file only to be counted.
-    storeClient: redis.duplicate({
-      commandTimeout: REDIS_PATIENCE_MS,
-      maxRetriesPerRequest: 0,
-      enableOfflineQueue: false,
-    }),
-    rejectIfRedisNotReady: true,
+    ...countingConnection(redis),
     insuranceLimiter: ofThisProcess,
     points: ofThisProcess.points,
     // It counts in whole seconds, and takes 0 for one that never ends.
     duration: Math.ceil(ofThisProcess.duration),
     keyPrefix: `${KEY_PREFIX}requests`,
   });
+}
+
+const countingConnections = new WeakMap<RedisConnection, ReturnType<RedisConnection["duplicate"]>>();
+
+/** How limiters reach Redis: by a connection of their own, since a request must not wait behind somebody's file only to be counted. */
+export function countingConnection(redis: RedisConnection) {
+  const known = countingConnections.get(redis);
+  const options = { commandTimeout: REDIS_PATIENCE_MS, maxRetriesPerRequest: 0, enableOfflineQueue: false };
+  const storeClient = known ?? redis.duplicate(options);
+  countingConnections.set(redis, storeClient);
+  return { storeClient, rejectIfRedisNotReady: true };
 }
 
 function memoryLimiter({
@@ -72,8 +79,10 @@ function memoryLimiter({
 export function rateLimit(limiter: RateLimiterAbstract | undefined): RequestHandler {
   if (!limiter) return (_request, _response, next) => next();
   const { points, duration } = limiter;
+  const networks = new ClientNetworks({ maxOfOwner: MAX_NETWORKS_OF_PRINCIPAL, keepMs: duration * 1000 });
   return async (request, response, next) => {
-    const key = `${principalOf(response).id}|${clientNetwork(request.ip)}`;
+    const { id } = principalOf(response);
+    const key = `${id}|${networks.nameOf(request.ip, id)}`;
     const outcome = await limiter.consume(key).catch((refusal: unknown) => {
       if (refusal instanceof RateLimiterRes) return refusal;
       throw refusal;
@@ -88,12 +97,4 @@ export function rateLimit(limiter: RateLimiterAbstract | undefined): RequestHand
     if (outcome.consumedPoints <= points) return next();
     throw new ClientError(429, "rate_limited", "Too many requests", { retryAfterS: resetS });
   };
-}
-
-function clientNetwork(ip: string | undefined): string {
-  // Undefined once the connection is gone: nobody reads the reply, and all such requests may share one count.
-  if (ip === undefined || !ipaddr.isValid(ip)) return "unknown";
-  const address = ipaddr.process(ip);
-  if (address.kind() === "ipv4") return address.toString();
-  return Buffer.from(address.toByteArray()).toString("hex", 0, 8);
 }

@@ -9,7 +9,7 @@ import { authenticate } from "./authentication.ts";
 import { type StatisticsStreamOptions, statisticsStreamRoutes } from "./stats-stream.ts";
 import { serve } from "./testing/serve.ts";
 
-const API_KEYS = "ana:a-key, root:r-key:stats+admin, runner:x-key:execute";
+const API_KEYS = "ana:a-key-of-sixteen, root:r-key-of-sixteen:stats+admin, runner:x-key-of-sixteen:execute";
 let dir: string;
 let statistics: Statistics;
 
@@ -79,7 +79,7 @@ async function open(origin: string, key: string): Promise<Stream> {
 test("sends the numbers at once, and again after each change", async () => {
   await using server = await start();
   record("ana");
-  await using stream = await open(server.origin, "a-key");
+  await using stream = await open(server.origin, "a-key-of-sixteen");
   expect(stream.response.headers.get("content-type")).toBe("text/event-stream; charset=utf-8");
   expect(await stream.next()).toBe(1);
   record("ana");
@@ -90,7 +90,7 @@ test("sends the numbers at once, and again after each change", async () => {
 
 test("puts many changes into one event", async () => {
   await using server = await start({ minIntervalMs: 100 });
-  await using stream = await open(server.origin, "a-key");
+  await using stream = await open(server.origin, "a-key-of-sixteen");
   expect(await stream.next()).toBe(0);
   for (let i = 0; i < 500; i++) record("ana");
   expect(await stream.next()).toBe(500);
@@ -98,7 +98,7 @@ test("puts many changes into one event", async () => {
 
 test("sends without a change too, so that the connection is kept", async () => {
   await using server = await start({ heartbeatMs: 10 });
-  await using stream = await open(server.origin, "a-key");
+  await using stream = await open(server.origin, "a-key-of-sixteen");
   for (let i = 0; i < 3; i++) expect(await stream.next()).toBe(0);
 });
 
@@ -106,15 +106,15 @@ test("shows a principal its own numbers, and an administrator everybody's", asyn
   await using server = await start();
   record("ana");
   record("somebody else");
-  await using own = await open(server.origin, "a-key");
-  await using all = await open(server.origin, "r-key");
+  await using own = await open(server.origin, "a-key-of-sixteen");
+  await using all = await open(server.origin, "r-key-of-sixteen");
   expect([await own.next(), await all.next()]).toEqual([1, 2]);
 });
 
 test("does not tell a principal by an event that somebody else did something", async () => {
   await using server = await start();
-  await using own = await open(server.origin, "a-key");
-  await using all = await open(server.origin, "r-key");
+  await using own = await open(server.origin, "a-key-of-sixteen");
+  await using all = await open(server.origin, "r-key-of-sixteen");
   expect([await own.next(), await all.next()]).toEqual([0, 0]);
   record("somebody else");
   expect(await all.next()).toBe(1);
@@ -125,7 +125,7 @@ test("does not tell a principal by an event that somebody else did something", a
 test("wants the scope `stats`", async () => {
   await using server = await start();
   const replies = await Promise.all(
-    ["x-key", "no such key"].map((key) =>
+    ["x-key-of-sixteen", "no such key"].map((key) =>
       fetch(`${server.origin}/api/dashboard/stats/stream`, { headers: { authorization: `Bearer ${key}` } }),
     ),
   );
@@ -136,13 +136,13 @@ test("wants the scope `stats`", async () => {
 test("refuses more streams than it may have, and forgets those that were closed", async () => {
   await using server = await start({ maxStreams: 1 });
   {
-    await using first = await open(server.origin, "a-key");
+    await using first = await open(server.origin, "a-key-of-sixteen");
     await first.next();
-    await using second = await open(server.origin, "a-key");
+    await using second = await open(server.origin, "a-key-of-sixteen");
     expect(second.response.status).toBe(429);
     expect(second.response.headers.get("retry-after")).toBe("10");
   }
   await expect.poll(() => statistics.listenerCount("change")).toBe(0);
-  await using third = await open(server.origin, "a-key");
+  await using third = await open(server.origin, "a-key-of-sixteen");
   expect(third.response.status).toBe(200);
 });

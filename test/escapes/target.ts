@@ -124,7 +124,7 @@ export class Target {
         CACHE_DIR: TEST_CACHE_DIR,
         PORT: "0",
         POOL_SIZE: "1",
-        API_KEYS: "mallory:mallorys-key,alice:alices-key",
+        API_KEYS: "mallory:mallorys-own-key-here,alice:alices-own-key-here",
         PYODIDE_PACKAGES: "none",
         PYODIDE_INDEX_URL: folder,
         PACKAGE_INDEX_URL: "none",
@@ -182,7 +182,7 @@ export class Target {
     };
   }
 
-  async run(code: string, options: Record<string, unknown> = {}, key = "mallorys-key"): Promise<Reply> {
+  async run(code: string, options: Record<string, unknown> = {}, key = "mallorys-own-key-here"): Promise<Reply> {
     return await this.send("/api/execute", {
       method: "POST",
       headers: { "content-type": "application/json", "x-api-key": key },
@@ -193,7 +193,7 @@ export class Target {
   async send(where: string, init: RequestInit = {}): Promise<Reply> {
     const response = await fetch(this.url + where, {
       ...init,
-      headers: { "x-api-key": "mallorys-key", ...(init.headers as Record<string, string>) },
+      headers: { "x-api-key": "mallorys-own-key-here", ...(init.headers as Record<string, string>) },
     });
     const text = await response.text();
     const isJson = response.headers.get("content-type")?.includes("json") === true;
@@ -220,7 +220,7 @@ export class Target {
     const files = workspace ? "workspace" : "none";
     if (session) return await this.#performInSession(attack, prize);
     const replies = [await this.run(code, { context: { ...prize, ...context }, timeout: timeoutMs, files })];
-    if (next !== undefined) replies.push(await this.run(next, { context: prize, files }, "alices-key"));
+    if (next !== undefined) replies.push(await this.run(next, { context: prize, files }, "alices-own-key-here"));
     for (const { status, text } of replies) expect(status, text.slice(0, 300)).toBe(200);
     return replies;
   }
@@ -228,8 +228,8 @@ export class Target {
   async #performInSession({ code, context, next = "1", timeoutMs = 10_000 }: Attack, prize: Prize): Promise<Reply[]> {
     const make = async (key: string): Promise<string> =>
       (await this.send("/api/sessions", { method: "POST", headers: { "x-api-key": key } })).body.session.id;
-    const [own, others] = [await make("mallorys-key"), await make("alices-key")];
-    const asAlice = () => this.run(next, { session: others, context: prize }, "alices-key");
+    const [own, others] = [await make("mallorys-own-key-here"), await make("alices-own-key-here")];
+    const asAlice = () => this.run(next, { session: others, context: prize }, "alices-own-key-here");
     const replies = [
       await this.run(code, { session: own, context: { ...prize, ...context }, timeout: timeoutMs }),
       await asAlice(),
@@ -238,7 +238,7 @@ export class Target {
       await asAlice(),
     ];
     await this.send(`/api/sessions/${own}`, { method: "DELETE" });
-    await this.send(`/api/sessions/${others}`, { method: "DELETE", headers: { "x-api-key": "alices-key" } });
+    await this.send(`/api/sessions/${others}`, { method: "DELETE", headers: { "x-api-key": "alices-own-key-here" } });
     return replies;
   }
 
@@ -257,7 +257,7 @@ export class Target {
 
   /** Whether another principal can tell that somebody was here. Starts the server's record of what is normal. */
   async #differences(): Promise<Success> {
-    const { status, body, text } = await this.run(LOOK_AROUND, {}, "alices-key");
+    const { status, body, text } = await this.run(LOOK_AROUND, {}, "alices-own-key-here");
     expect(status, text.slice(0, 300)).toBe(200);
     expect(body, text.slice(0, 600)).toMatchObject({ success: true, stdout: "", stderr: "" });
     const seen = JSON.stringify(body.result);
@@ -299,9 +299,11 @@ export class Target {
     expect(await verifySecurityLog(this.logDir)).toMatchObject({ ok: true });
     for (const name of ["security.log", "server.log"]) {
       const text = readFileSync(path.join(this.logDir, name), "utf8");
-      for (const forbidden of [this.secret, "mallorys-key", "alices-key"]) expect(text).not.toContain(forbidden);
+      for (const forbidden of [this.secret, "mallorys-own-key-here", "alices-own-key-here"])
+        expect(text).not.toContain(forbidden);
     }
-    for (const forbidden of ["mallorys-key", "alices-key"]) expect(this.#output()).not.toContain(forbidden);
+    for (const forbidden of ["mallorys-own-key-here", "alices-own-key-here"])
+      expect(this.#output()).not.toContain(forbidden);
   }
 }
 
