@@ -143,6 +143,11 @@ export const SETTINGS = {
     "0",
     "executions of one principal that may wait; 0: half of QUEUE_LIMIT where several have keys, else all",
   ),
+  SANDBOX_SHARING: setting(
+    z.enum(["all", "principal"]),
+    "all",
+    "`principal`: a sandbox serves one principal only and is ended when another needs its place; half of POOL_SIZE more are kept",
+  ),
   EXECUTION_TIMEOUT_MS: setting(integer(1, 300_000), "30000", "timeout of a request that names none, ms"),
   EXECUTION_CPU_MS: setting(
     integer(0, 3_600_000),

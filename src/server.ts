@@ -18,7 +18,7 @@ import { ArchiveReader } from "./environments/archive-reader.ts";
 import { CacheKeeper } from "./environments/cache-keeper.ts";
 import { denoCache } from "./environments/deno-cache.ts";
 import { loadDefinitions, STDLIB } from "./environments/environment-definitions.ts";
-import { Environments } from "./environments/environments.ts";
+import { baseOf, Environments } from "./environments/environments.ts";
 import { ImageCache, unusableCache } from "./environments/image-cache.ts";
 import { ModuleOwners } from "./environments/module-owners.ts";
 import { DiskPackageRecords } from "./environments/package-records.ts";
@@ -196,6 +196,8 @@ export async function startRuntime(
 
   const pool = new SandboxPool({
     size: config.POOL_SIZE,
+    sharing: config.SANDBOX_SHARING,
+    spareEnvironment: baseOf,
     queueLimit: config.QUEUE_LIMIT,
     ...principalShares(config),
     maxExecutions: config.SANDBOX_MAX_EXECUTIONS,

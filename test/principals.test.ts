@@ -1,4 +1,7 @@
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { mkdtemp, rm } from "node:fs/promises";
+import os from "node:os";
+import path from "node:path";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { openApiDocument } from "../src/http/openapi.ts";
 import { createClient, type TestClient } from "./support/client.ts";
 import { readSecurityLog } from "./support/security-log.ts";
@@ -29,6 +32,10 @@ const ROUTES: Readonly<Record<string, Needs>> = {
   "POST /api/reset": "execute",
   "POST /api/upload": "files",
   "POST /api/upload-csv": "files",
+  "GET /api/files": "files",
+  "GET /api/files/{path}": "files",
+  "PUT /api/files/{path}": "files",
+  "DELETE /api/files/{path}": "files",
   "GET /api/uploaded-files": "files",
   "DELETE /api/uploaded-files/{filename}": "files",
   "GET /api/pyodide-files": "files",
@@ -149,23 +156,29 @@ describe("scopes", () => {
     expect((await server.post("/api/reset", {}, { "x-api-key": "key-of-sixteen-execute" })).status).toBe(200);
   });
 
-  test("refusals are on record, with neither key nor query", async () => {
-    await server.get("/api/stats?key=secret-in-query", {
-      authorization: "Bearer secret-key",
-      "x-request-id": "refused-1",
-    });
-    await server.get("/api/stats", { authorization: "Bearer key-of-sixteen-files", "x-request-id": "refused-2" });
-    const lines = (await readSecurityLog(server.config)).filter(({ requestId }) => requestId?.startsWith("refused-"));
+  test("refusals are on record, the first of a minute and the number of the others, with neither key nor query", async () => {
+    const folder = await mkdtemp(path.join(os.tmpdir(), "pyodide-express-refusals-"));
+    onTestFinished(async () => await rm(folder, { recursive: true, force: true }));
+    const own = await startTestServer({ API_KEYS: "ada:ada-key-of-sixteen:files", DATA_DIR: folder });
+    const refused = async (key: string, id: string) =>
+      await own.get("/api/stats?key=secret-in-query", {
+        authorization: `Bearer ${key}`,
+        "user-agent": "\u00ff".repeat(8000),
+        "x-request-id": id,
+      });
+    for (let i = 0; i < 9; i++) expect((await refused("secret-key", `wrong-${i}`)).status).toBe(401);
+    for (let i = 0; i < 50; i++) expect((await refused("ada-key-of-sixteen", `denied-${i}`)).status).toBe(403);
+    await own.stop(0);
+    const lines = await readSecurityLog(own.config);
+    const details = { method: "GET", path: "/api/stats" };
     expect(lines).toMatchObject([
-      {
-        event: "auth_failure",
-        ip: "127.0.0.1",
-        principal: null,
-        details: { method: "GET", path: "/api/stats" },
-      },
-      { event: "access_denied", principal: "only-files", details: { method: "GET", path: "/api/stats" } },
+      { event: "auth_failure", ip: "127.0.0.1", principal: null, requestId: "wrong-0", details },
+      { event: "access_denied", principal: "ada", requestId: "denied-0", details },
+      { event: "auth_failure", requestId: "wrong-8", details: { ...details, reason: "unauthorized", count: 8 } },
+      { event: "access_denied", requestId: "denied-49", details: { ...details, reason: "missing_scope", count: 49 } },
     ]);
-    expect(JSON.stringify(lines)).not.toMatch(/secret|key-files/);
+    expect(JSON.stringify(lines)).not.toMatch(/secret|ada-key/);
+    for (const line of lines) expect(JSON.stringify(line).length).toBeLessThan(1000);
   });
 });
 

@@ -4,10 +4,15 @@ import type { Verdict } from "../sandbox/protocol.ts";
 import type { Sandbox } from "../sandbox/sandbox.ts";
 import { type BrokenEnvironment, EnvironmentHealth } from "./environment-health.ts";
 import { FairQueue } from "./fair-queue.ts";
+import { SandboxTenants, type Sharing } from "./sandbox-tenants.ts";
 
 export interface PoolOptions {
-  /** Sandboxes kept warm. */
+  /** Sandboxes kept warm, and most that run code at a time. */
   readonly size: number;
+  /** Default `all`. With `principal` there are further sandboxes, half of `size`, that nobody has used yet. */
+  readonly sharing?: Sharing;
+  /** Which environment a sandbox that nobody has asked for is to have, by the one that was asked for last; default: that one. */
+  readonly spareEnvironment?: (lastAsked: string) => string;
   /** Most that may wait for one. */
   readonly queueLimit: number;
   /** Most that one principal may have running, and waiting; default: all there is. */
@@ -114,6 +119,9 @@ export interface UseOptions {
  * An environment that has not started yet, or failed when it started last, gets half of the places at the most. If it is broken,
  * those who wait for it are told so, and its places go back to the default environment.
  *
+ * Where sandboxes are not shared, one that has served a principal serves no other: it is ended when another needs its place, or when
+ * there are too few that nobody has used.
+ *
  * A sandbox may keep the session it ran until somebody waits: then the one unused for longest forgets its session. Those
  * whose session is pinned come last, when there is no other sandbox to wait for.
  */
@@ -121,6 +129,9 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
   readonly #options: PoolOptions;
   readonly #slots: Slot[];
   readonly #queue: FairQueue<Waiting>;
+  readonly #tenants: SandboxTenants;
+  /** How many sandboxes that nobody has used yet there are to be. */
+  readonly #spares: number;
   /** Sandboxes that each principal has now; none of zero. */
   readonly #inUse = new Map<string, number>();
   readonly #discarded = new Map<string, number>();
@@ -129,6 +140,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
   /** Environments whose sandboxes are not to be used again after warming up. */
   readonly #cold = new Set<string>();
   readonly #health = new EnvironmentHealth();
+  #lastAsked: string;
   #executions = 0;
   #started = 0;
   #stopping = false;
@@ -136,8 +148,11 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
   constructor(options: PoolOptions) {
     super();
     this.#options = options;
+    this.#lastAsked = options.environment;
     this.#queue = new FairQueue(options.queueLimit);
-    this.#slots = Array.from({ length: options.size }, () => ({
+    this.#tenants = new SandboxTenants(options.sharing ?? "all");
+    this.#spares = this.#tenants.sparesFor(options.size);
+    this.#slots = Array.from({ length: options.size + this.#spares }, () => ({
       environment: options.environment,
       state: "starting" as const,
       sandbox: null,
@@ -171,7 +186,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
   status(): PoolStatus {
     const count = (state: SlotState) => this.#slots.filter((slot) => slot.state === state).length;
     return {
-      size: this.#slots.length,
+      size: this.#options.size,
       idle: count("idle"),
       busy: count("busy"),
       starting: this.#slots.filter(({ state }) => COMING.has(state)).length,
@@ -272,9 +287,10 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     if (refusal) throw refusal;
     if (this.#mayUse(principal)) {
       const own = this.#slots.find((slot) => slot.state === "idle" && resident && slot.resident?.key === resident);
-      const free = own ?? (this.#queue.length === 0 ? this.#pristine(environment) : undefined);
+      const free = own ?? (this.#queue.length === 0 ? this.#pristine(environment, principal) : undefined);
       if (free) {
         this.#lend(free, principal);
+        this.#keepSpares();
         return Promise.resolve(free);
       }
     }
@@ -302,7 +318,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     const claimed = new Map<string, number>();
     for (const waiting of [...this.#queue.inOrder()]) {
       if (!this.#mayUse(waiting.principal)) continue;
-      const fitting = this.#pristine(waiting.environment);
+      const fitting = this.#pristine(waiting.environment, waiting.principal);
       if (fitting) {
         this.#queue.take((other) => other === waiting);
         this.#lend(fitting, waiting.principal);
@@ -311,11 +327,15 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
       }
       const claims = (claimed.get(waiting.environment) ?? 0) + 1;
       claimed.set(waiting.environment, claims);
-      const isComing = ({ state, environment }: Slot) => COMING.has(state) && environment === waiting.environment;
-      const spare = this.#spare(waiting.environment);
+      const { principal } = waiting;
+      const isComing = ({ state, environment, sandbox }: Slot) =>
+        COMING.has(state) && environment === waiting.environment && this.#tenants.mayServe(sandbox, principal);
+      const spare = this.#spare(waiting.environment, principal);
       if (claims > this.#slots.filter(isComing).length && spare) {
-        if (spare.environment === waiting.environment) this.#inBackground(this.#clear(spare), spare);
-        else if (this.#mayStart(waiting.environment)) this.#replace(spare, waiting.environment, "environment");
+        const isOthers = !this.#tenants.mayServe(spare.sandbox, principal);
+        if (!isOthers && spare.environment === waiting.environment) this.#inBackground(this.#clear(spare), spare);
+        else if (this.#mayStart(waiting.environment))
+          this.#replace(spare, waiting.environment, isOthers ? "principal" : "environment");
       }
       if (!this.#slots.some((slot) => slot.state === "idle")) break;
     }
@@ -354,10 +374,14 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
   }
 
   #mayUse(principal: string): boolean {
+    if (this.#spares > 0 && this.#slots.filter(({ state }) => state === "busy").length >= this.#options.size)
+      return false;
     return (this.#inUse.get(principal) ?? 0) < (this.#options.maxPerPrincipal ?? Number.POSITIVE_INFINITY);
   }
 
   #lend(slot: Slot, principal: string): void {
+    this.#tenants.settle(slot.sandbox as Sandbox, principal);
+    this.#lastAsked = slot.environment;
     slot.state = "busy";
     this.#inUse.set(principal, (this.#inUse.get(principal) ?? 0) + 1);
   }
@@ -368,19 +392,47 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     else this.#inUse.delete(principal);
   }
 
-  #pristine(environment: string): Slot | undefined {
-    return this.#slots.find((slot) => slot.state === "idle" && !slot.resident && slot.environment === environment);
+  /** One that the principal has used before rather than one that nobody has. */
+  #pristine(environment: string, principal: string): Slot | undefined {
+    const fitting = this.#slots.filter(
+      (slot) =>
+        slot.state === "idle" &&
+        !slot.resident &&
+        slot.environment === environment &&
+        this.#tenants.mayServe(slot.sandbox, principal),
+    );
+    return fitting.find(({ sandbox }) => !this.#tenants.isUnused(sandbox)) ?? fitting[0];
   }
 
-  /** The idle sandbox that can best be had for `environment`, although it holds a session or is of another one. */
-  #spare(environment: string): Slot | undefined {
+  /** The idle sandbox that can best be had for `environment`, although it holds a session, or is of another one or another principal. */
+  #spare(environment: string, principal: string): Slot | undefined {
+    const fits = (slot: Slot) => slot.environment === environment && this.#tenants.mayServe(slot.sandbox, principal);
+    return this.#replaceable().sort((a, b) => {
+      const fit = Number(fits(b)) - Number(fits(a));
+      const unused = Number(this.#tenants.isUnused(a.sandbox)) - Number(this.#tenants.isUnused(b.sandbox));
+      return fit || unused || a.idleSince - b.idleSince;
+    })[0];
+  }
+
+  /** Idle sandboxes; of those whose session is pinned only where there are no others to wait for. */
+  #replaceable(): Slot[] {
     const everyOneIsPinned = this.#slots.every((slot) => slot.resident?.pinned === true);
-    return this.#slots
-      .filter((slot) => slot.state === "idle" && (everyOneIsPinned || slot.resident?.pinned !== true))
-      .sort((a, b) => {
-        const fit = Number(b.environment === environment) - Number(a.environment === environment);
-        return fit || a.idleSince - b.idleSince;
-      })[0];
+    return this.#slots.filter((slot) => slot.state === "idle" && (everyOneIsPinned || slot.resident?.pinned !== true));
+  }
+
+  /** Ends the sandbox that was used least recently, where there are too few that nobody has used. */
+  #keepSpares(): void {
+    const unused = this.#slots.filter(
+      ({ state, sandbox }) => (state === "idle" || COMING.has(state)) && this.#tenants.isUnused(sandbox),
+    );
+    if (unused.length >= this.#spares || this.#stopping) return;
+    const [oldest] = this.#replaceable()
+      .filter(({ sandbox }) => !this.#tenants.isUnused(sandbox))
+      .sort((a, b) => Number(a.resident !== null) - Number(b.resident !== null) || a.idleSince - b.idleSince);
+    if (!oldest) return;
+    const { environment, spareEnvironment = (asked) => asked } = this.#options;
+    const wanted = spareEnvironment(this.#lastAsked);
+    this.#replace(oldest, this.#mayStart(wanted) ? wanted : environment, "principal");
   }
 
   /** Makes an idle sandbox pristine again. */
@@ -406,6 +458,11 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     if (slot.sandbox !== sandbox) return this.#dispatch();
     if (verdict.state === "resident" && slot.resident === null) await this.#clear(slot);
     else this.#settle(slot, sandbox, verdict);
+    // One less is in use, which those may have waited for who have a sandbox to go to.
+    if (this.#spares > 0) {
+      this.#dispatch();
+      this.#keepSpares();
+    }
   }
 
   /** What becomes of a sandbox that has nothing to do. */
@@ -422,8 +479,9 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
 
   #rest(slot: Slot): void {
     slot.state = "idle";
-    slot.idleSince = Date.now();
+    slot.idleSince = performance.now();
     this.#dispatch();
+    this.#keepSpares();
   }
 
   #retirement({ executions }: Slot, sandbox: Sandbox, verdict: Verdict): string | null {
