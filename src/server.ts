@@ -33,6 +33,7 @@ import { StartupError } from "./errors.ts";
 import { createApp } from "./http/app.ts";
 import { ANONYMOUS, checkBinding, parseApiKeys } from "./http/authentication.ts";
 import { CallerPackages } from "./http/caller-packages.ts";
+import { limitConnections } from "./http/connection-limit.ts";
 import { allowedOrigins } from "./http/cross-site.ts";
 import { KeyGuesses } from "./http/key-guesses.ts";
 import { requestLimiter } from "./http/rate-limit.ts";
@@ -63,6 +64,8 @@ const HTTP_LIMITS = {
 };
 /** Half of the descriptors that a process commonly may have, 4096 or more with Node's own raising of the limit. */
 const MAX_CONNECTIONS = 2_000;
+/** Of one address, be it a company's: a quarter is left for all others. */
+const MAX_CONNECTIONS_OF_NETWORK = 1_500;
 
 /** Servers that share a cache tell each other so often what they use. */
 const CACHE_SWEEP_INTERVAL_MS = 3_600_000;
@@ -324,7 +327,11 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     logger.warn("There are no API_KEYS: any page a browser here opens may run code. CORS_ORIGIN=none shuts them out.");
   }
   const http = createServer(HTTP_LIMITS, app);
-  http.maxConnections = MAX_CONNECTIONS;
+  limitConnections(http, {
+    maxConnections: MAX_CONNECTIONS,
+    maxOfNetwork: MAX_CONNECTIONS_OF_NETWORK,
+    isProxy: app.get("trust proxy fn"),
+  });
   await listen(http, config);
   const { address, port, family } = http.address() as AddressInfo;
   const running = stack.move();

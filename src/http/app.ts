@@ -20,6 +20,7 @@ import { allowedOrigins, refuseOtherSites } from "./cross-site.ts";
 import { errorHandler, notFoundHandler } from "./error-handler.ts";
 import { executeRoutes } from "./execute.ts";
 import { fileRoutes } from "./files.ts";
+import { limitHeldMemory } from "./held-memory.ts";
 import type { KeyGuesses } from "./key-guesses.ts";
 import { openApiRoutes } from "./openapi.ts";
 import { packageRoutes } from "./packages.ts";
@@ -63,6 +64,7 @@ export function createApp(options: AppOptions): Express {
   // Who asks comes before what they send: no stranger gets 30 MB parsed.
   app.use(authenticate(config, options.keyGuesses));
   app.use(rateLimit(options.rateLimiter));
+  app.use(limitHeldMemory({ maxBodyBytes: MAX_BODY_BYTES }));
   // A session's files come as they are, JSON ones too.
   const isFile = (request: Request) => request.method === "PUT";
   app.use(readBodies((request) => !isFile(request)));

@@ -343,7 +343,7 @@ const OPERATIONS: Readonly<Record<string, Readonly<Record<string, Operation>>>> 
       description: "Server-sent events: one at once, then one when something changed, at most one a second.",
       responses: {
         200: { description: "The numbers.", content: { "text/event-stream": { schema: replies.dashboardReply } } },
-        429: json("Too many dashboards are open.", replies.errorReply),
+        429: json("Too many dashboards of this principal are open.", replies.errorReply),
       },
     },
     "POST /api/dashboard/stats/clear": {

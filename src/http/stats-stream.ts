@@ -2,7 +2,7 @@ import { Router } from "express";
 import type { Statistics } from "../audit/statistics.ts";
 import { EVERYBODY } from "../audit/statistics-counters.ts";
 import { ClientError } from "../errors.ts";
-import { requireScope } from "./authentication.ts";
+import { principalOf, requireScope } from "./authentication.ts";
 import { openEventStream } from "./execute.ts";
 import { visibleTo } from "./statistics.ts";
 
@@ -15,7 +15,7 @@ export interface StatisticsStreamOptions {
    * fleet have counted shows; default 15 s.
    */
   readonly heartbeatMs?: number;
-  /** Streams open at a time; default 100. */
+  /** Streams of one principal open at a time; default 20. */
   readonly maxStreams?: number;
 }
 
@@ -23,19 +23,20 @@ export interface StatisticsStreamOptions {
  * `GET /api/dashboard/stats/stream`: what `GET /api/dashboard/stats` replies, as server-sent events: one at once, then one
  * whenever something changed that its principal may see, and one every `heartbeatMs`. Runs behind `authenticate`.
  *
- * Fails with {@link ClientError} 429 `too_many_streams` while `maxStreams` are open.
+ * Fails with {@link ClientError} 429 `too_many_streams` while its principal has `maxStreams` open.
  */
 export function statisticsStreamRoutes({
   statistics,
   minIntervalMs = 1000,
   heartbeatMs = 15_000,
-  maxStreams = 100,
+  maxStreams = 20,
 }: StatisticsStreamOptions): Router {
-  let openStreams = 0;
+  const openStreams = new Map<string, number>();
   const router = Router();
   router.get("/api/dashboard/stats/stream", requireScope("stats"), (_request, response) => {
-    if (openStreams >= maxStreams) {
-      throw new ClientError(429, "too_many_streams", "Too many dashboards are open", { retryAfterS: 10 });
+    const { id } = principalOf(response);
+    if ((openStreams.get(id) ?? 0) >= maxStreams) {
+      throw new ClientError(429, "too_many_streams", "Too many of your dashboards are open", { retryAfterS: 10 });
     }
     const principal = visibleTo(response);
     let due: NodeJS.Timeout | undefined;
@@ -72,9 +73,11 @@ export function statisticsStreamRoutes({
       if (principal === undefined || whose === principal || whose === EVERYBODY) schedule(sentAtMs + minIntervalMs);
     };
 
-    openStreams += 1;
+    openStreams.set(id, (openStreams.get(id) ?? 0) + 1);
     response.once("close", () => {
-      openStreams -= 1;
+      const left = (openStreams.get(id) ?? 1) - 1;
+      if (left > 0) openStreams.set(id, left);
+      else openStreams.delete(id);
       clearTimeout(due);
       statistics.off("change", onChange);
     });
