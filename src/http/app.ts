@@ -13,7 +13,7 @@ import type { RateLimiterAbstract } from "rate-limiter-flexible";
 import type { SecurityEvent, SecurityEventName } from "../audit/security-event.ts";
 import { ClientError } from "../errors.ts";
 import { authenticate } from "./authentication.ts";
-import { readBodies } from "./body.ts";
+import { MAX_BODY_BYTES, readBodies } from "./body.ts";
 import { clientNetwork } from "./client-networks.ts";
 import type { Services } from "./code-runner.ts";
 import { allowedOrigins, refuseOtherSites } from "./cross-site.ts";

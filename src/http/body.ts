@@ -6,7 +6,7 @@ import type { Parsed } from "./body-worker.ts";
 import { rememberSource } from "./context-source.ts";
 
 /** Of the body as it is once it was inflated. */
-const MAX_BODY_BYTES = 30 * 1024 * 1024;
+export const MAX_BODY_BYTES = 30 * 1024 * 1024;
 /** Larger bodies are parsed in a thread of their own: the event loop of this one goes on. */
 const MAX_INLINE_BYTES = 128 * 1024;
 const WORKER_MEMORY_MB = 512;
