@@ -37,10 +37,11 @@ export async function doctor(config: Config): Promise<number> {
     const logger = pino({ level: "info", base: null }, pino.destination(2));
     const { environments, images, close } = await openEnvironments(config, logger, host);
     const image = await images.base();
+    rows.push(["standard library", `with bytecode, archive of ${toMb(image.stdlib.bytes)} MiB`]);
     rows.push(["image", describeImage(image)]);
     for (const built of await environments.inspect()) rows.push(...describeEnvironment(built));
     await close();
-    const guest = bootOptions(config, { baseImagePath: image.path, guest: null });
+    const guest = bootOptions(config, { baseImagePath: image.path, stdlibPath: image.stdlibPath, guest: null });
     const { CACHE_DIR: cacheDir } = config;
     const denoDir = await denoCache({ cacheDir, key: await images.runtimeKey(), sandbox: { ...host, guest } });
     const sandbox = await Sandbox.start({ ...host, denoDir, guest });

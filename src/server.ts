@@ -15,7 +15,10 @@ import { SandboxPool } from "./engine/pool.ts";
 import { Sessions } from "./engine/sessions.ts";
 import { warmUp } from "./engine/warm-up.ts";
 import { ArchiveReader } from "./environments/archive-reader.ts";
+import { BytecodeCompiler } from "./environments/bytecode-compiler.ts";
+import { BytecodeStore } from "./environments/bytecode-store.ts";
 import { CacheKeeper } from "./environments/cache-keeper.ts";
+import { ARCHIVES_FOLDER } from "./environments/cache-layout.ts";
 import { denoCache } from "./environments/deno-cache.ts";
 import { loadDefinitions, STDLIB } from "./environments/environment-definitions.ts";
 import { baseOf, Environments } from "./environments/environments.ts";
@@ -111,10 +114,15 @@ export async function openHost(config: Config): Promise<Omit<SandboxOptions, "gu
 /** How a sandbox of an environment boots. @param environment its `guest` is null for the standard library alone. */
 export function bootOptions(
   config: Config,
-  { baseImagePath, guest }: { readonly baseImagePath: string | null; readonly guest: GuestEnvironment | null },
+  {
+    baseImagePath,
+    stdlibPath,
+    guest,
+  }: Pick<GuestOptions, "baseImagePath" | "stdlibPath"> & { readonly guest: GuestEnvironment | null },
 ): GuestOptions {
   return {
     baseImagePath,
+    stdlibPath,
     environment: guest,
     preload: [],
     maxHeapBytes: config.SANDBOX_MAX_HEAP_MB * 2 ** 20,
@@ -138,8 +146,11 @@ export async function openEnvironments(
   const remote = new Remote({ proxies: config });
   const wheels = new WheelStore(path.join(config.DATA_DIR, "packages"), remote);
   const sources = await createPackageSources(config, { lock, remote, store: wheels });
-  const sets = new PackageSetBuilder(path.join(config.CACHE_DIR, "archives"), { store: wheels, lock });
   const images = new ImageCache({ cacheDir: config.CACHE_DIR, host, onProgress: (message) => logger.info(message) });
+  const archives = path.join(config.CACHE_DIR, ARCHIVES_FOLDER);
+  const compiler = new BytecodeCompiler(() => images.compiler());
+  const bytecode = new BytecodeStore(archives, compiler, () => images.compilerKey());
+  const sets = new PackageSetBuilder(archives, { store: wheels, lock, bytecode });
   const keeper = new CacheKeeper({
     cacheDir: config.CACHE_DIR,
     wheelsDir: path.join(config.DATA_DIR, "packages"),
@@ -171,7 +182,17 @@ export async function openEnvironments(
     : new DiskPackageRecords(path.join(config.DATA_DIR, "packages", "principals"));
   const store = new PackageStore({ records, sources, python: lock.python, wheels, sets });
   const owners = new ModuleOwners({ lock, sources, python: lock.python });
-  return { environments, images, store, keeper, owners, close: () => remote.close() };
+  return {
+    environments,
+    images,
+    store,
+    keeper,
+    owners,
+    close: async () => {
+      await compiler.close();
+      await remote.close();
+    },
+  };
 }
 
 /**

@@ -34,11 +34,11 @@ beforeAll(async () => {
   const opened = await openHost(config);
   host = opened;
   const images = new ImageCache({ cacheDir: config.CACHE_DIR, host: opened, onProgress: () => {} });
-  const { path: baseImagePath } = await images.base();
+  const { path: baseImagePath, stdlibPath } = await images.base();
   denoDir = (await denoCache({
     cacheDir: folder,
     key: "0123456789abcdef".repeat(2),
-    sandbox: { ...opened, guest: guestOptions({ baseImagePath }) },
+    sandbox: { ...opened, guest: guestOptions({ baseImagePath, stdlibPath }) },
   })) as string;
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));

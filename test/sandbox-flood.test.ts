@@ -28,12 +28,12 @@ test("a sandbox that asks without end and does not read is ended before the answ
   const { ImageCache }: typeof import("../src/environments/image-cache.ts") = await load("environments/image-cache.ts");
   const { Sandbox }: typeof import("../src/sandbox/sandbox.ts") = await load("sandbox/sandbox.ts");
   const host = await openHost(testConfig({ CACHE_DIR: source.cacheDir }));
-  const { path: baseImagePath } = await new ImageCache({
+  const { path: baseImagePath, stdlibPath } = await new ImageCache({
     cacheDir: source.cacheDir,
     host,
     onProgress: () => {},
   }).base();
-  const sandbox = await Sandbox.start({ ...host, guest: guestOptions({ baseImagePath }) });
+  const sandbox = await Sandbox.start({ ...host, guest: guestOptions({ baseImagePath, stdlibPath }) });
   const { result } = await runOn(sandbox as never, "1", { timeoutMs: 60_000 });
   expect(result).toMatchObject({ killed: true, end: "finished" });
   expect(await sandbox.ended).toContain("it does not read what it asks for");

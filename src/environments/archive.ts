@@ -4,12 +4,15 @@ import path from "node:path";
 import { type ArchiveEntry, encodeArchiveHeader } from "../sandbox/archive-format.ts";
 import { archiveName, temporaryName } from "./cache-layout.ts";
 import { PackageError, storageError } from "./package-error.ts";
+import { sourcePath } from "./pyc.ts";
 
 /** What goes into an archive together: an open wheel, or a zip of shared libraries. */
 export interface ArchivePart {
   readonly filename: string;
   readonly files: readonly ArchivePartFile[];
   read(file: ArchivePartFile): Promise<Buffer>;
+  /** What its sources are compiled to: each stands beside its source, where that one is taken. */
+  readonly bytecode?: ArchivePart;
 }
 
 export interface ArchivePartFile {
@@ -51,6 +54,8 @@ export async function buildArchive(
   const shadowed: string[] = [];
   const files: Omit<ArchiveEntry, "offset">[] = [];
   for (const part of parts) {
+    const { bytecode } = part;
+    const bytecodeOf = new Map(bytecode?.files.map((file) => [sourcePath(file.path), file]));
     for (const file of part.files) {
       const taken = origins.get(file.path);
       if (taken !== undefined) {
@@ -60,6 +65,10 @@ export async function buildArchive(
       origins.set(file.path, { part, file });
       const isLibrary = isLibraryName(file.path) && isWebAssembly(await part.read(file));
       files.push({ path: file.path, size: file.size, ...(isLibrary ? { kind: "library" as const } : {}) });
+      const compiled = bytecodeOf.get(file.path);
+      if (bytecode === undefined || compiled === undefined) continue;
+      origins.set(compiled.path, { part: bytecode, file: compiled });
+      files.push({ path: compiled.path, size: compiled.size });
     }
   }
   const { header, entries } = layOut(files);

@@ -5,7 +5,7 @@
  *     <CACHE_DIR>/<environment>-<key>.image             memory image; its manifest beside it: `….image.json`
  *     <CACHE_DIR>/environment-<name>-<key>.json         what an environment consists of
  *     <CACHE_DIR>/deno-<kind>-<key>/                    what Deno compiles once
- *     <CACHE_DIR>/archives/<sha256>.pkgs, <key>.json    package archives, and which packages each holds
+ *     <CACHE_DIR>/archives/<sha256>.pkgs, <key>.json    archives (packages, a wheel's bytecode, the standard library), and what each is of
  *     <DATA_DIR>/packages/<sha256>.whl                  wheels
  *     <DATA_DIR>/packages/partial/<sha256>.part         wheels that are being downloaded
  */

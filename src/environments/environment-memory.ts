@@ -2,8 +2,9 @@ import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { memoryName } from "./cache-layout.ts";
+import { writeAtomically } from "./kept-archives.ts";
 import { PackageError } from "./package-error.ts";
-import { type PackageSet, writeAtomically } from "./package-set.ts";
+import type { PackageSet } from "./package-set.ts";
 import { hashFile } from "./wheel-store.ts";
 
 /** What an environment came to when it was built. */

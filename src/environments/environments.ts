@@ -23,6 +23,7 @@ export interface Environment {
   readonly missing: Readonly<Record<string, string>>;
   readonly image: Image;
   readonly baseImagePath: string;
+  readonly stdlibPath: string;
   /** Null for the standard library alone. */
   readonly guest: GuestEnvironment | null;
   readonly archiveBytes: number;
@@ -225,7 +226,7 @@ export class Environments {
 
   async #stdlib(): Promise<Environment> {
     const image = await this.#options.images.base();
-    const { path: baseImagePath } = image;
+    const { path: baseImagePath, stdlib, stdlibPath } = image;
     return {
       name: STDLIB,
       packages: [],
@@ -233,9 +234,10 @@ export class Environments {
       missing: {},
       image,
       baseImagePath,
+      stdlibPath,
       guest: null,
       archiveBytes: 0,
-      files: [baseImagePath],
+      files: [baseImagePath, ...stdlib.files],
     };
   }
 
@@ -339,7 +341,7 @@ export class Environments {
       warnings.push(`The image of the environment "${name}" goes without ${part}: ${reason}`);
     }
     const libraries = unbuilt.libraries.filter((library) => !(library in image.unfit));
-    const { path: baseImagePath } = await images.base();
+    const { path: baseImagePath, stdlib, stdlibPath } = await images.base();
     return {
       name,
       packages: set.packages,
@@ -347,9 +349,10 @@ export class Environments {
       missing,
       image,
       baseImagePath,
+      stdlibPath,
       guest: { ...unbuilt, libraries, imagePath: image.path },
       archiveBytes: set.archive.bytes,
-      files: [image.path, set.archive.path, baseImagePath, this.#memory.fileOf(name, inputs)],
+      files: [image.path, set.archive.path, baseImagePath, ...stdlib.files, this.#memory.fileOf(name, inputs)],
     };
   }
 

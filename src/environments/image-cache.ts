@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
@@ -9,11 +9,14 @@ import { denoVersion } from "../sandbox/deno-binary.ts";
 import { decodeImage } from "../sandbox/image-format.ts";
 import { ENDS_INTERPRETER } from "../sandbox/import-rules.ts";
 import { GUEST_DIR, PYODIDE_DIR, SHARED_FILES } from "../sandbox/launch.ts";
-import { type GuestEnvironment, PROTOCOL_VERSION } from "../sandbox/protocol.ts";
+import { type GuestEnvironment, type GuestOptions, PROTOCOL_VERSION } from "../sandbox/protocol.ts";
 import { buildImage, jobOfNobody, Sandbox, type SandboxOptions } from "../sandbox/sandbox.ts";
-import { imageName, manifestName, temporaryName } from "./cache-layout.ts";
+import { BytecodeCompiler } from "./bytecode-compiler.ts";
+import { ARCHIVES_FOLDER, imageName, manifestName, temporaryName } from "./cache-layout.ts";
+import { KeptArchives } from "./kept-archives.ts";
 import { programProblem } from "./library-check.ts";
 import { PackageError } from "./package-error.ts";
+import { buildStdlibArchive, compilerKey, findStdlibArchive, type StdlibArchive } from "./stdlib-archive.ts";
 
 /** Standard library modules that are imported in every image, so that no execution pays for them. */
 export const PRELOADED_MODULES: readonly string[] = (
@@ -51,6 +54,12 @@ export interface Image {
   readonly heapBytes: number;
 }
 
+/** The standard library's image, and the archive that its files are in. */
+export interface BaseImage extends Image {
+  readonly stdlib: StdlibArchive;
+  readonly stdlibPath: string;
+}
+
 interface Manifest extends Omit<Image, "path"> {
   readonly key: string;
 }
@@ -74,17 +83,36 @@ export type UnbuiltEnvironment = Omit<GuestEnvironment, "imagePath">;
  */
 export class ImageCache {
   readonly #options: ImageCacheOptions;
+  readonly #archives: KeptArchives;
   readonly #underWay = new Map<string, Promise<Image>>();
+  #stdlib: Promise<StdlibArchive> | undefined;
+  #compilerKey: Promise<string> | undefined;
   #runtimeHash: Promise<string> | undefined;
 
   constructor(options: ImageCacheOptions) {
     this.#options = options;
+    this.#archives = new KeptArchives(path.join(options.cacheDir, ARCHIVES_FOLDER));
   }
 
   /** @throws {StartupError} if the cache folder cannot be used. @throws {SandboxDiedError} if building fails. */
-  async base(): Promise<Image> {
-    const key = await this.#key("base", PRELOADED_MODULES);
-    return await this.#once("stdlib", key, "the standard library", null, null, MAX_BUILD_MS);
+  async base(): Promise<BaseImage> {
+    const stdlib = await this.#stdlibArchive();
+    const key = await this.#key("base", [PRELOADED_MODULES, stdlib.sha256]);
+    const start = { baseImagePath: null, stdlibPath: stdlib.path, preload: PRELOADED_MODULES };
+    const image = await this.#once("stdlib", key, "the standard library", start, null, MAX_BUILD_MS);
+    return { ...image, stdlib, stdlibPath: stdlib.path };
+  }
+
+  /** How a sandbox starts that compiles the sources of packages. */
+  async compiler(): Promise<SandboxOptions> {
+    const { path: baseImagePath, stdlibPath } = await this.base();
+    return compilerOptions(this.#options.host, { baseImagePath, stdlibPath });
+  }
+
+  /** Names the compiler of Python's that {@link compiler} has. */
+  async compilerKey(): Promise<string> {
+    this.#compilerKey ??= compilerKey();
+    return await this.#compilerKey;
   }
 
   /**
@@ -101,7 +129,8 @@ export class ImageCache {
     const base = await this.base();
     const key = await this.#environmentKey(base, archiveSha256, environment);
     const label = `the environment "${name}"`;
-    return await this.#once(name, key, label, base.path, { ...environment, imagePath: null }, maxBuildMs);
+    const start = { baseImagePath: base.path, stdlibPath: base.stdlibPath, preload: PRELOADED_MODULES };
+    return await this.#once(name, key, label, start, { ...environment, imagePath: null }, maxBuildMs);
   }
 
   /** As `environment`, but null if there is none yet. */
@@ -121,6 +150,8 @@ export class ImageCache {
 
   /** Looks at the disk again for images whose files have gone. */
   async forget(paths: ReadonlySet<string>): Promise<void> {
+    const stdlib = await this.#stdlib?.catch(() => null);
+    if (stdlib?.files.some((file) => paths.has(file))) this.#stdlib = undefined;
     for (const [key, image] of this.#underWay) {
       if (paths.has((await image.catch(() => null))?.path ?? "")) this.#underWay.delete(key);
     }
@@ -144,17 +175,64 @@ export class ImageCache {
     return hash.digest("hex").slice(0, 32);
   }
 
+  async #stdlibArchive(): Promise<StdlibArchive> {
+    this.#stdlib ??= this.#foundOrBuiltStdlib();
+    this.#stdlib.catch(() => {
+      this.#stdlib = undefined;
+    });
+    return await this.#stdlib;
+  }
+
+  async #foundOrBuiltStdlib(): Promise<StdlibArchive> {
+    const { cacheDir, host, onProgress } = this.#options;
+    const key = await this.compilerKey();
+    const known = await findStdlibArchive(this.#archives, key);
+    if (known !== null) return known;
+    onProgress("Compiling the standard library (once, some seconds) …");
+    const startedAt = performance.now();
+    // The interpreter that compiles it has an image as well, of the standard library as it comes, for as long as it takes.
+    const bootstrap = path.join(cacheDir, temporaryName(randomUUID(), "bootstrap"));
+    try {
+      const { image } = await buildWithoutUnfit(
+        { baseImagePath: null, stdlibPath: null, preload: [] },
+        null,
+        host,
+        MAX_BUILD_MS,
+      );
+      await mkdir(cacheDir, { recursive: true }).then(
+        () => writeFile(bootstrap, image),
+        (cause) => Promise.reject(unusableCache(cacheDir, cause)),
+      );
+      const { pythonVersion } = decodeImage(image).header;
+      const compiler = new BytecodeCompiler(async () =>
+        compilerOptions(host, { baseImagePath: bootstrap, stdlibPath: null }),
+      );
+      const archive = await buildStdlibArchive(this.#archives, key, pythonVersion, compiler).finally(() =>
+        compiler.close(),
+      );
+      const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
+      onProgress(`Compiled the standard library: ${(archive.bytes / 2 ** 20).toFixed(1)} MiB in ${seconds} s.`);
+      return archive;
+    } catch (cause) {
+      if (cause instanceof PackageError) throw unusableCache(cacheDir, cause.cause ?? cause);
+      const { code } = cause as NodeJS.ErrnoException;
+      throw code === undefined ? cause : unusableCache(cacheDir, cause);
+    } finally {
+      await rm(bootstrap, { force: true });
+    }
+  }
+
   #once(
     name: string,
     key: string,
     label: string,
-    baseImagePath: string | null,
+    start: BuildStart,
     environment: GuestEnvironment | null,
     maxBuildMs: number,
   ): Promise<Image> {
     const known = this.#underWay.get(key);
     if (known) return known;
-    const image = this.#cachedOrBuilt(name, key, label, baseImagePath, environment, maxBuildMs);
+    const image = this.#cachedOrBuilt(name, key, label, start, environment, maxBuildMs);
     this.#underWay.set(key, image);
     // A failure is tried again when somebody asks again.
     image.catch(() => this.#underWay.delete(key));
@@ -165,7 +243,7 @@ export class ImageCache {
     name: string,
     key: string,
     label: string,
-    baseImagePath: string | null,
+    start: BuildStart,
     environment: GuestEnvironment | null,
     maxBuildMs: number,
   ): Promise<Image> {
@@ -180,7 +258,7 @@ export class ImageCache {
       if (problem !== null)
         throw new StartupError(`Pyodide's program cannot be restored after an execution: ${problem}.`);
     }
-    const { image, ...facts } = await buildWithoutUnfit(baseImagePath, environment, host, maxBuildMs);
+    const { image, ...facts } = await buildWithoutUnfit(start, environment, host, maxBuildMs);
     const { header } = decodeImage(image);
     const manifest: Manifest = {
       key,
@@ -196,7 +274,7 @@ export class ImageCache {
       // One that is too large is refused for that.
       if (environment === null || header.heapBytes > this.memoryBytes) return;
       const libraries = environment.libraries.filter((library) => !(library in facts.unfit));
-      await tryImage(baseImagePath, { ...environment, libraries, imagePath }, host);
+      await tryImage(start, { ...environment, libraries, imagePath }, host);
     };
     await this.#store(imagePath, image, manifest, tryOut);
     const { key: _, ...rest } = manifest;
@@ -234,13 +312,36 @@ export function unusableCache(cacheDir: string, cause: unknown): StartupError {
   );
 }
 
+/** A sandbox for work of the server's own, with memory enough for it. */
+function compilerOptions(
+  host: Omit<SandboxOptions, "guest">,
+  start: Pick<BuildStart, "stdlibPath"> & { readonly baseImagePath: string },
+): SandboxOptions {
+  return {
+    ...host,
+    guest: {
+      ...start,
+      environment: null,
+      preload: [],
+      maxHeapBytes: Number.MAX_SAFE_INTEGER,
+      mapMemory: false,
+      hashCheckpoint: false,
+    },
+    memoryMb: Math.max(host.memoryMb, BUILD_MEMORY_MB),
+    maxProcessorTimeMs: 0,
+  };
+}
+
+/** What an image is built from. */
+type BuildStart = Pick<GuestOptions, "baseImagePath" | "stdlibPath" | "preload">;
+
 /**
  * Starts one sandbox from an image and runs something in it: a library may do another thing here than while the image was built.
  *
  * @throws {PackageError} if that fails, with its reason.
  */
 async function tryImage(
-  baseImagePath: string | null,
+  { baseImagePath, stdlibPath }: BuildStart,
   environment: GuestEnvironment,
   host: Omit<SandboxOptions, "guest">,
 ): Promise<void> {
@@ -251,6 +352,7 @@ async function tryImage(
     startTimeoutMs: Math.max(host.startTimeoutMs, TRY_OUT_MS),
     guest: {
       baseImagePath,
+      stdlibPath,
       environment,
       preload: [],
       maxHeapBytes: Number.MAX_SAFE_INTEGER,
@@ -281,7 +383,7 @@ function firstLine(message: string): string {
 
 /** Builds an image, and again without what turns out to have no place in one. */
 async function buildWithoutUnfit(
-  baseImagePath: string | null,
+  start: BuildStart,
   environment: GuestEnvironment | null,
   host: Omit<SandboxOptions, "guest">,
   maxBuildMs: number,
@@ -292,9 +394,8 @@ async function buildWithoutUnfit(
   const build = async (imports: readonly string[]) =>
     await buildImage({
       guest: {
-        baseImagePath,
+        ...start,
         environment: environment && { ...environment, imports, libraries: environment.libraries.filter(isFit) },
-        preload: PRELOADED_MODULES,
         maxHeapBytes: Number.MAX_SAFE_INTEGER,
         mapMemory: false,
         hashCheckpoint: false,

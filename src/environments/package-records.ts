@@ -3,8 +3,8 @@ import { statSync } from "node:fs";
 import { readdir, readFile, rm } from "node:fs/promises";
 import path from "node:path";
 import { z } from "zod";
+import { writeAtomically } from "./kept-archives.ts";
 import { storageError } from "./package-error.ts";
-import { writeAtomically } from "./package-set.ts";
 
 /** What a principal has installed in one environment: enough to have the same files again, wherever their cache is gone. */
 export const packageRecord = z.object({

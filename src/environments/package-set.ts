@@ -1,17 +1,17 @@
-import { createHash, randomUUID } from "node:crypto";
-import { mkdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { createHash } from "node:crypto";
 import path from "node:path";
 import { ARCHIVE_VERSION } from "../sandbox/archive-format.ts";
-import { buildArchive, isLibraryName, isWebAssembly } from "./archive.ts";
-import { archiveName, archiveNoteName, temporaryName } from "./cache-layout.ts";
+import { type ArchivePart, buildArchive, isLibraryName, isWebAssembly } from "./archive.ts";
+import type { BytecodeStore } from "./bytecode-store.ts";
 import { DynlibZip } from "./dynlib.ts";
+import { KeptArchives } from "./kept-archives.ts";
 import { findUnsafeInThread, type Library } from "./library-check.ts";
-import { PackageError, storageError } from "./package-error.ts";
+import { PackageError } from "./package-error.ts";
 import type { Candidate } from "./package-source.ts";
 import { type LockStatus, lockStatus, type PyodideLock } from "./pyodide-lock.ts";
 import type { ResolvedPackage } from "./resolver.ts";
 import { Wheel } from "./wheel.ts";
-import { type DownloadProgress, hashFile, type StoredWheel, type WheelStore } from "./wheel-store.ts";
+import type { DownloadProgress, StoredWheel, WheelStore } from "./wheel-store.ts";
 
 /** One package of a set, as manifests and `/api/packages` tell of it. */
 export interface PackageInfo {
@@ -68,27 +68,38 @@ interface Built {
   readonly shadowed: readonly string[];
 }
 
-/** 2: libraries are checked. */
-const BUILT_FORMAT = 2;
+/** 3: libraries are checked; with bytecode. */
+const BUILT_FORMAT = 3;
+/** Of one package's sources, where its caller waits: two or three seconds of compiling. What is larger goes without. */
+const MAX_AWAITED_SOURCE_BYTES = 2 * 1024 * 1024;
 const PARALLEL_DOWNLOADS = 4;
 /** All are read at once to be checked. */
 const MAX_LIBRARY_BYTES = 512 * 1024 * 1024;
 
 /** Makes package sets out of resolved packages, and keeps them in a folder that may be deleted while the server is down. */
 export class PackageSetBuilder {
-  readonly #folder: string;
+  readonly #archives: KeptArchives;
   readonly #store: WheelStore;
   readonly #lock: PyodideLock;
   readonly #underWay = new Map<string, Promise<Built>>();
-  readonly #verified = new Set<string>();
+  readonly #bytecode: BytecodeStore | null;
   readonly #maxBytes: number;
 
-  /** @param maxBytes largest archive, bytes. */
+  /**
+   * @param bytecode null: archives hold none.
+   * @param maxBytes most that packages may be unpacked, bytes.
+   */
   constructor(
     folder: string,
-    { store, lock, maxBytes = 2 * 1024 * 1024 * 1024 }: { store: WheelStore; lock: PyodideLock; maxBytes?: number },
+    {
+      store,
+      lock,
+      bytecode = null,
+      maxBytes = 2 * 1024 * 1024 * 1024,
+    }: { store: WheelStore; lock: PyodideLock; bytecode?: BytecodeStore | null; maxBytes?: number },
   ) {
-    this.#folder = folder;
+    this.#archives = new KeptArchives(folder);
+    this.#bytecode = bytecode;
     this.#store = store;
     this.#lock = lock;
     this.#maxBytes = maxBytes;
@@ -97,11 +108,13 @@ export class PackageSetBuilder {
   /**
    * Downloads what is not there yet, checks it, and writes the archive unless an equal set has one.
    *
+   * @param bytecode `of-small`: large packages go without, since a caller waits.
    * @throws {PackageError} nothing half built is left behind.
    */
   async build(
     resolved: readonly ResolvedPackage[],
     onProgress?: (progress: PackageSetProgress) => void,
+    bytecode: "all" | "of-small" = "all",
   ): Promise<PackageSet> {
     const stored = await this.#download(resolved, onProgress);
     const wheels = resolved
@@ -109,10 +122,19 @@ export class PackageSetBuilder {
       .toSorted((a, b) => (a.candidate.key < b.candidate.key ? -1 : 1));
     const identity = wheels.map((item) => [item.candidate.filename, item.stored.sha256]);
     const key = createHash("sha256")
-      .update(JSON.stringify([BUILT_FORMAT, ARCHIVE_VERSION, identity]))
+      .update(
+        JSON.stringify([
+          BUILT_FORMAT,
+          ARCHIVE_VERSION,
+          identity,
+          (await this.#bytecode?.compilerKey()) ?? null,
+          bytecode,
+        ]),
+      )
       .digest("hex");
     const underWay =
-      this.#underWay.get(key) ?? this.#buildOrReuse(key, wheels, onProgress).finally(() => this.#underWay.delete(key));
+      this.#underWay.get(key) ??
+      this.#buildOrReuse(key, wheels, bytecode, onProgress).finally(() => this.#underWay.delete(key));
     this.#underWay.set(key, underWay);
     const built = await underWay;
     const packages = wheels.map(({ candidate, dependsOn, stored: file }): PackageInfo => {
@@ -135,7 +157,7 @@ export class PackageSetBuilder {
     });
     const libraries = packages.flatMap(({ sharedLibraries }) => sharedLibraries).toSorted();
     return {
-      archive: { ...built.archive, path: this.#archivePath(built.archive.sha256) },
+      archive: { ...built.archive, path: this.#archives.pathOf(built.archive.sha256) },
       packages,
       compiled: libraries.length > 0,
       sharedLibraries: [
@@ -188,37 +210,19 @@ export class PackageSetBuilder {
   async #buildOrReuse(
     key: string,
     wheels: readonly (ResolvedPackage & { stored: StoredWheel })[],
+    bytecode: "all" | "of-small",
     onProgress: ((progress: PackageSetProgress) => void) | undefined,
   ): Promise<Built> {
-    const note = path.join(this.#folder, archiveNoteName(key));
-    const known = await this.#reuse(note);
+    const known = await this.#archives.find<Built>(key, BUILT_FORMAT);
     if (known !== null) return known;
-    const built = await this.#unpack(wheels, onProgress);
-    await writeAtomically(note, JSON.stringify(built));
+    const built = await this.#unpack(wheels, bytecode, onProgress);
+    await this.#archives.remember(key, built);
     return built;
-  }
-
-  /** @returns null if there is no such set, or its archive is gone or damaged. */
-  async #reuse(note: string): Promise<Built | null> {
-    let built: Built;
-    try {
-      built = JSON.parse(await readFile(note, "utf8")) as Built;
-      if (built.format !== BUILT_FORMAT) return null;
-      const { sha256, bytes } = built.archive;
-      const file = this.#archivePath(sha256);
-      if ((await stat(file)).size !== bytes) return null;
-      if (!this.#verified.has(sha256)) {
-        if ((await hashFile(file)) !== sha256) return null;
-        this.#verified.add(sha256);
-      }
-      return built;
-    } catch {
-      return null;
-    }
   }
 
   async #unpack(
     wheels: readonly (ResolvedPackage & { stored: StoredWheel })[],
+    bytecode: "all" | "of-small",
     onProgress: ((progress: PackageSetProgress) => void) | undefined,
   ): Promise<Built> {
     const parts: (Wheel | DynlibZip)[] = [];
@@ -232,10 +236,17 @@ export class PackageSetBuilder {
           `These packages are ${unpackedBytes} bytes unpacked, more than the ${this.#maxBytes} that are allowed.`,
         );
       await checkLibraries(parts, true);
-      const archive = await buildArchive(parts, this.#folder, (progress) =>
+      const compiled = await Promise.all(
+        parts.map(async (part, index) => {
+          const isLarge = sourceBytes(part) > MAX_AWAITED_SOURCE_BYTES;
+          return bytecode === "of-small" && isLarge
+            ? part
+            : await this.#withBytecode(part, wheels[index]?.stored.sha256 as string);
+        }),
+      );
+      const archive = await buildArchive(compiled, this.#archives.folder, (progress) =>
         onProgress?.({ type: "archive", ...progress }),
       );
-      this.#verified.add(archive.sha256);
       const libraries = new Set(archive.entries.filter(({ kind }) => kind === "library").map((entry) => entry.path));
       const contents = parts.map((part, index): [string, Content] => [
         part.filename,
@@ -260,9 +271,15 @@ export class PackageSetBuilder {
     }
   }
 
-  #archivePath(sha256: string): string {
-    return path.join(this.#folder, archiveName(sha256));
+  async #withBytecode(part: Wheel | DynlibZip, sha256: string): Promise<ArchivePart> {
+    if (this.#bytecode === null || part instanceof DynlibZip) return part;
+    const bytecode = await this.#bytecode.get(part, sha256);
+    return { filename: part.filename, files: part.files, read: (file) => part.read(file), bytecode };
   }
+}
+
+function sourceBytes({ files }: ArchivePart): number {
+  return files.reduce((sum, { path, size }) => sum + (path.endsWith(".py") ? size : 0), 0);
 }
 
 /** At most {@link PARALLEL_DOWNLOADS} at a time. */
@@ -325,17 +342,4 @@ function importNames(paths: readonly string[]): string[] {
     if (match !== null) names.add(match[1] as string);
   }
   return [...names].toSorted();
-}
-
-/** @throws {PackageError} `package_storage` if the disk is full or read-only. */
-export async function writeAtomically(file: string, text: string): Promise<void> {
-  const temporary = path.join(path.dirname(file), temporaryName(randomUUID()));
-  try {
-    await mkdir(path.dirname(file), { recursive: true });
-    await writeFile(temporary, text, { flush: true });
-    await rename(temporary, file);
-  } catch (error) {
-    await rm(temporary, { force: true }).catch(() => {});
-    throw storageError(error) ?? error;
-  }
 }

@@ -78,7 +78,7 @@ export class PackageStore {
       const maxPackages = this.#options.maxPackages ?? 200;
       if (packages.length > maxPackages)
         throw new PackageError("package_too_large", `More than ${maxPackages} packages would be installed.`);
-      const set = await this.#options.sets.build(packages);
+      const set = await this.#options.sets.build(packages, undefined, "of-small");
       await accept(set);
       const before = new Set(state.packages.map(({ filename, sha256 }) => `${filename} ${sha256}`));
       const added = set.packages.filter(({ filename, sha256 }) => !before.has(`${filename} ${sha256}`));
@@ -104,7 +104,11 @@ export class PackageStore {
     const set =
       packages.length === 0
         ? null
-        : await this.#options.sets.build(await Promise.all(packages.map((item) => this.#resolved(item))));
+        : await this.#options.sets.build(
+            await Promise.all(packages.map((item) => this.#resolved(item))),
+            undefined,
+            "of-small",
+          );
     const oldest = this.#ready.keys().next().value;
     if (this.#ready.size >= KEEP_READY && oldest !== undefined) this.#ready.delete(oldest);
     this.#ready.set(id, { stamp, set });

@@ -153,6 +153,8 @@ async function layOut(zip: SafeZip, folder: string, filename: string): Promise<W
 
 /** @returns where a file of the zip goes; null: nowhere. */
 function installPath(path: string, dataFolder: string): string | null {
+  // Of the Python that the wheel was made with: an archive has bytecode of its own.
+  if (path.split("/").includes("__pycache__")) return null;
   if (!path.startsWith(dataFolder)) return `site-packages/${path}`;
   const [scheme = "", ...rest] = path.slice(dataFolder.length).split("/");
   if (rest.length === 0) return null;

@@ -112,7 +112,7 @@ export async function boot(options: Boot, host: HostConnection, beforeWalls: () 
   boundStreams(module);
   const files = new TenantFiles(fs, (path) => host.fetch("read-file", path));
   // It is in the interpreter now, and no collector runs in a thread that never ends its turn.
-  (options.stdlib.buffer as ArrayBuffer).transfer(0);
+  if (options.stdlib instanceof Uint8Array) (options.stdlib.buffer as ArrayBuffer).transfer(0);
   beforeWalls();
   raiseWalls(imports);
   const streams = [...fs.streams];

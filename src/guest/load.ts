@@ -1,8 +1,11 @@
+import { Archive } from "../sandbox/archive-format.ts";
 import type { GuestOptions } from "../sandbox/protocol.ts";
+import { ArchiveFiles } from "./archive-filesystem.ts";
 import { RESOLUTION_MS } from "./clock.ts";
 import type { Exports, Module } from "./emscripten.ts";
 import { type ExposedState, takeState } from "./exposed-state.ts";
 import type { ImageFile } from "./image-file.ts";
+import { ARCHIVE_MTIME_MS } from "./layout.ts";
 
 /** All that was read for a start; nothing can be read after it. */
 export interface Boot {
@@ -10,7 +13,8 @@ export interface Boot {
   readonly pyodideUrl: string;
   readonly createModule: CreateModule;
   readonly module: WebAssembly.Module;
-  readonly stdlib: Uint8Array;
+  /** An archive, or the bytes of Pyodide's own zip. */
+  readonly stdlib: Archive | Uint8Array;
   /** The base image to start from; null: build it. */
   readonly base: ImageFile | null;
   /** The environment's memory image; null: there is none, or it is to be built. */
@@ -84,7 +88,9 @@ export async function loadProgram(boot: Boot, pythonVersion: string, wrap: WrapI
 export async function loadPyodide(boot: Boot, wrap: WrapImports): Promise<Program & { pyodide: Pyodide }> {
   const { loadPyodide: load } = await import(`${boot.pyodideUrl}pyodide.mjs`);
   const lock = await (await fetch(`${boot.pyodideUrl}pyodide-lock.json`)).json();
-  const stdlib = URL.createObjectURL(new Blob([boot.stdlib as Uint8Array<ArrayBuffer>]));
+  const { python: pythonVersion } = lock.info as { python: string };
+  const zip = boot.stdlib instanceof Archive ? new Uint8Array(0) : (boot.stdlib as Uint8Array<ArrayBuffer>);
+  const stdlib = URL.createObjectURL(new Blob([zip]));
   let instance: Instance | undefined;
   let module: Module | undefined;
   const pyodide: Pyodide = await load({
@@ -97,6 +103,13 @@ export async function loadPyodide(boot: Boot, wrap: WrapImports): Promise<Progra
     env: { ...ENVIRONMENT },
     createPyodideModule: (settings: Module) => {
       module = settings;
+      const { stdlib: archive } = boot;
+      if (archive instanceof Archive) {
+        // Before Pyodide writes its zip there, which then is refused; it says so, and goes on.
+        (settings.preRun as ((started: Module) => void)[]).push((started) =>
+          mountStdlib(started, archive, pythonVersion),
+        );
+      }
       settings.instantiateWasm = instantiator(boot, wrap, (made) => {
         instance = made;
       });
@@ -108,13 +121,26 @@ export async function loadPyodide(boot: Boot, wrap: WrapImports): Promise<Progra
 }
 
 /** Folders and files as Pyodide lays them out. */
-function installFiles({ FS, ENV }: Module, stdlib: Uint8Array, pythonVersion: string): void {
+function installFiles(module: Module, stdlib: Archive | Uint8Array, pythonVersion: string): void {
+  const { FS, ENV } = module;
   const [major, minor] = pythonVersion.split(".");
   const home = `/lib/python${major}.${minor}`;
   for (const folder of [`${home}/site-packages`, `${home}/lib-dynload`, ENVIRONMENT.HOME]) FS.mkdirTree(folder);
-  FS.writeFile(`/lib/python${major}${minor}.zip`, stdlib);
+  if (stdlib instanceof Archive) mountStdlib(module, stdlib, pythonVersion);
+  else FS.writeFile(stdlibPath(pythonVersion), stdlib);
   FS.chdir(ENVIRONMENT.HOME);
   Object.assign(ENV, ENVIRONMENT);
+}
+
+/** Puts a folder where Python looks for a zip: it reads its modules from either, and bytecode fastest from a folder. */
+function mountStdlib({ FS }: Module, stdlib: Archive, pythonVersion: string): void {
+  const folder = stdlibPath(pythonVersion);
+  FS.mkdirTree(folder);
+  new ArchiveFiles(FS, stdlib, ARCHIVE_MTIME_MS).mount(folder);
+}
+
+function stdlibPath(pythonVersion: string): string {
+  return `/lib/python${pythonVersion.split(".").slice(0, 2).join("")}.zip`;
 }
 
 type Instance = Omit<Program, "module">;

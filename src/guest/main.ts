@@ -95,7 +95,7 @@ function nextWord(thread: Worker): Promise<void> {
 
 /** Reads all that a start needs. */
 async function readBoot(options: GuestOptions, compiling: Promise<WebAssembly.Module>): Promise<Boot> {
-  const { baseImagePath, environment } = options;
+  const { baseImagePath, stdlibPath, environment } = options;
   const mapping = openMapping(options);
   const openIfAny = (path: string | null | undefined) => (path == null ? null : new ImageFile(path, mapping));
   const pyodideUrl = new URL(`file://${pyodideDir}/`).href;
@@ -105,7 +105,7 @@ async function readBoot(options: GuestOptions, compiling: Promise<WebAssembly.Mo
     ? compileLibraries(openArchive(environment.archivePath), environment.libraries)
     : {};
   const files = {
-    stdlib: readFileSync(`${pyodideDir}/python_stdlib.zip`),
+    stdlib: stdlibPath === null ? readFileSync(`${pyodideDir}/python_stdlib.zip`) : openArchive(stdlibPath),
     sources: readSources(),
     base,
     image,

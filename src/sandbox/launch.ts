@@ -39,8 +39,10 @@ export function sandboxCommand({ guest, memoryMb }: Pick<LaunchOptions, "guest" 
   args: string[];
   readable: string[];
 } {
-  const { baseImagePath, environment } = guest;
-  const files = [baseImagePath, environment?.archivePath, environment?.imagePath].filter((file) => file != null);
+  const { baseImagePath, stdlibPath, environment } = guest;
+  const files = [baseImagePath, stdlibPath, environment?.archivePath, environment?.imagePath].filter(
+    (file) => file != null,
+  );
   const readable = [GUEST_DIR, ...SHARED_FILES, PYODIDE_DIR, ...files];
   const v8Flags = [
     "--disallow-code-generation-from-strings",

@@ -110,6 +110,8 @@ export interface PackageListing {
 export interface GuestOptions {
   /** The interpreter's memory image with the standard library imported; null: build it and end. */
   readonly baseImagePath: string | null;
+  /** The archive that holds the standard library with its bytecode; null: Pyodide's own zip, which has none. */
+  readonly stdlibPath: string | null;
   /** The environment's packages; null: the standard library alone. */
   readonly environment: GuestEnvironment | null;
   /** Standard library modules to have in a base image; the same where an image is built on top of it. */

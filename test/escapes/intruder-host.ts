@@ -53,7 +53,7 @@ const config = loadConfig({ ISOLATION: visit.isolation, CACHE_DIR: visit.cacheDi
 mkdirSync(config.CACHE_DIR, { recursive: true });
 const host = await openHost(config);
 const base = await new ImageCache({ cacheDir: config.CACHE_DIR, host, onProgress: () => {} }).base();
-const guest = bootOptions(config, { baseImagePath: base.path, guest: null });
+const guest = bootOptions(config, { baseImagePath: base.path, stdlibPath: base.stdlibPath, guest: null });
 const [sandbox, peer] = await Promise.all([Sandbox.start({ ...host, guest }), Sandbox.start({ ...host, guest })]);
 const moduleFile = path.join(path.dirname(visit.marker), "module.js");
 writeFileSync(moduleFile, "export default 1");

@@ -6,7 +6,7 @@ import { testConfig } from "./config.ts";
 
 /** How a process is to boot: with the standard library alone, unless something else is said. */
 export function guestOptions(options: Partial<GuestOptions>): GuestOptions {
-  return { ...bootOptions(testConfig(), { baseImagePath: null, guest: null }), ...options };
+  return { ...bootOptions(testConfig(), { baseImagePath: null, stdlibPath: null, guest: null }), ...options };
 }
 
 /** One sandbox of the default environment, without a pool. */
@@ -19,11 +19,11 @@ export async function startTestSandbox(
   const { environments, close } = await openEnvironments(config, pino({ level: "silent" }), host);
   await environments.prepare();
   await close();
-  const { baseImagePath, guest: environment } = environments.get(environments.defaultName);
+  const { baseImagePath, stdlibPath, guest: environment } = environments.get(environments.defaultName);
   return await Sandbox.start({
     ...host,
     ...options,
-    guest: guestOptions({ baseImagePath, environment, ...guest }),
+    guest: guestOptions({ baseImagePath, stdlibPath, environment, ...guest }),
   });
 }
 
