@@ -172,7 +172,7 @@ export const SETTINGS = {
   ISOLATION_REQUIRED: setting(z.enum(["", "deno", "os"]), "", "refuse to start below this layer"),
   PYODIDE_PACKAGES: setting(
     list,
-    "numpy,pandas,matplotlib,requests,micropip,seaborn,httpx",
+    "numpy,pandas,matplotlib,requests,micropip,seaborn,httpx,openpyxl,jinja2,lxml",
     "packages of the `default` environment, comma separated; `none`: there is no such environment",
   ),
   PYODIDE_INDEX_URL: setting(text, "", "Pyodide package mirror (URL or folder); empty: Pyodide's CDN"),

@@ -89,6 +89,8 @@ beforeAll(async () => {
       files: { "seaborn/__init__.py": "import numpy, pandas, matplotlib.pyplot\n" },
     }),
   );
+  // As it is with this one, of which pandas takes what it needs for Excel's files.
+  mirror.add(await makeWheel({ name: "openpyxl", version: "3.1.5", files: { "openpyxl/__init__.py": "" } }));
   const file = path.join(testConfig().DATA_DIR, "environments.json");
   writeFileSync(file, JSON.stringify({ linked: { packages: ["scipy", "inspice"] } }));
   server = await startTestServer({
@@ -205,6 +207,7 @@ describe("the default environment, by Pyodide's own lock file", () => {
     expect(versions).toEqual({
       ...Object.fromEntries(expected),
       seaborn: "0.13.2",
+      openpyxl: "3.1.5",
       tzdata: lock.packages.tzdata?.version,
     });
   });

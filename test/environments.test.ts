@@ -273,6 +273,40 @@ describe("a package that cannot be had is a warning that says why, and the rest 
     120_000,
   );
 
+  test("one that needs what is damaged, saying which file, who needs it, and what other sources have of it", async () => {
+    const own = await mkdtemp(path.join(os.tmpdir(), "pyodide-express-wheels-"));
+    try {
+      const damaged = await makeWheel({
+        name: "part",
+        version: "2.0",
+        record: (text) => text.replace(/sha256=..../, "sha256=AAAA"),
+      });
+      const whole = await makeWheel({ name: "whole", version: "1.0", requires: ["part>=2,<3"] });
+      const other = await makeWheel({ name: "part", version: "1.5" });
+      for (const { filename, bytes } of [damaged, whole]) await writeFile(path.join(own, filename), bytes);
+      const local = await PackageServer.start();
+      try {
+        local.add(other);
+        await using opened = await openTestEnvironments({
+          PYODIDE_PACKAGES: "whole",
+          PACKAGE_DIR: own,
+          PACKAGE_INDEX_URL: local.indexUrl,
+        });
+        await opened.environments.prepare();
+        expect(opened.warnings).toEqual([
+          expect.stringMatching(
+            /^The environment "default" goes without whole: whole 1.0 needs part>=2,<3; part 2.0 \(part-2.0-py3-none-any.whl, from the package folder\) cannot be had: .*; index [\w.:]+ has part 1.5\.$/,
+          ),
+        ]);
+        expect(opened.environments.get("default").missing).toEqual({ whole: expect.stringMatching(/needs part/) });
+      } finally {
+        await local.close();
+      }
+    } finally {
+      await rm(own, { recursive: true });
+    }
+  }, 120_000);
+
   test("with ENVIRONMENT_STRICT it is an error", async () => {
     const settings = { PYODIDE_PACKAGES: "good==1.0,orphan", PACKAGE_DIR: folder, ENVIRONMENT_STRICT: "true" };
     await using opened = await openTestEnvironments(settings);

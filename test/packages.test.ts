@@ -38,6 +38,7 @@ const RECIPES: readonly WheelRecipe[] = [
     },
   },
   { name: "lacking", version: "1", requires: ["nowhere-to-be-found>=3"] },
+  { name: "with-extras", version: "1", requires: ["greeting>=2 ; extra == 'words'"], extras: ["words", "none"] },
   { name: "circle-a", version: "1", requires: ["circle-b"] },
   { name: "circle-b", version: "1", requires: ["circle-a"] },
   { name: "contrary", version: "1", requires: ["greeting>=9"] },
@@ -56,6 +57,7 @@ let index: PackageServer;
 let server: TestServer;
 let ada: TestClient;
 let bob: TestClient;
+let carol: TestClient;
 let runner: TestClient;
 let folder: string;
 /** Held back until it is called. */
@@ -97,11 +99,13 @@ beforeAll(async () => {
     PACKAGE_DIR: folder,
     // One principal leaves one of them to others.
     POOL_SIZE: "3",
-    API_KEYS: "ada:ada-key-of-sixteen,bob:bob-key-of-sixteen,runner:runner-key-of-sixteen:execute",
+    API_KEYS:
+      "ada:ada-key-of-sixteen,bob:bob-key-of-sixteen,carol:carol-key-of-sixteen,runner:runner-key-of-sixteen:execute",
   });
   const clientOf = (key: string) => createClient(server.url, { authorization: `Bearer ${key}` });
   ada = clientOf("ada-key-of-sixteen");
   bob = clientOf("bob-key-of-sixteen");
+  carol = clientOf("carol-key-of-sixteen");
   runner = clientOf("runner-key-of-sixteen");
 });
 afterAll(async () => {
@@ -220,6 +224,24 @@ describe("a package that cannot be had", () => {
 });
 
 describe("micropip in user code", () => {
+  test("installs the extras that are asked for, or names those that are not there", async () => {
+    const ask = async (requirement: string) =>
+      await run(
+        carol,
+        `import micropip\ntry:\n  await micropip.install(${requirement})\n  out = "installed"\nexcept (ValueError, TypeError) as e: out = str(e)\nout, micropip.list().get("greeting")`,
+      );
+    expect((await ask('"with-extras"')).result).toEqual(["installed", null]);
+    expect((await ask('"with-extras[words]"')).result).toEqual(["installed", "2.0"]);
+    expect((await ask('"with-extras[wrong]"')).result[0]).toMatch(
+      /with-extras 1 has the extras none, words, and not wrong/i,
+    );
+    expect((await ask('"https://example.com/a.whl"')).result[0]).toMatch(
+      /packages come from the sources that the server is set up with/,
+    );
+    expect((await ask('["greeting", "-r requirements.txt"]')).result[0]).toMatch(/options such as -r/);
+    expect((await ask("[5]")).result[0]).toBe("a requirement is text, not int: 5");
+  });
+
   test("installs for this execution and later ones", async () => {
     await ada.post("/api/reset", {});
     const code = py`
@@ -247,7 +269,7 @@ describe("micropip in user code", () => {
     const { result } = await run(ada, code);
     expect(result).toHaveLength(6);
     expect(result[0]).toMatch(/no source has this package/);
-    expect(result[2]).toMatch(/direct references/);
+    expect(result[2]).toMatch(/packages come from the sources/);
     expect(JSON.stringify(result)).not.toMatch(/\/(tmp|srv|work)\b|node_modules/);
   });
 

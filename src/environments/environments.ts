@@ -11,7 +11,7 @@ import type { PackageSource } from "./package-source.ts";
 import type { BaseEnvironment } from "./package-store.ts";
 import type { PythonPlatform } from "./python-platform.ts";
 import { parseRequirement, type Requirement } from "./requirements.ts";
-import { type ResolvedPackage, resolve, resolveAvailable } from "./resolver.ts";
+import { type Resolution, type ResolvedPackage, resolve, resolveAvailable } from "./resolver.ts";
 
 /** An environment that code can run in. */
 export interface Environment {
@@ -294,12 +294,50 @@ export class Environments {
       const needs = new Map(resolution.packages.map(({ candidate, dependsOn }) => [candidate.key, dependsOn]));
       const kept: Requirement[] = [];
       for (const requirement of wanted) {
-        const reason = [...closure(requirement.key, needs)].map((key) => missing.get(key)).find(Boolean);
-        if (reason) failures.set(requirement.text, reason);
+        const key = [...closure(requirement.key, needs)].find((needed) => missing.has(needed));
+        const item = resolution.packages.find(({ candidate }) => candidate.key === key);
+        const reason = missing.get(key ?? "");
+        if (item && reason)
+          failures.set(requirement.text, await this.#describeMissing(requirement, item, resolution, reason));
         else if (!failures.has(requirement.text)) kept.push(requirement);
       }
       wanted = kept;
     }
+  }
+
+  /** Says which file of which package could not be had, and what other sources have of it. */
+  async #describeMissing(
+    requirement: Requirement,
+    { candidate }: ResolvedPackage,
+    resolution: Resolution,
+    { code, message }: PackageError,
+  ): Promise<PackageError> {
+    const { name, key, version, filename, source } = candidate;
+    const elsewhere: string[] = [];
+    for (const other of this.#options.sources) {
+      if (other.description === source) continue;
+      const offers = await other.find(key).catch(() => null);
+      if (offers === null) continue;
+      const versions = [...new Set(offers.candidates.map((file) => file.version))].slice(0, 5);
+      elsewhere.push(
+        `${other.description} has ${versions.length === 0 ? `no ${name}` : `${name} ${versions.join(", ")}`}`,
+      );
+    }
+    const needing = resolution.packages.find(
+      ({ candidate: other, dependsOn }) => other.key !== key && dependsOn.includes(key),
+    );
+    const wanted = needing?.requires
+      .find((other) => other.key === key)
+      ?.text.split(";")[0]
+      ?.trim();
+    const needs =
+      needing === undefined || key === requirement.key
+        ? ""
+        : `${needing.candidate.name} ${needing.candidate.version} needs ${wanted}; `;
+    const has = elsewhere.map((clause) => `; ${clause}`).join("");
+    const reason = message.replace(/\.$/, "");
+    const why = `${needs}${name} ${version} (${filename}, from ${source}) cannot be had: ${reason}${has}.`;
+    return new PackageError(code, why);
   }
 
   async #buildDerived(name: string, base: Environment, set: PackageSet): Promise<Environment> {

@@ -52,7 +52,8 @@ export class FolderSource implements PackageSource {
     const offers = selectFiles(key, wheels, this.#pyodide.python);
     if (locked?.isSharedLibrary !== true || !filenames.includes(locked.filename)) return offers;
     const library = this.#candidate(locked, locked.filename, locked, ownLock !== null);
-    return { ...offers, candidates: [{ ...library, format: "dynlib" }, ...offers.candidates] };
+    const { stated: _, ...dynlib } = library;
+    return { ...offers, candidates: [{ ...dynlib, format: "dynlib" }, ...offers.candidates] };
   }
 
   #candidate(
@@ -64,6 +65,8 @@ export class FolderSource implements PackageSource {
     const file = path.join(this.#folder, filename);
     const isListed = locked?.filename === filename;
     const isBinding = isListed && isOwnLock;
+    const stated = async () =>
+      await remembered(this.#metadata, file, async () => await readWheelMetadata(file, filename));
     return {
       name: isListed ? locked.name : (filename.split("-")[0] ?? key),
       key,
@@ -78,9 +81,10 @@ export class FolderSource implements PackageSource {
         if (isBinding || (isListed && (await this.#hash(file)) === locked.sha256)) {
           return { requires: locked.requires, requiresPython: "" };
         }
-        const stated = await remembered(this.#metadata, file, async () => await readWheelMetadata(file, filename));
-        return locked === null ? stated : { ...stated, requires: requirementsOfOtherBuild(locked, stated.requires) };
+        const own = await stated();
+        return locked === null ? own : { ...own, requires: requirementsOfOtherBuild(locked, own.requires) };
       },
+      stated,
     };
   }
 

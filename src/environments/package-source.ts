@@ -50,12 +50,16 @@ export interface Candidate extends WheelDownload {
    * @throws {PackageError}
    */
   requirements(): Promise<CandidateRequirements>;
+  /** What the file itself says, where `requirements` is what a lock file says: that knows no extras. May have to fetch the file. */
+  readonly stated?: () => Promise<CandidateRequirements>;
 }
 
 export interface CandidateRequirements {
   readonly requires: readonly Requirement[];
   /** PEP 440 clauses; empty: any Python. */
   readonly requiresPython: string;
+  /** Names of its extras, normalised; those that only its requirements name may be left out. */
+  readonly extras?: readonly string[];
 }
 
 /** A file that a source lists, before anybody asked whether it fits. */

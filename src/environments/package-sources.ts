@@ -26,9 +26,9 @@ export async function createPackageSources(
   const sources: PackageSource[] = [];
   if (PACKAGE_DIR !== "") sources.push(new FolderSource(PACKAGE_DIR, "the package folder", lock));
   if (PYODIDE_INDEX_URL === "")
-    sources.push(new PyodideSource(await pyodideCdn(), lock, remote, { mayBringLock: false }));
+    sources.push(new PyodideSource(await pyodideCdn(), lock, remote, { mayBringLock: false, store }));
   else if (isAddress(PYODIDE_INDEX_URL))
-    sources.push(new PyodideSource(PYODIDE_INDEX_URL, lock, remote, { mayBringLock: true }));
+    sources.push(new PyodideSource(PYODIDE_INDEX_URL, lock, remote, { mayBringLock: true, store }));
   else sources.push(new FolderSource(folderOf(PYODIDE_INDEX_URL), "the folder of Pyodide packages", lock));
   if (PACKAGE_INDEX_URL !== "") {
     if (!isAddress(PACKAGE_INDEX_URL))

@@ -7,6 +7,7 @@ import type { Candidate, PackageSource } from "./package-source.ts";
 import type { PythonPlatform } from "./python-platform.ts";
 import { normaliseName, parseRequirement } from "./requirements.ts";
 import { type FixedPackage, type ResolvedPackage, resolve } from "./resolver.ts";
+import { readWheelMetadata } from "./wheel.ts";
 import type { WheelStore } from "./wheel-store.ts";
 
 /** What a principal's packages are installed on top of. */
@@ -200,13 +201,19 @@ export class PackageStore {
     const known = { name, key, version, filename, format, sha256, source };
     const requirements = async () => ({ requires, requiresPython: "" });
     const stored = await this.#options.wheels.find(sha256);
-    if (stored !== null) return { ...known, location: { path: stored.path }, requirements };
+    if (stored !== null) {
+      const stated = async () => await readWheelMetadata(stored.path, filename);
+      return { ...known, location: { path: stored.path }, requirements, ...(format === "wheel" && { stated }) };
+    }
     for (const place of this.#options.sources) {
       const offers = await place.find(key).catch(() => null);
       const same = offers?.candidates.find(
         (candidate) => candidate.filename === filename && (candidate.sha256 ?? sha256) === sha256,
       );
-      if (same !== undefined) return { ...known, location: same.location, requirements };
+      if (same !== undefined) {
+        const stated = same.stated ?? (async () => await same.requirements());
+        return { ...known, location: same.location, requirements, ...(format === "wheel" && { stated }) };
+      }
     }
     return null;
   }

@@ -2,6 +2,8 @@ import { PackageError } from "./package-error.ts";
 import type { Candidate, Offers, PackageSource } from "./package-source.ts";
 import { checkSamePlatform, type PyodideLock, parsePyodideLock } from "./pyodide-lock.ts";
 import type { Remote } from "./remote.ts";
+import { readWheelMetadata } from "./wheel.ts";
+import type { WheelStore } from "./wheel-store.ts";
 
 const MAX_LOCK_BYTES = 32 * 1024 * 1024;
 
@@ -15,15 +17,25 @@ export class PyodideSource implements PackageSource {
   readonly #remote: Remote;
   readonly #pyodide: PyodideLock;
   readonly #mayBringLock: boolean;
+  readonly #store: WheelStore;
   #lock: Promise<PyodideLock> | undefined;
 
-  /** @param mayBringLock ask the address for `pyodide-lock.json` first; 404 means that it has none. */
-  constructor(address: string, pyodide: PyodideLock, remote: Remote, { mayBringLock }: { mayBringLock: boolean }) {
+  /**
+   * @param mayBringLock ask the address for `pyodide-lock.json` first; 404 means that it has none.
+   * @param store where a wheel goes that has to be fetched to learn what its extras need.
+   */
+  constructor(
+    address: string,
+    pyodide: PyodideLock,
+    remote: Remote,
+    { mayBringLock, store }: { mayBringLock: boolean; store: WheelStore },
+  ) {
     this.#base = new URL(address.endsWith("/") ? address : `${address}/`);
     this.description = `Pyodide's packages at ${this.#base.host}`;
     this.#remote = remote;
     this.#pyodide = pyodide;
     this.#mayBringLock = mayBringLock;
+    this.#store = store;
   }
 
   async find(key: string): Promise<Offers> {
@@ -38,16 +50,18 @@ export class PyodideSource implements PackageSource {
     const locked = lock.packages.get(key);
     if (locked === undefined) return { candidates: [], unusable: [] };
     const { name, version, filename, sha256, requires, isSharedLibrary } = locked;
+    const download = { filename, sha256, location: { url: new URL(encodeURIComponent(filename), this.#base).href } };
     const candidate: Candidate = {
+      ...download,
       name,
       key,
       version,
-      filename,
-      sha256,
       format: isSharedLibrary ? "dynlib" : "wheel",
-      location: { url: new URL(encodeURIComponent(filename), this.#base).href },
       source: this.description,
       requirements: async () => ({ requires, requiresPython: "" }),
+      ...(!isSharedLibrary && {
+        stated: async () => await readWheelMetadata((await this.#store.fetch(download)).path, filename),
+      }),
     };
     return { candidates: [candidate], unusable: [] };
   }

@@ -45,7 +45,42 @@ describe("parseRequirement", () => {
   test.each(["foo @ https://example.com/foo.whl", "foo@file:///etc/passwd"])(
     "refuses the direct reference %s",
     (text) => {
-      expect(() => parseRequirement(text)).toThrow(/direct references/);
+      expect(() => parseRequirement(text)).toThrow(/packages come from the sources that the server is set up with/);
+    },
+  );
+
+  test.each([
+    ["https://example.com/foo-1-py3-none-any.whl", /come from the sources/],
+    ["http://example.com/foo", /come from the sources/],
+    ["file:///tmp/foo.whl", /come from the sources/],
+    ["emfs:./foo.whl", /come from the sources/],
+    ["git+https://github.com/a/foo", /come from the sources/],
+    ["git+ssh://git@github.com/a/foo.git@v1#egg=foo", /come from the sources/],
+    ["git@github.com:a/foo.git", /come from the sources/],
+    ["./foo", /come from the sources/],
+    ["/tmp/foo", /come from the sources/],
+    ["~/foo", /come from the sources/],
+    ["C:\\foo", /come from the sources/],
+    ["foo-1.0-py3-none-any.whl", /come from the sources/],
+    ["foo-1.0.tar.gz", /come from the sources/],
+    ["a/foo", /come from the sources/],
+    ["-e .", /options such as -r, -e/],
+    ["-r requirements.txt", /options such as -r, -e/],
+    ["--index-url https://example.com", /options such as -r, -e/],
+    ["foo bar", /more than one requirement/],
+    ["foo, bar", /no version specifier/],
+    ["foo=1.0", /a version is written with ==/],
+    ["", /does not begin with a package name/],
+  ])("says why %s is none", (text, reason) => {
+    expect(() => parseRequirement(text)).toThrow(
+      expect.objectContaining({ code: "package_invalid_requirement", message: expect.stringMatching(reason) }),
+    );
+  });
+
+  test.each(["foo;python_version>'3'", "foo [bar]", "zip", "foo.zip2", "a-b.c_d", "foo ( >= 1 )"])(
+    "still reads %s",
+    (text) => {
+      expect(parseRequirement(text).text).toBe(text);
     },
   );
 });

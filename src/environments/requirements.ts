@@ -45,6 +45,8 @@ const NAME = /^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?/;
 export function parseRequirement(source: string): Requirement {
   const text = source.trim();
   if (text.length > MAX_LENGTH) throw invalid(text, "it is too long");
+  const otherForm = describeOtherForm(text);
+  if (otherForm !== null) throw invalid(text, otherForm);
   const name = NAME.exec(text)?.[0];
   if (name === undefined) throw invalid(text, "it does not begin with a package name");
   let rest = text.slice(name.length).trimStart();
@@ -57,11 +59,13 @@ export function parseRequirement(source: string): Requirement {
     if (extras.some((extra) => NAME.exec(extra)?.[0] !== extra)) throw invalid(text, "the extras cannot be read");
     rest = rest.slice(end + 1).trimStart();
   }
-  if (rest.startsWith("@")) throw invalid(text, "direct references to a file or URL are not allowed");
+  if (rest.startsWith("@")) throw invalid(text, NO_ADDRESSES);
   const semicolon = rest.indexOf(";");
   let specifier = (semicolon === -1 ? rest : rest.slice(0, semicolon)).trim();
   if (specifier.startsWith("(") && specifier.endsWith(")")) specifier = specifier.slice(1, -1).trim();
   specifier = specifier.replace(/\s*,\s*$/, "");
+  if (/^=[^=]/.test(specifier)) throw invalid(text, "a version is written with ==");
+  if (NAME.test(specifier)) throw invalid(text, "it is more than one requirement; give each by itself");
   if (!isSpecifier(specifier)) throw invalid(text, `"${shorten(specifier)}" is no version specifier`);
   const marker = semicolon === -1 ? null : new MarkerParser(text, rest.slice(semicolon + 1)).parse();
   return {
@@ -83,6 +87,18 @@ export function applies(requirement: Requirement, environment: MarkerEnvironment
   const { marker } = requirement;
   if (marker === null) return true;
   return ["", ...extras].some((extra) => evaluate(marker, { ...environment, extra }));
+}
+
+/** Normalised names of the extras that a requirement counts for; empty: it counts without any. */
+export function extrasOf({ marker }: Requirement): string[] {
+  const named = (part: Marker): string[] => {
+    if (part.type !== "compare") return [...named(part.left), ...named(part.right)];
+    const { left, right } = part;
+    const literal = "literal" in left ? left.literal : "literal" in right ? right.literal : null;
+    const isExtra = [left, right].some((side) => "variable" in side && side.variable === "extra");
+    return isExtra && literal !== null ? [normaliseName(literal)] : [];
+  };
+  return marker === null ? [] : named(marker);
 }
 
 function evaluate(marker: Marker, environment: MarkerEnvironment): boolean {
@@ -235,6 +251,18 @@ class MarkerParser {
   #invalid(): PackageError {
     return invalid(this.#requirement, "its environment marker cannot be read");
   }
+}
+
+const NO_ADDRESSES =
+  'packages come from the sources that the server is set up with, not from an address or a file; give a name, as in "humanize" or "humanize>=4"';
+
+/** What else pip and micropip take for a requirement, and why it is none here; null: it may be one. */
+function describeOtherForm(text: string): string | null {
+  if (/^-/.test(text)) return "options such as -r, -e and --index-url are not taken; give requirements alone";
+  if (/^[A-Za-z][A-Za-z0-9+.-]*:(\/|\.)/.test(text) || /^git@|^(git|hg|svn|bzr)\+/.test(text)) return NO_ADDRESSES;
+  if (/^[./~\\]|^[A-Za-z]:\\/.test(text) || /\.(whl|zip|tar\.gz|tgz|tar\.bz2|egg)$/i.test(text)) return NO_ADDRESSES;
+  if (/^[^\s@;[\]]+\//.test(text)) return NO_ADDRESSES;
+  return null;
 }
 
 function invalid(text: string, why: string): PackageError {

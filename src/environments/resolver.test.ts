@@ -96,6 +96,59 @@ describe("choosing", () => {
     expect(await chosen(catalogue, ["a", "b"])).toEqual(["a 1", "b 1", "x 1"]);
   });
 
+  test("extras of a package that is part of the environment bring what they need", async () => {
+    const fixed = [{ name: "A", version: "1" }];
+    const catalogue = {
+      "a 2": ["z ; extra == 'more'"],
+      "a 1": ["b", "x>=1 ; extra == 'more'", "a[more] ; extra == 'all'", "a[all] ; extra == 'all'"],
+      "x 1": [],
+      "x 0": [],
+    };
+    expect(await chosen(catalogue, ["a"], { fixed })).toEqual([]);
+    expect(await chosen(catalogue, ["a[more]"], { fixed })).toEqual(["x 1"]);
+    expect(await chosen(catalogue, ["a[all]"], { fixed })).toEqual(["x 1"]);
+    expect(await chosen(catalogue, ["a[more]"], { fixed: [...fixed, { name: "x", version: "3" }] })).toEqual([]);
+    await expect(chosen({ "a 1": ["x ; extra == 'more'"] }, ["a[more]"], { fixed })).rejects.toThrow(
+      failing("package_not_found", /"a\[more\]" cannot be installed: a 1 needs "x", but no source has this package/),
+    );
+    await expect(chosen({ "a 2": [] }, ["a[more]"], { fixed })).rejects.toThrow(
+      failing("package_not_found", /has A 1, and no source says what its extras need/),
+    );
+  });
+
+  test("an extra that a package has not is named, if it was asked for by name", async () => {
+    const catalogue = { "a 1": ["x ; extra == 'more'", "y; extra == 'Other_One'"], "b 1": ["a[nothing]"], "c 1": [] };
+    await expect(chosen(catalogue, ["a[less,more]"])).rejects.toThrow(
+      failing("package_not_found", /a 1 has the extras more, other-one, and not less/),
+    );
+    await expect(chosen(catalogue, ["c[any]"])).rejects.toThrow(
+      failing("package_not_found", /c 1 has no extras, and not any/),
+    );
+    await expect(chosen(catalogue, ["a[less]"], { fixed: [{ name: "a", version: "1" }] })).rejects.toThrow(
+      failing("package_not_found", /and not less/),
+    );
+    expect(await chosen(catalogue, ["b"])).toEqual(["a 1", "b 1"]);
+  });
+
+  test("what a lock file says of dependencies holds, and what the file itself says of extras", async () => {
+    const plain = source({ "a 1": ["b"], "b 1": [], "x 1": [] });
+    const locked: PackageSource = {
+      description: "a lock file",
+      find: async (key) => {
+        const offers = await plain.find(key);
+        if (key !== "a") return offers;
+        const stated = async () =>
+          parseCoreMetadata("Name: a\nVersion: 1\nRequires-Dist: nowhere\nRequires-Dist: x; extra == 'more'\n", "a");
+        return { ...offers, candidates: offers.candidates.map((candidate) => ({ ...candidate, stated })) };
+      },
+    };
+    const options = { sources: [locked] };
+    expect(await chosen({}, ["a"], options)).toEqual(["a 1", "b 1"]);
+    expect(await chosen({}, ["a[more]"], options)).toEqual(["a 1", "b 1", "x 1"]);
+    // Asked for when the package is chosen already.
+    expect(await chosen({}, ["a", "a[more]"], options)).toEqual(["a 1", "b 1", "x 1"]);
+  });
+
   test("pre-releases only if named, or if there is nothing else", async () => {
     const catalogue = { "a 1.0": [], "a 2.0rc1": [], "b 1.0b1": [] };
     expect(await chosen(catalogue, ["a"])).toEqual(["a 1.0"]);

@@ -1,7 +1,7 @@
 import { PackageError } from "./package-error.ts";
 import type { Candidate, Offers, PackageSource, UnusableFile } from "./package-source.ts";
 import { type MarkerEnvironment, markerEnvironment, type PythonPlatform } from "./python-platform.ts";
-import { applies, normaliseName, type Requirement } from "./requirements.ts";
+import { applies, extrasOf, normaliseName, type Requirement } from "./requirements.ts";
 import { allowsPrereleases, compareNewestFirst, isPrerelease, satisfies } from "./versions.ts";
 
 /** A package that is part of the environment and cannot be replaced by another version. */
@@ -144,7 +144,11 @@ class Resolver {
     const { key, specifier } = demand.requirement;
     const fixed = this.#fixed.get(key);
     if (fixed !== undefined) {
-      if (demand.requirement.optional || satisfies(fixed.version, specifier)) return await this.#solve(rest, decisions);
+      if (demand.requirement.optional || satisfies(fixed.version, specifier)) {
+        const added = await this.#extrasOfFixed(demand, fixed);
+        if (added instanceof PackageError) return { failure: added, blame: namesOf([demand]) };
+        return await this.#solve([...rest, ...added], decisions);
+      }
       const why = `this environment has ${fixed.name} ${fixed.version}, which cannot be replaced`;
       return { failure: failure("package_conflict", demand, why), blame: namesOf([demand]) };
     }
@@ -152,6 +156,25 @@ class Resolver {
     return decision === undefined
       ? await this.#choose(demand, pending, decisions)
       : await this.#join(demand, decision, rest, decisions);
+  }
+
+  /** What the extras need of a package that is part of the environment. */
+  async #extrasOfFixed(demand: Demand, fixed: FixedPackage): Promise<readonly Demand[] | PackageError> {
+    const { key, extras } = demand.requirement;
+    if (extras.length === 0 || isWithin(demand)) return [];
+    for (const source of this.#sources) {
+      const { candidates } = await this.#find(source, key);
+      const candidate = candidates.find(({ version }) => satisfies(version, `==${fixed.version}`));
+      if (candidate === undefined) continue;
+      const requires = await this.#requirements(candidate, demand, extras);
+      if (requires instanceof PackageError) return requires;
+      const by: Decision = { candidate, requires, extras, demand };
+      const applying = requires.filter((item) => extrasOf(item).length > 0 && applies(item, this.#environment, extras));
+      return applying.map((requirement) => ({ requirement, by }));
+    }
+    if (demand.requirement.optional) return [];
+    const why = `this environment has ${fixed.name} ${fixed.version}, and no source says what its extras need`;
+    return failure("package_not_found", demand, why);
   }
 
   /** The package was chosen before: see whether that choice will do for this demand as well. */
@@ -170,8 +193,10 @@ class Resolver {
     }
     const merged = [...new Set([...decision.extras, ...extras])].toSorted();
     if (merged.length === decision.extras.length) return await this.#solve(rest, decisions);
-    const wider: Decision = { ...decision, extras: merged };
-    const added = decision.requires.filter(
+    const requires = await this.#requirements(candidate, demand, merged);
+    if (requires instanceof PackageError) return { failure: requires, blame: new Set([key, ...namesOf([demand])]) };
+    const wider: Decision = { ...decision, requires, extras: merged };
+    const added = requires.filter(
       (item) => applies(item, this.#environment, merged) && !applies(item, this.#environment, decision.extras),
     );
     const outcome = await this.#solve(
@@ -196,7 +221,7 @@ class Resolver {
     for await (const candidate of this.#candidates(key, demands)) {
       if (++this.#steps > MAX_STEPS)
         throw failure("package_conflict", demand, "too many combinations of versions were tried");
-      const requires = await this.#requirements(candidate, demand);
+      const requires = await this.#requirements(candidate, demand, extras);
       if (requires instanceof PackageError) {
         first ??= requires;
         continue;
@@ -252,15 +277,29 @@ class Resolver {
     for (const demand of demands) seek(demand).catch(() => {});
   }
 
-  async #requirements(candidate: Candidate, demand: Demand): Promise<readonly Requirement[] | PackageError> {
+  /** @param extras normalised; one that the caller asked for by name and that is not there is an error. */
+  async #requirements(
+    candidate: Candidate,
+    demand: Demand,
+    extras: readonly string[],
+  ): Promise<readonly Requirement[] | PackageError> {
     try {
-      const { requires, requiresPython } = await candidate.requirements();
-      if (satisfies(this.#pythonVersion, requiresPython)) return requires;
-      return failure(
-        "package_not_found",
-        demand,
-        `${candidate.name} ${candidate.version} needs Python ${requiresPython}`,
-      );
+      const { requires, requiresPython, extras: listed } = await candidate.requirements();
+      if (!satisfies(this.#pythonVersion, requiresPython)) {
+        const why = `${candidate.name} ${candidate.version} needs Python ${requiresPython}`;
+        return failure("package_not_found", demand, why);
+      }
+      if (extras.length === 0) return requires;
+      const stated = candidate.stated === undefined ? null : await candidate.stated();
+      const own = (stated ?? { requires }).requires.filter((item) => extrasOf(item).length > 0);
+      const known = new Set([...(stated?.extras ?? listed ?? []), ...own.flatMap(extrasOf)]);
+      const missing = demand.by === null ? demand.requirement.extras.filter((extra) => !known.has(extra)) : [];
+      if (missing.length > 0) {
+        const has = known.size === 0 ? "no extras" : `the extras ${[...known].toSorted().slice(0, 20).join(", ")}`;
+        const why = `${candidate.name} ${candidate.version} has ${has}, and not ${missing.join(", ")}`;
+        return failure("package_not_found", demand, why);
+      }
+      return [...requires.filter((item) => extrasOf(item).length === 0), ...own];
     } catch (error) {
       // An old version may state its dependencies in a way that nobody reads any more; anything else is worth a halt.
       if (error instanceof PackageError && error.code === "package_invalid_requirement") return error;
@@ -305,6 +344,15 @@ class Resolver {
     const problems = [...this.#problems.values()];
     return failure(code, demand, [...reasons, ...problems.map((problem) => problem.replace(/\.$/, ""))].join("; "));
   }
+}
+
+/** Whether what is demanded has led to this demand itself. */
+function isWithin({ requirement, by }: Demand): boolean {
+  for (let decision = by; decision !== null; decision = decision.demand.by) {
+    const { key, extras } = decision.demand.requirement;
+    if (key === requirement.key && requirement.extras.every((extra) => extras.includes(extra))) return true;
+  }
+  return false;
 }
 
 function namesOf(demands: readonly Demand[]): Set<string> {

@@ -106,7 +106,10 @@ const OPERATIONS: Readonly<Record<string, Readonly<Record<string, Operation>>>> 
     "POST /api/execute": {
       operationId: "execute",
       summary: "Run Python",
-      description: "Python errors and timeouts are results: `success` is false, the status 200.",
+      description:
+        "Python errors and timeouts are results: `success` is false, the status 200. There is one process and one thread: `ThreadPoolExecutor` runs its " +
+        "tasks one after another, and `Thread`, `Process` and `subprocess` are refused with a sentence. numpy's default integer has 32 bits and overflows " +
+        "without a warning; singular matrices give NaN, not `LinAlgError`; division by zero and overflow in arrays warn of nothing.",
       requestBody: executeRequest,
       responses: { 200: json("What came of it.", replies.execReply), ...execution },
     },

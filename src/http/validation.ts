@@ -34,7 +34,12 @@ const code = z
   .max(MAX_CODE_CHARACTERS, `Code too long. Maximum length: ${MAX_CODE_CHARACTERS} characters.`)
   .refine((text) => text.trim() !== "", "Code cannot be empty")
   .refine((text) => text.replace(/\\[ntr]/g, "").trim() !== "", "Code cannot contain only whitespace")
-  .meta({ description: "Python source. The value of its last expression is the result.", example: "1 + 1" });
+  .meta({
+    description:
+      "Python source. The value of its last expression is the result. Code as notebooks and models write it runs too: indented as a whole, in ``` fences, " +
+      "with prompts, `%pip install`, `%matplotlib inline`, `%time`; other magics and `!` lines get a sentence. `/mnt/data` is the home folder.",
+    example: "1 + 1",
+  });
 
 /** Becomes the JSON text that Python reads: numbers as they were written, not as JavaScript has them. */
 const context = z

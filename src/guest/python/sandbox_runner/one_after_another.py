@@ -139,11 +139,14 @@ def adapt_processes(module):
 
 
 def adapt_process_pool(module):
-    module.ProcessPoolExecutor.__init__ = _refusal("ProcessPoolExecutor", _INSTEAD)
+    # The class of the error that it raises itself where a platform has no processes.
+    module.ProcessPoolExecutor.__init__ = _refusal("ProcessPoolExecutor", _INSTEAD, NotImplementedError)
 
 
-def _refusal(name, instead):
+def _refusal(name, instead, kind=ImportError):
+    """By default the class that `multiprocessing` itself raises without its library: code such as tqdm's goes on without."""
+
     def refuse(*_args, **_kwargs):
-        raise NotImplementedError(f"{name}: the sandbox has one process, and no others can be started; {instead}")
+        raise kind(f"{name}: the sandbox has one process, and no others can be started; {instead}")
 
     return refuse

@@ -30,6 +30,9 @@ async def install(
 
 def install_now(requirements):
     """As :func:`install`, at once."""
+    for requirement in requirements:
+        if not isinstance(requirement, str):
+            raise TypeError(f"a requirement is text, not {type(requirement).__name__}: {requirement!r}")
     try:
         device.ask("install-packages", requirements)
     except OSError as error:
