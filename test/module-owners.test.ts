@@ -30,11 +30,11 @@ beforeAll(async () => {
     PACKAGE_DIR: folder,
     PACKAGE_INDEX_URL: "",
     ENVIRONMENTS_FILE: environments,
-    API_KEYS: "ada:ada-key,reader:reader-key:execute",
+    API_KEYS: "ada:ada-key-of-sixteen,reader:reader-key-of-sixteen:execute",
   });
   const clientOf = (key: string) => createClient(server.url, { authorization: `Bearer ${key}` });
-  ada = clientOf("ada-key");
-  reader = clientOf("reader-key");
+  ada = clientOf("ada-key-of-sixteen");
+  reader = clientOf("reader-key-of-sixteen");
 }, 120_000);
 afterAll(async () => {
   await server.stop(0);
