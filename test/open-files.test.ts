@@ -202,6 +202,10 @@ const OPEN: Readonly<Record<string, readonly [open: string, reads: readonly (rea
       ["os.close(r2); os.close(w); fresh = os.pipe(); os.write(fresh[1], b'x'); os.read(fresh[0], 9).decode()", "x"],
     ],
   ],
+  "a file outside the folders that are kept": [
+    "f = open('/elsewhere.txt', 'w+'); f.write('abc'); f.flush()",
+    [["f.seek(1); [f.read(), f.write('d')]", ["bc", 1]]],
+  ],
   "a folder half listed": [
     "import os\nos.mkdir('many')\nfor i in range(40): open(f'many/{i:02}', 'w').close()\nd = os.scandir('many'); first = [next(d).name for _ in range(20)]",
     [

@@ -26,6 +26,7 @@ import { reopen } from "./open-files.ts";
 import { OutsideMemory } from "./outside-memory.ts";
 import { closeRealm, freezeRealm, type ImportSeal, revokePermissions, sealImports } from "./realm.ts";
 import { Runner } from "./runner.ts";
+import { openStreams } from "./streams.ts";
 import { adoptTables, fitImage } from "./tables.ts";
 
 export interface BootedInterpreter {
@@ -110,12 +111,12 @@ export async function boot(options: Boot, host: HostConnection, beforeWalls: () 
   fs.ignorePermissions = false;
   freeze(fs, ARCHIVE_MTIME_MS);
   boundStreams(module);
-  const files = new TenantFiles(fs, (path) => host.fetch("read-file", path));
+  const files = new TenantFiles(fs, program.mappings, (path) => host.fetch("read-file", path));
   // It is in the interpreter now, and no collector runs in a thread that never ends its turn.
   if (options.stdlib instanceof Uint8Array) (options.stdlib.buffer as ArrayBuffer).transfer(0);
   beforeWalls();
   raiseWalls(imports);
-  const streams = [...fs.streams];
+  const streams = openStreams(fs);
   if (environment) {
     const [problem] = Object.entries(loadLibraries(program, imports, environment.libraries, options.libraries));
     if (problem) throw new ImageFormatError(`the library ${problem.join(" cannot be loaded: ")}`);
@@ -128,7 +129,9 @@ export async function boot(options: Boot, host: HostConnection, beforeWalls: () 
   if (difference !== null) throw new ImageFormatError(`loading the libraries has changed ${difference}`);
   fitImage(image.header, module, exports);
   // What the libraries have opened is not what the image has open.
-  fs.streams.splice(0, fs.streams.length, ...streams);
+  fs.streams.length = 0;
+  for (const [fd, stream] of streams) fs.streams[fd] = stream;
+  program.mappings.clear();
   openAgain(module, image.header.openFiles);
   image.close();
   if (image !== base) base.close();
@@ -155,7 +158,7 @@ export async function boot(options: Boot, host: HostConnection, beforeWalls: () 
 /** Opens what was open when the image was taken, as part of the checkpoint. */
 export function openAgain(module: Module, openFiles: readonly OpenFile[]): void {
   try {
-    reopen(module, { streams: openFiles, unnamed: [], contents: [] }, null, new Map());
+    reopen(module, { streams: openFiles, mappings: [], unnamed: [], contents: [] }, null, new Map());
   } catch (cause) {
     throw new ImageFormatError("a file that the image has open is not there", { cause });
   }

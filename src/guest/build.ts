@@ -13,9 +13,9 @@ import { findImageFiles } from "./image-files.ts";
 import { ARCHIVE_MTIME_MS, ENVIRONMENT_PATH, layOut, PACKAGES_PATH } from "./layout.ts";
 import { loadLibraries } from "./libraries.ts";
 import { type Boot, loadPyodide, type Program, type Pyodide } from "./load.ts";
-import { openStreams } from "./open-files.ts";
 import { type ImportSeal, sealImports } from "./realm.ts";
 import { PythonFunction } from "./runner.ts";
+import { openStreams } from "./streams.ts";
 import { slotsOf, tablesOf } from "./tables.ts";
 
 /** Of 10 MiB that there are. [measured] Calls from C to Python and back fill V8's stack (`launch.ts`) with more than twice this. */
@@ -44,7 +44,7 @@ async function buildBase(options: Boot, host: HostConnection): Promise<Built> {
   const pythonVersion = prepareBase(pyodide, options.options.preload);
   limitRecursion(exports);
   fillHoles(exports);
-  const facts = { ...tablesOf(program), openFiles: openFilesOf(module, devices), pythonVersion };
+  const facts = { ...tablesOf(program), openFiles: openFilesOf(program, devices), pythonVersion };
   return { failedImports: {}, unfit: {}, image: encodeImage(new Uint8Array(exports.memory.buffer), facts) };
 }
 
@@ -103,6 +103,7 @@ sandbox_runner.execution.prepare()
 import ctypes
 for name in ${JSON.stringify(preload)}:
     __import__(name)
+sandbox_runner.execution.ending.remember()
 sys.path.insert(0, "")
 import __main__
 for name in [name for name in vars(__main__) if not name.startswith("__")]:
@@ -131,8 +132,8 @@ function openDescriptors({ FS }: Module): ReadonlySet<number> {
 }
 
 /** @throws if something is open that no sandbox could open again. */
-function openFilesOf({ FS }: Module, devices: ReadonlySet<number>): readonly OpenFile[] {
-  const { files, unfit } = findImageFiles(FS, devices);
+function openFilesOf(program: Program, devices: ReadonlySet<number>): readonly OpenFile[] {
+  const { files, unfit } = findImageFiles(program, devices);
   const [what] = unfit.values();
   if (what !== undefined) throw new Error(`the image would have ${what}, open`);
   return files;
@@ -152,11 +153,11 @@ function takeImage(
   const unfit: Record<string, string> = {};
   const failedImports: Record<string, string> = {};
   const python = new PythonFunction(exports, "sandbox_runner.environment", "perform");
-  const newlyUnfit = (before: ReadonlySet<number>) =>
-    Array.from(findImageFiles(module.FS, devices).unfit).find(([fd]) => !before.has(fd))?.[1];
+  const newlyUnfit = (before: ReadonlySet<unknown>) =>
+    Array.from(findImageFiles(program, devices).unfit).find(([what]) => !before.has(what))?.[1];
   /** @returns false if the interpreter is lost. */
   const step = (name: string, ...call: [name: string, ...parameters: unknown[]]): boolean => {
-    const unfitBefore = new Set(findImageFiles(module.FS, devices).unfit.keys());
+    const unfitBefore = new Set(findImageFiles(program, devices).unfit.keys());
     const slots = slotsOf(module);
     const before = exports.hiwire_num_refs();
     const known = imports.broken();
@@ -183,6 +184,6 @@ function takeImage(
     step("the environment", "finish", environment.aliases);
   if (!isWhole || Object.keys(unfit).length > 0) return { failedImports, unfit, image: NO_IMAGE };
   fillHoles(exports);
-  const header = { ...tablesOf(program), openFiles: openFilesOf(module, devices), pythonVersion };
+  const header = { ...tablesOf(program), openFiles: openFilesOf(program, devices), pythonVersion };
   return { failedImports, unfit, image: encodeImage(new Uint8Array(exports.memory.buffer), header) };
 }

@@ -38,7 +38,9 @@ export const CONTROL = {
   TRUNCATED: 9,
   /** 1: the host was told that something was printed, and has not asked for it. */
   OUTPUT_ANNOUNCED: 10,
-  LENGTH: 11,
+  /** 1: the host has interrupted the job. */
+  INTERRUPTED: 11,
+  LENGTH: 12,
 } as const;
 
 export function createShared(): Shared {

@@ -165,6 +165,8 @@ export interface Exports {
   PyObject_GetAttrString(object: number, name: number): number;
   PyObject_CallOneArg(callable: number, argument: number): number;
   PyObject_CallNoArgs(callable: number): number;
+  /** As the garbage collector does: once for each object. */
+  PyObject_CallFinalizer(object: number): void;
   PyBytes_FromStringAndSize(data: number, size: number): number;
   PyBytes_AsString(object: number): number;
   PyBytes_Size(object: number): number;

@@ -8,6 +8,8 @@ import {
   type Stream,
   type StreamOperations,
 } from "./emscripten.ts";
+import type { FileMappings } from "./file-mappings.ts";
+import { openStreams } from "./streams.ts";
 
 /** The folders whose files are kept: for a workspace or a session, or for one execution. */
 export const WRITABLE_ROOTS = ["/home/pyodide", "/tmp", "/plots"] as const;
@@ -103,6 +105,7 @@ function readOnlyNodeOperations(node: Node, time: Date): NodeOperations {
  */
 export class TenantFiles {
   readonly #fs: FileSystem;
+  readonly #mappings: FileMappings;
   readonly #readContent: (path: string) => Uint8Array;
   readonly #mountpoints: readonly Node[];
   readonly #firstInode: number;
@@ -125,8 +128,11 @@ export class TenantFiles {
    * @param fs has the `WRITABLE_ROOTS` as folders already; `freeze` it first.
    * @param readContent blocks until the host has sent a workspace file's content.
    */
-  constructor(fs: FileSystem, readContent: (path: string) => Uint8Array) {
+  constructor(fs: FileSystem, mappings: FileMappings, readContent: (path: string) => Uint8Array) {
     this.#fs = fs;
+    this.#mappings = mappings;
+    mappings.load = (node) => this.#loaded(node as TenantNode);
+    mappings.onUnmap = (node) => this.#released(node as TenantNode);
     this.#readContent = readContent;
     this.#firstInode = fs.nextInode;
     this.#mountpoints = WRITABLE_ROOTS.map((root) => fs.lookupPath(root, { follow_mount: false }).node);
@@ -168,6 +174,7 @@ export class TenantFiles {
       llseek,
       read: (stream, buffer, offset, length, position) => {
         const node = this.#loaded(stream.node as TenantNode);
+        mappings.sync(node);
         if (position >= node.usedBytes) return 0;
         const size = Math.min(node.usedBytes - position, length);
         buffer.set(node.contents.subarray(position, position + size), offset);
@@ -176,9 +183,9 @@ export class TenantFiles {
       write: (stream, buffer, offset, length, position) => {
         if (length === 0) return 0;
         const node = this.#loaded(stream.node as TenantNode);
-        this.#resize(node, Math.max(node.usedBytes, position + length));
-        node.contents.set(buffer.subarray(offset, offset + length), position);
-        this.#changed(node);
+        mappings.sync(node);
+        this.#write(node, buffer.subarray(offset, offset + length), position);
+        mappings.refresh(node, position, position + length);
         return length;
       },
       mmap: (stream, ...rest) => {
@@ -189,14 +196,10 @@ export class TenantFiles {
       msync: (stream, buffer, offset, length) => {
         const node = stream.node as TenantNode;
         const end = Math.min(length, Math.max(0, node.usedBytes - offset));
-        return this.#fileStreamOperations.write!(stream, buffer, 0, end, offset);
+        this.#write(node, buffer.subarray(0, end), offset);
+        return end;
       },
-      close: (stream) => {
-        const node = stream.node as TenantNode;
-        if (!node.orphan || this.#isOpen(node, stream)) return;
-        node.orphan = false;
-        this.#bytes -= node.usedBytes;
-      },
+      close: (stream) => this.#released(stream.node as TenantNode, stream),
     };
     this.#openFolders = OPEN_FOLDERS.map((path) => this.#open(fs.lookupPath(path).node));
     this.reset();
@@ -226,6 +229,7 @@ export class TenantFiles {
 
   /** What differs from what `begin` was given. Symbolic links are not kept: the workspace outside has none. */
   changes(): { changes: FileChanges; contents: Uint8Array[] } {
+    this.#mappings.syncAll();
     const written: FileEntry[] = [];
     const contents: Uint8Array[] = [];
     const present = new Set<string>();
@@ -423,7 +427,7 @@ export class TenantFiles {
     const node = parent.children?.get(name);
     if (!node) throw new this.#fs.ErrnoError(ERRNO.ENOENT);
     // The host forgets a deleted file's content; whoever has it open may read on.
-    if (node.unread !== null && this.#fs.streams.some((stream) => stream?.node === node)) this.#loaded(node);
+    if (node.unread !== null && this.#isOpen(node)) this.#loaded(node);
     parent.children?.delete(name);
     parent.mtime = parent.ctime = Date.now();
     this.#count--;
@@ -432,7 +436,23 @@ export class TenantFiles {
   }
 
   #isOpen(node: TenantNode, except?: Stream): boolean {
-    return this.#fs.streams.some((stream) => stream && stream !== except && stream.node === node);
+    return (
+      openStreams(this.#fs).some(([, stream]) => stream !== except && stream.node === node) ||
+      this.#mappings.isMapped(node)
+    );
+  }
+
+  /** A descriptor or a mapping of it is gone, or about to go. */
+  #released(node: TenantNode, stream?: Stream): void {
+    if (!node.orphan || this.#isOpen(node, stream)) return;
+    node.orphan = false;
+    this.#bytes -= node.usedBytes;
+  }
+
+  #write(node: TenantNode, bytes: Uint8Array, position: number): void {
+    this.#resize(node, Math.max(node.usedBytes, position + bytes.length));
+    node.contents.set(bytes, position);
+    this.#changed(node);
   }
 
   #rename(node: TenantNode, newParent: TenantNode, newName: string): void {
@@ -513,7 +533,9 @@ export class TenantFiles {
     if (attributes.mtime != null) node.mtime = Number(attributes.mtime);
     if (attributes.size != null) {
       this.#loaded(node);
+      this.#mappings.sync(node);
       this.#resize(node, attributes.size);
+      this.#mappings.refresh(node);
       this.#changed(node);
     }
   }

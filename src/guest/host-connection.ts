@@ -79,6 +79,11 @@ export class HostConnection implements Host {
     if (this.#outlet.print(stream, bytes) && streaming) this.#outlet.announceOutput(this.#jobNonce);
   }
 
+  /** Whether the host has interrupted what runs. */
+  isInterrupted(): boolean {
+    return Atomics.load(this.#control, CONTROL.INTERRUPTED) === 1;
+  }
+
   sleep(durationMs: number): void {
     const deadline = performance.now() + durationMs;
     for (let left = durationMs; left > 0; left = deadline - performance.now()) {

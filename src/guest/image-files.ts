@@ -1,17 +1,18 @@
 import type { OpenFile } from "../sandbox/protocol.ts";
 import type { FileSystem } from "./emscripten.ts";
 import { ENVIRONMENT_PATH } from "./layout.ts";
-import { openStreams, pathOf } from "./open-files.ts";
+import type { Program } from "./load.ts";
+import { pathOf } from "./open-files.ts";
+import { ACCESS_MODE, openStreams } from "./streams.ts";
 
 /** What every process has under the same path with the same content: an environment's archive, the standard library, our modules. */
 const IN_EVERY_PROCESS = [`${ENVIRONMENT_PATH}/`, "/lib/sandbox_runner/"];
 const STANDARD_LIBRARY = /^\/lib\/python\d+\.zip$/;
-const ACCESS_MODE = 3;
 
 export interface ImageFiles {
   readonly files: readonly OpenFile[];
-  /** What is open and cannot be opened again in a sandbox: descriptor → why, which names it. */
-  readonly unfit: ReadonlyMap<number, string>;
+  /** What is open and cannot be opened again in a sandbox: descriptor or mapping → why, which names it. */
+  readonly unfit: ReadonlyMap<unknown, string>;
 }
 
 /**
@@ -22,13 +23,13 @@ export interface ImageFiles {
  *
  * @param devices descriptors that every sandbox has open.
  */
-export function findImageFiles(fs: FileSystem, devices: ReadonlySet<number>): ImageFiles {
+export function findImageFiles({ module: { FS: fs }, mappings }: Program, devices: ReadonlySet<number>): ImageFiles {
   const groups = new Map<object, number>();
   const files: OpenFile[] = [];
-  const unfit = new Map<number, string>();
+  const unfit = new Map<unknown, string>();
   for (const [fd, stream] of openStreams(fs)) {
     if (devices.has(fd)) continue;
-    const path = pathOf(fs, stream);
+    const path = pathOf(fs, stream.node, stream.path);
     const why = path === null ? "has no path" : whyUnfit(fs, path, stream.node.mode, stream.flags);
     if (path === null || why !== null) {
       unfit.set(fd, `${path ?? stream.path}, which ${why}`);
@@ -37,6 +38,9 @@ export function findImageFiles(fs: FileSystem, devices: ReadonlySet<number>): Im
     const group = groups.get(stream.shared) ?? groups.size;
     groups.set(stream.shared, group);
     files.push({ fd, path, flags: stream.flags, position: stream.position, group });
+  }
+  for (const { address, node } of mappings.list()) {
+    unfit.set(`mapped at ${address}`, `${fs.getPath(node)}, which is mapped and can be written to`);
   }
   return { files, unfit };
 }

@@ -2,6 +2,7 @@ import { type Archive, openListing } from "../sandbox/archive-format.ts";
 import { type GuestOptions, MAX_STATE_CHARACTERS, type PackageListing, type Verdict } from "../sandbox/protocol.ts";
 import { ArchiveFiles } from "./archive-filesystem.ts";
 import type { BootedInterpreter } from "./boot.ts";
+import { Ending } from "./ending.ts";
 import type { TenantFiles } from "./filesystem.ts";
 import type { HostConnection, Task } from "./host-connection.ts";
 import { type Checkpoint, STATE_BLOCK_BYTES } from "./image.ts";
@@ -30,6 +31,7 @@ export class Interpreter {
   readonly #verifyRewind: boolean;
   readonly #state: JavaScriptState;
   readonly #runner: Runner;
+  readonly #ending: Ending;
   readonly #files: TenantFiles;
   readonly #archives = new Map<string, Archive>();
   #unmountPackages: () => void = () => {};
@@ -46,8 +48,9 @@ export class Interpreter {
     this.#maxHeapBytes = Math.max(maxHeapBytes, leastHeapBytes);
     this.#verifyRewind = verifyRewind === true;
     this.#runner = booted.runner;
+    this.#ending = new Ending(booted.program.exports, () => host.isInterrupted());
     this.#files = booted.files;
-    this.#state = new JavaScriptState(booted.program.module, booted.outside, booted.sealBroken);
+    this.#state = new JavaScriptState(booted.program, booted.outside, booted.sealBroken);
     host.onPackages = (listing) => this.#mountPackages(listing);
   }
 
@@ -78,10 +81,12 @@ export class Interpreter {
       this.#host.finish({ executionTimeMs, crashed: true, answer: crashed(error), changes: null, contents: [] });
       return { state: "discard", reason: "the interpreter crashed" };
     }
+    const hasEnded = this.#end(code, stateless);
     const executionTimeMs = performance.now() - startedAt;
     const wanted = !stateless || task.files !== null;
     const { changes, contents } = wanted ? this.#files.changes() : { changes: null, contents: [] };
     this.#host.finish({ executionTimeMs, crashed: false, answer, changes, contents });
+    if (!hasEnded) return { state: "discard", reason: "the interpreter crashed after its result" };
     if (stateless) return this.#rewind();
     this.#files.endExecution();
     this.#files.commit();
@@ -90,19 +95,32 @@ export class Interpreter {
     return { state: "resident" };
   }
 
+  /** What comes after the result and before the reply. @returns whether the interpreter can go on. */
+  #end(code: string, stateless: boolean): boolean {
+    try {
+      const hasFiles = this.#state.hasFilesToWrite();
+      if (stateless) this.#ending.endProgram(code, hasFiles);
+      else if (hasFiles) this.#ending.flushFiles();
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
   /** Reports what the session is now. The memory stays as it is. */
   #capture(): void {
     try {
       const difference = this.#state.differenceFromOthers();
       if (difference !== null) throw new NotCapturable(difference);
-      const { streams, unnamed, contents } = this.#state.captureFiles(this.#files);
+      const { streams, mappings, unnamed, contents } = this.#state.captureFiles(this.#files);
       const { heapBytes, blocks, data } = this.#checkpoint.difference(this.#booted.outside.deadStack);
       const { currentPath, nextInode } = this.#booted.program.module.FS;
       const links = this.#files.links();
       const clockMs = this.#booted.clock.nowMs();
       const blockCount = blocks.length;
-      const state = { heapBytes, blockCount, currentPath, nextInode, clockMs, streams, unnamed, links };
-      const many = streams.length + links.length > MANY || streams.some(({ listing }) => listing !== undefined);
+      const state = { heapBytes, blockCount, currentPath, nextInode, clockMs, streams, mappings, unnamed, links };
+      const many =
+        streams.length + mappings.length + links.length > MANY || streams.some(({ listing }) => listing !== undefined);
       if (many && JSON.stringify(state).length > MAX_STATE_CHARACTERS)
         throw new NotCapturable("more open files and links than can be stored");
       const numbers = new Uint8Array(blocks.buffer, blocks.byteOffset, blocks.byteLength);
@@ -140,7 +158,7 @@ export class Interpreter {
     const fs = this.#booted.program.module.FS;
     try {
       this.#files.addLinks(state.links);
-      this.#state.restoreFiles({ streams: state.streams, unnamed, contents }, this.#files);
+      this.#state.restoreFiles({ ...state, contents }, this.#files);
     } catch {
       return refuse("a file that the session had open is missing");
     }

@@ -1,8 +1,11 @@
 import type { FileSystem, Module, Node, Stream } from "./emscripten.ts";
 import { EmscriptenState } from "./emscripten-state.ts";
+import type { FileMappings } from "./file-mappings.ts";
 import type { TenantFiles } from "./filesystem.ts";
+import type { Program } from "./load.ts";
 import { captureOpenFiles, type OpenFiles, reopen } from "./open-files.ts";
 import type { OutsideMemory } from "./outside-memory.ts";
+import { ACCESS_MODE, openStreams } from "./streams.ts";
 
 interface StreamRecord {
   readonly stream: Stream;
@@ -24,13 +27,15 @@ export class JavaScriptState {
   readonly #outside: OutsideMemory;
   readonly #emscripten: EmscriptenState;
   readonly #fs: FileSystem;
-  readonly #streams: readonly (StreamRecord | null)[];
+  readonly #mappings: FileMappings;
+  readonly #streams: ReadonlyMap<number, StreamRecord>;
   readonly #nextInode: number;
   readonly #nameTable: readonly (Node | undefined)[];
   readonly #currentPath: string;
 
   /** @param changed the import that user code called, if one, which changes this side in ways that do not show here. */
-  constructor(module: Module, outside: OutsideMemory, changed: () => string | null) {
+  constructor({ module, mappings }: Program, outside: OutsideMemory, changed: () => string | null) {
+    this.#mappings = mappings;
     this.#changed = changed;
     this.#module = module;
     this.#outside = outside;
@@ -39,8 +44,11 @@ export class JavaScriptState {
     this.#nextInode = this.#fs.nextInode;
     this.#nameTable = Array.from(this.#fs.nameTable);
     this.#currentPath = this.#fs.currentPath;
-    this.#streams = Array.from(this.#fs.streams, (stream) =>
-      stream ? { stream, shared: stream.shared, flags: stream.flags, position: stream.position } : null,
+    this.#streams = new Map(
+      openStreams(this.#fs).map(([fd, stream]) => {
+        const { shared, flags, position } = stream;
+        return [fd, { stream, shared, flags, position }];
+      }),
     );
   }
 
@@ -64,17 +72,15 @@ export class JavaScriptState {
     this.#outside.restore();
     this.#emscripten.restore();
     const fs = this.#fs;
-    fs.streams.length = this.#streams.length;
+    this.#mappings.clear();
     const renewed = new Map<object, Stream["shared"]>();
-    this.#streams.forEach((record, fd) => {
-      if (record) {
-        const { stream, shared, flags, position } = record;
-        stream.fd = fd;
-        stream.shared = renewed.get(shared) ?? { flags, position };
-        renewed.set(shared, stream.shared);
-      }
-      fs.streams[fd] = record?.stream ?? null;
-    });
+    fs.streams.length = 0;
+    for (const [fd, { stream, shared, flags, position }] of this.#streams) {
+      stream.fd = fd;
+      stream.shared = renewed.get(shared) ?? { flags, position };
+      renewed.set(shared, stream.shared);
+      fs.streams[fd] = stream;
+    }
     fs.nextInode = this.#nextInode;
     // Pipes and renamed files enter themselves at the heads of its chains. One left there would be found by the next
     // tenant: inode numbers repeat.
@@ -90,15 +96,22 @@ export class JavaScriptState {
     this.#module.SOCKFS.nextname.current = 0;
   }
 
+  /** Whether a file was opened to be written to since the checkpoint, and still is. */
+  hasFilesToWrite(): boolean {
+    return openStreams(this.#fs).some(
+      ([fd, stream]) => (stream.flags & ACCESS_MODE) !== 0 && stream.node !== this.#streams.get(fd)?.stream.node,
+    );
+  }
+
   /** The open files, as another process can open them again. @throws {NotCapturable} if it could not. */
   captureFiles(tenant: TenantFiles): OpenFiles {
-    return captureOpenFiles(this.#module, tenant);
+    return captureOpenFiles(this.#module, this.#mappings, tenant);
   }
 
   /** Opens a session's files again; what is open otherwise is forgotten. @throws if one is missing. */
   restoreFiles(files: OpenFiles, tenant: TenantFiles): void {
-    const known = this.#streams.flatMap((record, fd) => (record ? [[fd, record.stream] as const] : []));
+    const known = Array.from(this.#streams, ([fd, { stream }]) => [fd, stream] as const);
     this.#fs.streams.length = 0;
-    reopen(this.#module, files, tenant, new Map(known));
+    reopen(this.#module, files, tenant, new Map(known), this.#mappings);
   }
 }

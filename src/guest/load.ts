@@ -4,6 +4,7 @@ import { ArchiveFiles } from "./archive-filesystem.ts";
 import { RESOLUTION_MS } from "./clock.ts";
 import type { Exports, Module } from "./emscripten.ts";
 import { type ExposedState, takeState } from "./exposed-state.ts";
+import { FileMappings } from "./file-mappings.ts";
 import type { ImageFile } from "./image-file.ts";
 import { ARCHIVE_MTIME_MS } from "./layout.ts";
 
@@ -39,6 +40,7 @@ export interface Program {
   readonly module: Module;
   readonly exports: Exports;
   readonly state: ExposedState;
+  readonly mappings: FileMappings;
 }
 
 export type WrapImports = (imports: WebAssembly.Imports, needed: ReadonlySet<string>) => void;
@@ -81,7 +83,12 @@ export async function loadProgram(boot: Boot, pythonVersion: string, wrap: WrapI
       instance = made;
     }),
   } as unknown as Module);
-  return { module, ...(instance as Instance) };
+  return attached({ module, ...(instance as Instance) });
+}
+
+function attached<P extends Program>(program: P): P {
+  program.mappings.attach(program.module.FS, program.exports.memory);
+  return program;
 }
 
 /** Pyodide as it starts by itself, in seconds, for building an image. */
@@ -117,7 +124,7 @@ export async function loadPyodide(boot: Boot, wrap: WrapImports): Promise<Progra
     },
   });
   URL.revokeObjectURL(stdlib);
-  return { pyodide, module: module as Module, ...(instance as Instance) };
+  return attached({ pyodide, module: module as Module, ...(instance as Instance) });
 }
 
 /** Folders and files as Pyodide lays them out. */
@@ -151,9 +158,10 @@ function instantiator(
   got: (instance: Instance) => void,
 ): NonNullable<Module["instantiateWasm"]> {
   return (imports, done) => {
-    instantiate(boot.module, imports, wrap).then((instance) => {
+    const mappings = new FileMappings();
+    instantiate(boot.module, imports, wrap, mappings).then((instance) => {
       const { state, rest } = takeState(instance.exports);
-      got({ exports: rest as unknown as Exports, state });
+      got({ exports: rest as unknown as Exports, state, mappings });
       done({ exports: rest }, boot.module);
     });
     return {};
@@ -164,6 +172,7 @@ async function instantiate(
   module: WebAssembly.Module,
   imports: WebAssembly.Imports,
   wrap: WrapImports,
+  mappings: FileMappings,
 ): Promise<WebAssembly.Instance> {
   const env = imports.env as Record<string, WebAssembly.ImportValue>;
   const errors = errorImports();
@@ -171,6 +180,7 @@ async function instantiate(
   env.JsvError_Check = (value: unknown) => (value === errors.marker ? 1 : 0);
   let instance: WebAssembly.Instance | undefined;
   tellResolution(env, () => instance?.exports.memory as WebAssembly.Memory);
+  mappings.wrap(env);
   keepUtc(env, () => instance?.exports.memory as WebAssembly.Memory);
   wrap(imports, new Set(WebAssembly.Module.imports(module).map(({ name }) => name)));
   instance = await WebAssembly.instantiate(module, imports);

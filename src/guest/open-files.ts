@@ -1,11 +1,11 @@
-import type { OpenFile, UnnamedFile } from "../sandbox/protocol.ts";
+import type { MappedFile, OpenFile, UnnamedFile } from "../sandbox/protocol.ts";
 import { ERRNO, type FileSystem, type Module, type Node, type Pipe, type Stream } from "./emscripten.ts";
+import type { FileMappings } from "./file-mappings.ts";
 import type { TenantFiles } from "./filesystem.ts";
 import { PACKAGES_PATH } from "./layout.ts";
 import { NotCapturable } from "./not-capturable.ts";
+import { ACCESS_MODE, openStreams } from "./streams.ts";
 
-/** `flags` of a stream: whether it reads, writes, or both. */
-const ACCESS_MODE = 3;
 const WRITE_ONLY = 1;
 const READ_ONLY_FILE_MODE = 0o100444;
 
@@ -14,6 +14,7 @@ type PipeNode = Node & { readonly pipe?: Pipe };
 /** What is open, as another process can open it again; `contents` in the order of `unnamed`. */
 export interface OpenFiles {
   readonly streams: readonly OpenFile[];
+  readonly mappings: readonly MappedFile[];
   readonly unnamed: readonly UnnamedFile[];
   readonly contents: readonly Uint8Array[];
 }
@@ -26,7 +27,7 @@ export interface OpenFiles {
  *
  * @throws {NotCapturable} if something is neither.
  */
-export function captureOpenFiles({ FS: fs }: Module, tenant: TenantFiles): OpenFiles {
+export function captureOpenFiles({ FS: fs }: Module, mappings: FileMappings, tenant: TenantFiles): OpenFiles {
   const groups = new Map<object, number>();
   const places = new Map<object, number>();
   const streams: OpenFile[] = [];
@@ -43,15 +44,14 @@ export function captureOpenFiles({ FS: fs }: Module, tenant: TenantFiles): OpenF
     }
     return { unnamed: place };
   };
-  const origin = (stream: Stream): Pick<OpenFile, "path" | "unnamed" | "bytes"> => {
-    const { node, path } = stream;
+  const origin = (node: Node, path: string): Pick<OpenFile, "path" | "unnamed" | "bytes"> => {
     const { pipe } = node as PipeNode;
     if (pipe) {
       const describe = () => ({ kind: "pipe", mode: 0, mtimeMs: 0, content: contentOf(pipe) }) as const;
       return { path, ...unnamed(pipe, describe) };
     }
-    if (isOfPackages(stream)) return { path, bytes: node.usedBytes ?? 0 };
-    const known = pathOf(fs, stream);
+    if (isOfPackages(path)) return { path, bytes: node.usedBytes ?? 0 };
+    const known = pathOf(fs, node, path);
     if (known !== null) return { path: known };
     const content = tenant.contentOfDeleted(node);
     if (content === null) throw new NotCapturable(`an open file of a kind that cannot be stored (${path})`);
@@ -64,9 +64,20 @@ export function captureOpenFiles({ FS: fs }: Module, tenant: TenantFiles): OpenF
     const { flags, getdents } = stream;
     // A pipe has none.
     const position = Number.isFinite(stream.position) ? stream.position : 0;
-    streams.push({ fd, ...origin(stream), flags, position, group, ...(getdents && { listing: getdents.join("/") }) });
+    streams.push({
+      fd,
+      ...origin(stream.node, stream.path),
+      flags,
+      position,
+      group,
+      ...(getdents && { listing: getdents.join("/") }),
+    });
   }
-  return { streams, unnamed: unnamedFiles, contents };
+  const mapped = mappings.list().map(({ address, length, offset, writable, node }): MappedFile => {
+    const { path, unnamed } = origin(node, fs.getPath(node));
+    return { address, length, offset, writable, path, ...(unnamed !== undefined && { unnamed }) };
+  });
+  return { streams, mappings: mapped, unnamed: unnamedFiles, contents };
 }
 
 /**
@@ -78,9 +89,10 @@ export function captureOpenFiles({ FS: fs }: Module, tenant: TenantFiles): OpenF
  */
 export function reopen(
   module: Module,
-  { streams, unnamed, contents }: OpenFiles,
+  { streams, mappings, unnamed, contents }: OpenFiles,
   tenant: TenantFiles | null,
   known: ReadonlyMap<number, Stream>,
+  mapped?: FileMappings,
 ): void {
   const fs = module.FS;
   const made = unnamed.map(({ kind, mode, mtimeMs }, index): { reads: Node; writes: Node } => {
@@ -90,7 +102,12 @@ export function reopen(
     const node = tenant.addDeleted(mode, content, mtimeMs);
     return { reads: node, writes: node };
   });
-  const nodeOf = ({ path, flags, unnamed: place, bytes }: OpenFile): Node => {
+  const nodeOf = ({
+    path,
+    flags,
+    unnamed: place,
+    bytes,
+  }: Pick<OpenFile, "path" | "flags" | "unnamed" | "bytes">): Node => {
     if (place !== undefined) {
       const { reads, writes } = made[place] as { reads: Node; writes: Node };
       return (flags & ACCESS_MODE) === WRITE_ONLY ? writes : reads;
@@ -117,6 +134,10 @@ export function reopen(
     groups.set(group, shared);
     stream.shared = shared;
   }
+  for (const { address, length, offset, writable, path, unnamed: place } of mappings) {
+    const node = nodeOf({ path, flags: 0, ...(place !== undefined && { unnamed: place }) });
+    mapped?.add({ address, length, offset, writable, node });
+  }
 }
 
 /** A pipe of which no end is open yet. */
@@ -133,23 +154,14 @@ function makePipe({ FS: fs, PIPEFS: pipes }: Module, content: Uint8Array): { rea
 /** After other packages were mounted: what is open of them goes on where it was if it is still there. */
 export function relinkPackageFiles(fs: FileSystem): void {
   for (const [, stream] of openStreams(fs)) {
-    if (!isOfPackages(stream)) continue;
+    if (!isOfPackages(stream.path)) continue;
     stream.node = packageNode(fs, stream.path, stream.node.usedBytes ?? 0);
     stream.stream_ops = stream.node.stream_ops;
   }
 }
 
-/** What is open, by descriptors in order. */
-export function* openStreams({ streams }: FileSystem): Generator<[fd: number, stream: Stream]> {
-  // By its keys: two descriptors stand thousands of empty places apart.
-  for (const key of Object.keys(streams)) {
-    const stream = streams[Number(key)];
-    if (stream) yield [Number(key), stream];
-  }
-}
-
-/** @returns a path that leads to what a stream has open; null: none does. */
-export function pathOf(fs: FileSystem, { node, path: openedAs }: Stream): string | null {
+/** @returns a path that leads to what was opened by a path, now maybe another; null: none does. */
+export function pathOf(fs: FileSystem, node: Node, openedAs: string): string | null {
   // A device keeps the path it was opened by: 0 and 1 share one node.
   const path = fs.isFile(node.mode) || fs.isDir(node.mode) ? fs.getPath(node) : openedAs;
   try {
@@ -159,7 +171,7 @@ export function pathOf(fs: FileSystem, { node, path: openedAs }: Stream): string
   }
 }
 
-function isOfPackages({ path }: Stream): boolean {
+function isOfPackages(path: string): boolean {
   return path.startsWith(`${PACKAGES_PATH}/`);
 }
 

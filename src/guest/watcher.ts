@@ -57,6 +57,7 @@ class Watcher {
       if (nonce !== this.#jobNonce) {
         this.#jobNonce = nonce;
         this.#interrupt[0] = 0;
+        this.#control[CONTROL.INTERRUPTED] = 0;
       }
       this.#inbox.write(head);
       this.#input.pass(left, (bytes) => this.#inbox.write(bytes));
@@ -69,6 +70,7 @@ class Watcher {
     if (nonce !== this.#jobNonce) return;
     this.#outlet.sendOutput(nonce);
     if (type !== "interrupt") return;
+    this.#control[CONTROL.INTERRUPTED] = 1;
     this.#interrupt[0] = SIGINT;
     wakeInterpreter(this.#control);
   }

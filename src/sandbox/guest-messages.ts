@@ -55,6 +55,21 @@ export const sessionState = z.strictObject({
     )
     .max(65_536)
     .readonly(),
+  /** Parts of the memory that are parts of files. */
+  mappings: z
+    .array(
+      z.strictObject({
+        address: heapBytes,
+        length: heapBytes,
+        /** Where in the file it begins. */
+        offset: count,
+        writable: z.boolean(),
+        path: sandboxPath,
+        unnamed: count.max(65_535).exactOptional(),
+      }),
+    )
+    .max(65_536)
+    .readonly(),
   /** What is open and has no path: deleted files and folders, and pipes. */
   unnamed: z
     .array(

@@ -23,6 +23,7 @@ import type { GuestMessage, SessionState } from "./guest-messages.ts";
 
 /** An open file of a session, or of an image. */
 export type OpenFile = SessionState["streams"][number];
+export type MappedFile = SessionState["mappings"][number];
 export type UnnamedFile = SessionState["unnamed"][number];
 export type { ErrorInfo, FileChanges, GuestMessage, RunnerOutcome, SessionState, Verdict } from "./guest-messages.ts";
 

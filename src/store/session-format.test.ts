@@ -39,6 +39,19 @@ const state = fc.record({
       { requiredKeys: ["fd", "path", "flags", "position", "group"] },
     ),
   ),
+  mappings: fc.array(
+    fc.record(
+      {
+        address: fc.nat(),
+        length: fc.nat(),
+        offset: fc.nat(),
+        writable: fc.boolean(),
+        path: fc.string(),
+        unnamed: fc.nat(5),
+      },
+      { requiredKeys: ["address", "length", "offset", "writable", "path"] },
+    ),
+  ),
   unnamed: fc.array(
     fc.record({
       kind: fc.constantFrom("file" as const, "folder" as const, "pipe" as const),
@@ -107,7 +120,7 @@ describe("the session format", () => {
       new Set([
         "it is cut off",
         "it is not a session",
-        "it has format version N, and this server reads 3",
+        "it has format version N, and this server reads 4",
         "its header is cut off",
         "its checksum is wrong",
       ]),
@@ -162,6 +175,7 @@ describe("the session format", () => {
         nextInode: 1,
         clockMs: 0,
         streams: [],
+        mappings: [],
         unnamed: [],
         links: [],
       },

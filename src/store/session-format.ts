@@ -18,7 +18,7 @@ import { sessionState } from "../sandbox/guest-messages.ts";
 import type { SessionState } from "../sandbox/protocol.ts";
 import { WorkspaceIndex } from "./workspace-index.ts";
 
-export const SESSION_VERSION = 3;
+export const SESSION_VERSION = 4;
 
 const MAGIC = Buffer.from("PYEXSESS");
 const PREFIX_BYTES = 16;

@@ -39,6 +39,7 @@ const STATE = {
   nextInode: 9,
   clockMs: 5,
   streams: [],
+  mappings: [],
   unnamed: [],
   links: [],
 };

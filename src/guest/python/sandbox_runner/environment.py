@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 
-from . import display, interactive_shell
+from . import display, ending, interactive_shell
 
 
 def perform(request):
@@ -37,6 +37,7 @@ def finish(aliases):
         if name in sys.modules:
             main[alias] = sys.modules[name]
     interactive_shell.shell.predefined = dict(main)
+    ending.remember()
     for generation in range(3):
         gc.collect(generation)
     # Each collection would write to every object of the image, and sessions be that much larger.

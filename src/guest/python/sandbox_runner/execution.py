@@ -14,7 +14,7 @@ from io import FileIO, StringIO, TextIOWrapper
 # By name, so that code that patches `json` patches its own only.
 from json import dumps, loads
 
-from . import convert, display, eventloop, imports, interactive_shell, notebook, restrictions, tracebacks
+from . import convert, display, ending, eventloop, imports, interactive_shell, notebook, restrictions, tracebacks
 
 _FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 _loop = None

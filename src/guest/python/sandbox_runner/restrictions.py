@@ -10,7 +10,7 @@ import sys
 import time
 import types
 
-from . import device, packages, refusals
+from . import device, ending, packages, refusals
 
 
 class ProcessExit(BaseException):
@@ -54,9 +54,11 @@ def _forbid_processes():
                 setattr(module, name, forbidden(name))
 
     def _exit(status=0):
+        ending.abandon()
         raise ProcessExit(status)
 
     def abort():
+        ending.abandon()
         raise ProcessExit(134)
 
     for module in (os, posix):

@@ -1,0 +1,210 @@
+"""What Python does when a program ends: `atexit`, finalisers, files that were left open.
+
+Nothing is freed: the rewind takes the memory. So only what can be seen of an end happens, and a program that left nothing that would
+show pays for a look at a few counters. ``guest/ending.ts`` calls these functions, and between them the finalisers of the objects that it is
+given: as the garbage collector would, with all global names still there.
+"""
+
+import _io
+import atexit
+import gc
+import sys
+import types
+import weakref
+from array import array
+
+_STANDARD_LIBRARY = "/lib/python"
+_FLUSHABLE = {"_io", "gzip", "bz2", "lzma", "compression.gzip", "compression.bz2", "compression.lzma"}
+_mro = type.__dict__["__mro__"].__get__
+_dict = type.__dict__["__dict__"].__get__
+
+_at_checkpoint = None
+_abandoned = False
+_objects = []
+_connections = []
+
+
+def remember():
+    """Called before a memory image is taken: what there is now is not the program's."""
+    global _at_checkpoint
+    _at_checkpoint = _registered()
+
+
+def abandon():
+    """`os._exit` was called, after which Python does nothing more."""
+    global _abandoned
+    _abandoned = True
+
+
+def end_if_registered():
+    """As `end`, if something wants to be told of the end. Called where neither code nor files say that there is more to do."""
+    if _registered() == _at_checkpoint or not (_has_registered() or _has_foreign_modules()):
+        return b""
+    return end()
+
+
+def end():
+    """Run what `atexit` has, and return the addresses of what is to be finalised, as 32-bit words: first how many of them are the program's own."""
+    if _abandoned:
+        return b""
+    atexit._run_exitfuncs()
+    if _abandoned:
+        return b""
+    _flush_standard_streams()
+    return _take(*_find(_finaliser_kind))
+
+
+def end_files():
+    """As `end`, after a timeout: files are closed, and no more code of the program's runs."""
+    if _abandoned:
+        return b""
+    return _take([], _find(_finaliser_kind)[1])
+
+
+def finish():
+    for connection in _connections:
+        # These close, and roll back what was not committed, when they are freed.
+        sys.modules["_sqlite3"].Connection.close(connection)
+    _connections.clear()
+    _objects.clear()
+    _flush_standard_streams()
+    return b""
+
+
+def flush_files():
+    """Write what files hold back, which stay open: what a session's execution ends with."""
+    for file in _outermost_first(_find(_flushable_kind)[1]):
+        try:
+            if not file.closed and file.writable():
+                file.flush()
+        except Exception:
+            pass
+    return b""
+
+
+def _registered():
+    logging = sys.modules.get("logging")
+    return (
+        atexit._ncallbacks(),
+        len(weakref.finalize._registry),
+        len(logging._handlerList) if logging is not None else 0,
+        len(sys.modules),
+    )
+
+
+def _has_registered():
+    return _registered()[:3] != _at_checkpoint[:3]
+
+
+def _has_foreign_modules():
+    """Whether modules that are not Python's own were imported: they may have classes of whatever kind."""
+    for name in [*sys.modules][_at_checkpoint[3] :]:
+        module = sys.modules.get(name)
+        file = module.__dict__.get("__file__") if isinstance(module, types.ModuleType) else ""
+        if isinstance(file, str) and not file.startswith(_STANDARD_LIBRARY):
+            return True
+    return False
+
+
+def _take(own, files):
+    # Kept until they are finalised: what is before an object may have been all that referred to it.
+    _objects[:] = own + _outermost_first(files)
+    return array("I", [len(own), *map(id, _objects)]).tobytes()
+
+
+def _find(kind_of):
+    """Objects made since the checkpoint, in about the order in which they were made: the program's own, and files and the like."""
+    found = {"own": [], "file": [], "task": [], "connection": _connections}
+    kinds = {}
+    for generation in (2, 1, 0):
+        for thing in gc.get_objects(generation):
+            cls = type(thing)
+            # By its address: a class may say anything when it is asked for its hash.
+            address = id(cls)
+            kind = kinds.get(address, kinds)
+            if kind is kinds:
+                kind = kinds[address] = kind_of(cls)
+            if kind is not None and not gc.is_finalized(thing):
+                found[kind].append(thing)
+    own = found["own"]
+    # These the garbage collector does not know. It knows all that has attributes.
+    for thing in [*sys.modules["__main__"].__dict__.values()]:
+        if not gc.is_tracked(thing) and kind_of(type(thing)) == "own":
+            own.append(thing)
+    awaited = set()
+    for task in found["task"]:
+        # What a task runs is the event loop's to end.
+        coroutine = task.get_coro()
+        while coroutine is not None:
+            awaited.add(id(coroutine))
+            coroutine = getattr(coroutine, "cr_await", None)
+    return [thing for thing in own if id(thing) not in awaited], found["file"]
+
+
+def _finaliser_kind(cls):
+    classes = _mro(cls)
+    sqlite = sys.modules.get("_sqlite3")
+    if sqlite is not None and sqlite.Connection in classes:
+        return "connection"
+    for base in classes:
+        finaliser = _dict(base).get("__del__")
+        if finaliser is None:
+            continue
+        if isinstance(finaliser, types.FunctionType):
+            is_own = not finaliser.__code__.co_filename.startswith(_STANDARD_LIBRARY)
+            return "own" if is_own else "file"
+        if cls is types.GeneratorType or cls is types.CoroutineType:
+            return "own"
+        if cls is types.AsyncGeneratorType:
+            return None
+        if cls.__module__ == "_asyncio":
+            return "task" if hasattr(cls, "get_coro") else None
+        return "file"
+    return None
+
+
+def _flushable_kind(cls):
+    if _io._IOBase in _mro(cls) and _dict(cls).get("__module__", "_io") in _FLUSHABLE:
+        return "file"
+    return None
+
+
+def _outermost_first(files):
+    """A file that writes to another, as a compressed one does, before that one, whichever was made first."""
+    waiting = {id(file): file for file in files}
+    ordered = []
+    for file in reversed(files):
+        if id(file) not in waiting:
+            continue
+        del waiting[id(file)]
+        # Depth first, by hand: chains may be longer than the stack is deep.
+        path = [(file, _behind(file, waiting))]
+        while path:
+            current, inner = path[-1]
+            following = next(inner, None)
+            if following is None:
+                ordered.append(current)
+                path.pop()
+            elif id(following) in waiting:
+                del waiting[id(following)]
+                path.append((following, _behind(following, waiting)))
+    return ordered[::-1]
+
+
+def _behind(file, waiting):
+    """What of `waiting` a file refers to."""
+    for thing in gc.get_referents(file):
+        if id(thing) in waiting:
+            yield thing
+        elif type(thing) in (dict, list, tuple):
+            for inner in gc.get_referents(thing):
+                if id(inner) in waiting:
+                    yield inner
+
+
+def _flush_standard_streams():
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:
+            pass
