@@ -15,6 +15,7 @@ import { ArchiveFiles } from "./archive-filesystem.ts";
 import { Clock } from "./clock.ts";
 import type { Devices } from "./device.ts";
 import type { Exports, Module } from "./emscripten.ts";
+import { Ending } from "./ending.ts";
 import { boundStreams, freeze, TenantFiles } from "./filesystem.ts";
 import type { HostConnection } from "./host-connection.ts";
 import { Checkpoint, putInPlace } from "./image.ts";
@@ -37,6 +38,7 @@ export interface BootedInterpreter {
   /** Why a rewind looks at every page of the memory; null: it looks at those that were written to. */
   readonly everyPage: string | null;
   readonly runner: Runner;
+  readonly ending: Ending;
   readonly files: TenantFiles;
   readonly devices: Devices;
   readonly clock: Clock;
@@ -137,6 +139,7 @@ export async function boot(options: Boot, host: HostConnection, beforeWalls: () 
   if (image !== base) base.close();
   files.reset();
   const runner = new Runner(exports);
+  const ending = new Ending(exports, () => host.isInterrupted());
   listenForInterrupts(program, options.interrupt);
   return {
     program,
@@ -144,6 +147,7 @@ export async function boot(options: Boot, host: HostConnection, beforeWalls: () 
     checkpoint,
     everyPage,
     runner,
+    ending,
     files,
     devices,
     clock,

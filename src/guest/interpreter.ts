@@ -2,7 +2,7 @@ import { type Archive, openListing } from "../sandbox/archive-format.ts";
 import { type GuestOptions, MAX_STATE_CHARACTERS, type PackageListing, type Verdict } from "../sandbox/protocol.ts";
 import { ArchiveFiles } from "./archive-filesystem.ts";
 import type { BootedInterpreter } from "./boot.ts";
-import { Ending } from "./ending.ts";
+import type { Ending } from "./ending.ts";
 import type { TenantFiles } from "./filesystem.ts";
 import type { HostConnection, Task } from "./host-connection.ts";
 import { type Checkpoint, STATE_BLOCK_BYTES } from "./image.ts";
@@ -48,7 +48,7 @@ export class Interpreter {
     this.#maxHeapBytes = Math.max(maxHeapBytes, leastHeapBytes);
     this.#verifyRewind = verifyRewind === true;
     this.#runner = booted.runner;
-    this.#ending = new Ending(booted.program.exports, () => host.isInterrupted());
+    this.#ending = booted.ending;
     this.#files = booted.files;
     this.#state = new JavaScriptState(booted.program, booted.outside, booted.sealBroken);
     host.onPackages = (listing) => this.#mountPackages(listing);
