@@ -34,7 +34,12 @@ export class EmscriptenState {
   /** Freezes. Nothing of the module is set up after that. */
   constructor(module: Module) {
     this.#module = module;
-    for (const [name, value] of Object.entries(module)) {
+    // Thousands of addresses, which no code of WebAssembly sets (`library-check.ts`).
+    Object.freeze(module.GOT);
+    // There are thousands of members: no list of them is made.
+    for (const name in module) {
+      const value = module[name];
+      if (typeof value !== "object" || value === null) continue;
       if (CHANGING[name] === "view") makeAccessor(module, name);
       else if (CHANGING[name] === undefined) freezeDeep(value);
     }
@@ -72,11 +77,14 @@ function makeAccessor(module: Module, name: string): void {
 }
 
 /** An object of the language's own kinds, and those in it. What has a class of its own looks after itself. */
-function freezeDeep(value: unknown): void {
-  if (typeof value !== "object" || value === null || Object.isFrozen(value)) return;
+function freezeDeep(value: object): void {
+  if (Object.isFrozen(value)) return;
   const prototype = Object.getPrototypeOf(value);
   const isPlain = prototype === Object.prototype || prototype === Array.prototype || prototype === null;
   if (!isPlain) return;
   Object.freeze(value);
-  for (const member of Object.values(value)) freezeDeep(member);
+  for (const name in value) {
+    const member = (value as Record<string, unknown>)[name];
+    if (typeof member === "object" && member !== null) freezeDeep(member);
+  }
 }

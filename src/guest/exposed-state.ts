@@ -11,8 +11,10 @@ const [FUNCTION_KIND, TABLE_KIND, MEMORY_KIND, GLOBAL_KIND, TAG_KIND] = [0, 1, 2
 const HEADER_BYTES = 8;
 const FUNCREF = 0x70;
 const NUMBER_TYPES = [0x7f, 0x7e, 0x7d, 0x7c];
-/** Begins the names of the exports that are added. No symbol of C begins so. */
-const PREFIX = "state:";
+/** Begins the names of the exports that are added. Emscripten gives what is called so no address. */
+const PREFIX = "__em_js__state:";
+/** Room before a program for what is added to it. */
+export const ROOM_BYTES = 1024;
 
 /** What an instance keeps outside of its memory. */
 export interface ExposedState {
@@ -23,47 +25,53 @@ export interface ExposedState {
 }
 
 /**
- * A program that exports every global variable that can change, and every table.
+ * Has a program export every global variable that can change, and every table.
  *
+ * @param file the program behind {@link ROOM_BYTES} of room, into which the sections before its code are moved: copying all of it would take
+ *   longer than the rest of this.
  * @throws {Error} if it has state of a kind that is not known here: what is not known is not rewound.
  */
-export function exposeState(program: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+export function exposeState(file: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  const program = file.subarray(ROOM_BYTES);
   const found = findState(program);
   const entries = [
-    ...found.globals.map((index) => [GLOBAL_KIND, index] as const),
-    ...found.tables.map((index) => [TABLE_KIND, index] as const),
+    ...found.globals.map((index) => ["global", GLOBAL_KIND, index] as const),
+    ...found.tables.map((index) => ["table", TABLE_KIND, index] as const),
   ];
-  const added = entries.flatMap(([kind, index]) => {
-    const name = new TextEncoder().encode(`${PREFIX}${kind === GLOBAL_KIND ? "global" : "table"}:${index}`);
+  const added = entries.flatMap(([what, kind, index]) => {
+    const name = new TextEncoder().encode(`${PREFIX}${what}:${index}`);
     return [...leb128(name.length), ...name, kind as number, ...leb128(index)];
   });
   const { from, to, count, entriesFrom } = found.exports;
   const head = leb128(count + entries.length);
-  const size = leb128(head.length + (to - entriesFrom) + added.length);
-  const begin = [EXPORT_SECTION, ...size, ...head];
-  const result = new Uint8Array(program.length - (entriesFrom - from) + begin.length + added.length);
-  result.set(program.subarray(0, from));
+  const begin = [EXPORT_SECTION, ...leb128(head.length + (to - entriesFrom) + added.length), ...head];
+  const growth = begin.length - (entriesFrom - from) + added.length;
+  if (growth > ROOM_BYTES) throw new Error("the program has more state than there is room for");
+  const result = file.subarray(ROOM_BYTES - growth);
+  // From the beginning on: what is read lies behind what is written.
+  result.copyWithin(0, growth, growth + from);
+  result.copyWithin(from + begin.length, growth + entriesFrom, growth + to);
   result.set(begin, from);
-  let at = from + begin.length;
-  result.set(program.subarray(entriesFrom, to), at);
-  at += to - entriesFrom;
-  result.set(added, at);
-  result.set(program.subarray(to), at + added.length);
+  result.set(added, growth + to - added.length);
   return result;
 }
 
-/** @returns what was added to a program's exports, and the exports without it. */
-export function takeState(exports: WebAssembly.Exports): { state: ExposedState; rest: WebAssembly.Exports } {
+/** @returns what was added to a program's exports. */
+export function stateOf(exports: WebAssembly.Exports): ExposedState {
   const globals: WebAssembly.Global[] = [];
   const tables: WebAssembly.Table[] = [];
-  const rest: WebAssembly.Exports = {};
-  for (const name of Object.keys(exports)) {
+  for (const name in exports) {
+    if (!name.startsWith(PREFIX)) continue;
     const value = exports[name] as WebAssembly.ExportValue;
-    if (!name.startsWith(PREFIX)) rest[name] = value;
-    else if (value instanceof WebAssembly.Global) globals.push(value);
+    if (value instanceof WebAssembly.Global) globals.push(value);
     else tables.push(value as WebAssembly.Table);
   }
-  return { state: { globals, tables }, rest };
+  return { globals, tables };
+}
+
+/** Takes from Emscripten's list of symbols what was added to a program's exports: no library is to link to it. */
+export function withdrawState(symbols: Record<string, unknown>): void {
+  for (const name in symbols) if (name.startsWith(PREFIX)) delete symbols[name];
 }
 
 interface FoundState {

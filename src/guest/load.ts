@@ -3,7 +3,7 @@ import type { GuestOptions } from "../sandbox/protocol.ts";
 import { ArchiveFiles } from "./archive-filesystem.ts";
 import { RESOLUTION_MS } from "./clock.ts";
 import type { Exports, Module } from "./emscripten.ts";
-import { type ExposedState, takeState } from "./exposed-state.ts";
+import { type ExposedState, stateOf, withdrawState } from "./exposed-state.ts";
 import { FileMappings } from "./file-mappings.ts";
 import type { ImageFile } from "./image-file.ts";
 import { ARCHIVE_MTIME_MS } from "./layout.ts";
@@ -160,9 +160,9 @@ function instantiator(
   return (imports, done) => {
     const mappings = new FileMappings();
     instantiate(boot.module, imports, wrap, mappings).then((instance) => {
-      const { state, rest } = takeState(instance.exports);
-      got({ exports: rest as unknown as Exports, state, mappings });
-      done({ exports: rest }, boot.module);
+      got({ exports: instance.exports as unknown as Exports, state: stateOf(instance.exports), mappings });
+      done(instance, boot.module);
+      withdrawState(imports.env as Record<string, unknown>);
     });
     return {};
   };

@@ -14,12 +14,13 @@ import { compileLibraries, openArchive } from "./archive-file.ts";
 import { boot } from "./boot.ts";
 import { build, isBuilding } from "./build.ts";
 import { createShared } from "./channel.ts";
-import { exposeState } from "./exposed-state.ts";
+import { exposeState, ROOM_BYTES } from "./exposed-state.ts";
 import { HostConnection } from "./host-connection.ts";
 import { ImageFile } from "./image-file.ts";
 import { Interpreter } from "./interpreter.ts";
 import { type Boot, importProgram } from "./load.ts";
 import { MemoryMapping } from "./memory-mapping.ts";
+import { ReadableFile } from "./readable-file.ts";
 
 // Deno's own object is gone from the realm once the program is being imported.
 const { args, exit, readDirSync, readFileSync, readTextFileSync, stdin } = Deno;
@@ -38,7 +39,7 @@ try {
 exit(0);
 
 async function serve(options: GuestOptions): Promise<void> {
-  const compiling = WebAssembly.compile(exposeState(readFileSync(`${pyodideDir}/pyodide.asm.wasm`)));
+  const compiling = WebAssembly.compile(exposeState(readProgram()));
   // This and all that follows while the program is being compiled, on whatever core is free.
   const watcher = new Worker(new URL("watcher.ts", guestDir), { type: "module" });
   const watcherLoaded = nextWord(watcher);
@@ -69,6 +70,15 @@ async function serve(options: GuestOptions): Promise<void> {
     host.report({ type: "idle", verdict, heapBytes: memory.buffer.byteLength });
     if (verdict.state === "discard") return;
   }
+}
+
+/** The interpreter's program, with room before it. */
+function readProgram(): Uint8Array<ArrayBuffer> {
+  const file = new ReadableFile(`${pyodideDir}/pyodide.asm.wasm`);
+  const bytes = new Uint8Array(ROOM_BYTES + file.bytes);
+  file.readInto(bytes.subarray(ROOM_BYTES), 0);
+  file.close();
+  return bytes;
 }
 
 /** The first frame, which the host sends with nothing behind it. */
