@@ -178,7 +178,10 @@ const OPEN: Readonly<Record<string, readonly [open: string, reads: readonly (rea
       ["[f.seek(0, 2) > 10**6, f.read()]", [true, { type: "bytes" }]],
     ],
   ],
-  "our own modules": ["f = open('/lib/sandbox_runner/device.py'); f.read(3)", [["f.readline()[:3]", "The"]]],
+  "our own modules": [
+    "f = open('/lib/importlib_bootstrap/sandbox_runner/device.py'); f.read(3)",
+    [["f.readline()[:3]", "The"]],
+  ],
   "a temporary file": [
     "import tempfile, os\nf = tempfile.TemporaryFile('w+'); f.write('one\\ntwo\\n'); f.flush(); g = os.dup(f.fileno()); f.seek(4)",
     [

@@ -63,8 +63,8 @@ const PROBE = py`
           "next descriptors": lambda: (os.dup(1), os.pipe(), [os.fstat(fd).st_ino for fd in os.pipe()], [os.readlink(f"/proc/self/fd/{fd}") for fd in os.pipe()]),
           "files": lambda: [listing(p) for p in ("/home", "/tmp", "/plots", "/lib", "/dev", "/etc", "/usr", "/var")] + [sorted(os.listdir("/"))],
           "names that others gave": lambda: [p for p in ("a", "a/secret", "b", "b/c", "y", "q", "l", "x/y/z", "e1", "/tmp/went", "/tmp/went/in", "/tmp/moved", "/tmp/gone", "/tmp/x", "/tmp/polluted", "/plots/polluted") if os.path.lexists(p) or os.access(p, os.F_OK)],
-          "times of files": lambda: [(p, os.stat(p).st_mtime, os.stat(p).st_atime) for p in ("/dev/null", "/dev/random", "/dev/urandom", "/dev/tty", "/lib/sandbox_runner/execution.py", "/lib")],
-          "sources": lambda: [open(f"/lib/sandbox_runner/{name}").read() for name in sorted(os.listdir("/lib/sandbox_runner"))],
+          "times of files": lambda: [(p, os.stat(p).st_mtime, os.stat(p).st_atime) for p in ("/dev/null", "/dev/random", "/dev/urandom", "/dev/tty", "/lib/importlib_bootstrap/sandbox_runner/execution.py", "/lib")],
+          "sources": lambda: [open(f"/lib/importlib_bootstrap/sandbox_runner/{name}").read() for name in sorted(os.listdir("/lib/importlib_bootstrap/sandbox_runner"))],
           "a module from the archive": lambda: (importlib.import_module("colorsys").__doc__, importlib.import_module("this").__file__ if False else None, sorted(vars(importlib.import_module("sched")))),
           "names of hosts": lambda: (attempt(lambda: socket.gethostbyname("a.example")), attempt(lambda: socket.gethostbyname("b.example")), attempt(lambda: socket.getprotobyname("tcp")), attempt(lambda: socket.getservbyname("http")), socket.getdefaulttimeout(), attempt(lambda: socket.getnameinfo(("1.2.3.4", 80), 0))),
           "small integers and strings": lambda: (1 + 1, 7 * 8, 256 - 0, [n for n in range(-5, 257)] == list(map(int, map(str, range(-5, 257)))), "a" + "b", chr(65), bytes([66]), (), "", b"", sys.intern("polluted string") is sys.intern("polluted " + "string")),
@@ -142,8 +142,8 @@ const POLLUTERS: readonly Polluter[] = [
     name: "files of the runner written to",
     code: py`
       import fcntl, mmap, os
-      for name in os.listdir("/lib/sandbox_runner"):
-          path = f"/lib/sandbox_runner/{name}"
+      for name in os.listdir("/lib/importlib_bootstrap/sandbox_runner"):
+          path = f"/lib/importlib_bootstrap/sandbox_runner/{name}"
           fd = os.open(path, os.O_RDONLY)
           fcntl.fcntl(fd, fcntl.F_SETFL, os.O_RDWR)
           for change in (lambda: os.write(fd, b"polluted"), lambda: os.pwrite(fd, b"x", 0), lambda: os.ftruncate(fd, 0), lambda: os.truncate(path, 0), lambda: os.remove(path), lambda: os.fchmod(fd, 0o777), lambda: os.utime(path, (1, 1)), lambda: os.replace("/tmp", path)):

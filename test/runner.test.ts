@@ -149,6 +149,101 @@ table("asyncio", [
     want: raises("RuntimeError", text(/cannot be called from a running event loop/)),
   },
   {
+    name: "asyncio.run beside a top-level await",
+    code: "import asyncio\nasync def f():\n    return 1\nx = asyncio.run(f())\ny = await f()\nx, y",
+    want: gives([1, 1]),
+  },
+  {
+    name: "loops of all kinds beside a top-level await",
+    code: py`
+      import asyncio
+      async def f(n):
+        await asyncio.sleep(0)
+        return n
+      async def numbers():
+        for n in range(3): yield n
+      def run(n): return asyncio.run(f(n))
+      loop = asyncio.new_event_loop()
+      found = [await f(0), asyncio.run(f(1)), asyncio.get_event_loop().run_until_complete(f(2))]
+      found += [loop.run_until_complete(f(3)), run(4), (lambda: run(5))(), *(run(n) for n in (6, 7))]
+      with asyncio.Runner() as runner: found += [runner.run(f(8)), runner.run(f(9))]
+      found += [asyncio.run(f(n + 10)) async for n in numbers()]
+      async with asyncio.timeout(30): found += [asyncio.run(f(13)), await f(14)]
+      found += await asyncio.gather(f(15), f(16))
+      found == list(range(17)), asyncio.current_task() in asyncio.all_tasks()`,
+    want: gives([true, true]),
+  },
+  {
+    name: "tasks of the top level's loop run on while another call of it waits",
+    code: py`
+      import asyncio
+      seen = []
+      async def tell(n):
+        seen.append(n)
+        await asyncio.sleep(0)
+        seen.append(-n)
+      await asyncio.sleep(0)
+      tasks = [asyncio.create_task(tell(n)) for n in (1, 2, 3)]
+      asyncio.get_event_loop().run_until_complete(tell(4))
+      seen.append("back")
+      await asyncio.gather(*tasks)
+      seen`,
+    want: gives([1, 2, 3, 4, -1, -2, -3, -4, "back"]),
+  },
+  {
+    name: "create_task at the top level runs at the next await",
+    code: py`
+      import asyncio
+      async def f(): print("ran"); return 5
+      task = asyncio.create_task(f(), name="mine")
+      print("before")
+      await task, task.get_name()`,
+    want: gives([5, "mine"], "before\nran\n"),
+  },
+  {
+    name: "create_task where nothing awaits, and then asyncio.run",
+    code: py`
+      import asyncio
+      async def f(n): return n
+      task = asyncio.create_task(f(1))
+      asyncio.run(f(2)), task.done()`,
+    want: gives([2, false]),
+  },
+  {
+    name: "whether a loop runs is told as Python does where nothing awaits",
+    code: py`
+      import asyncio
+      async def f(): return "ran"
+      try:
+        loop = asyncio.get_running_loop()
+      except RuntimeError:
+        loop = None
+      loop.create_task(f()) if loop else asyncio.run(f())`,
+    want: gives("ran"),
+  },
+  {
+    name: "what a context variable is set to stays",
+    code: py`
+      import asyncio, contextvars, decimal
+      v = contextvars.ContextVar("v", default=0)
+      v.set(1)
+      async def f(): return v.get()
+      found = [await f()]
+      v.set(2)
+      found + [asyncio.run(f()), v.get()]`,
+    want: gives([1, 2, 2]),
+  },
+  {
+    name: "IsolatedAsyncioTestCase beside a top-level await",
+    code: py`
+      import asyncio, io, unittest
+      class Case(unittest.IsolatedAsyncioTestCase):
+        async def test(self): self.assertEqual(await asyncio.sleep(0, 1), 1)
+      await asyncio.sleep(0)
+      unittest.TextTestRunner(io.StringIO()).run(unittest.defaultTestLoader.loadTestsFromTestCase(Case)).wasSuccessful()`,
+    want: gives(true),
+  },
+  {
     name: "a task left behind does not run on",
     code: "import asyncio\nasync def late():\n  await asyncio.sleep(0.01)\n  print('late')\nt = asyncio.ensure_future(late())\nawait asyncio.sleep(0)\n'done'",
     want: gives("done"),
@@ -837,14 +932,16 @@ table("files", [
       os.getcwd(), open("x").read(), sorted(os.listdir("/plots"))`,
     want: gives(["/home/pyodide", "y", ["matplotlib", "seaborn", "x"]]),
   },
-  ...["/lib/x.py", "/lib/sandbox_runner/execution.py", "/dev/x", "/proc/x", "/etc/passwd"].map((path) => ({
-    name: `${path} is not`,
-    code: `open(${JSON.stringify(path)}, "w")`,
-    want: {
-      success: false,
-      errorInfo: expect.objectContaining({ type: text(/^(PermissionError|FileNotFoundError|OSError)$/) }),
-    },
-  })),
+  ...["/lib/x.py", "/lib/importlib_bootstrap/sandbox_runner/execution.py", "/dev/x", "/proc/x", "/etc/passwd"].map(
+    (path) => ({
+      name: `${path} is not`,
+      code: `open(${JSON.stringify(path)}, "w")`,
+      want: {
+        success: false,
+        errorInfo: expect.objectContaining({ type: text(/^(PermissionError|FileNotFoundError|OSError)$/) }),
+      },
+    }),
+  ),
   {
     name: "at the root and elsewhere folders and files are for one execution",
     code: py`

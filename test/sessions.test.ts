@@ -94,6 +94,21 @@ describe("a session", () => {
     expect((await run(id, "sorted(seen)")).result).toEqual([1, 2, 3, 4, 5]);
   });
 
+  test("runs a task of one execution at the next await, in another", async () => {
+    const id = await create();
+    await run(id, "import asyncio\nasync def f(): print('ran'); return 5\ntask = asyncio.create_task(f())");
+    expect(await run(id, "1 + 1")).toMatchObject({ result: 2, stdout: "" });
+    expect(await run(id, "await task")).toMatchObject({ result: 5, stdout: "ran\n" });
+  });
+
+  test("keeps context variables that were set beside an await", async () => {
+    const id = await create();
+    await run(id, "import asyncio, decimal\ndecimal.getcontext().prec = 5\nawait asyncio.sleep(0)");
+    expect((await run(id, "str(decimal.Decimal(1) / 3)")).result).toBe("0.33333");
+    await run(id, "decimal.setcontext(decimal.Context(prec=3))\nawait asyncio.sleep(0)");
+    expect((await run(id, "str(decimal.Decimal(1) / 3)")).result).toBe("0.333");
+  });
+
   test("streams what it prints", async () => {
     const id = await create();
     const { body } = await server.post("/api/execute-stream", { code: "print('hello')", session: id }, alice);

@@ -38,7 +38,13 @@ export class Engine {
     return await this.pool.use({ environment, principal, signal }, async (sandbox) => {
       const files = workspace ? await listFiles(workspace) : null;
       request.onStart?.();
-      const result = await sandbox.execute({ ...toJob(request), mode: "stateless", reseed: true, files });
+      const result = await sandbox.execute({
+        ...toJob(request),
+        mode: "stateless",
+        execution: null,
+        reseed: true,
+        files,
+      });
       const failure = result.files && workspace ? await applyChanges(workspace, result.files) : null;
       return toExecutionResult(failure === null ? result : withFailure(result, failure), request.timeoutMs);
     });
@@ -66,7 +72,7 @@ async function applyChanges(
 }
 
 /** What an execution needs of a sandbox, whatever it runs on. */
-export function toJob(request: ExecutionRequest): Omit<Job, "mode" | "reseed" | "files"> {
+export function toJob(request: ExecutionRequest): Omit<Job, "mode" | "execution" | "reseed" | "files"> {
   const decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() };
   const { onOutput, workspace } = request;
   const archives = new Map<string, PackageArchive>();

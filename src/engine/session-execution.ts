@@ -24,6 +24,8 @@ export interface SessionExecution {
   /** A stored content of one of `files`. */
   readonly readFile: (files: WorkspaceIndex, path: string) => Promise<Uint8Array>;
   readonly reseed: boolean;
+  /** How many the session has had, this one included. */
+  readonly number: number;
   readonly limits: WorkspaceLimits;
   /** Called before the sandbox does anything: from now on its copy is not the stored state any more. */
   readonly onBegin: () => void;
@@ -96,7 +98,13 @@ async function runOn(sandbox: Sandbox, loan: Loan, execution: SessionExecution):
     apply: async () => {},
   };
   request.onStart?.();
-  const running = sandbox.execute({ ...toJob({ ...request, workspace }), mode: "session", reseed, files: null });
+  const running = sandbox.execute({
+    ...toJob({ ...request, workspace }),
+    mode: "session",
+    execution: execution.number,
+    reseed,
+    files: null,
+  });
   const { captured, idle } = sandbox;
   captured.then((capture) => {
     if (capture.state === null) loan.pin();

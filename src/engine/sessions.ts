@@ -235,6 +235,7 @@ export class Sessions {
         load: () => (snapshot ??= readState(store, before, identity)),
         readFile: (files, path) => readFile(store, before, files, path),
         reseed: before.reseed,
+        number: before.executions + 1,
         limits: this.#options.files,
         onBegin: () => {
           live.resident = null;

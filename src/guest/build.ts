@@ -10,7 +10,7 @@ import { fillHoles } from "./heap.ts";
 import type { HostConnection } from "./host-connection.ts";
 import type { ImageFile } from "./image-file.ts";
 import { findImageFiles } from "./image-files.ts";
-import { ARCHIVE_MTIME_MS, ENVIRONMENT_PATH, layOut, PACKAGES_PATH } from "./layout.ts";
+import { ARCHIVE_MTIME_MS, ENVIRONMENT_PATH, layOut, PACKAGES_PATH, RUNNER_PATH } from "./layout.ts";
 import { loadLibraries } from "./libraries.ts";
 import { type Boot, loadPyodide, type Program, type Pyodide } from "./load.ts";
 import { type ImportSeal, sealImports } from "./realm.ts";
@@ -95,9 +95,9 @@ function prepareBase(pyodide: Pyodide, preload: readonly string[]): string {
   return pyodide.runPython(`
 import sys
 sys.path.remove("")  # the caller's folder: nothing is imported from there now
-sys.path.insert(0, "/lib")
-import sandbox_runner.execution
-sys.path.remove("/lib")
+sys.path.insert(0, "${RUNNER_PATH}")
+import sandbox_runner.environment, sandbox_runner.execution
+sys.path.remove("${RUNNER_PATH}")
 sys.path += ["${ENVIRONMENT_PATH}/site-packages", "${PACKAGES_PATH}/site-packages"]
 sandbox_runner.execution.prepare()
 import ctypes
@@ -105,13 +105,7 @@ for name in ${JSON.stringify(preload)}:
     __import__(name)
 sandbox_runner.execution.ending.remember()
 sys.path.insert(0, "")
-import __main__
-for name in [name for name in vars(__main__) if not name.startswith("__")]:
-    if name != "sys": del vars(__main__)[name]
-import gc
-gc.collect()
-gc.freeze()  # or each collection would write to every object of the image, and sessions be that much larger
-sys.version.split()[0]
+sandbox_runner.environment.finish_base()
 `) as string;
 }
 

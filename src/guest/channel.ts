@@ -19,6 +19,8 @@ export interface Shared {
   readonly stderr: SharedArrayBuffer;
 }
 
+export const SIGINT = 2;
+
 /** Indices into `Shared.control`. */
 export const CONTROL = {
   /** Counts up and is notified whenever the interpreter may have to look: bytes in the inbox, an interrupt, the end. */

@@ -19,6 +19,8 @@ const TTY1_MAJOR = 6;
 export interface Host {
   /** Returns early on an interrupt. */
   sleep(durationMs: number): void;
+  /** Has an interrupt that the host sent, and that Python could not raise where it hit, come again. */
+  repeatInterrupt(): void;
   /** @param bundle a MIME bundle as JSON. */
   display(bundle: Uint8Array): void;
   /** Blocks until the host answers. Never throws for a refusal: that is in `error`. */
@@ -128,6 +130,8 @@ export class Devices {
     if (operation === "sleep") {
       if (typeof argument !== "number" || !(argument >= 0)) throw new this.#fs.ErrnoError(ERRNO.EINVAL);
       this.#host.sleep(argument);
+    } else if (operation === "repeat-interrupt") {
+      this.#host.repeatInterrupt();
     } else if (operation === "display") {
       if (!isMimeBundle(argument)) throw new this.#fs.ErrnoError(ERRNO.EINVAL);
       // The module in Python counts too, and then says nothing; here is where it cannot be evaded.

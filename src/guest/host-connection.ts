@@ -8,7 +8,7 @@ import {
   type PackageListing,
   readHeaderOf,
 } from "../sandbox/protocol.ts";
-import { CONTROL, type Shared } from "./channel.ts";
+import { CONTROL, type Shared, SIGINT } from "./channel.ts";
 import type { Host } from "./device.ts";
 import { Inbox } from "./inbox.ts";
 import { type Finding, Outlet } from "./outlet.ts";
@@ -92,6 +92,10 @@ export class HostConnection implements Host {
       if (this.#interrupt[0] !== 0) return;
       Atomics.wait(this.#control, CONTROL.WAKE, seen, left);
     }
+  }
+
+  repeatInterrupt(): void {
+    if (this.#control[CONTROL.INTERRUPTED] === 1) this.#interrupt[0] = SIGINT;
   }
 
   display(bundle: Uint8Array): void {

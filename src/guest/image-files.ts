@@ -1,12 +1,12 @@
 import type { OpenFile } from "../sandbox/protocol.ts";
 import type { FileSystem } from "./emscripten.ts";
-import { ENVIRONMENT_PATH } from "./layout.ts";
+import { ENVIRONMENT_PATH, RUNNER_PATH } from "./layout.ts";
 import type { Program } from "./load.ts";
 import { pathOf } from "./open-files.ts";
 import { ACCESS_MODE, openStreams } from "./streams.ts";
 
 /** What every process has under the same path with the same content: an environment's archive, the standard library, our modules. */
-const IN_EVERY_PROCESS = [`${ENVIRONMENT_PATH}/`, "/lib/sandbox_runner/"];
+const IN_EVERY_PROCESS = [`${ENVIRONMENT_PATH}/`, `${RUNNER_PATH}/`];
 const STANDARD_LIBRARY = /^\/lib\/python\d+\.zip$/;
 
 export interface ImageFiles {

@@ -66,7 +66,7 @@ export class Interpreter {
   }
 
   #execute(task: Extract<Task, { type: "execute" }>): Verdict {
-    const { code, context, mode, reseed } = task;
+    const { code, context, mode, execution, reseed } = task;
     const stateless = mode === "stateless";
     this.#booted.devices.begin(task.stdin, task.stream);
     if (stateless) this.#files.begin(task.files);
@@ -74,7 +74,7 @@ export class Interpreter {
     const startedAt = performance.now();
     let answer: RunnerAnswer;
     try {
-      answer = this.#runner.run({ code, context, reseed });
+      answer = this.#runner.run({ code, context, execution, reseed });
     } catch (error) {
       // Out of WebAssembly by an exception of JavaScript's: a trap, or a stack that overflowed. Nothing can be believed.
       const executionTimeMs = performance.now() - startedAt;

@@ -7,6 +7,11 @@ import type { Boot, Program } from "./load.ts";
 /** Where an environment's archive is mounted, and a caller's own packages. */
 export const ENVIRONMENT_PATH = "/lib/environment";
 export const PACKAGES_PATH = "/lib/packages";
+/**
+ * Where our own Python modules are. Python's `warnings` and `logging` pass over frames of files with both words of this name in their paths,
+ * as they do for its import system: what is said about a call of ours names the line of user code that made it.
+ */
+export const RUNNER_PATH = "/lib/importlib_bootstrap";
 /** 1980-01-01, the earliest a zip can say. An archive's files have no time of their own. */
 export const ARCHIVE_MTIME_MS = 315_532_800_000;
 
@@ -17,7 +22,7 @@ export function layOut({ module }: Program, { sources }: Boot, host: HostConnect
   devices.install();
   const encoder = new TextEncoder();
   for (const [path, source] of Object.entries(sources)) {
-    const target = `/lib/${path}`;
+    const target = `${RUNNER_PATH}/${path}`;
     fs.mkdirTree(target.slice(0, target.lastIndexOf("/")));
     fs.writeFile(target, encoder.encode(source));
   }

@@ -22,7 +22,7 @@ export interface Boot {
   readonly image: ImageFile | null;
   /** The environment's shared libraries, compiled: path in its archive → module. Empty while an image is built. */
   readonly libraries: Readonly<Record<string, WebAssembly.Module>>;
-  /** Our own Python modules: path below `/lib` → source. */
+  /** Our own Python modules: path below `RUNNER_PATH` → source. */
   readonly sources: Readonly<Record<string, string>>;
   /** One byte: see {@link Module.Py_EmscriptenSignalBuffer}. */
   readonly interrupt: Uint8Array;

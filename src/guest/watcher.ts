@@ -3,12 +3,11 @@
  * that has to be done while user code runs. Nothing of a tenant's is ever in it but what passes through.
  */
 import { frameBytes, NONCE_BYTES, PREFIX_BYTES, URGENT_OFFSET } from "../sandbox/protocol.ts";
-import { CONTROL, type Shared, wakeInterpreter } from "./channel.ts";
+import { CONTROL, type Shared, SIGINT, wakeInterpreter } from "./channel.ts";
 import { Inbox } from "./inbox.ts";
 import { Outlet } from "./outlet.ts";
 import { revokePermissions } from "./realm.ts";
 
-const SIGINT = 2;
 const HEAD_BYTES = PREFIX_BYTES + NONCE_BYTES;
 /** How long the interpreter may take to notice that the host is gone, ms. */
 const END_GRACE_MS = 100;

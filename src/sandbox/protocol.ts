@@ -69,6 +69,8 @@ export type HostMessage =
        * and reported in a `state` frame.
        */
       readonly mode: "stateless" | "session";
+      /** Number of the execution in its session, from 1, which its source is named for; null: stateless. */
+      readonly execution: number | null;
       /** Draw new random seeds first. Not for a session that only woke up. */
       readonly reseed: boolean;
       /** Files of a stateless execution; null: run without. A session's come with `load`. */

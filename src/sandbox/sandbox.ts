@@ -67,6 +67,8 @@ export interface Job {
   readonly timeoutMs: number;
   /** `session`: on the session that was loaded, which stays. */
   readonly mode: "stateless" | "session";
+  /** Number of the execution in its session, from 1; null: stateless. */
+  readonly execution: number | null;
   readonly reseed: boolean;
   /** Files of a stateless execution; a session's come with `load`. */
   readonly files: FileListing | null;
@@ -93,6 +95,7 @@ export const jobOfNobody = (code: string, timeoutMs: number): Job => ({
   stdin: "",
   timeoutMs,
   mode: "stateless",
+  execution: null,
   reseed: true,
   files: null,
   packages: null,
@@ -274,6 +277,7 @@ export class Sandbox {
       stdin: job.stdin,
       stream: job.onOutput !== undefined,
       mode: job.mode,
+      execution: job.execution,
       reseed: job.reseed,
       files: job.files,
       packages: job.packages,

@@ -124,7 +124,7 @@ export const LAYERS = {
   pinning: [{ file: "network/network-session.ts", from: "connect: { lookup, timeout", to: "connect: { timeout" }],
   /** New seeds for each execution. */
   reseed: [
-    { file: "engine/engine.ts", from: 'mode: "stateless", reseed: true', to: 'mode: "stateless", reseed: false' },
+    { file: "engine/engine.ts", from: "execution: null, reseed: true", to: "execution: null, reseed: false" },
     { file: "engine/session-execution.ts", from: "let reseed = execution.reseed;", to: "let reseed = false;" },
     { file: "engine/session-execution.ts", from: "reseed ||= state === null;", to: "reseed &&= state === null;" },
   ],

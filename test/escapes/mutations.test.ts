@@ -55,7 +55,11 @@ describe.skipIf(!wanted)("without one layer an attack succeeds", { timeout: 300_
         code: "import base64, ctypes, time\nopen('/tmp/e.so', 'wb').write(base64.b64decode(library))\nctypes.CDLL('/tmp/e.so')\nif time.time() == 42: print(won)",
       },
     },
-    { layer: "read-only-files", broken: [], attack: named(NEIGHBOURS.attacks, '"/lib/sandbox_runner/execution.py"') },
+    {
+      layer: "read-only-files",
+      broken: [],
+      attack: named(NEIGHBOURS.attacks, '"/lib/importlib_bootstrap/sandbox_runner/execution.py"'),
+    },
     { layer: "rewind", broken: [], attack: named(NEIGHBOURS.attacks, "builtins.stolen") },
     { layer: "written-pages", broken: [], attack: named(NEIGHBOURS.attacks, "builtins.stolen") },
     { layer: "file-reset", broken: [], attack: named(NEIGHBOURS.attacks, "/plots/left") },

@@ -136,6 +136,10 @@ def send(bundle):
     return True
 
 
+def may_have_figures():
+    return "matplotlib.pyplot" in sys.modules
+
+
 def flush_figures():
     """Send every open matplotlib figure as a PNG, then close it: what `plt.show()` does, and the end of an execution."""
     pyplot = sys.modules.get("matplotlib.pyplot")

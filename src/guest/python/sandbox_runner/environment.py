@@ -9,6 +9,8 @@ import warnings
 
 from . import display, ending, interactive_shell
 
+_NAMES_OF_MAIN = {"__name__", "__doc__", "__package__", "__loader__", "__spec__", "__builtins__"}
+
 
 def perform(request):
     """Do one step: `[function, ...parameters]` as JSON. Returns why it failed, in UTF-8; nothing if it did not."""
@@ -30,13 +32,24 @@ def import_module(name):
     return ""
 
 
+def finish_base():
+    """Tidy up before the base image is taken. Returns Python's version."""
+    _tidy_up()
+    return sys.version.split()[0]
+
+
 def finish(aliases):
     """Bind global names, `{name: module}`, and tidy up."""
+    _tidy_up({alias: sys.modules[name] for alias, name in aliases.items() if name in sys.modules})
+
+
+def _tidy_up(names={}):
+    """Leave in `__main__` what Python puts there, and `names`."""
     main = sys.modules["__main__"].__dict__
-    for alias, name in aliases.items():
-        if name in sys.modules:
-            main[alias] = sys.modules[name]
-    interactive_shell.shell.predefined = dict(main)
+    for name in main.keys() - _NAMES_OF_MAIN:
+        del main[name]
+    main.update(names)
+    interactive_shell.shell.predefined = names
     ending.remember()
     for generation in range(3):
         gc.collect(generation)

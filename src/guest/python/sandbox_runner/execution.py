@@ -6,7 +6,6 @@ import os
 import random
 import sys
 import tokenize
-from asyncio import events
 from importlib.machinery import FileFinder
 from inspect import CO_COROUTINE
 from io import FileIO, StringIO, TextIOWrapper
@@ -14,18 +13,17 @@ from io import FileIO, StringIO, TextIOWrapper
 # By name, so that code that patches `json` patches its own only.
 from json import dumps, loads
 
-from . import convert, display, ending, eventloop, imports, interactive_shell, notebook, restrictions, tracebacks
+from . import convert, display, ending, eventloop, imports, interactive_shell, notebook, restrictions, sources, tracebacks
 
 _FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-_loop = None
 
 
 def prepare():
     """Called once, before the memory image is taken."""
-    global _loop
     restrictions.install()
     imports.install()
-    _loop = eventloop.install()
+    eventloop.install()
+    sources.install()
     builtins.display = display.display
     builtins.get_ipython = interactive_shell.get_ipython
     sys.excepthook = tracebacks.excepthook
@@ -48,7 +46,7 @@ def reseed():
 
 
 def run(request):
-    """Run `request`, JSON in UTF-8: `{code, context, reseed}`.
+    """Run `request`, JSON in UTF-8: `{code, context, execution, reseed}`.
 
     Returns two lines of compact JSON in UTF-8: the `RunnerOutcome` of guest-messages.ts, and the result's value. The server passes
     the value on as these bytes.
@@ -60,32 +58,31 @@ def run(request):
     display.reset()
     restrictions.begin()
     main = sys.modules["__main__"].__dict__
+    # A session's next execution may warn of the same on the same line: it is another line.
+    main.pop("__warningregistry__", None)
     if request["context"] is not None:
         main.update(_load_context(request["context"]))
     outcome = {"success": True, "error": None}
     result = None
-    truncated = False
+    failed = []
     try:
         try:
-            try:
-                value = _evaluate(request["code"], main)
-            except BaseException as error:
-                display.flush_figures_after(error)
-                raise
-            display.flush_figures()
-            result, truncated = convert.to_json_data(value)
-            del value
-        finally:
+            values, line = _evaluate(request["code"], request["execution"], main)
+            if _is_plain(values[0]) and not display.may_have_figures():
+                result, truncated = _finish(values)
+            else:
+                result, truncated = tracebacks.call_on_line(line, _finish, values)
+            if truncated:
+                outcome["truncated"] = True
+        except BaseException as error:
+            failed.append(error)
+            line = tracebacks.position(error)[0] or 1
+        if failed:
+            outcome.update(tracebacks.call_on_line(line, _fail, failed))
+        else:
             _flush()
-    except (SystemExit, restrictions.ProcessExit) as stop:
-        code = stop.code
-        is_status = issubclass(type(code), int)
-        if code is not None and not (is_status and int.__eq__(code, 0)):
-            outcome.update(_failure(stop, f"exited with status {convert.describe(code)}" if is_status else None))
-    except BaseException as error:
+    except BaseException as error:  # a timeout that came after the code had ended
         outcome.update(_failure(error))
-    if truncated:
-        outcome["truncated"] = True
     return b"\n".join((_to_json(outcome), _to_json(result if outcome["success"] else None)))
 
 
@@ -107,6 +104,32 @@ def _load_context(text):
         sys.set_int_max_str_digits(limit)
 
 
+def _is_plain(value):
+    """Whether no code runs when `value` is converted or goes."""
+    kind = type(value)
+    return value is None or kind is int or kind is str or kind is float or kind is bool
+
+
+def _finish(values):
+    """Show what code has left, and convert the value of its last expression: the last reference to it goes here."""
+    display.flush_figures()
+    return convert.to_json_data(values.pop())
+
+
+def _fail(errors):
+    """As `_finish`, after code that raised."""
+    error = errors.pop()
+    display.flush_figures_after(error)
+    _flush()
+    if isinstance(error, (SystemExit, restrictions.ProcessExit)):
+        code = error.code
+        is_status = issubclass(type(code), int)
+        if code is None or (is_status and int.__eq__(code, 0)):
+            return {}
+        return _failure(error, f"exited with status {convert.describe(code)}" if is_status else None)
+    return _failure(error)
+
+
 def forget_folders():
     """Folders were filled, and packages mounted, behind the back of the import system's caches.
 
@@ -120,42 +143,44 @@ def forget_folders():
             finder.invalidate_caches()
 
 
-def _evaluate(code, main):
-    tracebacks.remember_source(code)
+def _evaluate(code, execution, main):
+    """Returns the value of the last expression, alone in a list, and the line of the last statement."""
+    sources.begin(code, execution)
     try:
-        tree = compile(code, tracebacks.CODE_NAME, "exec", ast.PyCF_ONLY_AST | _FLAGS, dont_inherit=True)
+        tree = compile(code, sources.name, "exec", ast.PyCF_ONLY_AST | _FLAGS, dont_inherit=True)
     except SyntaxError as error:
-        code, tree = notebook.parse(code, tracebacks.CODE_NAME, error)
+        code, tree = notebook.parse(code, sources.name, error)
     last = None
+    line = tree.body[-1].lineno if tree.body else 1
     if tree.body and isinstance(tree.body[-1], ast.Expr) and not _ends_in_semicolon(code, tree.body[-1].end_lineno):
         last = ast.Expression(tree.body.pop().value)
-    value = None
+    awaits = 0
     if tree.body:
-        _run_compiled(compile(tree, tracebacks.CODE_NAME, "exec", _FLAGS, dont_inherit=True), main)
-    if last is not None:
-        value = _run_compiled(compile(last, tracebacks.CODE_NAME, "eval", _FLAGS, dont_inherit=True), main)
-    return value
-
-
-def _run_compiled(compiled, main):
+        compiled = compile(tree, sources.name, "exec", _FLAGS, dont_inherit=True)
+        awaits = compiled.co_flags & CO_COROUTINE
+        if awaits:
+            eventloop.run_top_level(eval(compiled, main))
+        else:
+            eval(compiled, main)
+    if last is None:
+        return [None], line
+    compiled = compile(last, sources.name, "eval", _FLAGS, dont_inherit=True)
     if compiled.co_flags & CO_COROUTINE:
-        return _current_loop().run_until_complete(eval(compiled, main))
+        return [eventloop.run_top_level(eval(compiled, main))], line
+    if awaits:
+        return [eventloop.run_top_level(_evaluate_in_loop(compiled, main))], line
+    return [eval(compiled, main)], line
+
+
+async def _evaluate_in_loop(compiled, main):
+    """What awaits nothing itself, at the end of code that does."""
     return eval(compiled, main)
-
-
-def _current_loop():
-    """The loop of the session, or a new one where user code closed it."""
-    global _loop
-    if _loop.is_closed():
-        _loop = eventloop.BlockingEventLoop()
-    events.set_event_loop(_loop)
-    return _loop
 
 
 def _ends_in_semicolon(code, last_line):
     """A notebook shows no value for `x;`."""
     # Cutting it into tokens takes time that most code need not take.
-    if not any(";" in line for line in tracebacks.source_lines()[last_line - 1 :]):
+    if not any(";" in line for line in sources.lines()[last_line - 1 :]):
         return False
     last = None
     try:

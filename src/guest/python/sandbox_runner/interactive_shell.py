@@ -4,7 +4,6 @@
 """
 
 import contextlib
-import gc
 import io
 import os
 import re
@@ -121,7 +120,7 @@ class InteractiveShell:
 
     def __init__(self):
         self.config = {}
-        self.predefined = {"gc": gc, "sys": sys}
+        self.predefined = {}
         self.display_formatter = types.SimpleNamespace(formatters=display.formatters)
         self.events = types.SimpleNamespace(register=lambda *_: None, unregister=lambda *_: None)
         self._begun = []

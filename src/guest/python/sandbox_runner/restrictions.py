@@ -90,6 +90,16 @@ def begin():
     _begun = time.perf_counter()
 
 
+def sleep_once(seconds):
+    """Sleep without using the processor. The device returns early on an interrupt, which the next bytecode then handles."""
+    global _begun
+    start = time.monotonic()
+    try:
+        device.tell("sleep", min(seconds, 3600.0) * 1000)
+    finally:
+        _begun += time.monotonic() - start
+
+
 def _replace_sleep():
     def sleep(seconds, /):
         """Delay execution for a given number of seconds. Blocks without using the processor."""
@@ -103,15 +113,11 @@ def _replace_sleep():
             raise ValueError("Invalid value NaN (not a number)")
         if duration < 0:
             raise ValueError("sleep length must be non-negative")
-        global _begun
-        start = time.monotonic()
-        deadline = start + duration
+        deadline = time.monotonic() + duration
         while (left := deadline - time.monotonic()) > 0:
-            # The device returns early on an interrupt; the next bytecode then raises KeyboardInterrupt.
-            device.tell("sleep", min(left, 3600.0) * 1000)
+            sleep_once(left)
         if duration == 0:
-            device.tell("sleep", 0)
-        _begun += time.monotonic() - start
+            sleep_once(0)
 
     def process_time():
         """Seconds since the execution began, without those that were slept: there is no clock of the processor's time."""

@@ -1,35 +1,47 @@
 """Exceptions as a reader of the code that was sent wants to see them: the user's frames, nothing of ours."""
 
-import io
-import linecache
 import sys
 import traceback
+from types import FunctionType
 
-from . import convert
+from . import convert, sources
 
-CODE_NAME = "<exec>"
 MAX_NAME_CHARACTERS = 1000
 MAX_MESSAGE_CHARACTERS = 100_000
 MAX_TRACEBACK_CHARACTERS = 200_000
 _MAX_CHAIN = 100
-_SYSTEM_PREFIXES = ("/lib/python", "/lib/sandbox_runner", "<frozen ")
+_SYSTEM_PREFIXES = ("/lib/python", "/lib/importlib_bootstrap/", "<frozen ")
 
 
-def remember_source(code):
-    """Let tracebacks quote the lines of code that never was a file."""
-    # Not str.splitlines(): it also cuts where Python's own lines do not end, at a form feed or U+2028.
-    lines = io.StringIO(code, newline=None).readlines()
-    linecache.cache[CODE_NAME] = (len(code), None, lines, CODE_NAME)
+def is_system_code(code):
+    """Whether it is Python's own or ours."""
+    return code.co_filename.startswith(_SYSTEM_PREFIXES)
 
 
-def source_lines():
-    return linecache.cache[CODE_NAME][2]
+def call_on_line(line, function, argument):
+    """`function(argument)`, called by a frame that has this line of the user's code: it is what warnings name.
+
+    For what we do after that code has ended, when none of its frames is there.
+    """
+    code = _CALL.replace(co_filename=sources.name, co_firstlineno=line)
+    return FunctionType(code, sys.modules["__main__"].__dict__)(function, argument)
+
+
+def _without_columns(code):
+    """`code` as one line, in the format of `Objects/locations.md`: entries of up to eight instructions that have no column."""
+    count = len(code.co_code) // 2
+    sizes = [min(8, count - start) for start in range(0, count, 8)]
+    table = b"".join(bytes((0x80 | 13 << 3 | size - 1, 0)) for size in sizes)
+    return code.replace(co_name="<module>", co_qualname="<module>", co_linetable=table)
+
+
+_CALL = _without_columns((lambda function, argument: function(argument)).__code__)
 
 
 def describe_exception(error):
     """Returns the `errorInfo` of the HTTP contract: type, message, traceback, line and column (1-based, or None)."""
     _explain(error)
-    line, column = _position(error)
+    line, column = position(error)
     return {
         "type": _shorten(convert.class_name(error), MAX_NAME_CHARACTERS),
         "message": _shorten(convert.describe(error), MAX_MESSAGE_CHARACTERS),
@@ -82,12 +94,13 @@ def _keep_user_frames(summary, depth=0):
         _keep_user_frames(inner, depth + 1)
 
 
-def _position(error):
-    if isinstance(error, SyntaxError) and error.filename == CODE_NAME:
+def position(error):
+    """Line and column in the code that was sent, 1-based; None: nowhere in it."""
+    if isinstance(error, SyntaxError) and error.filename == sources.name:
         return _positive(error.lineno), _positive(error.offset)
     line = column = None
     for frame, frame_line in traceback.walk_tb(error.__traceback__):
-        if frame.f_code.co_filename == CODE_NAME:
+        if frame.f_code.co_filename == sources.name:
             line = frame_line
             column = None
     if line is not None:
@@ -103,7 +116,7 @@ def _column(error, line):
     tb = error.__traceback__
     found = None
     while tb is not None:
-        if tb.tb_frame.f_code.co_filename == CODE_NAME and tb.tb_lineno == line:
+        if tb.tb_frame.f_code.co_filename == sources.name and tb.tb_lineno == line:
             found = tb
         tb = tb.tb_next
     if found is None:

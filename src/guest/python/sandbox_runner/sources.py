@@ -1,0 +1,122 @@
+"""Names of the sources that executions are compiled from, and their lines, for whatever quotes them: tracebacks, warnings, `inspect`, `pdb`.
+
+A stateless execution is `<exec>`. Those of a session are `<exec 1>`, `<exec 2>`, …, and what one of them defines stays in it after it: its
+lines stay as long as any code object or traceback has its name, which is told by the references to that string. The last
+ones stay in any case, for classes without a function in them.
+"""
+
+import ast
+import inspect
+import io
+import linecache
+import sys
+from types import FunctionType
+
+STATELESS_NAME = "<exec>"
+_MAX_UNUSED = 100
+_MAX_UNUSED_CHARACTERS = 100_000
+
+name = STATELESS_NAME
+"""Of the execution that runs, or ran last."""
+_number = 0
+_characters = {}
+"""Of each source of a session that is kept, oldest first."""
+
+
+def begin(code, number):
+    """Give the execution's source a name; `number` is that of the execution in its session, None: it is stateless."""
+    global name, _number
+    if number is None:
+        name = STATELESS_NAME
+    else:
+        # A session that could not be stored has not been counted.
+        _number = max(number, _number + 1)
+        name = f"<exec {_number}>"
+        _characters[name] = len(code)
+        if len(_characters) > _MAX_UNUSED or sum(_characters.values()) > _MAX_UNUSED_CHARACTERS:
+            _forget_unused()
+    # Not str.splitlines(): it also cuts where Python's own lines do not end, at a form feed or U+2028.
+    lines = io.StringIO(code, newline=None).readlines()
+    linecache.cache[name] = (len(code), None, lines, name)
+
+
+def lines():
+    return linecache.cache[name][2]
+
+
+def _forget_unused():
+    unused = [other for other, count in _references().items() if count == 0 and other != name]
+    characters = sum(_characters[other] for other in unused)
+    for index, other in enumerate(unused):
+        if len(unused) - index <= _MAX_UNUSED and characters <= _MAX_UNUSED_CHARACTERS:
+            break
+        characters -= _characters.pop(other)
+        linecache.cache.pop(other, None)
+
+
+def _references():
+    """How many references there are to each name besides ours."""
+    probe = "<probe %d>" % len(_characters)
+    _characters[probe] = 0
+    linecache.cache[probe] = (0, None, [], probe)
+    counts = {id(other): sys.getrefcount(other) for other in _characters}
+    del _characters[probe], linecache.cache[probe]
+    ours = counts[id(probe)]
+    # One of them is the variable's here.
+    return {other: max(counts[id(other)] - ours + 1, 0) for other in _characters}
+
+
+def install():
+    inspect.getfile = _getfile
+
+
+_original_getfile = inspect.getfile
+
+
+def _getfile(object):
+    """Work out which source or compiled file an object was defined in."""
+    if isinstance(object, type) and object.__module__ == "__main__":
+        source = _source_of_class(object)
+        if source is not None:
+            return source
+    return _original_getfile(object)
+
+
+def _source_of_class(cls):
+    first_line = cls.__dict__.get("__firstlineno__")
+    if type(first_line) is not int:
+        return None
+    candidates = [name, *reversed(_characters)]
+    used = {function.__code__.co_filename for function in _functions_of(cls)}
+    # That of its own functions first: another execution may have a class of this name in the same place.
+    for source in sorted(candidates, key=lambda candidate: candidate not in used):
+        entry = linecache.cache.get(source)
+        if entry is not None and len(entry) == 4 and _defines_class(entry[2], cls.__name__, first_line):
+            return source
+    return None
+
+
+def _functions_of(cls):
+    for value in cls.__dict__.values():
+        if isinstance(value, (classmethod, staticmethod)):
+            value = value.__func__
+        elif isinstance(value, property):
+            value = value.fget
+        if isinstance(value, FunctionType):
+            value = inspect.unwrap(value)
+            if isinstance(value, FunctionType):
+                yield value
+
+
+def _defines_class(source_lines, class_name, first_line):
+    if first_line > len(source_lines):
+        return False
+    try:
+        tree = ast.parse("".join(source_lines))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and node.name == class_name:
+            if first_line == min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)]):
+                return True
+    return False
