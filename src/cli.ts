@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { readFile } from "node:fs/promises";
+import os from "node:os";
 import { text } from "node:stream/consumers";
 import { parseArgs } from "node:util";
 import { type DestinationStream, pino } from "pino";
@@ -14,7 +15,6 @@ import type { JsonText } from "./json/json-text.ts";
 import { openNetwork } from "./network/network-proxy.ts";
 import { openEnvironments, openHost, startRuntime, startServer } from "./server.ts";
 
-const STOP_GRACE_MS = 10_000;
 const MAX_INDENTED_BYTES = 128 * 1024;
 
 const USAGE = `Usage: pyodide-express <command>
@@ -43,15 +43,22 @@ async function serve(): Promise<number> {
   const server = await startServer(config, logger);
   logger.info(`Listening on ${server.url}`);
   return await new Promise((resolve) => {
-    const stop = (signal: string) => {
-      logger.info(`${signal}: stopping; what runs has ${STOP_GRACE_MS / 1000} s to end`);
-      server.stop(STOP_GRACE_MS).then(() => {
+    let isStopping = false;
+    const stop = (signal: NodeJS.Signals) => {
+      if (isStopping) {
+        logger.warn(`${signal} again: ending at once`);
+        // Sandboxes end with their server.
+        process.exit(128 + os.constants.signals[signal]);
+      }
+      isStopping = true;
+      logger.info(`${signal}: stopping; what runs has ${config.STOP_GRACE_S} s to end`);
+      server.stop(config.STOP_GRACE_S * 1000).then(() => {
         close();
         resolve(0);
       });
     };
-    process.once("SIGTERM", stop);
-    process.once("SIGINT", stop);
+    // A terminal that is closed, and a daemon's manager, say SIGHUP.
+    for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.on(signal, stop);
   });
 }
 

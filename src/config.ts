@@ -148,6 +148,11 @@ export const SETTINGS = {
     "all",
     "`principal`: a sandbox serves one principal only and is ended when another needs its place; half of POOL_SIZE more are kept",
   ),
+  STOP_GRACE_S: setting(
+    integer(0, 3600),
+    "20",
+    "how long a server that is told to stop lets executions go on, s; less than the time after which it is killed",
+  ),
   EXECUTION_TIMEOUT_MS: setting(integer(1, 300_000), "30000", "timeout of a request that names none, ms"),
   EXECUTION_CPU_MS: setting(
     integer(0, 3_600_000),

@@ -30,5 +30,9 @@ export class SandboxDiedError extends Error {
   override readonly name = "SandboxDiedError";
 }
 
+/** What was not begun, or was cut off, because the server ends. Safe to send again. */
+export const serverStopping = () =>
+  new ClientError(503, "server_stopping", "The server is stopping. Try again later.", { retryAfterS: 5 });
+
 export const badRequest = (code: string, message: string) => new ClientError(400, code, message);
 export const notFound = (message: string) => new ClientError(404, "not_found", message);

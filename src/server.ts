@@ -38,6 +38,7 @@ import { ANONYMOUS, checkBinding, parseApiKeys } from "./http/authentication.ts"
 import { CallerPackages } from "./http/caller-packages.ts";
 import { limitConnections } from "./http/connection-limit.ts";
 import { allowedOrigins } from "./http/cross-site.ts";
+import { Draining } from "./http/draining.ts";
 import { KeyGuesses } from "./http/key-guesses.ts";
 import { requestLimiter } from "./http/rate-limit.ts";
 import { openNetwork } from "./network/network-proxy.ts";
@@ -348,6 +349,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     logger.warn("There are no API_KEYS: any page a browser here opens may run code. CORS_ORIGIN=none shuts them out.");
   }
   const http = createServer(HTTP_LIMITS, app);
+  const draining = new Draining(http);
   limitConnections(http, {
     maxConnections: MAX_CONNECTIONS,
     maxOfNetwork: MAX_CONNECTIONS_OF_NETWORK,
@@ -361,11 +363,9 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     engine,
     async stop(grace) {
       graceMs = grace;
-      const closed = new Promise<void>((resolve) => http.close(() => resolve()));
-      http.closeIdleConnections();
+      draining.begin();
       await running.disposeAsync();
-      http.closeAllConnections();
-      await closed;
+      await draining.end();
     },
   };
 }

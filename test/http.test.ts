@@ -691,7 +691,7 @@ describe("a stopping server", () => {
       body: { success: false, status: "not_ready", pyodide: { isReady: false, initialized: false } },
     });
     const refused = await stopping.post("/api/execute", { code: "1" });
-    expectError(refused, 503, "The server is stopping.");
+    expectError(refused, 503, "The server is stopping. Try again later.");
     expect(refused.headers.get("retry-after")).not.toBeNull();
     expect((await stopping.get("/health")).status).toBe(200);
     await stopping.stop(0);

@@ -1,5 +1,5 @@
 import { EventEmitter } from "node:events";
-import { ClientError } from "../errors.ts";
+import { ClientError, serverStopping } from "../errors.ts";
 import type { Verdict } from "../sandbox/protocol.ts";
 import type { Sandbox } from "../sandbox/sandbox.ts";
 import { type BrokenEnvironment, EnvironmentHealth } from "./environment-health.ts";
@@ -136,6 +136,9 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
   readonly #inUse = new Map<string, number>();
   readonly #discarded = new Map<string, number>();
   readonly #borrowed = new Set<Promise<unknown>>();
+  /** Sandboxes whose borrower has not come to an end, and those whose end the pool did not wait for. */
+  readonly #working = new Set<Sandbox>();
+  readonly #cutOff = new Set<Sandbox>();
   readonly #starting = new Set<Promise<unknown>>();
   /** Environments whose sandboxes are not to be used again after warming up. */
   readonly #cold = new Set<string>();
@@ -213,13 +216,14 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
    * @throws the signal's reason, if it is aborted before a sandbox is free.
    */
   async use<T>(options: UseOptions, use: UseSandbox<T>): Promise<T> {
-    if (this.#stopping) throw new ClientError(503, "stopping", "The server is stopping.", { retryAfterS: 5 });
+    if (this.#stopping) throw serverStopping();
     const slot = await this.#acquire(options);
     const sandbox = slot.sandbox as Sandbox;
     this.#executions++;
     slot.executions++;
     const isResident = slot.resident !== null;
     const { promise: returned, resolve: giveBack } = Promise.withResolvers<void>();
+    this.#working.add(sandbox);
     const work = use(sandbox, {
       isResident,
       returned,
@@ -242,21 +246,28 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
       this.#borrowed.delete(done);
     });
     this.#borrowed.add(done);
-    return await work;
+    try {
+      const result = await work;
+      if (this.#cutOff.has(sandbox)) throw serverStopping();
+      return result;
+    } finally {
+      this.#working.delete(sandbox);
+    }
   }
 
-  /** Lets what runs end for up to `graceMs`, refuses everything new, and leaves no process behind. */
+  /** Lets what runs end for up to `graceMs`, refuses everything new, tells what was cut off so, and leaves no process behind. */
   async stop(graceMs: number): Promise<void> {
     this.#stopping = true;
     for (;;) {
       const waiting = this.#queue.take(() => true);
       if (!waiting) break;
-      waiting.reject(new ClientError(503, "stopping", "The server is stopping.", { retryAfterS: 5 }));
+      waiting.reject(serverStopping());
     }
     const grace = AbortSignal.timeout(Math.max(1, graceMs));
     const timedOut = new Promise((resolve) => grace.addEventListener("abort", resolve, { once: true }));
     await Promise.race([Promise.allSettled(this.#borrowed), timedOut]);
     const sandboxes = this.sandboxes();
+    for (const sandbox of this.#working) this.#cutOff.add(sandbox);
     for (const sandbox of sandboxes) sandbox.kill("the server is stopping");
     await Promise.all(sandboxes.map((sandbox) => sandbox.ended));
     await Promise.allSettled([...this.#borrowed, ...this.#starting]);

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { ClientError } from "../errors.ts";
+import { ClientError, serverStopping } from "../errors.ts";
 import type { SessionLease, SessionRecord, SessionStore } from "../store/session-store.ts";
 import { LiveSession } from "./live-session.ts";
 import type { SandboxPool } from "./pool.ts";
@@ -53,7 +53,7 @@ export class SessionTurns {
     signal: AbortSignal | undefined,
     action: (live: LiveSession, lease: SessionLease) => Promise<T>,
   ): Promise<T> {
-    if (this.#stopping) throw new ClientError(503, "stopping", "The server is stopping.", { retryAfterS: 5 });
+    if (this.#stopping) throw serverStopping();
     // Before anybody can wait in another's queue.
     if (!this.#live.has(id)) await this.record(principal, id);
     const live = this.#live.get(id) ?? new LiveSession(id, principal);

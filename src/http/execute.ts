@@ -57,8 +57,9 @@ export function executeRoutes(services: Services): Router {
     } catch (error) {
       // Not begun: a status can still say it.
       if (!response.headersSent) throw error;
-      const message = error instanceof ClientError ? error.message : "Internal server error";
-      begin()({ type: "result", success: false, error: message, timestamp: new Date().toISOString() });
+      const { message, code } =
+        error instanceof ClientError ? error : { message: "Internal server error", code: undefined };
+      begin()({ type: "result", success: false, error: message, code, timestamp: new Date().toISOString() });
       begin()({ type: "complete" });
       // Puts it on record, and ends the reply.
       throw error;
