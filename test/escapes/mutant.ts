@@ -186,6 +186,56 @@ export const LAYERS = {
   ],
   /** Global variables of WebAssembly's. */
   "outside-memory": [{ file: "guest/javascript-state.ts", from: "    this.#outside.restore();\n", to: "" }],
+  /** What one client can make grow or repeat is bounded. */
+  "client-limits": [
+    {
+      file: "http/key-guesses.ts",
+      from: "    this.#maxFailures = maxFailures;\n",
+      to: "    this.#maxFailures = maxFailures && 0;\n",
+    },
+    {
+      file: "audit/folded-events.ts",
+      from: "    if (group.written < burst) {",
+      to: "    if (group.written < burst * 1e9) {",
+    },
+    { file: "audit/security-event.ts", from: "const MAX_FIELD_BYTES = 256;", to: "const MAX_FIELD_BYTES = 1e6;" },
+    {
+      file: "audit/security-log.ts",
+      from: "if (!Number.isFinite(maxTotalBytes) ||",
+      to: "if (Number.isFinite(maxTotalBytes) ||",
+    },
+    {
+      file: "http/stats-stream.ts",
+      from: "(openStreams.get(id) ?? 0) >= maxStreams",
+      to: "openStreams.values().reduce((a, b) => a + b, 0) >= 100",
+    },
+    {
+      file: "http/connection-limit.ts",
+      from: "    if (count >= maxOfNetwork) {",
+      to: "    if (count >= maxOfNetwork * 2) {",
+    },
+    {
+      file: "http/held-memory.ts",
+      from: "const MAX_BYTES = 512 * 1024 * 1024;",
+      to: "const MAX_BYTES = 512 * 1024 * 1024 * 1024;",
+    },
+  ],
+  /** Equal contents of two principals are two. */
+  "own-contents": [
+    {
+      file: "store/session-database.ts",
+      from: '"SELECT id FROM contents WHERE owner = ? AND sha256 = ?"',
+      to: '"SELECT id FROM contents WHERE owner > 0 * ? AND sha256 = ?"',
+    },
+  ],
+  /** No principal's part of the session store is another's. */
+  shares: [
+    {
+      file: "store/session-shares.ts",
+      from: "return { maxBytes, maxBytesOfPrincipal: most, guaranteedBytes: Math.min(most, equalPart) };",
+      to: "return { maxBytes, maxBytesOfPrincipal: maxBytes + most * 0, guaranteedBytes: 0 };",
+    },
+  ],
   /** JavaScript's side as it was, or the process is not used again. */
   "state-check": [
     {

@@ -38,6 +38,7 @@ const OWN_EVENTS = [
     "state_reset",
     "auth_failure",
     "access_denied",
+    "log_sealed",
   ],
 ];
 /** Over HTTP on a busy machine; what may take longer than its timeout is what the server itself does. */

@@ -13,6 +13,7 @@ import { NETWORK_ANYWHERE, NETWORK_NAMED } from "./attacks/network-allowed.ts";
 import { PROCESSES } from "./attacks/processes.ts";
 import { SESSIONS } from "./attacks/sessions.ts";
 import { TIMING } from "./attacks/timing.ts";
+import { UNBOUNDED } from "./attacks/unbounded.ts";
 
 /** All that is tried from outside the sandbox process: by Python in it, or by requests. */
 export const TECHNIQUES: readonly Technique[] = [
@@ -31,4 +32,5 @@ export const TECHNIQUES: readonly Technique[] = [
   TIMING,
   INJECTION,
   EXHAUSTION,
+  UNBOUNDED,
 ];
