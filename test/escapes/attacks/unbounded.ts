@@ -80,6 +80,8 @@ export const UNBOUNDED: Technique = {
   controls: [["client-limits"], ["shares"], ["own-contents"]],
   attacks: [
     attack("200 guesses of keys, of which the last is right", async (target, prize) => {
+      // What is known to come from here goes on; the attacks after this one are to be heard.
+      for (const key of [MALLORY, ALICE]) await target.send("/api/status", as(key));
       for (let i = 0; i < 200; i++) await target.send("/api/stats", as(`a-wrong-key-number-${i}`));
       const { status } = await target.send("/api/stats", as(CAROL));
       return saying(status === 200, prize);
@@ -92,7 +94,10 @@ export const UNBOUNDED: Technique = {
       return saying(logBytes(target) - before > 50_000, prize);
     }),
     attack("large code again and again, so that logs take the disk", async (target, prize) => {
-      for (let i = 0; i < 40; i++) await target.run(`# ${i} ${"x".repeat(90_000)}`);
+      for (let i = 0; i < 40; i++) {
+        const { status } = await target.run(`# ${i} ${"x".repeat(90_000)}`);
+        if (status !== 200) throw new Error(`the attack was not run: ${status}`);
+      }
       return saying(logBytes(target) > 2 * MIB, prize);
     }),
     attack("sessions that fill the store, so that another principal's cannot be stored", async (target, prize) => {
