@@ -134,6 +134,36 @@ describe("SANDBOX_SHARING=principal", () => {
   });
 });
 
+test("of a principal that has several, one is ended before that of another who has one", async () => {
+  const served = new Map<string, FakeSandbox[]>();
+  const pool = new SandboxPool({
+    size: 2,
+    sharing: "principal",
+    queueLimit: 10,
+    maxExecutions: 1000,
+    maxAgeMs: 1e9,
+    environment: "stdlib",
+    start: async () => new FakeSandbox() as unknown as Sandbox,
+  });
+  onTestFinished(async () => await pool.stop(0));
+  await pool.start();
+  await tick();
+  const run = (principal: string, ended = Promise.resolve()) =>
+    pool.use({ principal, environment: "stdlib", signal: undefined }, async (sandbox) => {
+      served.set(principal, [...(served.get(principal) ?? []), sandbox as unknown as FakeSandbox]);
+      await ended;
+    });
+  await run("bob");
+  const both = Promise.withResolvers<void>();
+  const first = run("alice", both.promise);
+  const second = run("alice", both.promise);
+  both.resolve();
+  await Promise.all([first, second]);
+  await tick();
+  expect(served.get("bob")?.[0]?.endReason).toBeNull();
+  expect(served.get("alice")?.filter(({ endReason }) => endReason === "principal")).toHaveLength(1);
+});
+
 describe("a server whose sandboxes are not shared", () => {
   const KEYS = { alice: "a".repeat(20), bob: "b".repeat(20), carol: "c".repeat(20) };
   let server: TestServer | undefined;

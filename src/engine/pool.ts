@@ -421,7 +421,8 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     return this.#replaceable().sort((a, b) => {
       const fit = Number(fits(b)) - Number(fits(a));
       const unused = Number(this.#tenants.isUnused(a.sandbox)) - Number(this.#tenants.isUnused(b.sandbox));
-      return fit || unused || a.idleSince - b.idleSince;
+      const several = this.#isOneOfSeveral(b) - this.#isOneOfSeveral(a);
+      return fit || unused || several || a.idleSince - b.idleSince;
     })[0];
   }
 
@@ -431,19 +432,34 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     return this.#slots.filter((slot) => slot.state === "idle" && (everyOneIsPinned || slot.resident?.pinned !== true));
   }
 
-  /** Ends the sandbox that was used least recently, where there are too few that nobody has used. */
+  /**
+   * Where there are too few that nobody has used, ends one of a principal that has several, or else the one that was used least
+   * recently.
+   */
   #keepSpares(): void {
+    if (this.#spares === 0 || this.#stopping) return;
     const unused = this.#slots.filter(
       ({ state, sandbox }) => (state === "idle" || COMING.has(state)) && this.#tenants.isUnused(sandbox),
     );
-    if (unused.length >= this.#spares || this.#stopping) return;
-    const [oldest] = this.#replaceable()
+    if (unused.length >= this.#spares) return;
+    const [first] = this.#replaceable()
       .filter(({ sandbox }) => !this.#tenants.isUnused(sandbox))
-      .sort((a, b) => Number(a.resident !== null) - Number(b.resident !== null) || a.idleSince - b.idleSince);
-    if (!oldest) return;
+      .sort(
+        (a, b) =>
+          this.#isOneOfSeveral(b) - this.#isOneOfSeveral(a) ||
+          Number(a.resident !== null) - Number(b.resident !== null) ||
+          a.idleSince - b.idleSince,
+      );
+    if (!first) return;
+    // One that is busy still will be idle soon, and another principal keeps its only one.
+    if (this.#isOneOfSeveral(first) === 0 && this.#slots.some((slot) => this.#isOneOfSeveral(slot) === 1)) return;
     const { environment, spareEnvironment = (asked) => asked } = this.#options;
     const wanted = spareEnvironment(this.#lastAsked);
-    this.#replace(oldest, this.#mayStart(wanted) ? wanted : environment, "principal");
+    this.#replace(first, this.#mayStart(wanted) ? wanted : environment, "principal");
+  }
+
+  #isOneOfSeveral({ sandbox }: Slot): number {
+    return Number(this.#tenants.countOf(sandbox, this.sandboxes()) > 1);
   }
 
   /** Makes an idle sandbox pristine again. */

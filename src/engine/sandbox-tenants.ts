@@ -25,6 +25,13 @@ export class SandboxTenants {
     return this.#sharing === "all" || sandbox === null || !this.#tenants.has(sandbox);
   }
 
+  /** How many of these sandboxes the one's principal has, itself included; 0: nobody has used it. */
+  countOf(sandbox: Sandbox | null, among: readonly (Sandbox | null)[]): number {
+    if (this.isUnused(sandbox) || sandbox === null) return 0;
+    const tenant = this.#tenants.get(sandbox);
+    return among.filter((other) => other !== null && this.#tenants.get(other) === tenant).length;
+  }
+
   /** @throws {Error} if it is another principal's: a defect, after which its code must not run there. */
   settle(sandbox: Sandbox, principal: string): void {
     if (this.#sharing === "all") return;
