@@ -18,7 +18,12 @@ beforeAll(async () => {
   for (const recipe of [
     { name: "python-docx", version: "1.2", files: { "docx/__init__.py": "" } },
     { name: "python-dotenv", version: "1", requires: ["nowhere-to-be-found"] },
-    { name: "beautifulsoup4", version: "4", files: { "bs4/__init__.py": "" } },
+    {
+      name: "beautifulsoup4",
+      version: "4",
+      files: { "bs4/__init__.py": "" },
+      requires: ["python-docx ; extra == 'docs'", "nowhere-to-be-found ; extra == 'http2'"],
+    },
     { name: "anything", version: "1", files: { "anything.py": "" } },
   ]) {
     const { filename, bytes } = await makeWheel(recipe);
@@ -104,6 +109,17 @@ test("one that the environment goes without, and one that another environment ha
     /part of the package beautifulsoup4, which is not installed.*; the environment "soup" has it$/,
   );
   expect(await run(ada, "import bs4\n1", "soup")).toMatchObject({ success: true });
+});
+
+test("extras of a package that the environment has are installed, or named", async () => {
+  const install = async (requirement: string) =>
+    await run(ada, `import micropip\nawait micropip.install("${requirement}")\nimport docx\n1`, "soup");
+  expect(await install("beautifulsoup4")).toMatchObject({ errorInfo: { type: "ModuleNotFoundError" } });
+  expect((await install("beautifulsoup4[http2]")).error).toMatch(
+    /"beautifulsoup4\[http2\]" cannot be installed: beautifulsoup4 4 needs "nowhere-to-be-found", but no source has this package/,
+  );
+  expect((await install("beautifulsoup4[nothing]")).error).toMatch(/has the extras docs, http2, and not nothing/);
+  expect(await install("beautifulsoup4[docs]")).toMatchObject({ success: true, result: 1 });
 });
 
 test("a key that may not install is told so", async () => {

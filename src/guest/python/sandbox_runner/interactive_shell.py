@@ -115,6 +115,36 @@ class UsageError(Exception):
     __module__ = "builtins"
 
 
+_MAX_RESULTS = 100
+_MAX_RESULT_BYTES = 64 * 1024
+
+
+class Results(dict):
+    """`Out` of a session: the last results by the number of their execution, without large ones, which would fill its memory."""
+
+    __slots__ = ()
+
+    def __missing__(self, number):
+        raise KeyError(f"Out[{number}]: there was no result, or it is not kept: it is old, or larger than 64 KiB")
+
+
+class Sources:
+    """`In` of a session: the code of its executions by their number, as far as it is kept for tracebacks."""
+
+    __slots__ = ()
+
+    def __getitem__(self, number):
+        import linecache
+
+        entry = linecache.cache.get(f"<exec {number}>")
+        if entry is None:
+            raise IndexError(f"In[{number}]: there was no such execution, or its code is not kept any more")
+        return "".join(entry[2])
+
+    def __repr__(self):
+        return "In"
+
+
 class InteractiveShell:
     """As much of IPython's class as notebooks call."""
 
@@ -124,6 +154,35 @@ class InteractiveShell:
         self.display_formatter = types.SimpleNamespace(formatters=display.formatters)
         self.events = types.SimpleNamespace(register=lambda *_: None, unregister=lambda *_: None)
         self._begun = []
+        self._results = None
+        self._last = None
+
+    def keep_result(self, number, value):
+        """Have the value of execution `number` of a session as `_` and in `Out`, as a notebook has it."""
+        names = self.user_ns
+        if self._results is None:
+            self._results = Results()
+            names.setdefault("Out", self._results)
+            names.setdefault("In", Sources())
+        if value is None:
+            return
+        # `_` is the program's own once it has used it, as in a loop.
+        is_ours = "_" not in names or names["_"] is self._last
+        if _is_small(value):
+            if len(self._results) >= _MAX_RESULTS:
+                dict.pop(self._results, next(iter(self._results)))
+            dict.__setitem__(self._results, number, value)
+            names[f"_{number}"] = value
+            names.pop(f"_{number - _MAX_RESULTS}", None)
+        if is_ours:
+            for name, older in (("___", "__"), ("__", "_")):
+                if older in names and _is_small(names[older]):
+                    names[name] = names[older]
+                else:
+                    names.pop(name, None)
+            names["_"] = self._last = value
+        else:
+            self._last = None
 
     def __getattr__(self, name):
         raise AttributeError(f"{name!r}: the stand-in for IPython's shell has magics and display only")
@@ -424,6 +483,13 @@ class TimeitResult:
         return f"{_duration(self.average)} ± {_duration(self.stdev)} per loop (mean ± std. dev. of {runs})"
 
     __repr__ = __str__
+
+
+def _is_small(value):
+    try:
+        return sys.getsizeof(value) <= _MAX_RESULT_BYTES
+    except Exception:
+        return False
 
 
 def _no_magic(name):
