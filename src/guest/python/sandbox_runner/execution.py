@@ -68,12 +68,17 @@ def run(request):
     try:
         try:
             values, line = _evaluate(request["code"], request["execution"], main)
+            in_session = request["execution"] is not None
+            kept = values[0] if in_session else None
             if _is_plain(values[0]) and not display.may_have_figures():
                 result, truncated = _finish(values)
             else:
                 result, truncated = tracebacks.call_on_line(line, _finish, values)
             if truncated:
                 outcome["truncated"] = True
+            if in_session:
+                interactive_shell.shell.keep_result(sources.number_of_execution, kept)
+                del kept
         except BaseException as error:
             failed.append(error)
             line = tracebacks.position(error)[0] or 1

@@ -18,20 +18,21 @@ _MAX_UNUSED_CHARACTERS = 100_000
 
 name = STATELESS_NAME
 """Of the execution that runs, or ran last."""
-_number = 0
+number_of_execution = 0
+"""In its session."""
 _characters = {}
 """Of each source of a session that is kept, oldest first."""
 
 
 def begin(code, number):
     """Give the execution's source a name; `number` is that of the execution in its session, None: it is stateless."""
-    global name, _number
+    global name, number_of_execution
     if number is None:
         name = STATELESS_NAME
     else:
         # A session that could not be stored has not been counted.
-        _number = max(number, _number + 1)
-        name = f"<exec {_number}>"
+        number_of_execution = max(number, number_of_execution + 1)
+        name = f"<exec {number_of_execution}>"
         _characters[name] = len(code)
         if len(_characters) > _MAX_UNUSED or sum(_characters.values()) > _MAX_UNUSED_CHARACTERS:
             _forget_unused()
