@@ -36,8 +36,51 @@ async function pristineAfter(sandbox: Sandbox, code: string): Promise<void> {
   expect(verdict).toMatchObject({ state: "pristine" });
 }
 
+/** Puts a file behind each of the system's own nodes in Emscripten's table of names, by renames that fail. */
+const BEHIND_SYSTEM_NAMES = `
+import os
+def bucket(folder, name):
+    value = 0
+    for character in name:
+        value = ((value << 5) - value + ord(character)) & 0xffffffff
+    return ((os.stat(folder).st_ino + value) & 0xffffffff) % 4096
+home = "/home/pyodide"
+names = {}
+number = 0
+while len(names) < 4000 and number < 60000:
+    names.setdefault(bucket(home, f"p{number}"), f"p{number}")
+    number += 1
+planted = []
+for folder in ("/", "/dev", "/home", "/lib", "/mnt", "/proc", "/proc/self"):
+    if not os.path.isdir(folder):
+        continue
+    for entry in os.listdir(folder):
+        name = names.get(bucket(folder, entry))
+        if name is None or name in planted:
+            continue
+        open("first", "w").write("planted")
+        os.rename("first", name)
+        try: os.rename(os.path.join(folder, entry), os.path.join(folder, "zzz"))
+        except OSError: pass
+        planted.append(name)
+planted
+`;
+
 const LARGE = `blob = bytearray(b"x") * (60 * ${MIB})`;
 const SMALL = "x = 1";
+
+test("a file that was entered behind the system's own names is gone", async () => {
+  const sandbox = await start({ verifyRewind: true });
+  const planted = await runOn(sandbox, BEHIND_SYSTEM_NAMES);
+  expect(planted.verdict).toMatchObject({ state: "pristine" });
+  const names = planted.result.value.parse() as string[];
+  expect(names.length).toBeGreaterThan(10);
+  const found = await runOn(
+    sandbox,
+    `import os\n[n for n in ${JSON.stringify(names)} if os.path.lexists(n) or os.path.lexists("/home/pyodide/" + n)]`,
+  );
+  expect(found.result.value.parse()).toEqual([]);
+});
 
 describe.each([true, false])("with mapMemory: %s", (mapMemory) => {
   test("the memory is what it was, whatever programs write to", async () => {

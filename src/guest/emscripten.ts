@@ -8,6 +8,8 @@ export interface Node {
   parent: Node;
   mount: Mount;
   mounted: Mount | null;
+  /** The next in its chain of {@link FileSystem.nameTable}. */
+  name_next?: Node | undefined;
   atime: number;
   mtime: number;
   ctime: number;

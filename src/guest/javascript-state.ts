@@ -1,8 +1,9 @@
-import type { FileSystem, Module, Node, Stream } from "./emscripten.ts";
+import type { FileSystem, Module, Stream } from "./emscripten.ts";
 import { EmscriptenState } from "./emscripten-state.ts";
 import type { FileMappings } from "./file-mappings.ts";
 import type { TenantFiles } from "./filesystem.ts";
 import type { Program } from "./load.ts";
+import { NameTable } from "./name-table.ts";
 import { captureOpenFiles, type OpenFiles, reopen } from "./open-files.ts";
 import type { OutsideMemory } from "./outside-memory.ts";
 import { ACCESS_MODE, openStreams } from "./streams.ts";
@@ -30,7 +31,7 @@ export class JavaScriptState {
   readonly #mappings: FileMappings;
   readonly #streams: ReadonlyMap<number, StreamRecord>;
   readonly #nextInode: number;
-  readonly #nameTable: readonly (Node | undefined)[];
+  readonly #nameTable: NameTable;
   readonly #currentPath: string;
 
   /** @param changed the import that user code called, if one, which changes this side in ways that do not show here. */
@@ -42,7 +43,7 @@ export class JavaScriptState {
     this.#emscripten = new EmscriptenState(module);
     this.#fs = module.FS;
     this.#nextInode = this.#fs.nextInode;
-    this.#nameTable = Array.from(this.#fs.nameTable);
+    this.#nameTable = new NameTable(this.#fs);
     this.#currentPath = this.#fs.currentPath;
     this.#streams = new Map(
       openStreams(this.#fs).map(([fd, stream]) => {
@@ -82,11 +83,7 @@ export class JavaScriptState {
       fs.streams[fd] = stream;
     }
     fs.nextInode = this.#nextInode;
-    // Pipes and renamed files enter themselves at the heads of its chains. One left there would be found by the next
-    // tenant: inode numbers repeat.
-    this.#nameTable.forEach((node, hash) => {
-      fs.nameTable[hash] = node;
-    });
+    this.#nameTable.restore();
     fs.currentPath = this.#currentPath;
     const names = this.#module.DNS.address_map;
     names.id = 1;
