@@ -90,7 +90,7 @@ export const LIBRARIES: Technique = {
       ),
       {
         name: "a .so over the standard library's",
-        code: "import sys, os\nfor p in sys.path:\n  try: open(p + '/_evil.so', 'wb').write(b'x'); print(won)\n  except OSError: pass",
+        code: "import sys, os\nfor p in filter(None, sys.path):\n  try: open(p + '/_evil.so', 'wb').write(b'x'); print(won)\n  except OSError: pass",
       },
       {
         name: "a library that is none",
