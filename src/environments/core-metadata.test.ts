@@ -39,3 +39,25 @@ test.each([
 ])("%j is refused", (text) => {
   expect(() => parseCoreMetadata(text, "demo")).toThrow(expect.objectContaining({ code: "package_damaged" }));
 });
+
+describe("what would take long to read", () => {
+  const HEAD = "Metadata-Version: 2.1\nName: x\nVersion: 1\n";
+
+  test("a list of clauses with much white space is read as it is", () => {
+    expect(parseCoreMetadata(`${HEAD}Requires-Python: >=3${" ".repeat(400_000)},\n`, "x").requiresPython).toBe(">=3");
+    const lines = `Requires-Dist: a>=3${" ".repeat(4000)},\n`.repeat(100);
+    expect(parseCoreMetadata(HEAD + lines, "x").requires).toHaveLength(100);
+  });
+
+  test.each([
+    ["a header of a megabyte", `${HEAD}Summary: ${"x".repeat(1_000_000)}\n`, "METADATA that is too long"],
+    ["a hundred thousand requirements", `${HEAD}${"Requires-Dist: a\n".repeat(20_000)}`, "over 2000 requirements"],
+    ["a name of a thousand letters", `Name: ${"a".repeat(1000)}\nVersion: 1\n`, "no readable name"],
+  ])("%s is refused", (_what, text, message) => {
+    expect(() => parseCoreMetadata(text, "x")).toThrow(message);
+  });
+
+  test("a description of megabytes below the header is passed over", () => {
+    expect(parseCoreMetadata(`${HEAD}\n${"x\n".repeat(2_000_000)}`, "x").version).toBe("1");
+  });
+});

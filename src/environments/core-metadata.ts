@@ -1,5 +1,5 @@
 import { PackageError } from "./package-error.ts";
-import { normaliseName, parseRequirement, type Requirement } from "./requirements.ts";
+import { normaliseName, parseRequirement, type Requirement, withoutTrailingComma } from "./requirements.ts";
 import { isSpecifier, isVersion } from "./versions.ts";
 
 /** What a distribution says about itself in METADATA (core metadata, PEP 566 and later). */
@@ -22,16 +22,26 @@ export interface CoreMetadata {
  * cannot be read.
  */
 export function parseCoreMetadata(text: string, label: string): CoreMetadata {
-  const fields = readHeader(text);
+  const fields = readHeader(headerOf(text, label));
   const first = (field: string) => fields.get(field)?.[0];
   const name = first("name") ?? "";
   const version = first("version") ?? "";
-  if (!/^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?$/.test(name) || !isVersion(version))
+  if (
+    name.length > MAX_NAME_CHARACTERS ||
+    !/^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?$/.test(name) ||
+    !isVersion(version)
+  )
     throw new PackageError("package_damaged", `${label} has no readable name and version in its METADATA.`);
-  const requiresPython = first("requires-python")?.replace(/\s*,\s*$/, "") ?? "";
+  const requiresPython = withoutTrailingComma(first("requires-python") ?? "");
+  const stated = fields.get("requires-dist") ?? [];
+  if (stated.length > MAX_REQUIREMENTS)
+    throw new PackageError(
+      "package_invalid_requirement",
+      `${label} is of no use: it states over ${MAX_REQUIREMENTS} requirements.`,
+    );
   let requires: Requirement[];
   try {
-    requires = (fields.get("requires-dist") ?? []).map(parseRequirement);
+    requires = stated.map(parseRequirement);
   } catch (cause) {
     if (!(cause instanceof PackageError)) throw cause;
     throw new PackageError("package_invalid_requirement", `${label} is of no use. ${cause.message}`, { cause });
@@ -45,6 +55,20 @@ export function parseCoreMetadata(text: string, label: string): CoreMetadata {
     extras: (fields.get("provides-extra") ?? []).map(normaliseName),
     licence: licenceOf(fields),
   };
+}
+
+/** More is no description of a package, and would keep the server from all else while it is read. */
+const MAX_HEADER_CHARACTERS = 512 * 1024;
+const MAX_REQUIREMENTS = 2_000;
+const MAX_NAME_CHARACTERS = 200;
+
+/** What stands before the first empty line. @throws {PackageError} `package_damaged` if it is too long. */
+function headerOf(text: string, label: string): string {
+  const ends = ["\n\n", "\n\r\n"].map((end) => text.indexOf(end)).filter((index) => index !== -1);
+  const length = Math.min(text.length, ...ends);
+  if (length > MAX_HEADER_CHARACTERS)
+    throw new PackageError("package_damaged", `${label} has a METADATA that is too long.`);
+  return text.slice(0, length);
 }
 
 /** An e-mail style header: `Name: value`, continued by lines that begin with white space, up to the first empty line. */

@@ -16,7 +16,7 @@ import { isSpecifier } from "./versions.ts";
 import { readWheelMetadata } from "./wheel.ts";
 import type { WheelStore } from "./wheel-store.ts";
 
-const MAX_PROJECT_BYTES = 64 * 1024 * 1024;
+const MAX_PROJECT_BYTES = 16 * 1024 * 1024;
 const MAX_METADATA_BYTES = 8 * 1024 * 1024;
 const KEEP_MS = 300_000;
 const KEEP_PROJECTS = 500;

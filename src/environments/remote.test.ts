@@ -114,6 +114,32 @@ describe("what was compressed unasked", () => {
   });
 });
 
+test.each([60_000, 66_000, 90_000, 200_000, 3_000_000])(
+  "a body of %i bytes that ends with its connection, while it is read slowly, ends neither early nor the process",
+  async (size) => {
+    const closing = net.createServer((socket) => {
+      socket.on("error", () => {});
+      socket.once("data", () => {
+        socket.write("HTTP/1.0 200 OK\r\n\r\n");
+        socket.end(Buffer.alloc(size));
+      });
+    });
+    await new Promise<void>((resolve) => closing.listen(0, "127.0.0.1", resolve));
+    const { port } = closing.address() as AddressInfo;
+    try {
+      const received = await remote().get(`http://127.0.0.1:${port}/`, {}, async ({ body }) => {
+        await new Promise((resolve) => setTimeout(resolve, 200));
+        let bytes = 0;
+        for await (const chunk of body) bytes += chunk.length;
+        return bytes;
+      });
+      expect(received).toBe(size);
+    } finally {
+      closing.close();
+    }
+  },
+);
+
 describe("a host that says nothing", () => {
   test("is given up once for all who ask, remembered, and asked again later", async () => {
     const sockets: net.Socket[] = [];

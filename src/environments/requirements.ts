@@ -63,7 +63,7 @@ export function parseRequirement(source: string): Requirement {
   const semicolon = rest.indexOf(";");
   let specifier = (semicolon === -1 ? rest : rest.slice(0, semicolon)).trim();
   if (specifier.startsWith("(") && specifier.endsWith(")")) specifier = specifier.slice(1, -1).trim();
-  specifier = specifier.replace(/\s*,\s*$/, "");
+  specifier = withoutTrailingComma(specifier);
   if (/^=[^=]/.test(specifier)) throw invalid(text, "a version is written with ==");
   if (NAME.test(specifier)) throw invalid(text, "it is more than one requirement; give each by itself");
   if (!isSpecifier(specifier)) throw invalid(text, `"${shorten(specifier)}" is no version specifier`);
@@ -76,6 +76,12 @@ export function parseRequirement(source: string): Requirement {
     marker,
     text,
   };
+}
+
+/** Some write a list of clauses with a comma at its end. In time that grows with the length alone, as a pattern's would not. */
+export function withoutTrailingComma(clauses: string): string {
+  const text = clauses.trimEnd();
+  return text.endsWith(",") ? text.slice(0, -1).trimEnd() : text;
 }
 
 /**

@@ -83,8 +83,15 @@ describe("a project's page in HTML", () => {
     },
   );
 
-  test("of a hundred thousand links is read in time", () => {
-    const page = `<a href="a-1.whl#sha256=${HASH}">a-1.whl</a><br/>\n`.repeat(100_000);
-    expect(html(page)).toHaveLength(100_000);
+  test("that is nested deeply, or lists too much, is refused before it takes long", () => {
+    for (const page of ["<b>".repeat(500_000), `${"<i>".repeat(200_000)}${"</b>".repeat(200_000)}`]) {
+      expect(() => html(page)).toThrow("nested too deeply");
+    }
+    expect(() => html(`<a href="a-1.whl">a</a>`.repeat(60_000))).toThrow("more than 50000 files");
+  });
+
+  test("of forty thousand links is read", () => {
+    const page = `<a href="a-1.whl#sha256=${HASH}">a-1.whl</a><br/>\n`.repeat(40_000);
+    expect(html(page)).toHaveLength(40_000);
   });
 });

@@ -58,16 +58,26 @@ function parseJson(text: string): readonly IndexFile[] {
   const parsed = ProjectSchema.safeParse(json);
   if (!parsed.success) throw new NotSimpleApi("JSON that is not the simple API's", { cause: parsed.error });
   checkVersion(parsed.data.meta["api-version"]);
+  if (parsed.data.files.length > MAX_FILES) throw new NotSimpleApi(`more than ${MAX_FILES} files`);
   return parsed.data.files;
 }
+
+/** Elements inside one another; the parser's work grows with the square of it. */
+const MAX_DEPTH = 200;
+const MAX_FILES = 50_000;
 
 /** A page of links, each to a file, with the file's hash as the link's fragment. */
 function parseHtml(text: string): readonly IndexFile[] {
   const files: IndexFile[] = [];
   let base: string | undefined;
   let isIndex = false;
+  let depth = 0;
   const parser = new Parser({
+    onclosetag() {
+      depth--;
+    },
     onopentag(name, attributes) {
+      if (++depth > MAX_DEPTH) throw new NotSimpleApi("a web page that is nested too deeply");
       if (name === "base") base ??= attributes.href;
       if (name === "meta" && attributes.name === "pypi:repository-version") {
         isIndex = true;
@@ -75,7 +85,8 @@ function parseHtml(text: string): readonly IndexFile[] {
       }
       if (name !== "a" || attributes.href === undefined) return;
       const file = linkedFile(attributes.href, base, attributes);
-      if (file !== null) files.push(file);
+      if (file === null) return;
+      if (files.push(file) > MAX_FILES) throw new NotSimpleApi(`more than ${MAX_FILES} files`);
     },
   });
   parser.end(text);

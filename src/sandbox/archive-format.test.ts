@@ -133,3 +133,8 @@ test("paths that could not stand in one archive are refused when it is written",
   expect(() => encodeArchiveHeader(files("a", "a/b"))).toThrow(ArchiveFormatError);
   expect(() => encodeArchiveHeader(files("../a"))).toThrow(ArchiveFormatError);
 });
+
+test("a path of more than 64 parts is refused, and so checked in no time", () => {
+  expect(archivePathProblem(Array(64).fill("a").join("/"))).toBeNull();
+  expect(archivePathProblem(Array(65).fill("a").join("/"))).toBe("more than 64 folders deep");
+});

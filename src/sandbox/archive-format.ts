@@ -151,13 +151,18 @@ export function archivePathProblem(path: string): string | null {
     const code = path.charCodeAt(index);
     if (code < 0x20 || code === 0x7f) return "a control character";
   }
-  for (const name of path.split("/")) {
+  const names = path.split("/");
+  if (names.length > MAX_DEPTH) return `more than ${MAX_DEPTH} folders deep`;
+  for (const name of names) {
     if (name === "..") return "a path that leaves its folder";
     if (name === "" || name === ".") return "an empty name";
     if (name.length > 255) return "a name of over 255 characters";
   }
   return null;
 }
+
+/** Packages are some ten deep. What is checked of a path's parents takes the square of it. */
+const MAX_DEPTH = 64;
 
 function checkEntries(index: unknown, dataBytes: number): readonly ArchiveEntry[] {
   if (!Array.isArray(index)) throw new ArchiveFormatError("the index is not a list");
