@@ -1,9 +1,10 @@
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startTestEngine, type TestEngine } from "./support/engine.ts";
 import { hasNative, native } from "./support/native-python.ts";
 
 const wheels = process.env.PYODIDE_EXPRESS_WHEELS ?? "";
+const hasPandas = wheels !== "" && readdirSync(wheels).some((name) => name.startsWith("pandas-"));
 const documentation = readFileSync(new URL("../docs/conversion.md", import.meta.url), "utf8");
 
 /** The rows of one section's table. */
@@ -18,7 +19,8 @@ function documented(section: string): [expression: string, result: unknown][] {
 
 let tested: TestEngine;
 beforeAll(async () => {
-  tested = await startTestEngine(wheels === "" ? {} : { PYODIDE_PACKAGES: "numpy", PACKAGE_DIR: wheels });
+  const packages = hasPandas ? "numpy,pandas" : "numpy";
+  tested = await startTestEngine(wheels === "" ? {} : { PYODIDE_PACKAGES: packages, PACKAGE_DIR: wheels });
 });
 afterAll(async () => await tested?.stop());
 
@@ -49,6 +51,74 @@ describe.skipIf(wheels === "")("numpy", () => {
       expect(typeof first === "number" ? rows[2] : (rows[0] as number[]).slice(0, 2)).toEqual(first);
       expect(JSON.stringify(rows).length).toBeLessThan(11 * 1024 * 1024);
     }
+  });
+});
+
+describe("a mock", () => {
+  const LOOK = "import unittest.mock\nm = unittest.mock.MagicMock(name='m')\n";
+
+  test("is shown by its repr, and has no call of ours", async () => {
+    const { result } = await tested.run(`${LOOK}m`);
+    expect(result).toMatch(/^<MagicMock name='m' id='\d+'>$/);
+    const code = `${LOOK}import sandbox_runner.convert as c\nshown = [c.to_json_data(x)[0] for x in (m, [m], {"m": m}, m.a)]\nshown, len(m.mock_calls), [n for n in vars(m)["_mock_children"]]`;
+    const [shown, calls, children] = (await tested.run(code)).result as [unknown[], number, string[]];
+    const text = expect.stringMatching(/^<MagicMock name='m' id='\d+'>$/);
+    expect(shown).toEqual([text, [text], { m: text }, expect.stringMatching(/^<MagicMock name='m.a'/)]);
+    expect([calls, children]).toEqual([0, ["a"]]);
+  });
+
+  test.each([
+    "Mock()",
+    "NonCallableMock()",
+    "AsyncMock()",
+    "Mock(spec=dict)",
+    "create_autospec(dict)",
+    "MagicMock(name='x').a.b",
+  ])("%s", async (made) => {
+    const { result, error } = await tested.run(`from unittest.mock import *\n${made}`);
+    expect(error).toBe(null);
+    expect(result).toMatch(/^<\w*Mock .*id='\d+'>$/);
+  });
+
+  test("displayed is text alone", async () => {
+    const { outputs } = await tested.run(`${LOOK}display(m)\nassert not m.mock_calls`);
+    expect(outputs).toEqual([{ "text/plain": expect.stringMatching(/^<MagicMock name='m'/) }]);
+  });
+});
+
+test("an object whose keys become the same string is cut as others are", async () => {
+  const { result, truncated } = await tested.run('{str(i): "x" * 10 for i in range(10**4)} | {7: "seven", "x": None}');
+  const rows = result as [unknown, unknown][];
+  expect(truncated).toBe(false);
+  expect(rows.slice(-2)).toEqual([
+    [7, "seven"],
+    ["x", null],
+  ]);
+  const long = await tested.run('{0: 1, "0": 2} | {str(i): "x" * 1000 for i in range(1, 20_000)}');
+  expect(long.truncated).toBe(true);
+  expect((long.result as unknown[][]).slice(0, 3)).toEqual([
+    [0, 1],
+    ["0", 2],
+    ["1", "x".repeat(1000)],
+  ]);
+  expect(JSON.stringify(long.result).length).toBeLessThan(11 * 2 ** 20);
+});
+
+describe.skipIf(!hasPandas)("pandas", () => {
+  test.each(documented("pandas"))("%s", async (expression, expected) => {
+    const { result, error, stderr } = await tested.run(expression);
+    expect({ result, error, stderr }).toEqual({ result: expected, error: null, stderr: "" });
+  });
+
+  test("a table that is too large, whose labels come more than once, is cut by rows", async () => {
+    const code = 'pd.DataFrame({"a": np.arange(500_000), "b": 1.5, "c": "text"}, index=[0] * 500_000)';
+    const { result, truncated } = await tested.run(code, { timeoutMs: 60_000 });
+    expect(truncated).toBe(true);
+    const lengths = Object.values(result as Record<string, unknown[]>).map((column) => column.length);
+    expect(lengths.length).toBe(3);
+    expect(Math.min(...lengths) / Math.max(...lengths)).toBeGreaterThan(0.9);
+    expect(JSON.stringify(result).length).toBeGreaterThan(4 * 2 ** 20);
+    expect(JSON.stringify(result).length).toBeLessThan(14 * 2 ** 20);
   });
 });
 

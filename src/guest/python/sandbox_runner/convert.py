@@ -1,13 +1,14 @@
 """Turns the value of the last expression into JSON data, whatever it is.
 
-None, bool, int, float and str as they are; list and tuple become arrays, dict an object with string keys; what has
-`to_dict()` (pandas) or `tolist()` (numpy) is converted by it; anything else is its `str()`. NaN and the infinities become
+None, bool, int, float and str as they are; list and tuple become arrays, dict an object with string keys, or an array of pairs
+where two keys become the same string; what has `to_dict()` (pandas) or `tolist()` (numpy) is converted by it; anything else is its `str()`. NaN and the infinities become
 null, integers beyond 2**53 strings, cycles and what lies deeper than 100 levels `str()`. Never raises. docs/conversion.md has it
 as a table.
 """
 
 import math
 import sys
+from types import ModuleType
 
 MAX_DEPTH = 100
 MAX_EXACT_INTEGER = 2**53
@@ -25,16 +26,16 @@ def to_json_data(value):
     return converter.convert(value, 0), converter.truncated
 
 
-def describe(value):
+def describe(value, to_text=str):
     """`str(value)`, or what to say where that fails."""
     try:
-        return str.__str__(str(value))
+        return str.__str__(to_text(value))
     except KeyboardInterrupt:  # a timeout
         raise
     except BaseException as error:
         if type(error) is ValueError and issubclass(type(value), int):  # over sys.get_int_max_str_digits()
             return _long_integer(value)
-        return f"<{class_name(value)} object: str() raised {class_name(error)}>"
+        return f"<{class_name(value)} object: {to_text.__name__}() raised {class_name(error)}>"
 
 
 def class_name(value):
@@ -49,6 +50,35 @@ def _long_integer(value):
         return int.__repr__(value)
     finally:
         sys.set_int_max_str_digits(limit)
+
+
+def answers_to_every_name(value):
+    """Whether asking `value` for a method says nothing about what it is: a mock, or a proxy that makes up what it is asked for."""
+    mock = sys.modules.get("unittest.mock")
+    if isinstance(mock, ModuleType) and issubclass(type(value), mock.NonCallableMock):
+        return True
+    # The name that IPython asks for. Some classes know it and say no.
+    return getattr_safely(value, "_ipython_canary_method_should_not_exist_") is not None
+
+
+def _shown(value):
+    # A mock counts calls of its `__str__`.
+    return describe(value, repr if answers_to_every_name(value) else str)
+
+
+def _has_in_class(value, name):
+    return any(name in _class_dict(base) for base in _class_mro(type(value)))
+
+
+_class_mro = type.__dict__["__mro__"].__get__
+_class_dict = type.__dict__["__dict__"].__get__
+
+
+class _Items:
+    """Labels and values that a dict cannot hold: labels may come more than once."""
+
+    def __init__(self, items):
+        self.items = items
 
 
 class _Converter:
@@ -70,12 +100,12 @@ class _Converter:
         if issubclass(kind, float):
             return self._float(float.__float__(value))
         if depth >= MAX_DEPTH or id(value) in self._open:
-            return self._text(describe(value))
+            return self._text(_shown(value))
         self._open.add(id(value))
         try:
             return self._compound(value, depth)
         except RecursionError:
-            return self._text(describe(value))
+            return self._text(_shown(value))
         finally:
             self._open.discard(id(value))
 
@@ -83,6 +113,8 @@ class _Converter:
         kind = type(value)
         if issubclass(kind, dict):
             return self._object(list(dict.items(value)), depth)
+        if kind is _Items:
+            return self._object(value.items, depth)
         # A copy, because user code that runs on the way may change it; by slice, because `__iter__` may never end.
         if issubclass(kind, list):
             return self._array(list.__getitem__(value, slice(None)), depth)
@@ -97,7 +129,12 @@ class _Converter:
                 return value
             if type(value) is dict:
                 return self._object(list(value.items()), depth)
+            if type(value) is _Items:
+                return self._object(value.items, depth)
+            invents = answers_to_every_name(value)
             for name in ("to_dict", "tolist"):
+                if invents and not _has_in_class(value, name):
+                    continue
                 method = getattr_safely(value, name)
                 if not callable(method):
                     continue
@@ -109,7 +146,7 @@ class _Converter:
                     continue
                 if converted is not value:
                     return self.convert(converted, depth + 1)
-        return self._text(describe(value))
+        return self._text(_shown(value))
 
     def _prepare(self, value):
         """What to convert in the place of an array or a table, so that nothing is lost, nor made only to be cut off.
@@ -147,20 +184,19 @@ class _Converter:
         if type(value) is pandas.DataFrame:
             if value.shape[1] > max(value.shape[0], _MANY):
                 return self._prepare_wide_table(value)
-            if not value.columns.is_unique:
-                # Else pandas warns, into user code's stderr, or as its error.
-                value = value.loc[:, ~value.columns.duplicated(keep="last")]
+        prepare = _preparation(pandas, value)
         if len(value) <= _MANY:
-            return value
+            return prepare(value)
         # By position: a slice of a table with numbers as labels means those.
         rows = value if issubclass(type(value), pandas.Index) else value.iloc
         # The last ones have the longest labels.
-        bytes_per_row = max(_bytes_per_row(rows[:_SAMPLE]), _bytes_per_row(rows[-_SAMPLE:]))
+        samples = (prepare(rows[:_SAMPLE]), prepare(rows[-_SAMPLE:]))
+        bytes_per_row = max(_bytes_per_row(sample, _SAMPLE) for sample in samples)
         fitting = max(int(self._left / bytes_per_row), 1)
         if fitting >= len(value):
-            return value
+            return prepare(value)
         self.truncated = True
-        return rows[:fitting]
+        return prepare(rows[:fitting])
 
     def _prepare_wide_table(self, value):
         """As `to_dict()` has it, which takes a table apart by column, and a hundred times as long for many short ones."""
@@ -170,7 +206,8 @@ class _Converter:
             value = value.iloc[:, :fitting]
         labels = value.index.tolist()
         columns = value.to_numpy(dtype=object).T.tolist()
-        return {name: dict(zip(labels, column)) for name, column in zip(value.columns.tolist(), columns)}
+        items = [(name, _Items(list(zip(labels, column)))) for name, column in zip(value.columns.tolist(), columns)]
+        return _Items(items)
 
     def _fitting_rows(self, value, least_bytes):
         """How many rows can be shown, if an element takes so many bytes, or more."""
@@ -182,13 +219,28 @@ class _Converter:
 
     def _object(self, items, depth):
         result = {}
-        for key, value in items:
+        for index, (key, value) in enumerate(items):
             if self._left <= 0:
                 self.truncated = True
                 break
-            name = str.__str__(key) if issubclass(type(key), str) else describe(key)
-            name = self._text(name)
-            result[name] = self.convert(value, depth + 1)
+            name = str.__str__(key) if issubclass(type(key), str) else _shown(key)
+            if name in result:
+                return self._pairs(list(result.values()), items, index, depth)
+            shown = self._text(name)
+            if shown != name and shown in result:
+                break
+            result[shown] = self.convert(value, depth + 1)
+        return result
+
+    def _pairs(self, values, items, index, depth):
+        """`[key, value]` for each, so that no key hides another. Of the first `index` the values are converted already."""
+        result = [[self.convert(key, depth + 2), value] for (key, _), value in zip(items, values)]
+        for key, value in items[index:]:
+            if self._left <= 0:
+                self.truncated = True
+                break
+            self._left -= 3
+            result.append([self.convert(key, depth + 2), self.convert(value, depth + 2)])
         return result
 
     def _array(self, values, depth):
@@ -228,10 +280,23 @@ def _is_missing(value):
     return pandas is not None and (value is getattr_safely(pandas, "NaT") or value is getattr_safely(pandas, "NA"))
 
 
-def _bytes_per_row(rows):
+def _preparation(pandas, value):
+    """What to make of a table so that nothing is lost where labels come more than once: `to_dict()` keeps the last of them."""
+    kind = type(value)
+    if issubclass(kind, pandas.DataFrame) and kind.to_dict is pandas.DataFrame.to_dict:
+        if not value.index.is_unique:
+            return lambda table: _Items([(name, _Items(list(column.items()))) for name, column in table.items()])
+        if not value.columns.is_unique:
+            return lambda table: _Items(list(table.items()))
+    elif issubclass(kind, pandas.Series) and kind.to_dict is pandas.Series.to_dict and not value.index.is_unique:
+        return lambda series: _Items(list(series.items()))
+    return lambda table: table
+
+
+def _bytes_per_row(rows, count):
     sample = _Converter()
     sample.convert(rows, 0)
-    return max((MAX_BYTES - sample._left) / len(rows), 1)
+    return max((MAX_BYTES - sample._left) / count, 1)
 
 
 def _list_bytes(shape, element_bytes):

@@ -99,6 +99,8 @@ def reset():
 
 
 def mime_bundle(value):
+    if convert.answers_to_every_name(value):
+        return {"text/plain": convert.describe(value, repr)}
     bundle = {}
     custom = _call(value, "_repr_mimebundle_")
     if isinstance(custom, tuple):
