@@ -20,7 +20,7 @@ const OPENER = py`
   _raw = open(_path, "rb", buffering=0)
   _raw.seek(12345)
   _twin = os.dup(_raw.fileno())
-  _library = open(zipfile.__file__.partition(".zip")[0] + ".zip", "rb")
+  _library = open(zipfile.__file__, "rb")
   _null = open(os.devnull, "w")
   def next_line(): return _file.readline()
   def raw(count): return _raw.read(count).decode()
@@ -89,9 +89,10 @@ const install = async (name: string) =>
 /** Ways to another sandbox. */
 const MOVES: Readonly<Record<string, () => Promise<unknown>>> = {
   "other executions": async () => {
-    const code = "import time; time.sleep(0.02)";
-    await Promise.all([1, 2].map(() => server.post("/api/execute", { code }, ALICE)));
-    expect(server.engine.pool.status().resident).toBe(0);
+    const code = "import time; time.sleep(0.05)";
+    // As many at once as there are sandboxes, until the session's was needed.
+    do await Promise.all([1, 2].map(() => server.post("/api/execute", { code }, ALICE)));
+    while (server.engine.pool.status().resident > 0);
   },
   "kill -9 of all sandboxes": async () => {
     const sandboxes = server.engine.pool.sandboxes();
@@ -110,13 +111,13 @@ describe("files that an environment's packages have open in its image", () => {
       os.close(opener._twin); opener._file.close(); os.lseek(opener._raw.fileno(), 0, 0); open("/tmp/other", "w")
       first`;
     const at = (from: number, count: number) => LINES.slice(from, from + count);
-    const expected = ["line 1\n", "line 2\n", at(12345, 6), at(12351, 6), at(12357, 2), [80, 75, 3, 4], 1];
+    const expected = ["line 1\n", "line 2\n", at(12345, 6), at(12351, 6), at(12357, 2), [34, 34, 34, 10], 1];
     for (let round = 0; round < 4; round++) expect(await run(code)).toEqual(expected);
   });
 
   test("can be read to their end", async () => {
     const code =
-      "import opener\n[len(opener._file.read()), opener.raw(10**6)[-8:], len(opener._library.read()) > 10**6]";
+      "import opener\n[len(opener._file.read()), opener.raw(10**6)[-8:], len(opener._library.read()) > 10**4]";
     expect(await run(code)).toEqual([LINES.length - "line 0\n".length, "e 19999\n", true]);
   });
 
@@ -172,10 +173,10 @@ const OPEN: Readonly<Record<string, readonly [open: string, reads: readonly (rea
     ],
   ],
   "a file of the standard library": [
-    "import sys\nf = open(next(p for p in sys.path if p.endswith('.zip')), 'rb', buffering=0); f.read(1)",
+    "import zipfile\nf = open(zipfile.__file__, 'rb', buffering=0); f.read(2)",
     [
-      ["f.read(1).decode()", "K"],
-      ["[f.seek(0, 2) > 10**6, f.read()]", [true, { type: "bytes" }]],
+      ["f.read(2).decode()", '"\n'],
+      ["[f.seek(0, 2) > 10**4, f.read()]", [true, { type: "bytes" }]],
     ],
   ],
   "our own modules": [

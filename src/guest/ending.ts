@@ -49,7 +49,9 @@ export class Ending {
 
   #finalise(how: FunctionName): void {
     const bytes = this.#call(how);
-    if (bytes.length === 0) return;
+    // Interrupted: there is no time for more than the files.
+    if (bytes === null && how !== "end_files") this.#finalise("end_files");
+    if (bytes === null || bytes.length === 0) return;
     const [own = 0, ...objects] = new Uint32Array(bytes.buffer, 0, bytes.length / 4);
     objects.forEach((object, index) => {
       if (index >= own || !this.#isInterrupted()) this.#exports.PyObject_CallFinalizer(object);
@@ -57,13 +59,13 @@ export class Ending {
     this.#call("finish");
   }
 
-  #call(name: FunctionName): Uint8Array<ArrayBuffer> {
+  /** @returns null if it raised: an interrupt, or memory ran out. */
+  #call(name: FunctionName): Uint8Array<ArrayBuffer> | null {
     const exports = this.#exports;
     const answer = exports.PyObject_CallNoArgs(this.#functions[name]);
     if (!answer) {
-      // An interrupt.
       exports.PyErr_Clear();
-      return new Uint8Array(0);
+      return null;
     }
     const start = exports.PyBytes_AsString(answer);
     const bytes = new Uint8Array(exports.memory.buffer).slice(start, start + exports.PyBytes_Size(answer));

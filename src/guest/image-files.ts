@@ -7,7 +7,7 @@ import { ACCESS_MODE, openStreams } from "./streams.ts";
 
 /** What every process has under the same path with the same content: an environment's archive, the standard library, our modules. */
 const IN_EVERY_PROCESS = [`${ENVIRONMENT_PATH}/`, `${RUNNER_PATH}/`];
-const STANDARD_LIBRARY = /^\/lib\/python\d+\.zip$/;
+const STANDARD_LIBRARY = /^\/lib\/python\d+\.zip(\/|$)/;
 
 export interface ImageFiles {
   readonly files: readonly OpenFile[];
