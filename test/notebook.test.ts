@@ -341,6 +341,11 @@ display(HTML(filename="a.html"), Image("a.jpg"), Audio([0.0, 0.5, -0.5], rate=80
     want: { success: true, outputs: [{ "text/html": "<b>" }] },
   },
   {
+    name: "formatters for plain text",
+    code: "class B: pass\nget_ipython().display_formatter.formatters['text/plain'].for_type(B, lambda b, p, cycle: p.text('bee'))\ndisplay(B())",
+    want: { success: true, outputs: [{ "text/plain": "bee" }] },
+  },
+  {
     name: "%%capture keeps what was shown",
     code: "from IPython.display import HTML\nwith get_ipython().capture('out'):\n  print('a')\n  display(HTML('x'))\nprint(out.stdout, end='')\nout.show()\nlen(out.outputs)",
     want: { success: true, result: 1, stdout: "a\na\n", outputs: [{ "text/html": "x" }] },

@@ -6,7 +6,7 @@ import { py, startTestEngine, type TestEngine } from "../support/engine.ts";
 describe.skipIf(TEST_WHEELS === "")("numpy's numbers", () => {
   let tested: TestEngine;
   beforeAll(async () => {
-    tested = await startTestEngine({ POOL_SIZE: "1", PYODIDE_PACKAGES: "numpy,tqdm,httpx", PACKAGE_DIR: TEST_WHEELS });
+    tested = await startTestEngine({ POOL_SIZE: "1", PYODIDE_PACKAGES: "numpy,tqdm,sympy", PACKAGE_DIR: TEST_WHEELS });
   });
   afterAll(async () => await tested?.stop());
   const value = async (code: string) => {
@@ -45,6 +45,13 @@ describe.skipIf(TEST_WHEELS === "")("numpy's numbers", () => {
         out += [str(np.array([1.0, 0.0]) / 0), str(np.exp(np.array([1000.0]))), str(np.array([1]) // 0)]
       out + [int(np.linalg.matrix_rank(zero)), str(np.linalg.cond(zero))]`;
     expect(await value(code)).toEqual([false, false, false, false, "[inf nan]", "[inf]", "[0]", 0, "inf"]);
+  });
+
+  test("sympy prints as in a notebook", async () => {
+    const code = "import sympy\nsympy.init_printing(use_latex='mathjax')\nx = sympy.symbols('x')\ndisplay(x**2 / 2, [1])\nx + 1";
+    const { error, result, outputs } = await tested.run(code);
+    expect({ error, result }).toEqual({ error: null, result: "x + 1" });
+    expect(outputs[0]).toMatchObject({ "text/latex": expect.stringContaining("x^{2}") });
   });
 
   test("tqdm does not warn that it has no thread for its monitor", async () => {

@@ -46,6 +46,19 @@ class _Formatter:
         return None
 
 
+class _Printer:
+    """What functions for plain text write to, which IPython hands them."""
+
+    def __init__(self):
+        self.output = ""
+
+    def text(self, text):
+        self.output += text
+
+    def pretty(self, value):
+        self.output += repr(value)
+
+
 formatters = {mime: _Formatter() for mime in ("text/plain", *(mime for mime, _ in _METHODS))}
 
 
@@ -114,6 +127,11 @@ def mime_bundle(value):
                 data = _result_of(function, value)
             if data is not None:
                 bundle[mime] = data
+    if "text/plain" not in bundle and (function := formatters["text/plain"].function_for(value)) is not None:
+        printer = _Printer()
+        _result_of(function, value, printer, False)
+        if printer.output:
+            bundle["text/plain"] = printer.output
     if "text/plain" not in bundle:
         try:
             bundle["text/plain"] = repr(value)

@@ -150,6 +150,7 @@ class InteractiveShell:
 
     def __init__(self):
         self.config = {}
+        self.colors = "NoColor"
         self.predefined = {}
         self.display_formatter = types.SimpleNamespace(formatters=display.formatters)
         self.events = types.SimpleNamespace(register=lambda *_: None, unregister=lambda *_: None)
