@@ -48,7 +48,8 @@ describe.skipIf(TEST_WHEELS === "")("numpy's numbers", () => {
   });
 
   test("sympy prints as in a notebook", async () => {
-    const code = "import sympy\nsympy.init_printing(use_latex='mathjax')\nx = sympy.symbols('x')\ndisplay(x**2 / 2, [1])\nx + 1";
+    const code =
+      "import sympy\nsympy.init_printing(use_latex='mathjax')\nx = sympy.symbols('x')\ndisplay(x**2 / 2, [1])\nx + 1";
     const { error, result, outputs } = await tested.run(code);
     expect({ error, result }).toEqual({ error: null, result: "x + 1" });
     expect(outputs[0]).toMatchObject({ "text/latex": expect.stringContaining("x^{2}") });
