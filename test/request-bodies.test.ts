@@ -198,3 +198,32 @@ test("a body of the largest size is read, and stdin of a million characters reac
   const filled = JSON.stringify({ code: "1", filler: "x".repeat(29 * MIB) });
   expect((await send(filled)).body).toMatchObject({ success: true, result: 1 });
 });
+
+test.each([
+  ["a context of 29 MB in JSON", `{"code":"1","context":{"a":"${"x".repeat(29 * MIB)}"}}`, {}, "Context too large"],
+  ["a context of 29 MB in a form", `code=1&context={"a":"${"x".repeat(29 * MIB)}"}`, FORM, "Context too large"],
+  ["a context of a form's members", `code=1&context[a]=${"x".repeat(29 * MIB)}`, FORM, "Context too large"],
+  [
+    "a context of 100,000 values in a form",
+    `code=1&context={"a":[${"1,".repeat(100_000)}1]}`,
+    FORM,
+    "Context must be an object",
+  ],
+  ["code of millions of escapes", `{"code":"${"\\\\n".repeat(7_000_000)}"}`, {}, "Code too long"],
+  [
+    "49,000 members that the schema does not name",
+    `{${Array.from({ length: 49_000 }, (_, n) => `"k${n}":1`).join()}}`,
+    {},
+    "No code provided",
+  ],
+] as const)("%s is a 400 that says what is wrong", { timeout: 60_000 }, async (_what, body, headers, error) => {
+  const reply = await send(body, headers);
+  expect(reply.status).toBe(400);
+  expect(reply.body.error).toContain(error);
+});
+
+test("29 MB of white space around a context of nothing are nothing", { timeout: 60_000 }, async () => {
+  const space = " ".repeat(14 * MIB);
+  expect((await send(`code=1&context={${space}${space}}`, FORM)).body).toMatchObject({ success: true, result: 1 });
+  expect((await send(`{"code":"x","context":{${space}"x":${space}1}}`)).body).toMatchObject({ result: 1 });
+});

@@ -1,6 +1,7 @@
 import qs from "qs";
-import { JsonLimitError, scanJson } from "../json/json-scanner.ts";
+import { JsonLimitError, JsonSyntaxError, scanJson } from "../json/json-scanner.ts";
 import { membersOf } from "../json/json-source.ts";
+import { type ContextSource, contextSource } from "./context-source.ts";
 
 /** What a request's body may hold: as deep as results are, and more values than any request has. */
 const LIMITS = { maxDepth: 200, maxNodes: 50_000 };
@@ -16,8 +17,8 @@ export interface RawBody {
 
 export interface ParsedBody {
   readonly value: unknown;
-  /** The text of the member `context`, where it is an object: JavaScript's numbers are not all that JSON has. */
-  readonly context?: string;
+  /** Where the member `context` is an object, how it was written: JavaScript's numbers are not all that JSON has. */
+  readonly context?: ContextSource;
 }
 
 /** The form has more parameters than are taken. */
@@ -54,7 +55,20 @@ function parseJson(text: string, bytes: Uint8Array): ParsedBody {
   const value = JSON.parse(text) as { context?: unknown };
   if (kind === "array" || !isObject(value.context)) return { value };
   const context = membersOf(text).findLast(([name]) => name === "context")?.[1];
-  return { value, ...(context !== undefined && { context }) };
+  return { value, ...(context !== undefined && { context: contextSource(context) }) };
+}
+
+/** @returns null: the text is not the JSON of an object, or of one that is too complex. */
+export function parseContext(text: string): { value: object; source: ContextSource } | null {
+  if (text.trim() === "") return null;
+  try {
+    const { value } = parseJson(text, new TextEncoder().encode(text));
+    return isObject(value) ? { value: value as object, source: contextSource(text) } : null;
+  } catch (error) {
+    if (error instanceof JsonLimitError || error instanceof SyntaxError || error instanceof JsonSyntaxError)
+      return null;
+    throw error;
+  }
 }
 
 function isObject(value: unknown): boolean {
@@ -74,5 +88,9 @@ function parseForm(text: string, charset: string): ParsedBody {
     strictDepth: true,
   };
   const percent = charset === "latin1" ? "iso-8859-1" : "utf-8";
-  return { value: qs.parse(text, { ...options, charset: percent, parameterLimit: MAX_PARAMETERS }) };
+  const value = qs.parse(text, { ...options, charset: percent, parameterLimit: MAX_PARAMETERS });
+  // A form has texts only: an object is written as JSON, or with a parameter for each member.
+  if (isObject(value.context)) return { value, context: contextSource(JSON.stringify(value.context)) };
+  const context = typeof value.context === "string" ? parseContext(value.context) : null;
+  return context === null ? { value } : { value: { ...value, context: context.value }, context: context.source };
 }

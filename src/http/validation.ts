@@ -1,12 +1,10 @@
 import { z } from "zod";
 import { badRequest } from "../errors.ts";
-import { JsonLimitError } from "../json/json-scanner.ts";
-import { compactJson, membersOf } from "../json/json-source.ts";
-import { parseRawBody } from "./body-parsing.ts";
-import { rememberSource, sourceOf } from "./context-source.ts";
+import { membersOf } from "../json/json-source.ts";
+import { parseContext } from "./body-parsing.ts";
+import { contextSource, rememberSource, sourceOf } from "./context-source.ts";
 
 const MAX_CODE_CHARACTERS = 100_000;
-const MAX_CONTEXT_CHARACTERS = 10_000;
 const MAX_TIMEOUT_MS = 300_000;
 const MAX_STDIN_CHARACTERS = 1_000_000;
 
@@ -31,7 +29,11 @@ const code = z
         ? 'No code provided. Please include "code" in the request body.'
         : "Code must be a string.",
   })
-  .max(MAX_CODE_CHARACTERS, `Code too long. Maximum length: ${MAX_CODE_CHARACTERS} characters.`)
+  // What is too long is not looked at any further.
+  .max(MAX_CODE_CHARACTERS, {
+    error: `Code too long. Maximum length: ${MAX_CODE_CHARACTERS} characters.`,
+    abort: true,
+  })
   .refine((text) => text.trim() !== "", "Code cannot be empty")
   .refine((text) => text.replace(/\\[ntr]/g, "").trim() !== "", "Code cannot contain only whitespace")
   .meta({
@@ -54,18 +56,12 @@ const context = z
       addIssue({ code: "custom", message });
       return z.NEVER;
     };
-    let json: string | null;
-    try {
-      json = compactJson(sourceOf(value) ?? JSON.stringify(value), MAX_CONTEXT_CHARACTERS);
-    } catch (error) {
-      if (!(error instanceof JsonLimitError)) throw error;
-      return refuse(`Context numbers must be finite: ${error.message}.`);
-    }
-    if (json === null) return refuse(`Context too large. Maximum size: ${MAX_CONTEXT_CHARACTERS} characters.`);
+    const source = sourceOf(value) ?? contextSource(JSON.stringify(value));
+    if ("refused" in source) return refuse(source.refused);
     // Python reads every name in NFKC form (PEP 3131), so under any other form code could not reach the variable.
-    const members = membersOf(json).map(([name, source]) => [name.normalize("NFKC"), source] as const);
+    const members = membersOf(source.json).map(([name, text]) => [name.normalize("NFKC"), text] as const);
     if (!members.every(([name]) => isVariableName(name))) return refuse("Context keys must be valid Python names.");
-    return `{${members.map(([name, source]) => `${JSON.stringify(name)}:${source}`).join(",")}}`;
+    return `{${members.map(([name, text]) => `${JSON.stringify(name)}:${text}`).join(",")}}`;
   });
 
 const timeout = z
@@ -124,23 +120,24 @@ function isPlainObject(value: unknown): boolean {
  * @throws {ClientError} 400 with the first thing that is wrong.
  */
 export function parseBody<T extends z.ZodType>(schema: T, body: unknown, isForm = false): z.output<T> {
-  const given = isPlainObject(body) ? { ...(body as Record<string, unknown>) } : {};
+  const given = isPlainObject(body) ? membersThatCount(schema, body as Record<string, unknown>) : {};
   if (isForm && typeof given.timeout === "string" && given.timeout.trim() !== "") given.timeout = Number(given.timeout);
-  if (isForm && typeof given.context === "string") given.context = contextOf(given.context);
   const parsed = schema.safeParse(given);
   if (!parsed.success) throw badRequest("invalid_request", parsed.error.issues[0]?.message ?? "Invalid request");
   return parsed.data;
 }
 
+/** Those that the schema names: a client may send any number of others. */
+function membersThatCount(schema: z.ZodType, body: Record<string, unknown>): Record<string, unknown> {
+  if (!(schema instanceof z.ZodObject)) return { ...body };
+  const names = Object.keys(schema.shape).filter((name) => Object.hasOwn(body, name));
+  return Object.fromEntries(names.map((name) => [name, body[name]]));
+}
+
 /** @returns the object of which `text` is the JSON, or the text itself: that is then refused as any text is. */
 export function contextOf(text: string): unknown {
-  if (text.trim() === "") return text;
-  try {
-    const { value } = parseRawBody({ kind: "json", bytes: new TextEncoder().encode(text), charset: "utf-8" });
-    if (!isPlainObject(value)) return text;
-    rememberSource(value as object, text);
-    return value;
-  } catch {
-    return text;
-  }
+  const parsed = parseContext(text);
+  if (parsed === null) return text;
+  rememberSource(parsed.value, parsed.source);
+  return parsed.value;
 }

@@ -2,7 +2,6 @@ import { JsonLimitError } from "./json-scanner.ts";
 
 /** Longest number that is quoted in an error. */
 const MAX_QUOTED_CHARACTERS = 40;
-const STRING = /"(?:[^"\\]|\\.)*"/y;
 const SPACE = /[\t\n\r ]+/y;
 const SCALAR = /[^\t\n\r ,:[\]{}"]+/y;
 
@@ -65,9 +64,20 @@ export function compactJson(text: string, maxCharacters: number): string | null 
 
 function tokenAt(text: string, at: number): string {
   const first = text[at] as string;
-  const pattern = first === '"' ? STRING : first <= " " ? SPACE : SCALAR;
+  if (first === '"') return text.slice(at, endOfString(text, at));
+  const pattern = first <= " " ? SPACE : SCALAR;
   pattern.lastIndex = at;
   return pattern.exec(text)?.[0] ?? first;
+}
+
+/** Where the string ends that begins at `at`. Not by a pattern: of strings of megabytes one overflows its stack. */
+function endOfString(text: string, at: number): number {
+  for (let quote = text.indexOf('"', at + 1); quote !== -1; quote = text.indexOf('"', quote + 1)) {
+    let backslashes = 0;
+    while (text[quote - 1 - backslashes] === "\\") backslashes++;
+    if (backslashes % 2 === 0) return quote + 1;
+  }
+  return text.length;
 }
 
 function shortened(token: string): string {
