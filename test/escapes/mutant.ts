@@ -180,7 +180,7 @@ export const LAYERS = {
   "try-out": [
     {
       file: "environments/image-cache.ts",
-      from: "await tryImage(baseImagePath, { ...environment, libraries, imagePath }, host);",
+      from: "await tryImage(start, { ...environment, libraries, imagePath }, host);",
       to: "",
     },
   ],

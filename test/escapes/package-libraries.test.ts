@@ -78,7 +78,7 @@ describe("a library in a wheel", () => {
     expect(body).toMatchObject({ success: false, error: expect.stringContaining("asks for env.JsvArray_New") });
     expect(body.error).toContain("_x.cpython-314-wasm32-emscripten.so is not safe");
     // Others go on.
-    expect((await target.run("6 * 7", {}, "alices-key")).body).toMatchObject({ result: 42 });
+    expect((await target.run("6 * 7", {}, "alices-own-key-here")).body).toMatchObject({ result: 42 });
   });
 
   test("that grows the memory by itself is refused", async () => {
@@ -105,7 +105,7 @@ describe("a library in a wheel", () => {
       success: true,
     });
     // The only sandbox goes to another, and the session wakes.
-    await target.run("1", {}, "alices-key");
+    await target.run("1", {}, "alices-own-key-here");
     expect((await target.run("x + [2]", { session: id })).body).toMatchObject({ result: [1, 2] });
   });
 });
