@@ -381,6 +381,20 @@ describe("memory that is mapped to files", () => {
     ]);
   });
 
+  test("costs what is read, not what is mapped", async () => {
+    const code = py`
+      import mmap
+      with open("large", "wb") as f: f.write(bytes(20_000_000))
+      f = open("large", "r+b", buffering=0)
+      m = mmap.mmap(f.fileno(), 0)
+      m[10_000_000:10_000_003] = b"abc"
+      found = b"".join(f.read(4000).strip(b"\0") for _ in range(5000))
+      m.close(); f.close()
+      import os; os.remove("large")
+      found.decode()`;
+    expect(await value(code, { timeout: 20_000 })).toBe("abc");
+  });
+
   test("goes on in a session on another sandbox, also of a deleted file", async () => {
     const session = await newSession();
     const hibernate = async () => {

@@ -99,23 +99,23 @@ export class FileMappings {
     this.#mappings.clear();
   }
 
-  /** Brings a file up to date with its mappings, and these with each other. */
-  sync(node: Node): void {
+  /** Brings a file, or a part of it, up to date with its mappings, and these with each other. */
+  sync(node: Node, from = 0, to = Number.POSITIVE_INFINITY): void {
     if (this.#mappings.size === 0 || !this.#memory) return;
     const mappings = this.list().filter((mapping) => mapping.node === node);
     if (mappings.length === 0) return;
     this.load(node);
     const heap = new Uint8Array(this.#memory.buffer);
-    const before = contentOf(node);
+    const before = contentOf(node).subarray(from, to);
     // All were equal to the file when it was last looked at: what differs now was written since.
     let after: Uint8Array | null = null;
     let first = before.length;
     let last = -1;
     for (const { address, length, offset, writable } of mappings) {
       if (!writable) continue;
-      const end = Math.min(before.length, offset + length);
-      const shift = address - offset;
-      for (let at = offset; at < end; at++) {
+      const end = Math.min(before.length, offset + length - from);
+      const shift = address - offset + from;
+      for (let at = Math.max(0, offset - from); at < end; at++) {
         if (heap[shift + at] === before[at]) continue;
         after ??= before.slice();
         after[at] = heap[shift + at] as number;
@@ -124,9 +124,9 @@ export class FileMappings {
       }
     }
     if (after === null) return;
-    const length = last + 1 - first;
-    node.stream_ops.msync?.({ node } as Stream, after.subarray(first, last + 1), first, length, 0);
-    this.refresh(node, first, last + 1);
+    const changed = after.subarray(first, last + 1);
+    node.stream_ops.msync?.({ node } as Stream, changed, from + first, changed.length, 0);
+    this.refresh(node, from + first, from + last + 1);
   }
 
   syncAll(): void {

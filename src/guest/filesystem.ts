@@ -174,7 +174,7 @@ export class TenantFiles {
       llseek,
       read: (stream, buffer, offset, length, position) => {
         const node = this.#loaded(stream.node as TenantNode);
-        mappings.sync(node);
+        mappings.sync(node, position, position + length);
         if (position >= node.usedBytes) return 0;
         const size = Math.min(node.usedBytes - position, length);
         buffer.set(node.contents.subarray(position, position + size), offset);
@@ -183,7 +183,7 @@ export class TenantFiles {
       write: (stream, buffer, offset, length, position) => {
         if (length === 0) return 0;
         const node = this.#loaded(stream.node as TenantNode);
-        mappings.sync(node);
+        mappings.sync(node, position, position + length);
         this.#write(node, buffer.subarray(offset, offset + length), position);
         mappings.refresh(node, position, position + length);
         return length;
