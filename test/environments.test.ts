@@ -517,12 +517,13 @@ describe("the cache", () => {
   );
 
   test("an archive that was changed is made anew", async () => {
-    const archives = path.join(cache, "archives");
-    const [archive = ""] = (await readdir(archives)).filter((name) => name.endsWith(".pkgs"));
-    const bytes = await readFile(path.join(archives, archive));
-    await writeFile(path.join(archives, archive), bytes.fill(0, bytes.length - 10));
+    const { environments } = await openTestEnvironments(settings(cache));
+    await environments.prepare();
+    const archive = environments.get("default").guest?.archivePath as string;
+    const bytes = await readFile(archive);
+    await writeFile(archive, bytes.fill(0, bytes.length - 10));
     await prepare();
-    expect((await readFile(path.join(archives, archive))).equals(bytes)).toBe(false);
+    expect((await readFile(archive)).equals(bytes)).toBe(false);
     expect(await prepare()).toBe(false);
   });
 
@@ -668,7 +669,7 @@ describe("build", () => {
     });
     const left = (await readdir(CACHE_DIR)).filter((name) => !before.includes(name));
     expect(left.filter((name) => name !== "archives")).toEqual([]);
-    for (const name of await readdir(path.join(CACHE_DIR, "archives"))) {
+    for (const name of await readdir(path.join(CACHE_DIR, "archives")).catch(() => [])) {
       expect((await stat(path.join(CACHE_DIR, "archives", name))).size).toBeLessThan(1_000_000);
       expect(name).not.toMatch(/tmp/);
     }
