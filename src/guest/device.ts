@@ -4,6 +4,7 @@ import {
   MAX_BUNDLE_MEMBERS,
   MAX_CALL_BYTES,
   MAX_DISPLAY_BYTES,
+  MAX_DISPLAYS,
 } from "../sandbox/protocol.ts";
 import { ERRNO, type FileSystem, type StreamOperations } from "./emscripten.ts";
 
@@ -43,6 +44,7 @@ export class Devices {
   #stdinPosition = 0;
   #streaming = false;
   #displayBytes = 0;
+  #displays = 0;
   #answer: Uint8Array = new Uint8Array(0);
   #answerPosition = 0;
 
@@ -95,6 +97,7 @@ export class Devices {
     this.#answer = new Uint8Array(0);
     this.#answerPosition = 0;
     this.#displayBytes = 0;
+    this.#displays = 0;
     this.#streaming = false;
   }
 
@@ -138,7 +141,8 @@ export class Devices {
       // Written anew: what the host counts and passes on has no whitespace, and no name twice.
       const bundle = this.#encoder.encode(JSON.stringify(argument));
       this.#displayBytes += bundle.length + BUNDLE_OVERHEAD_BYTES;
-      if (this.#displayBytes > MAX_DISPLAY_BYTES) throw new this.#fs.ErrnoError(ERRNO.ENOSPC);
+      if (this.#displayBytes > MAX_DISPLAY_BYTES || ++this.#displays > MAX_DISPLAYS)
+        throw new this.#fs.ErrnoError(ERRNO.ENOSPC);
       this.#host.display(bundle);
     } else if (isOperation(operation) && bytes.length <= MAX_CALL_BYTES) {
       const { value, error, body } = this.#host.call(operation, argument);

@@ -27,17 +27,12 @@ export function executeRoutes(services: Services): Router {
     sendJson(response, toReply(await runCode(services, body(request), request, response)));
   });
 
-  const text = express.text({
-    type: "text/plain",
-    limit: "10mb",
-    verify: (_request, response, bytes) => {
-      // What the security log has the hash of: a byte order mark, or another encoding, is gone from the text.
-      (response as Response).locals.codeBytes = bytes;
-    },
-  });
-  router.post("/api/execute-raw", requireScope("execute"), text, async (request, response) => {
-    const { codeBytes } = response.locals as { codeBytes?: Uint8Array };
-    sendJson(response, toReply(await runCode(services, { code: rawCode(request), codeBytes }, request, response)));
+  const bytes = express.raw({ type: "text/plain", limit: "10mb" });
+  router.post("/api/execute-raw", requireScope("execute"), bytes, async (request, response) => {
+    const code = rawCode(request);
+    // What the security log has the hash of: a byte order mark, or another encoding, is gone from the text.
+    const codeBytes = request.body as Uint8Array;
+    sendJson(response, toReply(await runCode(services, { code, codeBytes }, request, response)));
   });
 
   router.post("/api/execute-stream", requireScope("execute"), async (request, response) => {
@@ -94,9 +89,19 @@ export function openEventStream(response: Response): SendEvent {
 }
 
 function rawCode(request: Request): string {
-  const { body } = request;
-  if (typeof body !== "string" || body.trim() === "") {
-    throw badRequest("no_code", "No Python code provided in request body");
+  const code = Buffer.isBuffer(request.body) ? decoded(request.body, request.get("content-type")) : "";
+  if (code.trim() === "") throw badRequest("no_code", "No Python code provided in request body");
+  return code;
+}
+
+/** @throws {ClientError} 415 for a charset that is not known. */
+function decoded(bytes: Buffer, contentType = ""): string {
+  const charset = /;\s*charset\s*=\s*"?([^\s;"]+)/i.exec(contentType)?.[1]?.toLowerCase() ?? "utf-8";
+  // The web's own name for it means another one, Windows's.
+  if (charset === "iso-8859-1" || charset === "latin1") return bytes.toString("latin1");
+  try {
+    return new TextDecoder(charset).decode(bytes);
+  } catch (cause) {
+    throw new ClientError(415, "unsupported_encoding", "Unsupported content encoding or charset", { cause });
   }
-  return body;
 }

@@ -149,6 +149,8 @@ export const MAX_OUTPUT_BYTES = 1024 * 1024;
  */
 export const MAX_DISPLAY_BYTES = 64 * 1024 * 1024;
 export const BUNDLE_OVERHEAD_BYTES = 1024;
+/** Bundles of one execution; each has its place in the reply. */
+export const MAX_DISPLAYS = 12_000;
 /** Representations in one bundle. */
 export const MAX_BUNDLE_MEMBERS = 100;
 

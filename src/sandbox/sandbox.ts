@@ -1,5 +1,6 @@
 import type { ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
+import { setImmediate } from "node:timers/promises";
 import { ClientError, SandboxDiedError } from "../errors.ts";
 import { JsonText } from "../json/json-text.ts";
 import { checked, fileChanges, readGuestMessage, runnerOutcome } from "./guest-messages.ts";
@@ -17,6 +18,7 @@ import {
   MAX_BUNDLE_MEMBERS,
   MAX_CALL_BYTES,
   MAX_DISPLAY_BYTES,
+  MAX_DISPLAYS,
   MAX_FRAME_BYTES,
   MAX_GUEST_HEADER_BYTES,
   MAX_OUTCOME_BYTES,
@@ -448,7 +450,8 @@ export class Sandbox {
 
   async #display(running: Running, body: Uint8Array): Promise<void> {
     running.displayBytes += body.length + BUNDLE_OVERHEAD_BYTES;
-    if (running.displayBytes > MAX_DISPLAY_BYTES) throw new ProtocolError("more displayed than there can be");
+    if (running.displayBytes > MAX_DISPLAY_BYTES || running.displayed.length >= MAX_DISPLAYS)
+      throw new ProtocolError("more displayed than there can be");
     const bundle = await JsonText.checkInSlices(body, BUNDLE_LIMITS);
     if (bundle.facts.kind !== "object" || bundle.facts.texts !== bundle.facts.nodes - 1)
       throw new ProtocolError("a bundle that is none");
@@ -522,6 +525,8 @@ export class Sandbox {
     const limits = { maxDepth: 3, maxNodes: NODES_OF_A_CHANGE * (this.#maxFiles + 100) };
     const changes =
       changeBytes.length === 0 ? null : checked(fileChanges, parsed(await JsonText.checkInSlices(changeBytes, limits)));
+    // What becomes of many files takes its own time.
+    if (changeBytes.length > MAX_WAITING_BYTES) await setImmediate();
     const contents = changes?.written.map(({ kind, size }) => take(kind === "file" ? size : 0, body.length)) ?? [];
     if (position !== body.length) throw new ProtocolError("a result's body is longer than its parts");
     const value = outcome.success ? await JsonText.checkInSlices(valueBytes, VALUE_LIMITS) : JsonText.null;

@@ -53,6 +53,33 @@ export const LAYERS = {
       to: "this.#changing !== null",
     },
   ],
+  /** What a sandbox says is what it has to be. */
+  "message-schema": [
+    {
+      file: "sandbox/guest-messages.ts",
+      from: "  return checked(guestMessage, JSON.parse(text));\n",
+      to: "  return JSON.parse(text);\n",
+    },
+  ],
+  /** Nothing is parsed before it is bounded, or on the server's one thread. */
+  "bounded-json": [
+    { file: "http/body.ts", from: "const MAX_INLINE_BYTES = 128 * 1024;", to: "const MAX_INLINE_BYTES = 2 ** 40;" },
+    {
+      file: "http/body-parsing.ts",
+      from: "maxDepth: 200, maxNodes: 50_000",
+      to: "maxDepth: 2 ** 28, maxNodes: 2 ** 40",
+    },
+    {
+      file: "sandbox/sandbox.ts",
+      from: "await JsonText.checkInSlices(valueBytes, VALUE_LIMITS) : JsonText.null;",
+      to: "JsonText.of(JSON.parse(Buffer.from(valueBytes).toString())) : JsonText.null;",
+    },
+    {
+      file: "json/json-scanner.ts",
+      from: "  if (bytes.length <= SLICE_BYTES) return scanJson(bytes, limits);\n",
+      to: "  if (bytes.length <= 2 ** 40) return scanJson(bytes, limits);\n",
+    },
+  ],
   /** Read-only standard library. */
   "read-only-files": [{ file: "guest/boot.ts", from: "  freeze(fs, ARCHIVE_MTIME_MS);\n", to: "" }],
   /** Memory as it was. */

@@ -25,6 +25,11 @@ const ROOT = fileURLToPath(new URL("../../", import.meta.url)).replace(/\/$/, ""
 const INSTALLED = [ROOT, realpathSync(path.join(ROOT, "node_modules"))];
 /** What the server's resolver answers for names that nobody is to ask the world for. */
 const DNS = new URL("dns.js", import.meta.url).href;
+const EVENT_LOOP = new URL("event-loop.js", import.meta.url).href;
+/** What the server may have for its objects, MiB. */
+const SERVER_MEMORY_MB = 1024;
+/** The longest that nobody else may be served, ms of the server's processor time. */
+const LONGEST_TURN_MS = 50;
 /** What the server itself writes to its log of an attack. */
 const OWN_EVENTS = [
   ...["code_execution", "code_execution_error", "network_refused", "network_request", "package_install"],
@@ -113,9 +118,11 @@ export class Target {
         .replaceAll("REDIRECT_PORT", String(bait.redirectPort))
         .replaceAll("PORT", String(bait.port))
         .replaceAll("DATA_DIR", folder);
-    const child = spawn(process.execPath, ["--import", DNS, path.join(source, "src/cli.ts"), "serve"], {
+    const preloaded = [DNS, EVENT_LOOP].flatMap((url) => ["--import", url]);
+    const limits = [`--max-old-space-size=${SERVER_MEMORY_MB}`];
+    const child = spawn(process.execPath, [...limits, ...preloaded, path.join(source, "src/cli.ts"), "serve"], {
       cwd: source,
-      stdio: ["ignore", "pipe", "pipe"],
+      stdio: ["ignore", "pipe", "pipe", "ipc"],
       env: {
         PATH: process.env.PATH,
         SECRET: bait.secret,
@@ -139,8 +146,7 @@ export class Target {
         const listening = /Listening on (http:\/\/[\d.:]+)/.exec(said)?.[1];
         if (listening) resolve(listening);
       };
-      child.stdout.setEncoding("utf8").on("data", read);
-      child.stderr.setEncoding("utf8").on("data", read);
+      for (const stream of [child.stdout, child.stderr]) stream?.setEncoding("utf8").on("data", read);
       child.once("close", () => reject(new Error(`the server did not start:\n${said}`)));
     });
     return new Target(child, url, folder, bait, () => said);
@@ -209,7 +215,8 @@ export class Target {
     const replies = await this.#perform(attack, prize);
     const tookMs = performance.now() - startedAt;
     for (const { status, text } of replies) expect(status, text.slice(0, 300)).toBeLessThan(500);
-    const success = this.#judge(prize, proof, replies) ?? (await this.#differences());
+    const success =
+      this.#judge(prize, proof, replies) ?? (await this.#differences()) ?? held(await this.longestTurnMs());
     await this.#checkLog(attack);
     if (success === null) expect(tookMs).toBeLessThan(timeoutMs + SLACK_MS);
     return success;
@@ -278,6 +285,20 @@ export class Target {
   async rememberNormal(): Promise<void> {
     await this.#differences();
     this.#seenLines = this.logLines().length;
+    await this.longestTurnMs();
+  }
+
+  /** How long the server's event loop was held at the most since this was asked last, ms of processor time. */
+  async longestTurnMs(): Promise<number> {
+    const answer = once(this.#process, "message");
+    this.#process.send("longest turn");
+    const [{ longestTurnMs }] = (await answer) as [{ longestTurnMs: number }];
+    return longestTurnMs;
+  }
+
+  /** Whether the server had to log that something of it failed that nothing foresaw. */
+  get said(): string {
+    return this.#output();
   }
 
   logLines(): Record<string, unknown>[] {
@@ -306,6 +327,10 @@ export class Target {
     for (const forbidden of ["mallorys-own-key-here", "alices-own-key-here"])
       expect(this.#output()).not.toContain(forbidden);
   }
+}
+
+function held(turnMs: number): Success {
+  return turnMs > LONGEST_TURN_MS ? `held the server's event loop for ${Math.round(turnMs)} ms` : null;
 }
 
 /** What lies around the server for an attacker to find. */

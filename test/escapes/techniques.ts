@@ -6,6 +6,7 @@ import { FRAMES } from "./attacks/frames.ts";
 import { INJECTION } from "./attacks/injection.ts";
 import { JAVASCRIPT } from "./attacks/javascript.ts";
 import { LIBRARIES } from "./attacks/libraries.ts";
+import { LIMITS } from "./attacks/limits.ts";
 import { NATIVE } from "./attacks/native.ts";
 import { NEIGHBOURS } from "./attacks/neighbours.ts";
 import { NETWORK } from "./attacks/network.ts";
@@ -33,4 +34,5 @@ export const TECHNIQUES: readonly Technique[] = [
   INJECTION,
   EXHAUSTION,
   UNBOUNDED,
+  LIMITS,
 ];
