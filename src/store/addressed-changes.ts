@@ -1,7 +1,10 @@
+import { setImmediate } from "node:timers/promises";
 import type { FileChanges } from "../sandbox/protocol.ts";
 import { sha256Hex } from "./blob-folder.ts";
 import { invalidChanges, tooManyBytes, type WorkspaceLimits, type Written } from "./workspace-index.ts";
 import { workspacePath } from "./workspace-path.ts";
+
+const FILES_OF_A_TURN = 500;
 
 /** What an execution wrote, its contents named by their hashes. */
 export interface AddressedChanges {
@@ -25,6 +28,8 @@ export async function addressChanges(
   const blobs = new Map<string, Uint8Array>();
   const addressed: Written[] = [];
   for (const [i, { path, kind, mtimeMs, size }] of written.entries()) {
+    // However many they are, others are served meanwhile.
+    if (i % FILES_OF_A_TURN === FILES_OF_A_TURN - 1) await setImmediate();
     const content = contents[i] as Uint8Array;
     workspacePath(path);
     if (content.length !== size || (kind !== "file" && kind !== "folder")) throw invalidChanges(path);
@@ -36,5 +41,6 @@ export async function addressChanges(
       addressed.push({ path, kind: "file", mtimeMs, size, sha256 });
     }
   }
+  if (written.length >= FILES_OF_A_TURN) await setImmediate();
   return { written: addressed, contents: blobs };
 }

@@ -320,6 +320,33 @@ export const INTRUDER: Readonly<Record<"main" | "watcher", readonly Edit[]>> = {
   ],
 };
 
+/**
+ * What the process says is changed on its way out, by `tamper.js`: as the code that runs asks in its first line, `#TAMPER {…}`,
+ * and for the message `ready` as a file beside the source does.
+ */
+export const TAMPERING: readonly Edit[] = [
+  {
+    file: "guest/outlet.ts",
+    from: "    const chunks = encodeFrame(nonce, message, ...body);\n",
+    to: "    const chunks = encodeFrame(nonce, ...tampered(message, body));\n",
+  },
+  {
+    file: "guest/outlet.ts",
+    from: 'import { CONTROL, type Shared } from "./channel.ts";\n',
+    to: 'import { CONTROL, type Shared } from "./channel.ts";\nimport { tampered } from "./tamper.js";\n',
+  },
+  {
+    file: "guest/interpreter.ts",
+    from: "    const { code, context, mode, reseed } = task;\n",
+    to: "    const { code, context, mode, reseed } = task;\n    arm(code);\n",
+  },
+  {
+    file: "guest/interpreter.ts",
+    from: 'import { failure, type Runner } from "./runner.ts";\n',
+    to: 'import { failure, type Runner } from "./runner.ts";\nimport { arm } from "./tamper.js";\n',
+  },
+];
+
 /** A copy of the source that is not ours any more, with a cache of its own. */
 export class Mutant implements Disposable {
   readonly folder: string;
@@ -335,7 +362,8 @@ export class Mutant implements Disposable {
     symlinkSync(path.join(ROOT, "node_modules"), path.join(this.folder, "node_modules"));
     writeFileSync(path.join(this.folder, "package.json"), '{"type": "module"}');
     for (const name of ["intruder-host.ts"]) cpSync(new URL(name, import.meta.url), path.join(this.folder, name));
-    cpSync(new URL("intruder.js", import.meta.url), path.join(this.folder, "src/guest/intruder.js"));
+    for (const name of ["intruder.js", "tamper.js"])
+      cpSync(new URL(name, import.meta.url), path.join(this.folder, "src/guest", name));
     for (const { file, from, to } of edits) {
       const place = path.join(this.folder, "src", file);
       const text = readFileSync(place, "utf8");
