@@ -337,8 +337,8 @@ export const TAMPERING: readonly Edit[] = [
   },
   {
     file: "guest/interpreter.ts",
-    from: "    const { code, context, mode, reseed } = task;\n",
-    to: "    const { code, context, mode, reseed } = task;\n    arm(code);\n",
+    from: "    this.#booted.devices.begin(task.stdin, task.stream);\n",
+    to: "    this.#booted.devices.begin(task.stdin, task.stream);\n    arm(task.code);\n",
   },
   {
     file: "guest/interpreter.ts",
