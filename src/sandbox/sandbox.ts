@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
 import { ClientError, SandboxDiedError } from "../errors.ts";
 import { JsonText } from "../json/json-text.ts";
+import { CollectedOutput } from "./collected-output.ts";
 import { checked, fileChanges, readGuestMessage, runnerOutcome } from "./guest-messages.ts";
 import { type LaunchOptions, launch } from "./launch.ts";
 import { innermostProcess, processorTimeMs } from "./process-facts.ts";
@@ -140,8 +141,8 @@ interface Running {
   readonly job: Job;
   readonly nonce: string;
   readonly startedAt: number;
-  readonly stdout: Uint8Array[];
-  readonly stderr: Uint8Array[];
+  readonly stdout: CollectedOutput;
+  readonly stderr: CollectedOutput;
   readonly displayed: JsonText[];
   readonly resolve: (result: JobResult) => void;
   end: JobEnd;
@@ -247,8 +248,8 @@ export class Sandbox {
       job,
       nonce,
       startedAt: performance.now(),
-      stdout: [],
-      stderr: [],
+      stdout: new CollectedOutput(),
+      stderr: new CollectedOutput(),
       displayed: [],
       resolve,
       end: "finished",
@@ -541,8 +542,8 @@ export class Sandbox {
     running.resolve({
       outcome,
       value,
-      stdout: Buffer.concat(running.stdout),
-      stderr: Buffer.concat(running.stderr),
+      stdout: running.stdout.toBuffer(),
+      stderr: running.stderr.toBuffer(),
       displayed: running.displayed,
       executionTimeMs: message.executionTimeMs,
       processorTimeMs: running.processorTimeMs,
@@ -575,8 +576,8 @@ export class Sandbox {
         errorInfo: { type: "SandboxDied", message, traceback: "", line: null, column: null },
       },
       value: JsonText.null,
-      stdout: Buffer.concat(running.stdout),
-      stderr: Buffer.concat(running.stderr),
+      stdout: running.stdout.toBuffer(),
+      stderr: running.stderr.toBuffer(),
       displayed: running.displayed,
       executionTimeMs: performance.now() - running.startedAt,
       processorTimeMs: running.processorTimeMs,
