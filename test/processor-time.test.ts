@@ -62,7 +62,7 @@ describe.skipIf(processorTimeMs(process.pid) === null)("EXECUTION_CPU_MS", () =>
   test("is in the security log, and in the principal's share", async () => {
     const lines = await readSecurityLog(server.config);
     const details = lines.filter(({ event }) => event.startsWith("code_execution")).map(({ details }) => details);
-    expect(details[0]).toMatchObject({ outcome: "timeout", cpuTime: expect.toSatisfy((ms) => ms >= 300) });
+    expect(details[0]).toMatchObject({ outcome: "cpu_limit", cpuTime: expect.toSatisfy((ms) => ms >= 300) });
     const { body } = await server.get("/metrics");
     const [, seconds] = /pyodide_execution_cpu_seconds_total\{principal="anonymous"\} ([\d.]+)/.exec(body) ?? [];
     const sum = details.reduce((total, { cpuTime }) => total + Number(cpuTime), 0);
