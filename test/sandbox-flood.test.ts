@@ -20,7 +20,7 @@ const ASKS_AND_DOES_NOT_READ = [
 ];
 
 test("a sandbox that asks without end and does not read is ended before the answers fill the server's memory", {
-  timeout: 120_000,
+  timeout: 240_000,
 }, async () => {
   using source = new Mutant(ASKS_AND_DOES_NOT_READ);
   const load = (file: string) => import(pathToFileURL(path.join(source.folder, "src", file)).href);

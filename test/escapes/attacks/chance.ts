@@ -23,16 +23,17 @@ const sessionOf = async (target: Target, key: string): Promise<string> =>
 async function draws(target: Target, code: string): Promise<unknown[]> {
   const results: unknown[] = [];
   for (let i = 0; i < 4; i++) {
-    for (const key of ["mallorys-key", "alices-key"]) results.push((await target.run(code, {}, key)).body.result);
+    for (const key of ["mallorys-own-key-here", "alices-own-key-here"])
+      results.push((await target.run(code, {}, key)).body.result);
   }
-  const own = await sessionOf(target, "mallorys-key");
-  const others = await sessionOf(target, "alices-key");
+  const own = await sessionOf(target, "mallorys-own-key-here");
+  const others = await sessionOf(target, "alices-own-key-here");
   await target.run("x = 1", { session: own });
   const fork = (await target.send(`/api/sessions/${own}/fork`, { method: "POST" })).body.session.id;
   for (const session of [own, fork]) results.push((await target.run(code, { session })).body.result);
-  results.push((await target.run(code, { session: others }, "alices-key")).body.result);
+  results.push((await target.run(code, { session: others }, "alices-own-key-here")).body.result);
   for (const id of [own, fork]) await target.send(`/api/sessions/${id}`, { method: "DELETE" });
-  await target.send(`/api/sessions/${others}`, { method: "DELETE", headers: { "x-api-key": "alices-key" } });
+  await target.send(`/api/sessions/${others}`, { method: "DELETE", headers: { "x-api-key": "alices-own-key-here" } });
   return results;
 }
 

@@ -117,7 +117,7 @@ const wheelAttacks = await Promise.all(
         replies.push(await target.run("try: import evil\nexcept ImportError: pass\nprint('here')", { context: prize }));
         const asAlice =
           "import sys, os, json\nif 'STOLEN' in os.environ or 'evil' in sys.modules: print(won)\njson.dumps([1])";
-        replies.push(await target.run(asAlice, { context: prize }, "alices-key"));
+        replies.push(await target.run(asAlice, { context: prize }, "alices-own-key-here"));
         await post(target, "/api/reset", {});
         return replies;
       },

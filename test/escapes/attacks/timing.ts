@@ -87,11 +87,11 @@ const MACHINE = [
   "import ctypes\nif ctypes.CDLL(None).sched_getcpu() >= 0: print(won)",
 ];
 
-const asAlice = { headers: { "x-api-key": "alices-key" } };
+const asAlice = { headers: { "x-api-key": "alices-own-key-here" } };
 
 /** What a neighbour may do that nobody is to hear of. Nothing of it costs the sandbox. */
 async function live(target: Target): Promise<void> {
-  const run = (code: string, options = {}) => target.run(code, options, "alices-key");
+  const run = (code: string, options = {}) => target.run(code, options, "alices-own-key-here");
   await run("import decimal, statistics\nsum(range(10 ** 6))");
   await run("1 / 0");
   await run("while True: pass", { timeout: 100 });
@@ -158,7 +158,7 @@ const LISTENS_MS = 3000;
 async function hearsOfIt(target: Target): Promise<boolean> {
   const stop = new AbortController();
   const response = await fetch(`${target.url}/api/dashboard/stats/stream`, {
-    headers: { "x-api-key": "mallorys-key" },
+    headers: { "x-api-key": "mallorys-own-key-here" },
     signal: stop.signal,
   });
   let text = "";
@@ -170,7 +170,7 @@ async function hearsOfIt(target: Target): Promise<boolean> {
       const events = sentAt().length;
       if (events > 1) break;
       if (events === 0 || timer !== undefined) continue;
-      await target.run("1", {}, "alices-key");
+      await target.run("1", {}, "alices-own-key-here");
       timer = setTimeout(() => stop.abort(), LISTENS_MS);
     }
   } catch {
@@ -250,7 +250,9 @@ export const TIMING: Technique = {
       code: "",
       act: async (target, { won }) => {
         const left = async () => {
-          const response = await fetch(`${target.url}/api/status`, { headers: { "x-api-key": "mallorys-key" } });
+          const response = await fetch(`${target.url}/api/status`, {
+            headers: { "x-api-key": "mallorys-own-key-here" },
+          });
           return Number(response.headers.get("RateLimit-Remaining"));
         };
         const before = await left();
@@ -264,7 +266,7 @@ export const TIMING: Technique = {
       compare(
         `${name}, after a neighbour's execution`,
         async (target) => resultOf(await target.run(BEFORE + code)),
-        async (target) => void resultOf(await target.run(TENANT, {}, "alices-key")),
+        async (target) => void resultOf(await target.run(TENANT, {}, "alices-own-key-here")),
       ),
     ),
   ],
