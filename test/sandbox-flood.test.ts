@@ -10,7 +10,8 @@ const ASKS_AND_DOES_NOT_READ = [
   {
     file: "guest/main.ts",
     from: "    const verdict = interpreter.perform(task);\n",
-    to: '    for (;;) host.report({ type: "printed" } as never);\n    const verdict = interpreter.perform(task);\n',
+    // Not where the standard library is compiled for the image.
+    to: '    while (JSON.stringify(task).includes(\'"code":"1"\')) host.report({ type: "printed" } as never);\n    const verdict = interpreter.perform(task);\n',
   },
   {
     file: "guest/watcher.ts",
@@ -20,7 +21,7 @@ const ASKS_AND_DOES_NOT_READ = [
 ];
 
 test("a sandbox that asks without end and does not read is ended before the answers fill the server's memory", {
-  timeout: 240_000,
+  timeout: 120_000,
 }, async () => {
   using source = new Mutant(ASKS_AND_DOES_NOT_READ);
   const load = (file: string) => import(pathToFileURL(path.join(source.folder, "src", file)).href);
