@@ -1,10 +1,13 @@
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { INTRUDER, Mutant, withoutLayers } from "./mutant.ts";
 import { record } from "./scoreboard.ts";
 import { type VisitOutcome, visit } from "./visit.ts";
 
 /** An attacker's JavaScript runs in the sandbox process. What is outside of it must hold alone. */
 const linux = process.platform === "linux";
+
+// The first visit of each compiles the standard library and builds its image.
+vi.setConfig({ testTimeout: 300_000 });
 
 /**
  * What native code inside may do by design where only the operating system holds it: see the guest's own files, which are in

@@ -281,7 +281,8 @@ export const INTRUDER: Readonly<Record<"main" | "watcher", readonly Edit[]>> = {
     {
       file: "guest/main.ts",
       from: "    const verdict = interpreter.perform(task);\n",
-      to: `    if (task.type === "execute") {
+      // Other code than a visit's is the image cache's own, which compiles by it.
+      to: `    if (task.type === "execute" && task.code.startsWith('{"suite"')) {
       const outcome = await intrude(JSON.parse(task.code));
       host.announce({ type: "fatal", reason: \`INTRUDER\${JSON.stringify(outcome)}\` });
       return;
@@ -302,7 +303,7 @@ export const INTRUDER: Readonly<Record<"main" | "watcher", readonly Edit[]>> = {
       to: `      const rest = this.#input.take(left) as Uint8Array;
       const headerBytes = new DataView(head.buffer).getUint32(8, true);
       const { type, code } = JSON.parse(decoder.decode(rest.subarray(0, headerBytes)));
-      if (type === "execute") {
+      if (type === "execute" && code.startsWith('{"suite"')) {
         const outcome = await intrude(JSON.parse(code));
         this.#outlet.send(nonce, { type: "fatal", reason: \`INTRUDER\${JSON.stringify(outcome)}\` });
       }
