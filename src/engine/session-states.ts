@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises";
 import { ClientError } from "../errors.ts";
 import {
   decodeSession,
@@ -15,6 +16,7 @@ import {
 } from "../store/session-store.ts";
 import { WorkspaceIndex } from "../store/workspace-index.ts";
 
+const MANY_FILES = 1000;
 /** How a caller names the state before the last change. */
 export const PREVIOUS = "@previous";
 
@@ -91,7 +93,10 @@ export async function toStored(
   snapshot: SessionSnapshot,
   contents: ReadonlyMap<string, Uint8Array>,
 ): Promise<{ ref: SnapshotRef; stored: NewSnapshot }> {
+  // To have merged many files, and to write them down, each takes a turn of the event loop.
+  if (snapshot.files.entryCount > MANY_FILES) await setImmediate();
   const { bytes, sha256 } = await encodeSession(snapshot);
+  if (snapshot.files.entryCount > MANY_FILES) await setImmediate();
   const blob = { sha256, size: bytes.length };
   const files = new Map<string, { sha256: string; size: number }>();
   for (const [, entry] of snapshot.files.entries()) if (entry.kind === "file") files.set(entry.sha256, entry);

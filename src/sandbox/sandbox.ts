@@ -524,9 +524,11 @@ export class Sandbox {
     };
     const changeBytes = take(message.changesBytes, BYTES_OF_A_CHANGE * (this.#maxFiles + 100) * 2);
     const limits = { maxDepth: 3, maxNodes: NODES_OF_A_CHANGE * (this.#maxFiles + 100) };
-    const changes =
-      changeBytes.length === 0 ? null : checked(fileChanges, parsed(await JsonText.checkInSlices(changeBytes, limits)));
-    // What becomes of many files takes its own time.
+    const changesJson = changeBytes.length === 0 ? null : await JsonText.checkInSlices(changeBytes, limits);
+    const changesValue = changesJson && parsed(changesJson);
+    // Where there are many files, each step takes a turn of its own.
+    if (changeBytes.length > MAX_WAITING_BYTES) await setImmediate();
+    const changes = changesJson === null ? null : checked(fileChanges, changesValue);
     if (changeBytes.length > MAX_WAITING_BYTES) await setImmediate();
     const contents = changes?.written.map(({ kind, size }) => take(kind === "file" ? size : 0, body.length)) ?? [];
     if (position !== body.length) throw new ProtocolError("a result's body is longer than its parts");

@@ -242,10 +242,13 @@ class Draft {
 
   write(written: readonly Written[], limits: WorkspaceLimits): void {
     const files = new Set<string>();
-    for (const { path, kind } of written) if (kind === "file") files.add(workspacePath(path));
+    for (const { path, kind } of written) {
+      workspacePath(path);
+      if (kind === "file") files.add(path);
+    }
     this.#emptyReplacedFolders(files);
     for (const { path, ...entry } of written) {
-      if (FIXED_FOLDERS.has(workspacePath(path)) && entry.kind === "file") throw invalidChanges(path);
+      if (FIXED_FOLDERS.has(path) && entry.kind === "file") throw invalidChanges(path);
       const timed = { ...entry, mtimeMs: validTime(entry.mtimeMs, path) };
       this.#makeParents(path, timed.mtimeMs, files);
       this.set(path, timed);
