@@ -190,17 +190,22 @@ beforeAll(async () => {
   server = await startTestServer(settings);
   expect((await server.post("/api/sessions", { id: "damaged" })).status).toBe(201);
   for (const code of ["x = 1", "y = [x] * 100\ny[5]"]) await server.post("/api/execute", { code, session: "damaged" });
-  session = inStore((index) => {
-    const row = index.prepare("SELECT record FROM sessions WHERE id = 'damaged'").get() as { record: string };
-    const record = JSON.parse(row.record);
-    const content = index.prepare("SELECT bytes FROM contents WHERE sha256 = ?").get(record.head.sha256);
-    return { record, bytes: Buffer.from((content as { bytes: Uint8Array }).bytes) };
-  });
+  session = storedSession();
 });
 afterAll(async () => {
   await server?.stop(0);
   rmSync(dataDir, { recursive: true, force: true });
 });
+
+/** The session as it is stored now, and the bytes of its state. */
+function storedSession(): typeof session {
+  return inStore((index) => {
+    const row = index.prepare("SELECT record FROM sessions WHERE id = 'damaged'").get() as { record: string };
+    const record = JSON.parse(row.record);
+    const content = index.prepare("SELECT bytes FROM contents WHERE sha256 = ?").get(record.head.sha256);
+    return { record, bytes: Buffer.from((content as { bytes: Uint8Array }).bytes) };
+  });
+}
 
 function inStore<T>(action: (index: DatabaseSync) => T): T {
   const index = new DatabaseSync(path.join(dataDir, "sessions/index.sqlite"), { timeout: 10_000 });
@@ -250,6 +255,8 @@ fuzz(
     const reply = await execute();
     if (sha256(bytes).digest("hex") === session.record.head.sha256) {
       expect(reply.body).toMatchObject({ success: true, result: 1 });
+      // It has run, and has another state now.
+      session = storedSession();
       return;
     }
     expect(reply.status).toBe(409);
