@@ -105,7 +105,9 @@ describe.each([true, false])("with mapMemory: %s", (mapMemory) => {
 
 test("only a sandbox that is to map memory may call the C library", () => {
   const permission = (mapMemory: boolean) =>
-    sandboxCommand({ guest: guestOptions({ mapMemory }), memoryMb: 64 }).args.filter((arg) => arg.endsWith("-ffi"));
+    sandboxCommand({ guest: guestOptions({ mapMemory }), memoryMb: 64, stackBytes: 2 ** 23 }).args.filter((arg) =>
+      arg.endsWith("-ffi"),
+    );
   expect(permission(false)).toEqual(["--deny-ffi"]);
   expect(permission(true)).toEqual([process.platform === "linux" ? "--allow-ffi" : "--deny-ffi"]);
 });

@@ -5,7 +5,7 @@ import { encodeImage } from "../sandbox/image-format.ts";
 import { ENDS_INTERPRETER } from "../sandbox/import-rules.ts";
 import type { GuestEnvironment, GuestMessage, OpenFile } from "../sandbox/protocol.ts";
 import { openAgain, putBaseInPlace, raiseWalls, startFromBase } from "./boot.ts";
-import type { Exports, Module } from "./emscripten.ts";
+import type { Module } from "./emscripten.ts";
 import { fillHoles } from "./heap.ts";
 import type { HostConnection } from "./host-connection.ts";
 import type { ImageFile } from "./image-file.ts";
@@ -13,13 +13,11 @@ import { findImageFiles } from "./image-files.ts";
 import { ARCHIVE_MTIME_MS, ENVIRONMENT_PATH, layOut, PACKAGES_PATH, RUNNER_PATH } from "./layout.ts";
 import { loadLibraries } from "./libraries.ts";
 import { type Boot, loadPyodide, type Program, type Pyodide } from "./load.ts";
+import { limitRecursion, StackGuard } from "./python-stack.ts";
 import { type ImportSeal, sealImports } from "./realm.ts";
 import { PythonFunction } from "./runner.ts";
 import { openStreams } from "./streams.ts";
 import { slotsOf, tablesOf } from "./tables.ts";
-
-/** Of 10 MiB that there are. [measured] Calls from C to Python and back fill V8's stack (`launch.ts`) with more than twice this. */
-const PYTHON_STACK_BYTES = 2 * 1024 * 1024;
 
 /** Where none was built. */
 const NO_IMAGE = new Uint8Array(0);
@@ -109,18 +107,6 @@ sandbox_runner.environment.finish_base()
 `) as string;
 }
 
-/**
- * Has Python raise RecursionError while there is room on V8's stack, too: frames of WebAssembly are on both, and Python, which
- * knows of its own only, would go on to the end of the other and take the sandbox with it.
- */
-function limitRecursion(exports: Exports): void {
-  const start = exports.emscripten_stack_get_base() - PYTHON_STACK_BYTES;
-  const thread = exports.PyThreadState_Get();
-  if (exports.PyUnstable_ThreadState_SetStackProtection(thread, start, PYTHON_STACK_BYTES) !== 0) {
-    throw new Error("Python did not take the limit of its stack");
-  }
-}
-
 function openDescriptors({ FS }: Module): ReadonlySet<number> {
   return new Set(Array.from(openStreams(FS), ([fd]) => fd));
 }
@@ -176,6 +162,7 @@ function takeImage(
     environment.imports.every((name) => step(name, "import_module", name)) &&
     step("matplotlib.pyplot", "prepare_matplotlib") &&
     step("the environment", "finish", environment.aliases);
+  if (new StackGuard(exports).wasReached()) unfit["the environment"] = "importing it needs more stack than there is";
   if (!isWhole || Object.keys(unfit).length > 0) return { failedImports, unfit, image: NO_IMAGE };
   fillHoles(exports);
   const header = { ...tablesOf(program), openFiles: openFilesOf(program, devices), pythonVersion };

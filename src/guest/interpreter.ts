@@ -11,6 +11,7 @@ import { ARCHIVE_MTIME_MS, PACKAGES_PATH } from "./layout.ts";
 import { NotCapturable } from "./not-capturable.ts";
 import { relinkPackageFiles } from "./open-files.ts";
 import type { RunnerAnswer } from "./outlet.ts";
+import { StackGuard } from "./python-stack.ts";
 import { failure, type Runner } from "./runner.ts";
 
 /** Package archives whose listings are kept between executions. They are read-only and named by their hash. */
@@ -32,6 +33,7 @@ export class Interpreter {
   readonly #state: JavaScriptState;
   readonly #runner: Runner;
   readonly #ending: Ending;
+  readonly #stackGuard: StackGuard;
   readonly #files: TenantFiles;
   readonly #archives = new Map<string, Archive>();
   #unmountPackages: () => void = () => {};
@@ -49,6 +51,7 @@ export class Interpreter {
     this.#verifyRewind = verifyRewind === true;
     this.#runner = booted.runner;
     this.#ending = booted.ending;
+    this.#stackGuard = new StackGuard(booted.program.exports);
     this.#files = booted.files;
     this.#state = new JavaScriptState(booted.program, booted.outside, booted.sealBroken);
     host.onPackages = (listing) => this.#mountPackages(listing);
@@ -75,6 +78,7 @@ export class Interpreter {
     let answer: RunnerAnswer;
     try {
       answer = this.#runner.run({ code, context, execution, reseed });
+      this.#checkStack();
     } catch (error) {
       // Out of WebAssembly by an exception of JavaScript's: a trap, or a stack that overflowed. Nothing can be believed.
       const executionTimeMs = performance.now() - startedAt;
@@ -95,12 +99,17 @@ export class Interpreter {
     return { state: "resident" };
   }
 
+  #checkStack(): void {
+    if (this.#stackGuard.wasReached()) throw new RangeError("Python's stack in memory overflowed");
+  }
+
   /** What comes after the result and before the reply. @returns whether the interpreter can go on. */
   #end(code: string, stateless: boolean): boolean {
     try {
       const hasFiles = this.#state.hasFilesToWrite();
       if (stateless) this.#ending.endProgram(code, hasFiles);
       else if (hasFiles) this.#ending.flushFiles();
+      this.#checkStack();
       return true;
     } catch {
       return false;

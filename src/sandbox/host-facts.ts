@@ -20,6 +20,7 @@ const LIMIT_NAMES: Readonly<Record<Limit, string>> = {
   nofile: "Max open files",
   nproc: "Max processes",
   data: "Max data size",
+  stack: "Max stack size",
 };
 
 /** Reads what Linux says about the server's own process, and finds the tools. `runtime`: the Deno executable. */
@@ -46,6 +47,7 @@ export async function readHostFacts(runtime: string): Promise<HostFacts> {
       nofile: hardLimit(limits, "nofile"),
       nproc: hardLimit(limits, "nproc"),
       data: hardLimit(limits, "data"),
+      stack: hardLimit(limits, "stack"),
     },
   };
 }

@@ -52,6 +52,7 @@ const KERNEL_NAMES: Readonly<Record<Limit | "core" | "fsize", string>> = {
   nofile: "Max open files",
   nproc: "Max processes",
   data: "Max data size",
+  stack: "Max stack size",
 };
 
 const ALL: readonly LayerName[] = [

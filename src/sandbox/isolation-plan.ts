@@ -43,7 +43,7 @@ export interface HostFacts {
 export const PROGRAMS = ["bwrap", "unshare", "setpriv", "prlimit", "sh", "mount", "mkdir", "ln", "chroot"] as const;
 export type Program = (typeof PROGRAMS)[number];
 
-export type Limit = "cpu" | "nofile" | "nproc" | "data";
+export type Limit = "cpu" | "nofile" | "nproc" | "data" | "stack";
 
 /** How many user ids a server as root hands out to sandboxes, one after another. */
 export const SANDBOX_USERS = 4096;

@@ -4,6 +4,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { denoBinary } from "./deno-binary.ts";
 import { type IsolationReport, wrapCommand } from "./isolation.ts";
+import { mainStackBytes, v8StackKib } from "./main-stack.ts";
 import type { GuestOptions } from "./protocol.ts";
 import { spawnWrapped } from "./wrap-command.ts";
 
@@ -15,14 +16,6 @@ export const SHARED_FILES = ["protocol.ts", "archive-format.ts", "image-format.t
 export const PYODIDE_DIR = path.dirname(createRequire(import.meta.url).resolve("pyodide/package.json"));
 
 const WASM_PAGES_PER_MB = 16;
-/**
- * Stack that JavaScript and WebAssembly may use, KiB. V8's own default of 984 ends many a Python recursion as an overflow that costs the
- * sandbox, before Python's limit makes a RecursionError of it. The interpreter is in the main thread, which the system gives 8 MiB;
- * the rest is for what runs below V8. Not much more where there is more: of its own stack in memory Python has 10 MiB, whose end
- * nobody watches, and what fills both must meet V8's first [measured: `list(map(abs, map(abs, …)))` fills it at some 12 MiB of V8's].
- */
-const STACK_KIB = 7000;
-
 export interface LaunchOptions {
   readonly guest: GuestOptions;
   /** Most WebAssembly memory, MiB. */
@@ -34,7 +27,11 @@ export interface LaunchOptions {
 }
 
 /** The command that starts a sandbox process: Deno with no permission but to read the named files until it is ready. */
-export function sandboxCommand({ guest, memoryMb }: Pick<LaunchOptions, "guest" | "memoryMb">): {
+export function sandboxCommand({
+  guest,
+  memoryMb,
+  stackBytes,
+}: Pick<LaunchOptions, "guest" | "memoryMb"> & { readonly stackBytes: number }): {
   command: string;
   args: string[];
   readable: string[];
@@ -46,7 +43,7 @@ export function sandboxCommand({ guest, memoryMb }: Pick<LaunchOptions, "guest" 
   const readable = [GUEST_DIR, ...SHARED_FILES, PYODIDE_DIR, ...files];
   const v8Flags = [
     "--disallow-code-generation-from-strings",
-    `--stack-size=${STACK_KIB}`,
+    `--stack-size=${v8StackKib(stackBytes)}`,
     `--wasm-max-mem-pages=${memoryMb * WASM_PAGES_PER_MB}`,
   ];
   const args = [
@@ -77,7 +74,10 @@ export function sandboxCommand({ guest, memoryMb }: Pick<LaunchOptions, "guest" 
 
 /** Starts the process with pipes and nothing of the server's environment; its clock is in UTC. Its end is the caller's to watch. */
 export function launch(options: LaunchOptions): ChildProcess {
-  const { command, args, readable } = sandboxCommand(options);
+  const { command, args, readable } = sandboxCommand({
+    ...options,
+    stackBytes: mainStackBytes(options.isolation.wrapping),
+  });
   const { isolation, memoryMb, denoDir } = options;
   const readOnlyPaths = denoDir === null ? readable : [...readable, denoDir];
   const env: Record<string, string> = { TZ: "UTC", ...(denoDir !== null && { DENO_DIR: denoDir }) };

@@ -13,6 +13,7 @@ import {
   type Program,
   SANDBOX_USERS,
 } from "./isolation-plan.ts";
+import { mainStackBytes, withStack } from "./main-stack.ts";
 import { hasSeccompFilter, seccompFilter } from "./seccomp.ts";
 
 /** What is to run inside. */
@@ -67,6 +68,8 @@ const MAPS = fileURLToPath(new URL("proc-self-maps.txt", import.meta.url));
 const PAGEMAP = "/proc/self/pagemap";
 
 const OPEN_FILES = 256;
+/** Those that V8 starts have by default a stack as large as the main thread may have, all of which counts. */
+const THREADS = os.availableParallelism();
 /** Threads, rather: V8 and Tokio start some for each core, and a few for themselves. */
 const PROCESSES = 64 + os.availableParallelism();
 
@@ -80,6 +83,7 @@ export function limitsOf(
   { plan, facts, cpuSeconds }: Wrapping,
   { memoryBytes }: Pick<SandboxCommand, "memoryBytes">,
 ): Readonly<Partial<Record<Limit | "core" | "fsize", number>>> {
+  const stack = mainStackBytes({ plan, facts, cpuSeconds });
   const within = (name: Limit, wanted: number) => Math.min(Math.ceil(wanted), facts.hardLimits[name]);
   return {
     core: 0,
@@ -87,7 +91,8 @@ export function limitsOf(
     cpu: within("cpu", cpuSeconds),
     nofile: within("nofile", OPEN_FILES),
     // V8 reserves address space by the GiB, so RLIMIT_AS cannot be set; RLIMIT_DATA counts what is writable.
-    data: within("data", memoryBytes + RUNTIME_MEMORY_BYTES),
+    data: within("data", memoryBytes + RUNTIME_MEMORY_BYTES + THREADS * stack),
+    stack,
     ...(plan.limitProcesses ? { nproc: within("nproc", PROCESSES) } : {}),
   };
 }
@@ -95,7 +100,9 @@ export function limitsOf(
 /** Puts the layers of the plan around a command; null: none. @throws {Error} if a path does not exist. */
 export function wrapWithPlan(wrapping: Wrapping | null, request: SandboxCommand): WrappedCommand {
   const env = { ...ENVIRONMENT, ...request.env };
-  if (wrapping === null) return { command: request.command, args: request.args, env, inputs: [] };
+  if (wrapping === null) {
+    return { ...withStack(request.command, request.args, mainStackBytes(null)), env, inputs: [] };
+  }
   const { plan, facts } = wrapping;
   const user = (facts.firstUser ?? 0) + (usersGiven++ % SANDBOX_USERS);
   const inside = [...dropPrivileges(plan, facts, user), ...setLimits(wrapping, request)];
