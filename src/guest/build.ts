@@ -162,7 +162,8 @@ function takeImage(
     environment.imports.every((name) => step(name, "import_module", name)) &&
     step("matplotlib.pyplot", "prepare_matplotlib") &&
     step("the environment", "finish", environment.aliases);
-  if (isWhole && new StackGuard(exports).wasReached()) unfit["the environment"] = "importing it needs more stack than there is";
+  if (isWhole && new StackGuard(exports).wasReached())
+    unfit["the environment"] = "importing it needs more stack than there is";
   if (!isWhole || Object.keys(unfit).length > 0) return { failedImports, unfit, image: NO_IMAGE };
   fillHoles(exports);
   const header = { ...tablesOf(program), openFiles: openFilesOf(program, devices), pythonVersion };
