@@ -52,12 +52,15 @@ async function buildEnvironment(options: Boot, base: ImageFile, host: HostConnec
   if (!environment) throw new Error("there is nothing to build");
   const { program, imports } = await startFromBase(options, host, base.header.heapBytes);
   const devices = openDescriptors(program.module);
+  // Before any library: one could move the limits that it looks between.
+  const stackGuard = new StackGuard(program.exports);
   putBaseInPlace(program, base, environment);
   openAgain(program.module, base.header.openFiles);
   raiseWalls(imports);
   const unloadable = loadLibraries(program, imports, environment.libraries, options.libraries);
   if (Object.keys(unloadable).length > 0) return { failedImports: {}, unfit: unloadable, image: NO_IMAGE };
-  return takeImage(program, imports, environment, { pythonVersion: base.header.pythonVersion, devices });
+  const { pythonVersion } = base.header;
+  return takeImage(program, imports, environment, { pythonVersion, devices, stackGuard });
 }
 
 /**
@@ -127,7 +130,11 @@ function takeImage(
   program: Program,
   imports: ImportSeal,
   environment: GuestEnvironment,
-  { pythonVersion, devices }: { readonly pythonVersion: string; readonly devices: ReadonlySet<number> },
+  {
+    pythonVersion,
+    devices,
+    stackGuard,
+  }: { readonly pythonVersion: string; readonly devices: ReadonlySet<number>; readonly stackGuard: StackGuard },
 ): Built {
   const { module, exports } = program;
   const unfit: Record<string, string> = {};
@@ -162,8 +169,7 @@ function takeImage(
     environment.imports.every((name) => step(name, "import_module", name)) &&
     step("matplotlib.pyplot", "prepare_matplotlib") &&
     step("the environment", "finish", environment.aliases);
-  if (isWhole && new StackGuard(exports).wasReached())
-    unfit["the environment"] = "importing it needs more stack than there is";
+  if (isWhole && stackGuard.wasReached()) unfit["the environment"] = "importing it needs more stack than there is";
   if (!isWhole || Object.keys(unfit).length > 0) return { failedImports, unfit, image: NO_IMAGE };
   fillHoles(exports);
   const header = { ...tablesOf(program), openFiles: openFilesOf(program, devices), pythonVersion };
