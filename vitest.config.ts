@@ -7,6 +7,8 @@ export default defineConfig({
     maxWorkers: 2,
     testTimeout: 60_000,
     hookTimeout: 180_000,
+    // A worker that has held gigabytes takes its time to end on a busy machine.
+    teardownTimeout: 60_000,
     globalSetup: ["test/setup.ts"],
   },
 });
