@@ -1,7 +1,8 @@
 #!/usr/bin/env node
+import { isUtf8 } from "node:buffer";
 import { readFile } from "node:fs/promises";
 import os from "node:os";
-import { text } from "node:stream/consumers";
+import { buffer, text } from "node:stream/consumers";
 import { parseArgs } from "node:util";
 import { type DestinationStream, pino } from "pino";
 import { escapeControls } from "./audit/security-event.ts";
@@ -148,12 +149,11 @@ async function audit([action, folder]: string[]): Promise<number> {
 }
 
 async function readCode(file: string): Promise<string> {
-  if (file === "-") return await text(process.stdin);
-  try {
-    return await readFile(file, "utf8");
-  } catch (cause) {
+  const bytes = await (file === "-" ? buffer(process.stdin) : readFile(file)).catch((cause) => {
     throw new StartupError(`Cannot read ${file}: ${(cause as NodeJS.ErrnoException).code}.`, { cause });
-  }
+  });
+  if (!isUtf8(bytes)) throw new StartupError(`${file === "-" ? "Standard input" : file} is not UTF-8.`);
+  return bytes.toString("utf8");
 }
 
 function parseContext(json: string | undefined): unknown {

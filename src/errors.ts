@@ -11,12 +11,20 @@ export class ClientError extends Error {
   readonly code: string;
   /** Seconds after which trying again makes sense; becomes `Retry-After`. */
   readonly retryAfterS: number | undefined;
+  /** What the client could do about it, where the contract fixes `message`. */
+  readonly hint: string | undefined;
 
-  constructor(status: number, code: string, message: string, options: { retryAfterS?: number; cause?: unknown } = {}) {
+  constructor(
+    status: number,
+    code: string,
+    message: string,
+    options: { retryAfterS?: number; hint?: string | undefined; cause?: unknown } = {},
+  ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.status = status;
     this.code = code;
     this.retryAfterS = options.retryAfterS;
+    this.hint = options.hint;
   }
 }
 
@@ -34,5 +42,6 @@ export class SandboxDiedError extends Error {
 export const serverStopping = () =>
   new ClientError(503, "server_stopping", "The server is stopping. Try again later.", { retryAfterS: 5 });
 
-export const badRequest = (code: string, message: string) => new ClientError(400, code, message);
+export const badRequest = (code: string, message: string, hint?: string) =>
+  new ClientError(400, code, message, { hint });
 export const notFound = (message: string) => new ClientError(404, "not_found", message);

@@ -120,7 +120,7 @@ describe("path traversal in a URL", () => {
 
   test("bytes that are no UTF-8, and escapes that are none, are errors of the client's", async () => {
     for (const name of ["..%c0%afetc", "%c0%ae%c0%ae", "%zz", "%", "%ff"]) {
-      expectError(await raw([`GET /api/file-info/${name} HTTP/1.1`]), 400, "Bad request");
+      expectError(await raw([`GET /api/file-info/${name} HTTP/1.1`]), 400, /^Bad request/);
     }
   });
 
@@ -181,8 +181,7 @@ describe("names in a multipart body", () => {
   test("a name in Latin-1, and one of 5,000 characters", async () => {
     const latin1 = multipart([csv("caf@.csv")]);
     latin1[latin1.indexOf("@")] = 0xe9;
-    const { status, body } = await raw(UPLOAD_HEAD, latin1);
-    expect({ status, stored: body.file.pyodideFilename }).toEqual({ status: 200, stored: "caf_.csv" });
+    expectError(await raw(UPLOAD_HEAD, latin1), 400, "The file name is not valid UTF-8");
     const long = await uploadRaw([csv(`${"n".repeat(5000)}.csv`)]);
     expect(long.status).toBe(200);
     expect(long.body.file.pyodideFilename).toBe(`${"n".repeat(196)}.csv`);
@@ -276,8 +275,12 @@ describe("uploads that are none", () => {
     expectError(await uploadRaw([]), 400, "No file uploaded");
     // What a browser sends for a file input that was left empty.
     expectError(await uploadRaw([csv("", "")]), 400, "No file uploaded");
-    expectError(await server.post("/api/upload", { csvFile: "x" }), 400, "No file uploaded");
-    expectError(await server.post("/api/upload", "x\n1\n", { "content-type": "text/csv" }), 400, "No file uploaded");
+    expectError(await server.post("/api/upload", { csvFile: "x" }), 400, /^No file uploaded. .*"application\/json"/);
+    expectError(
+      await server.post("/api/upload", "x\n1\n", { "content-type": "text/csv" }),
+      400,
+      /^No file uploaded. .*"text\/csv"/,
+    );
     expectError(await server.request("/api/upload", { method: "POST" }), 400, "No file uploaded");
     expectError(await raw(["POST /api/upload HTTP/1.1", "Content-Type: multipart/form-data"]), 400, "No file uploaded");
   });

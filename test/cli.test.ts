@@ -162,6 +162,7 @@ describe("run", () => {
   test.each([
     ["a file that is not there", ["run", "/nowhere/x.py"], "Cannot read /nowhere/x.py: ENOENT.\n"],
     ["a folder", ["run", "/"], "Cannot read /: EISDIR.\n"],
+    ["a program", ["run", process.execPath], `${process.execPath} is not UTF-8.\n`],
     ["context that is no JSON", ["run", "-", "--context", "{x: 1}"], /^--context takes a JSON object/],
     ["context that is no object", ["run", "-", "--context", "[1]"], "Context must be an object (key-value pairs).\n"],
     [

@@ -20,8 +20,9 @@ afterAll(async () => await server.stop(0));
 
 const execute = (body: unknown, headers?: Record<string, string>) => server.post("/api/execute", body, headers);
 
-function expectError(reply: Reply, status: number, error: string): void {
-  expect(reply.body).toMatchObject({ success: false, error, timestamp: expect.stringMatching(ISO_TIMESTAMP) });
+function expectError(reply: Reply, status: number, error: string | RegExp): void {
+  const said = typeof error === "string" ? error : expect.stringMatching(error);
+  expect(reply.body).toMatchObject({ success: false, error: said, timestamp: expect.stringMatching(ISO_TIMESTAMP) });
   expect(reply.status).toBe(status);
   expect(reply.headers.get("content-type")).toMatch(/^application\/json/);
 }
@@ -133,7 +134,6 @@ describe("POST /api/execute: validation", () => {
     ["a no-break space and a byte order mark", { code: "\u00a0\ufeff" }, EMPTY],
     ["written line breaks", { code: "\\n" }, WHITESPACE],
     ["written and real whitespace", { code: " \\n \\t\n\\r " }, WHITESPACE],
-    ["context null", withContext(null), NO_OBJECT],
     ["context text", withContext("x = 1"), NO_OBJECT],
     ["context a number", withContext(1), NO_OBJECT],
     ["context an array", withContext([1]), NO_OBJECT],
@@ -165,7 +165,6 @@ describe("POST /api/execute: validation", () => {
     ["context key class in full-width letters", withContext({ ｃｌａｓｓ: 1 }), BAD_KEY],
     ["context key dunder with full-width underscores", withContext({ "_\uff3fname\uff3f_": 1 }), BAD_KEY],
     ["context key a lone surrogate", '{"code":"1","context":{"a\\ud800":1}}', BAD_KEY],
-    ["timeout null", withTimeout(null), BAD_TIMEOUT],
     ["timeout text", withTimeout("1000"), BAD_TIMEOUT],
     ["timeout true", withTimeout(true), BAD_TIMEOUT],
     ["timeout 0", withTimeout(0), BAD_TIMEOUT],
@@ -253,7 +252,7 @@ describe("text that is hard to carry", () => {
     });
     expect(latin1.body.result).toBe("hé");
     const unknown = await server.post("/api/execute-raw", "1", { "content-type": "text/plain; charset=klingon" });
-    expectError(unknown, 415, "Unsupported content encoding or charset");
+    expectError(unknown, 415, /^Unsupported content encoding or charset: "klingon"/);
   });
 });
 
@@ -272,7 +271,7 @@ describe("JSON bodies", () => {
   });
 
   test("refuses bytes that are no JSON at all", async () => {
-    expectError(await execute(new Uint8Array([0xff, 0xfe, 0x00, 0x80])), 400, "Invalid JSON format");
+    expectError(await execute(new Uint8Array([0xff, 0xfe, 0x00, 0x80])), 400, /^The body is not valid UTF-8/);
   });
 
   test("an empty body is a body without code", async () => {
@@ -281,7 +280,12 @@ describe("JSON bodies", () => {
 
   test("a body of a type nobody reads is a body without code", async () => {
     const reply = await execute('{"code":"1"}', { "content-type": "application/xml" });
-    expectError(reply, 400, 'No code provided. Please include "code" in the request body.');
+    expectError(
+      reply,
+      400,
+      'No code provided. Please include "code" in the request body. ' +
+        'The body came as "application/xml": send application/json or application/x-www-form-urlencoded.',
+    );
   });
 
   test("a body that is nested a million levels deep does no harm", async () => {
@@ -445,7 +449,7 @@ describe("compressed bodies", () => {
 
   test("an unknown compression is refused", async () => {
     const reply = await execute('{"code":"1"}', { "content-encoding": "rot13" });
-    expectError(reply, 415, "Unsupported content encoding or charset");
+    expectError(reply, 415, /^Unsupported content encoding or charset: "rot13"/);
   });
 });
 

@@ -65,8 +65,8 @@ describe("the document", () => {
     };
     expect(schema.required).toEqual(["code"]);
     expect(schema.properties.code).toMatchObject({ type: "string", maxLength: 100_000 });
-    expect(schema.properties.context).toMatchObject({ type: "object" });
-    expect(schema.properties.timeout).toMatchObject({ type: "number", maximum: 300_000 });
+    expect(schema.properties.context).toMatchObject({ type: ["object", "null"] });
+    expect(schema.properties.timeout).toMatchObject({ type: ["number", "null"], maximum: 300_000 });
   });
 });
 

@@ -79,7 +79,8 @@ export function toJob(request: ExecutionRequest): Omit<Job, "mode" | "execution"
   const remember = (archive: PackageArchive) => archives.set(archive.listing.sha256, archive);
   if (request.packages) remember(request.packages);
   return {
-    code: request.code,
+    // An editor's byte order mark is not part of a program; Python itself skips it at the beginning of a file only.
+    code: request.code.replace(/^\uFEFF+/, ""),
     context: request.context ?? null,
     stdin: request.stdin ?? "",
     timeoutMs: request.timeoutMs,

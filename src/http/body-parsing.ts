@@ -2,6 +2,7 @@ import qs from "qs";
 import { JsonLimitError, JsonSyntaxError, scanJson } from "../json/json-scanner.ts";
 import { membersOf } from "../json/json-source.ts";
 import { type ContextSource, contextSource } from "./context-source.ts";
+import { type Charset, decodeText, InvalidEncodingError } from "./text-decoding.ts";
 
 /** What a request's body may hold: as deep as results are, and more values than any request has. */
 const LIMITS = { maxDepth: 200, maxNodes: 50_000 };
@@ -11,8 +12,7 @@ const MAX_FORM_DEPTH = 32;
 export interface RawBody {
   readonly kind: "json" | "form";
   readonly bytes: Uint8Array;
-  /** Lower case. */
-  readonly charset: string;
+  readonly charset: Charset;
 }
 
 export interface ParsedBody {
@@ -26,10 +26,11 @@ export class TooManyParametersError extends Error {
   override readonly name = "TooManyParametersError";
 }
 
-/** What was wrong with a body; `form`: deeper than a form may be. */
-export type Refusal = "limit" | "parameters" | "form" | "syntax";
+/** What was wrong with a body; `form`: deeper than a form may be; `encoding`: not text in its encoding. */
+export type Refusal = "limit" | "parameters" | "form" | "syntax" | "encoding";
 
 export function refusalOf(error: unknown): Refusal {
+  if (error instanceof InvalidEncodingError) return "encoding";
   if (error instanceof JsonLimitError) return "limit";
   if (error instanceof TooManyParametersError) return "parameters";
   return error instanceof RangeError ? "form" : "syntax";
@@ -38,19 +39,19 @@ export function refusalOf(error: unknown): Refusal {
 /**
  * @throws {JsonSyntaxError} for what is not JSON, or no object or array.
  * @throws {JsonLimitError} for what is deeper, or has more values, than is taken. Nothing of it was parsed then.
+ * @throws {InvalidEncodingError}
  * @throws {TooManyParametersError}
  * @throws {RangeError} for a form that is deeper than is taken.
  */
 export function parseRawBody({ kind, bytes, charset }: RawBody): ParsedBody {
-  const text = new TextDecoder(charset).decode(bytes);
-  if (kind === "form") return parseForm(text, charset);
+  if (kind === "form") return parseForm(bytes, charset);
+  const text = decodeText(bytes, charset);
   return parseJson(text, charset === "utf-8" ? bytes : new TextEncoder().encode(text));
 }
 
 function parseJson(text: string, bytes: Uint8Array): ParsedBody {
   if (bytes.length === 0) return { value: {} };
-  const hasMark = bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf;
-  const { kind } = scanJson(hasMark ? bytes.subarray(3) : bytes, LIMITS);
+  const { kind } = scanJson(hasMark(bytes) ? bytes.subarray(3) : bytes, LIMITS);
   if (kind !== "object" && kind !== "array") throw new SyntaxError("a scalar");
   const value = JSON.parse(text) as { context?: unknown };
   if (kind === "array" || !isObject(value.context)) return { value };
@@ -71,12 +72,46 @@ export function parseContext(text: string): { value: object; source: ContextSour
   }
 }
 
+/** Whether it begins with the byte order mark of UTF-8. */
+function hasMark(bytes: Uint8Array): boolean {
+  return bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf;
+}
+
+/** @param text a character for each byte. What only looks like an escape stays, as browsers have it. */
+function percentDecoded(text: string): Uint8Array {
+  const bytes = Buffer.from(text, "latin1");
+  let length = 0;
+  for (let at = 0; at < bytes.length; at++) {
+    const byte = bytes[at] as number;
+    const escaped = byte === PERCENT ? hexByte(bytes[at + 1], bytes[at + 2]) : -1;
+    if (escaped >= 0) at += 2;
+    bytes[length++] = escaped >= 0 ? escaped : byte === PLUS ? SPACE : byte;
+  }
+  return bytes.subarray(0, length);
+}
+
+const [PERCENT, PLUS, SPACE] = [0x25, 0x2b, 0x20];
+
+/** @returns negative: these are not two hexadecimal digits. */
+function hexByte(high = 0, low = 0): number {
+  const value = hexDigit(high) * 16 + hexDigit(low);
+  return Number.isNaN(value) ? -1 : value;
+}
+
+function hexDigit(character: number): number {
+  if (character >= 0x30 && character <= 0x39) return character - 0x30;
+  const letter = character | 0x20;
+  return letter >= 0x61 && letter <= 0x66 ? letter - 0x57 : Number.NaN;
+}
+
 function isObject(value: unknown): boolean {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** As `express.urlencoded` with `extended`. */
-function parseForm(text: string, charset: string): ParsedBody {
+/** As `express.urlencoded` with `extended`, but that bytes which are not in the encoding are an error, percent-encoded or not. */
+function parseForm(bytes: Uint8Array, charset: Charset): ParsedBody {
+  const start = hasMark(bytes) ? 3 : 0;
+  const text = Buffer.from(bytes.buffer, bytes.byteOffset + start, bytes.byteLength - start).toString("latin1");
   let parameters = text.length === 0 ? 0 : 1;
   for (let at = text.indexOf("&"); at !== -1 && parameters <= MAX_PARAMETERS; at = text.indexOf("&", at + 1))
     parameters++;
@@ -87,8 +122,8 @@ function parseForm(text: string, charset: string): ParsedBody {
     depth: MAX_FORM_DEPTH,
     strictDepth: true,
   };
-  const percent = charset === "latin1" ? "iso-8859-1" : "utf-8";
-  const value = qs.parse(text, { ...options, charset: percent, parameterLimit: MAX_PARAMETERS });
+  const decoder = (part: string) => decodeText(percentDecoded(part), charset);
+  const value = qs.parse(text, { ...options, decoder, parameterLimit: MAX_PARAMETERS });
   // A form has texts only: an object is written as JSON, or with a parameter for each member.
   if (isObject(value.context)) return { value, context: contextSource(JSON.stringify(value.context)) };
   const context = typeof value.context === "string" ? parseContext(value.context) : null;

@@ -1,25 +1,19 @@
 import { Worker } from "node:worker_threads";
 import express, { type Request, type RequestHandler } from "express";
+import type { z } from "zod";
 import { badRequest, ClientError } from "../errors.ts";
 import { type ParsedBody, parseRawBody, type RawBody, type Refusal, refusalOf } from "./body-parsing.ts";
 import type { Parsed } from "./body-worker.ts";
+import { FORM, wrongContentType } from "./content-type.ts";
 import { rememberSource } from "./context-source.ts";
+import { type Charset, charsetOf, invalidEncoding, unsupportedCharset } from "./text-decoding.ts";
+import { parseBody } from "./validation.ts";
 
 /** Of the body as it is once it was inflated. */
 export const MAX_BODY_BYTES = 30 * 1024 * 1024;
 /** Larger bodies are parsed in a thread of their own: the event loop of this one goes on. */
 const MAX_INLINE_BYTES = 128 * 1024;
 const WORKER_MEMORY_MB = 512;
-
-/** JSON's own charsets, by the names that clients give them. */
-const CHARSETS: Readonly<Record<string, string>> = {
-  "utf-8": "utf-8",
-  utf8: "utf-8",
-  "utf-16": "utf-16le",
-  "utf-16le": "utf-16le",
-  "utf-16be": "utf-16be",
-  "iso-8859-1": "latin1",
-};
 
 /**
  * Reads bodies of `application/json` and forms into `request.body`. Depth and number of values are bounded before anything is
@@ -34,14 +28,14 @@ export function readBodies(isRead: (request: Request) => boolean): RequestHandle
   const parse: RequestHandler = async (request, _response, next) => {
     const kind = kindOf(request);
     if (!Buffer.isBuffer(request.body) || kind === null || !isRead(request)) return next();
-    const { value, context } = await parser.parse({ kind, bytes: request.body, charset: charsetOf(request, kind) });
+    const { value, context } = await parser.parse({ kind, bytes: request.body, charset: bodyCharset(request, kind) });
     request.body = value;
     if (context !== undefined) rememberSource((value as { context: object }).context, context);
     next();
   };
   const check: RequestHandler = (request, _response, next) => {
     const kind = isRead(request) ? kindOf(request) : null;
-    if (kind !== null) charsetOf(request, kind);
+    if (kind !== null) bodyCharset(request, kind);
     next();
   };
   return [check, collect, parse];
@@ -52,14 +46,30 @@ function kindOf(request: Request): RawBody["kind"] | null {
 }
 
 /** @throws {ClientError} 415 */
-function charsetOf(request: Request, kind: RawBody["kind"]): string {
-  const given = /;\s*charset\s*=\s*"?([^\s;"]+)/i.exec(request.get("content-type") ?? "")?.[1] ?? "utf-8";
-  const charset = CHARSETS[given.toLowerCase()];
-  const isPossible = kind === "json" ? charset?.startsWith("utf-") : charset === "utf-8" || charset === "latin1";
-  if (charset === undefined || !isPossible) {
-    throw new ClientError(415, "unsupported_encoding", "Unsupported content encoding or charset");
-  }
+function bodyCharset(request: Request, kind: RawBody["kind"]): Charset {
+  const charset = charsetOf(request.get("content-type"));
+  // The syntax of a form is ASCII's, whatever its texts are.
+  if (kind === "form" && charset.startsWith("utf-16")) throw unsupportedCharset(charset, "encodings that extend ASCII");
   return charset;
+}
+
+/**
+ * Checks a request's JSON, or form.
+ *
+ * @throws {ClientError} 400 with the first thing that is wrong; a `Content-Type` that is not read is named, and is a 415 where
+ *   the body could have been left out.
+ */
+export function parseRequest<T extends z.ZodType>(schema: T, request: Request): z.output<T> {
+  const wrong = wrongContentType(request, ["application/json", FORM]);
+  let value: z.output<T>;
+  try {
+    value = parseBody(schema, request.body, Boolean(request.is("urlencoded")));
+  } catch (error) {
+    if (wrong === null || !(error instanceof ClientError)) throw error;
+    throw badRequest("wrong_content_type", `${error.message} ${wrong}`);
+  }
+  if (wrong !== null) throw new ClientError(415, "wrong_content_type", wrong);
+  return value;
 }
 
 class BodyParser {
@@ -112,6 +122,7 @@ class BodyParser {
 
 function refused(reason: Refusal, message: string): ClientError {
   if (reason === "limit") return badRequest("json_too_complex", `JSON too complex: ${message}`);
+  if (reason === "encoding") return invalidEncoding(message);
   if (reason === "parameters") return new ClientError(413, "too_many_parameters", "too many parameters");
   if (reason === "form") return badRequest("bad_request", "Bad request");
   return badRequest("invalid_json", "Invalid JSON format");

@@ -59,7 +59,7 @@ test.each([
   ["/disguised", 418, "Bad request", "bad_request"],
   ["/client", 409, "Not twice", "conflict"],
   ["/busy", 429, "Later", "queue_full"],
-  ["/name/%ff", 400, "Bad request", "bad_request"],
+  ["/name/%ff", 400, "Bad request: the path is not UTF-8 in percent-encoding", "invalid_encoding"],
   ["/nothing", 404, "Endpoint not found", "endpoint_not_found"],
 ])("%s is answered with %i and no host path or stack", async (path, status, error, code) => {
   const before = logged.length;

@@ -1,11 +1,14 @@
 import type { ErrorRequestHandler, RequestHandler } from "express";
 import type { Logger } from "pino";
 import { ClientError } from "../errors.ts";
+import { invalidEncoding, unsupportedCharset } from "./text-decoding.ts";
 
 /** What body-parser and multer throw. */
 interface HttpishError extends Error {
   readonly type?: string;
   readonly status?: number;
+  /** The `Content-Encoding` that is not known. */
+  readonly encoding?: string;
 }
 
 export const notFoundHandler: RequestHandler = () => {
@@ -23,29 +26,30 @@ export function errorHandler(logger: Logger): ErrorRequestHandler {
       response.end();
       return;
     }
-    const { status, message, code, retryAfterS } = known ?? new ClientError(500, "internal", "Internal server error");
+    const { status, message, code, retryAfterS, hint } =
+      known ?? new ClientError(500, "internal", "Internal server error");
     if (retryAfterS !== undefined) response.setHeader("Retry-After", String(retryAfterS));
-    response.status(status).json({ success: false, error: message, code, timestamp: new Date().toISOString() });
+    response.status(status).json({ success: false, error: message, code, hint, timestamp: new Date().toISOString() });
   };
 }
 
 function toClientError(error: unknown): ClientError | null {
   if (error instanceof ClientError) return error;
-  const { type, status } = error as HttpishError;
+  const { type, status, encoding } = error as HttpishError;
   switch (type) {
     case "entity.too.large":
       return new ClientError(413, "too_large", "request entity too large");
     case "entity.parse.failed":
       return new ClientError(400, "invalid_json", "Invalid JSON format");
     case "encoding.unsupported":
-    case "charset.unsupported":
-      return new ClientError(415, "unsupported_encoding", "Unsupported content encoding or charset");
+      return unsupportedCharset(encoding ?? "", "the compressions gzip, deflate and br");
     case "parameters.too.many":
       return new ClientError(413, "too_many_parameters", "too many parameters");
     default:
       break;
   }
-  if (error instanceof URIError || type === "request.aborted" || type === "request.size.invalid") {
+  if (error instanceof URIError) return invalidEncoding("Bad request: the path is not UTF-8 in percent-encoding");
+  if (type === "request.aborted" || type === "request.size.invalid") {
     return new ClientError(400, "bad_request", "Bad request");
   }
   if (typeof status === "number" && status >= 400 && status < 500) {

@@ -2,9 +2,12 @@ import express, { type Request, type Response, Router } from "express";
 import type { ExecutionResult } from "../engine/execution.ts";
 import { badRequest, ClientError } from "../errors.ts";
 import { requireScope } from "./authentication.ts";
+import { parseRequest } from "./body.ts";
 import { runCode, type Services } from "./code-runner.ts";
+import { wrongContentType } from "./content-type.ts";
 import { jsonParts, outputEvent, sendJson } from "./json-reply.ts";
-import { executeBody, parseBody } from "./validation.ts";
+import { charsetOf, decodeText, InvalidEncodingError, invalidEncoding } from "./text-decoding.ts";
+import { executeBody } from "./validation.ts";
 
 /** `ExecResult` of the HTTP contract. */
 export function toReply(result: ExecutionResult) {
@@ -21,7 +24,7 @@ export function toReply(result: ExecutionResult) {
 /** `POST /api/execute`, `/api/execute-raw` and `/api/execute-stream`. */
 export function executeRoutes(services: Services): Router {
   const router = Router();
-  const body = (request: Request) => parseBody(executeBody, request.body, Boolean(request.is("urlencoded")));
+  const body = (request: Request) => parseRequest(executeBody, request);
 
   router.post("/api/execute", requireScope("execute"), async (request, response) => {
     sendJson(response, toReply(await runCode(services, body(request), request, response)));
@@ -88,20 +91,17 @@ export function openEventStream(response: Response): SendEvent {
   };
 }
 
+/** @throws {ClientError} 415 for a charset that is not known, 400 for bytes that are not in it. */
 function rawCode(request: Request): string {
-  const code = Buffer.isBuffer(request.body) ? decoded(request.body, request.get("content-type")) : "";
-  if (code.trim() === "") throw badRequest("no_code", "No Python code provided in request body");
-  return code;
-}
-
-/** @throws {ClientError} 415 for a charset that is not known. */
-function decoded(bytes: Buffer, contentType = ""): string {
-  const charset = /;\s*charset\s*=\s*"?([^\s;"]+)/i.exec(contentType)?.[1]?.toLowerCase() ?? "utf-8";
-  // The web's own name for it means another one, Windows's.
-  if (charset === "iso-8859-1" || charset === "latin1") return bytes.toString("latin1");
+  const charset = charsetOf(request.get("content-type"));
+  let code = "";
   try {
-    return new TextDecoder(charset).decode(bytes);
-  } catch (cause) {
-    throw new ClientError(415, "unsupported_encoding", "Unsupported content encoding or charset", { cause });
+    if (Buffer.isBuffer(request.body)) code = decodeText(request.body, charset);
+  } catch (error) {
+    throw error instanceof InvalidEncodingError ? invalidEncoding(error.message) : error;
   }
+  if (code.trim() !== "") return code;
+  // The contract has this text for another type, too.
+  const hint = wrongContentType(request, ["text/plain"]) ?? undefined;
+  throw badRequest("no_code", "No Python code provided in request body", hint);
 }

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { Router } from "express";
 import { z } from "zod";
 import { createDocument, type ZodOpenApiOperationObject, type ZodOpenApiResponsesObject } from "zod-openapi";
-import { installBody } from "./packages.ts";
+import { installBody, resetBody } from "./packages.ts";
 import * as replies from "./schemas.ts";
 import { checkpointBody, sessionBody } from "./sessions.ts";
 import { executeBody } from "./validation.ts";
@@ -65,7 +65,7 @@ const execution = {
 };
 
 const jsonBody = (schema: z.ZodType, example: unknown) => ({
-  required: true,
+  required: !schema.safeParse({}).success,
   content: { "application/json": { schema, example } },
 });
 const executeRequest = jsonBody(executeBody, { code: "sum(range(10))" });
@@ -331,6 +331,7 @@ const OPERATIONS: Readonly<Record<string, Readonly<Record<string, Operation>>>> 
       operationId: "reset",
       summary: "Remove the packages that were installed",
       description: "Interpreters need no reset: every execution has a pristine one. Files stay.",
+      requestBody: jsonBody(resetBody, {}),
       responses: { 200: json("Done.", replies.messageReply) },
     },
   },
@@ -431,7 +432,7 @@ export function openApiDocument() {
       paths[path] = { ...paths[path], [method.toLowerCase()]: { tags: [tag], ...operation, responses } };
     }
   }
-  return createDocument(
+  const document = createDocument(
     {
       openapi: "3.1.0",
       info: {
@@ -455,6 +456,33 @@ export function openApiDocument() {
     // Checked by a function; its `meta` says what a document can say.
     { allowEmptySchema: { custom: true } },
   );
+  for (const methods of Object.values(document.paths ?? {})) {
+    for (const { requestBody } of Object.values(methods as Record<string, { requestBody?: JsonRequestBody }>)) {
+      const schema = requestBody?.content["application/json"]?.schema;
+      for (const [name, member] of Object.entries(schema?.properties ?? {})) {
+        if (!schema?.required?.includes(name)) takeNull(member);
+      }
+    }
+  }
+  return document;
+}
+
+interface Member {
+  type?: string | string[];
+  enum?: unknown[];
+}
+
+interface JsonRequestBody {
+  readonly content: Readonly<
+    Record<string, { schema: { readonly properties?: Record<string, Member>; readonly required?: readonly string[] } }>
+  >;
+}
+
+/** As `parseBody` does with what may be left out. */
+function takeNull(member: Member): void {
+  if (typeof member.type === "string") member.type = [member.type, "null"];
+  // Routes share their schemas.
+  if (member.enum && !member.enum.includes(null)) member.enum = [...member.enum, null];
 }
 
 /** `/docs.json`; needs no key, so mount it before `authenticate`. */

@@ -5,6 +5,7 @@ import { PackageError } from "../environments/package-error.ts";
 import { normaliseName } from "../environments/requirements.ts";
 import { ClientError } from "../errors.ts";
 import { principalOf, requireScope } from "./authentication.ts";
+import { parseRequest } from "./body.ts";
 import { callerOf, executeFor, recordInstall, type Services } from "./code-runner.ts";
 import { toReply } from "./execute.ts";
 import { sendJson } from "./json-reply.ts";
@@ -35,6 +36,14 @@ const packageName = z
 /** Body of `POST /api/install-package`. */
 export const installBody = z.object({ package: packageName, environment: environment.optional() });
 
+/** Body of `POST /api/reset`. */
+export const resetBody = z.object({
+  session: z
+    .string("Session must be a string.")
+    .optional()
+    .meta({ description: "Empty this session; default: remove the packages that the caller has installed." }),
+});
+
 /** Query of `GET /api/packages`. */
 const packagesQuery = z.object({ environment: environment.optional() });
 
@@ -44,7 +53,7 @@ export function packageRoutes(services: Services): Router {
   const { packages } = services;
 
   router.post("/api/install-package", requireScope("packages"), async (request, response) => {
-    const body = parseBody(installBody, request.body);
+    const body = parseRequest(installBody, request);
     const [name = ""] = body.package.split("==", 1);
     const record = (error: string | null) => recordInstall(services, callerOf(request, response), body.package, error);
     if (REFUSED.has(normaliseName(name))) {
@@ -118,8 +127,8 @@ export function packageRoutes(services: Services): Router {
 
   router.post("/api/reset", requireScope("execute"), async (request, response) => {
     // Every execution has a pristine interpreter; what is left to reset are the packages that were installed on top.
-    const session = (request.body as { session?: unknown } | undefined)?.session;
-    if (session !== undefined) await services.sessions.reset(principalOf(response).id, String(session));
+    const { session } = parseRequest(resetBody, request);
+    if (session !== undefined) await services.sessions.reset(principalOf(response).id, session);
     else if (principalOf(response).scopes.has("packages")) await packages.clear(principalOf(response).id);
     services.securityLog?.append({ event: "state_reset", ...callerOf(request, response), details: {} });
     response.json({

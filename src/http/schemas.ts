@@ -14,6 +14,7 @@ export const errorReply = z
     success: z.literal(false),
     error: z.string().meta({ description: "What is wrong, for people.", example: "Code cannot be empty" }),
     code: z.string().meta({ description: "The same for programs; stable.", example: "invalid_request" }).optional(),
+    hint: z.string().meta({ description: "What would be right, where `error` does not say it." }).optional(),
     timestamp,
   })
   .meta({ id: "Error" });

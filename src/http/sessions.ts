@@ -2,9 +2,10 @@ import { type Response, Router } from "express";
 import { z } from "zod";
 import type { CheckpointView, SessionView } from "../engine/session-views.ts";
 import { principalOf, requireScope } from "./authentication.ts";
+import { parseRequest } from "./body.ts";
 import { callerOf, type Services } from "./code-runner.ts";
 import { serveFileCollection } from "./file-collection.ts";
-import { environment, parseBody, plainName } from "./validation.ts";
+import { environment, plainName } from "./validation.ts";
 
 const MAX_TTL_S = 315_360_000;
 
@@ -32,7 +33,7 @@ export function sessionRoutes(services: Services): Router {
   router.use("/api/sessions", requireScope("execute"));
 
   router.post("/api/sessions", async (request, response) => {
-    const body = parseBody(sessionBody, request.body);
+    const body = parseRequest(sessionBody, request);
     const wanted = body.environment ?? packages.defaultEnvironment;
     const { environment } = await packages.environmentFor(idOf(response), wanted);
     const ttlMs = body.ttl === undefined ? undefined : Math.ceil(body.ttl * 1000);
@@ -86,7 +87,7 @@ export function sessionRoutes(services: Services): Router {
   });
 
   router.post("/api/sessions/:id/checkpoints", async (request, response) => {
-    const { name } = parseBody(checkpointBody, request.body);
+    const { name } = parseRequest(checkpointBody, request);
     const checkpoint = await sessions.checkpoints.create(idOf(response), request.params.id, name);
     response.status(201).json({ success: true, checkpoint: toCheckpoint(checkpoint), timestamp: timestamp() });
   });

@@ -6,8 +6,10 @@ import multer from "multer";
 import { badRequest, ClientError } from "../errors.ts";
 import { principalOf, requireScope } from "./authentication.ts";
 import { callerOf, executeFor, type Services } from "./code-runner.ts";
+import { wrongContentType } from "./content-type.ts";
 import { sanitiseFilename } from "./filenames.ts";
 import { isTextFile } from "./text-content.ts";
+import { invalidEncoding } from "./text-decoding.ts";
 
 const FIELDS = ["csvFile", "file"];
 /** What can be described; the rest is only stored. */
@@ -98,6 +100,8 @@ function receiveFile({ config }: Services): RequestHandler {
     limits: { fileSize: config.MAX_FILE_SIZE, files: 1, fields: 20, parts: 30, fieldSize: 64 * 1024, headerPairs: 100 },
     fileFilter: (_request, file, accept) => {
       const extension = extensionOf(sanitiseFilename(file.originalname));
+      // Also a name that was damaged before it came here: whatever it was, it cannot be asked for any more.
+      if (file.originalname.includes("\ufffd")) return accept(invalidEncoding("The file name is not valid UTF-8"));
       if (!FIELDS.includes(file.fieldname)) return accept(badRequest("unexpected_field", "Unexpected field"));
       if (config.UPLOAD_TYPES.includes(extension)) return accept(null, true);
       const message = `File type ${extension || "(none)"} not allowed. Allowed types: ${config.UPLOAD_TYPES.join(", ")}`;
@@ -105,6 +109,8 @@ function receiveFile({ config }: Services): RequestHandler {
     },
   }).any();
   return (request, response, next) => {
+    const wrong = wrongContentType(request, ["multipart/form-data"]);
+    if (wrong !== null) return next(badRequest("wrong_content_type", `No file uploaded. ${wrong}`));
     if (!request.is("multipart/form-data")) return next(badRequest("no_file", "No file uploaded"));
     upload(request, response, (error: unknown) => {
       // Multer has taken away what it wrote.

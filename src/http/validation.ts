@@ -114,7 +114,7 @@ function isPlainObject(value: unknown): boolean {
 }
 
 /**
- * Checks a request's body.
+ * Checks a request's body. A member that may be left out may be null as well: many clients write what they do not have as null.
  *
  * @param isForm the body came from a form, where a number is text.
  * @throws {ClientError} 400 with the first thing that is wrong.
@@ -130,7 +130,9 @@ export function parseBody<T extends z.ZodType>(schema: T, body: unknown, isForm 
 /** Those that the schema names: a client may send any number of others. */
 function membersThatCount(schema: z.ZodType, body: Record<string, unknown>): Record<string, unknown> {
   if (!(schema instanceof z.ZodObject)) return { ...body };
-  const names = Object.keys(schema.shape).filter((name) => Object.hasOwn(body, name));
+  const isAbsent = (name: string) =>
+    body[name] === null && (schema.shape[name] as z.ZodType).safeParse(undefined).success;
+  const names = Object.keys(schema.shape).filter((name) => Object.hasOwn(body, name) && !isAbsent(name));
   return Object.fromEntries(names.map((name) => [name, body[name]]));
 }
 
