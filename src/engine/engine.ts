@@ -2,7 +2,7 @@ import { z } from "zod";
 import { ClientError } from "../errors.ts";
 import { JsonLimitError } from "../json/json-scanner.ts";
 import { JsonText } from "../json/json-text.ts";
-import type { FileListing, RunnerOutcome } from "../sandbox/protocol.ts";
+import { type FileListing, MAX_PACKAGE_READ_BYTES, type RunnerOutcome } from "../sandbox/protocol.ts";
 import { type Job, type JobResult, KILL_GRACE_MS } from "../sandbox/sandbox.ts";
 import type { ExecutionRequest, ExecutionResult, ExecutionStatus, PackageArchive, Workspace } from "./execution.ts";
 
@@ -13,7 +13,7 @@ const path = z.string().max(4096);
 const archivePart = z.strictObject({
   sha256: z.string().max(64),
   offset: z.int().nonnegative(),
-  length: z.int().nonnegative(),
+  length: z.int().nonnegative().max(MAX_PACKAGE_READ_BYTES),
 });
 const requirements = z.array(z.string().max(1000)).max(100);
 

@@ -1,10 +1,8 @@
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { Archive } from "../sandbox/archive-format.ts";
-import type { PackageListing } from "../sandbox/protocol.ts";
+import { MAX_PACKAGE_READ_BYTES, type PackageListing } from "../sandbox/protocol.ts";
 
 const MAX_OPEN_ARCHIVES = 64;
-/** Most that one call reads: a sandbox asks for files, and this is larger than any that can be installed. */
-const MAX_READ_BYTES = 256 * 1024 * 1024;
 
 interface OpenArchive {
   readonly fd: number;
@@ -22,11 +20,14 @@ export class ArchiveReader {
     return this.#opened(archive).listing;
   }
 
-  /** @param offset counted from the beginning of the archive's data. */
+  /**
+   * @param offset counted from the beginning of the archive's data.
+   * @param length at most {@link MAX_PACKAGE_READ_BYTES}.
+   */
   read(archive: { readonly path: string; readonly sha256: string }, offset: number, length: number): Uint8Array {
     const { fd, archive: opened } = this.#opened(archive);
     const valid = [offset, length].every((value) => Number.isSafeInteger(value) && value >= 0);
-    if (!valid || length > MAX_READ_BYTES) throw new RangeError("not a part of the archive");
+    if (!valid || length > MAX_PACKAGE_READ_BYTES) throw new RangeError("not a part of the archive");
     const bytes = new Uint8Array(length);
     const count = readSync(fd, bytes, 0, length, opened.dataStart + offset);
     return bytes.subarray(0, count);

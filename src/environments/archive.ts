@@ -1,6 +1,7 @@
 import { createHash, randomUUID } from "node:crypto";
 import { mkdir, open, rename, rm } from "node:fs/promises";
 import path from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { type ArchiveEntry, encodeArchiveHeader } from "../sandbox/archive-format.ts";
 import { archiveName, temporaryName } from "./cache-layout.ts";
 import { PackageError, storageError } from "./package-error.ts";
@@ -34,6 +35,8 @@ export interface BuiltArchive {
   readonly shadowed: readonly string[];
 }
 
+/** More, in one turn of the event loop, would keep the server from all else. */
+const HASHED_AT_ONCE_BYTES = 1024 * 1024;
 const WASM_MAGIC = Buffer.from("\0asm", "latin1");
 
 /**
@@ -84,7 +87,10 @@ export async function buildArchive(
     try {
       let writtenBytes = 0;
       const write = async (bytes: Uint8Array) => {
-        hash.update(bytes);
+        for (let start = 0; start < bytes.length; start += HASHED_AT_ONCE_BYTES) {
+          if (start > 0) await setImmediate();
+          hash.update(bytes.subarray(start, start + HASHED_AT_ONCE_BYTES));
+        }
         await output.writeFile(bytes);
         writtenBytes += bytes.length;
         onProgress?.({ writtenBytes, totalBytes });

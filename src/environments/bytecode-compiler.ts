@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import os from "node:os";
+import { setImmediate } from "node:timers/promises";
 import { SandboxDiedError } from "../errors.ts";
 import { encodeArchiveHeader } from "../sandbox/archive-format.ts";
 import { jobOfNobody, Sandbox, type SandboxOptions } from "../sandbox/sandbox.ts";
@@ -11,8 +12,14 @@ export const COMPILE_SCRIPT = readFileSync(new URL("compile.py", import.meta.url
 const RESULT_PATH = "/home/pyodide/bytecode";
 /** Of sources that are compiled at a time. A sandbox takes a second or two for them, and forgets them before it takes others. */
 const CHUNK_BYTES = 1024 * 1024;
+/** What is longer is data that is written as Python, and goes without: its hash would hold the event loop. */
+const MAX_SOURCE_BYTES = 2 * 1024 * 1024;
+/** Of sources that are compiled at a time. */
+const CHUNK_FILES = 1_000;
 /** Bytecode is about as long as its source; of a source that is little but operators, several times. */
 const MAX_RESULT_BYTES = 256 * 1024 * 1024;
+/** In one turn of the event loop: what a source's hash is has to be found out here. */
+const CHECKED_AT_ONCE_BYTES = 256 * 1024;
 const CHUNK_TIMEOUT_MS = 120_000;
 const MAX_SANDBOXES = 4;
 /** An unused sandbox is kept for so long: packages are often installed one after another. */
@@ -58,12 +65,12 @@ export class BytecodeCompiler {
     isWanted: (path: string) => boolean = () => true,
   ): Promise<readonly BytecodeFile[]> {
     const sources = part.files
-      .filter(({ path }) => path.endsWith(".py") && isWanted(path))
+      .filter(({ path, size }) => size <= MAX_SOURCE_BYTES && path.endsWith(".py") && isWanted(path))
       .toSorted((a, b) => (a.path < b.path ? -1 : 1));
     const chunks: ArchivePartFile[][] = [];
     let left = 0;
     for (const source of sources) {
-      if (source.size > left || chunks.length === 0) {
+      if (source.size > left || (chunks.at(-1)?.length ?? CHUNK_FILES) === CHUNK_FILES) {
         chunks.push([]);
         left = CHUNK_BYTES;
       }
@@ -138,7 +145,7 @@ export class BytecodeCompiler {
     if (killed || crashed || end !== "finished") return null;
     if (written === -1) throw new SandboxDiedError(`Compiling Python sources failed: ${outcome.error}`);
     const tag = `cpython-${sandbox.pythonVersion.split(".").slice(0, 2).join("")}`;
-    return readResult(files?.contents[written] as Uint8Array, sources, tag);
+    return await readResult(files?.contents[written] as Uint8Array, sources, tag);
   }
 
   #lastListing = 0;
@@ -182,12 +189,13 @@ function nameOf(index: number): string {
  *
  * @throws {SandboxDiedError} if it is of another form.
  */
-function readResult(result: Uint8Array, sources: readonly Source[], tag: string): BytecodeFile[] {
+async function readResult(result: Uint8Array, sources: readonly Source[], tag: string): Promise<BytecodeFile[]> {
   const refuse = (why: string) => new SandboxDiedError(`Compiling Python sources failed: ${why}.`);
   const lineEnd = result.indexOf(0x0a);
   const sizes: unknown = JSON.parse(Buffer.from(result.subarray(0, lineEnd)).toString());
   if (!Array.isArray(sizes) || sizes.length !== sources.length) throw refuse("the sizes are not those of the sources");
   let position = lineEnd + 1;
+  let checkedBytes = 0;
   const files: BytecodeFile[] = [];
   for (const [index, source] of sources.entries()) {
     const size: unknown = sizes[index];
@@ -195,6 +203,11 @@ function readResult(result: Uint8Array, sources: readonly Source[], tag: string)
     if (!Number.isSafeInteger(size) || (size as number) < 0) throw refuse("a size is none");
     const bytes = result.subarray(position, position + (size as number));
     position += size as number;
+    checkedBytes += source.bytes.length;
+    if (checkedBytes > CHECKED_AT_ONCE_BYTES) {
+      checkedBytes = source.bytes.length;
+      await setImmediate();
+    }
     const problem = bytecodeProblem(bytes, source.bytes);
     if (bytes.length !== size || problem !== null) throw refuse(`${source.path}: ${problem ?? "it is cut off"}`);
     files.push({ path: bytecodePath(source.path, tag), bytes });

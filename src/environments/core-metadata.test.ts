@@ -45,13 +45,14 @@ describe("what would take long to read", () => {
 
   test("a list of clauses with much white space is read as it is", () => {
     expect(parseCoreMetadata(`${HEAD}Requires-Python: >=3${" ".repeat(400_000)},\n`, "x").requiresPython).toBe(">=3");
-    const lines = `Requires-Dist: a>=3${" ".repeat(4000)},\n`.repeat(100);
-    expect(parseCoreMetadata(HEAD + lines, "x").requires).toHaveLength(100);
+    const lines = `Requires-Dist: a>=3${" ".repeat(4000)},\n`.repeat(30);
+    expect(parseCoreMetadata(HEAD + lines, "x").requires).toHaveLength(30);
   });
 
   test.each([
     ["a header of a megabyte", `${HEAD}Summary: ${"x".repeat(1_000_000)}\n`, "METADATA that is too long"],
     ["a hundred thousand requirements", `${HEAD}${"Requires-Dist: a\n".repeat(20_000)}`, "over 2000 requirements"],
+    ["much in its requirements", `${HEAD}${`Requires-Dist: a; ${"x".repeat(4000)}\n`.repeat(40)}`, "are too long"],
     ["a name of a thousand letters", `Name: ${"a".repeat(1000)}\nVersion: 1\n`, "no readable name"],
   ])("%s is refused", (_what, text, message) => {
     expect(() => parseCoreMetadata(text, "x")).toThrow(message);

@@ -39,6 +39,8 @@ export function parseCoreMetadata(text: string, label: string): CoreMetadata {
       "package_invalid_requirement",
       `${label} is of no use: it states over ${MAX_REQUIREMENTS} requirements.`,
     );
+  if (stated.reduce((sum, requirement) => sum + requirement.length, 0) > MAX_REQUIREMENTS_CHARACTERS)
+    throw new PackageError("package_invalid_requirement", `${label} is of no use: its requirements are too long.`);
   let requires: Requirement[];
   try {
     requires = stated.map(parseRequirement);
@@ -60,6 +62,8 @@ export function parseCoreMetadata(text: string, label: string): CoreMetadata {
 /** More is no description of a package, and would keep the server from all else while it is read. */
 const MAX_HEADER_CHARACTERS = 512 * 1024;
 const MAX_REQUIREMENTS = 2_000;
+/** Of all requirements together: a licence may be long, but what they say is compared again and again. */
+const MAX_REQUIREMENTS_CHARACTERS = 128 * 1024;
 const MAX_NAME_CHARACTERS = 200;
 
 /** What stands before the first empty line. @throws {PackageError} `package_damaged` if it is too long. */

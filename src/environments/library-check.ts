@@ -37,14 +37,22 @@ export interface Library {
 
 let program: Promise<Interface> | undefined;
 
-/** As {@link findUnsafe}, in a thread of its own: a large library takes longer than a request may wait. */
+function ownsMemory(bytes: Uint8Array): boolean {
+  return bytes.byteLength === bytes.buffer.byteLength;
+}
+
+/** As {@link findUnsafe}, in a thread of its own: a large library takes longer than a request may wait. Takes the bytes over. */
 export async function findUnsafeInThread(
   libraries: readonly Library[],
   isWhole = true,
 ): Promise<Readonly<Record<string, string>>> {
   if (libraries.length === 0) return {};
-  const data = [libraries.map(({ path, bytes }) => ({ path, bytes })), isWhole];
-  const worker = new Worker(new URL("library-check-thread.ts", import.meta.url), { workerData: data });
+  // Their memory moves over, where they share it with nothing: to copy it would take this thread's time.
+  const own = libraries.map(({ path, bytes }) => ({ path, bytes: ownsMemory(bytes) ? bytes : new Uint8Array(bytes) }));
+  const worker = new Worker(new URL("library-check-thread.ts", import.meta.url), {
+    workerData: [own, isWhole],
+    transferList: own.map(({ bytes }) => bytes.buffer as ArrayBuffer),
+  });
   const { promise, resolve, reject } = Promise.withResolvers<Readonly<Record<string, string>>>();
   worker.once("message", resolve);
   worker.once("error", reject);

@@ -72,6 +72,10 @@ interface Built {
 const BUILT_FORMAT = 3;
 /** Of one package's sources, where its caller waits: two or three seconds of compiling. What is larger goes without. */
 const MAX_AWAITED_SOURCE_BYTES = 2 * 1024 * 1024;
+/** As well of one package, where its caller waits. */
+const MAX_AWAITED_FILES = 5_000;
+/** Of all packages of a caller's: each execution's message lists them. */
+const MAX_FILES_OF_CALLER = 20_000;
 const PARALLEL_DOWNLOADS = 4;
 /** All are read at once to be checked. */
 const MAX_LIBRARY_BYTES = 512 * 1024 * 1024;
@@ -235,10 +239,16 @@ export class PackageSetBuilder {
           "package_too_large",
           `These packages are ${unpackedBytes} bytes unpacked, more than the ${this.#maxBytes} that are allowed.`,
         );
+      const fileCount = parts.reduce((sum, { files }) => sum + files.length, 0);
+      if (bytecode === "of-small" && fileCount > MAX_FILES_OF_CALLER)
+        throw new PackageError(
+          "package_too_large",
+          `These packages have ${fileCount} files, more than the ${MAX_FILES_OF_CALLER} that are allowed.`,
+        );
       await checkLibraries(parts, true);
       const compiled = await Promise.all(
         parts.map(async (part, index) => {
-          const isLarge = sourceBytes(part) > MAX_AWAITED_SOURCE_BYTES;
+          const isLarge = sourceBytes(part) > MAX_AWAITED_SOURCE_BYTES || part.files.length > MAX_AWAITED_FILES;
           return bytecode === "of-small" && isLarge
             ? part
             : await this.#withBytecode(part, wheels[index]?.stored.sha256 as string);

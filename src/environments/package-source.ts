@@ -63,7 +63,7 @@ export interface CandidateRequirements {
 }
 
 /** A file that a source lists, before anybody asked whether it fits. */
-export interface ListedFile {
+export interface ListedFile<T = Candidate> {
   readonly filename: string;
   /** PEP 440 clauses; empty: any, or not known yet. */
   readonly requiresPython: string;
@@ -71,13 +71,17 @@ export interface ListedFile {
   /** Why its address is not one to fetch from, if so. */
   readonly refused?: string | null;
   /** Null: it cannot be verified, and is not offered. */
-  readonly toCandidate: ((name: { key: string; version: string }) => Candidate) | null;
+  readonly toCandidate: ((name: { key: string; version: string }) => T) | null;
 }
 
 /** Sorts the files of one package by whether and how well they fit `python`; other packages' files are passed over. */
-export function selectFiles(key: string, files: Iterable<ListedFile>, python: PythonPlatform): Offers {
+export function selectFiles<T extends { readonly filename: string; readonly version: string }>(
+  key: string,
+  files: Iterable<ListedFile<T>>,
+  python: PythonPlatform,
+): { readonly candidates: readonly T[]; readonly unusable: readonly UnusableFile[] } {
   const supported = compatibleTags(python);
-  const fitting: { candidate: Candidate; rank: number; build: number }[] = [];
+  const fitting: { candidate: T; rank: number; build: number }[] = [];
   const unusable: UnusableFile[] = [];
   for (const { filename, requiresPython, yanked, refused, toCandidate } of files) {
     const refuse = (reason: UnusableFile["reason"], detail = "") => unusable.push({ filename, reason, detail });

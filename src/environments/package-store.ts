@@ -81,9 +81,12 @@ export class PackageStore {
         throw new PackageError("package_too_large", `More than ${maxPackages} packages would be installed.`);
       const set = await this.#options.sets.build(packages, undefined, "of-small");
       await accept(set);
+      const next = { ...state, requested, packages: statesOf(packages, set) };
+      if (JSON.stringify(next).length > MAX_RECORD_CHARACTERS)
+        throw new PackageError("package_too_large", "These packages state too many requirements.");
       const before = new Set(state.packages.map(({ filename, sha256 }) => `${filename} ${sha256}`));
       const added = set.packages.filter(({ filename, sha256 }) => !before.has(`${filename} ${sha256}`));
-      return { next: { ...state, requested, packages: statesOf(packages, set) }, result: { added, set, warnings } };
+      return { next, result: { added, set, warnings } };
     });
   }
 
@@ -105,11 +108,7 @@ export class PackageStore {
     const set =
       packages.length === 0
         ? null
-        : await this.#options.sets.build(
-            await Promise.all(packages.map((item) => this.#resolved(item))),
-            undefined,
-            "of-small",
-          );
+        : await this.#options.sets.build(await this.#resolvedAll(packages), undefined, "of-small");
     const oldest = this.#ready.keys().next().value;
     if (this.#ready.size >= KEEP_READY && oldest !== undefined) this.#ready.delete(oldest);
     this.#ready.set(id, { stamp, set });
@@ -184,6 +183,12 @@ export class PackageStore {
     });
   }
 
+  async #resolvedAll(items: readonly InstalledPackage[]): Promise<readonly ResolvedPackage[]> {
+    const resolved: ResolvedPackage[] = [];
+    for (const item of items) resolved.push(await this.#resolved(item));
+    return resolved;
+  }
+
   async #resolved(item: InstalledPackage): Promise<ResolvedPackage> {
     const candidate = await this.#findAgain(item);
     if (candidate === null)
@@ -197,9 +202,9 @@ export class PackageStore {
   /** The file that was installed: from the store, or, if that lost it, from where it can be had with the same hash. */
   async #findAgain(item: InstalledPackage): Promise<Candidate | null> {
     const { name, key, version, filename, format, sha256, source } = item;
-    const requires = item.requires.map(parseRequirement);
     const known = { name, key, version, filename, format, sha256, source };
-    const requirements = async () => ({ requires, requiresPython: "" });
+    // Read when they are needed: those of all packages at once would hold the event loop.
+    const requirements = async () => ({ requires: item.requires.map(parseRequirement), requiresPython: "" });
     const stored = await this.#options.wheels.find(sha256);
     if (stored !== null) {
       const stated = async () => await readWheelMetadata(stored.path, filename);
@@ -220,6 +225,8 @@ export class PackageStore {
 }
 
 const KEEP_READY = 1000;
+/** Of what is kept of a principal's packages; it is read as a whole. */
+const MAX_RECORD_CHARACTERS = 2 * 1024 * 1024;
 const MAX_ATTEMPTS = 10;
 
 function statesOf(packages: readonly ResolvedPackage[], set: PackageSet): InstalledPackage[] {

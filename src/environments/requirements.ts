@@ -28,6 +28,8 @@ type Operand = { readonly variable: string } | { readonly literal: string };
 
 /** Longest text that is looked at, characters. */
 const MAX_LENGTH = 4096;
+/** Each is looked for in each of a package's requirements. */
+const MAX_EXTRAS = 32;
 /** Most parentheses inside one another. */
 const MAX_DEPTH = 32;
 
@@ -56,6 +58,7 @@ export function parseRequirement(source: string): Requirement {
     if (end === -1) throw invalid(text, "a bracket is not closed");
     const written = rest.slice(1, end).trim();
     extras = written === "" ? [] : written.split(",").map((extra) => extra.trim());
+    if (extras.length > MAX_EXTRAS) throw invalid(text, "it names too many extras");
     if (extras.some((extra) => NAME.exec(extra)?.[0] !== extra)) throw invalid(text, "the extras cannot be read");
     rest = rest.slice(end + 1).trimStart();
   }

@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises";
 import { PackageError } from "./package-error.ts";
 import type { Candidate, Offers, PackageSource, UnusableFile } from "./package-source.ts";
 import { type MarkerEnvironment, markerEnvironment, type PythonPlatform } from "./python-platform.ts";
@@ -38,6 +39,10 @@ export interface Resolution {
 const MAX_TRIES_PER_PACKAGE = 20;
 const MAX_STEPS = 2000;
 const MAX_PACKAGES = 300;
+/** Versions that are compared in one turn of the event loop. */
+const VERSIONS_OF_A_TURN = 100;
+/** Versions that a message names. */
+const LISTED_VERSIONS = 8;
 
 /**
  * Chooses one file for each package that is needed: the first source's newest version that everything agrees with. Cyclic
@@ -221,6 +226,8 @@ class Resolver {
     for await (const candidate of this.#candidates(key, demands)) {
       if (++this.#steps > MAX_STEPS)
         throw failure("package_conflict", demand, "too many combinations of versions were tried");
+      // What is known already is tried without any wait: each try takes a turn of the event loop.
+      await setImmediate();
       const requires = await this.#requirements(candidate, demand, extras);
       if (requires instanceof PackageError) {
         first ??= requires;
@@ -246,35 +253,41 @@ class Resolver {
   async *#candidates(key: string, demands: readonly Demand[]): AsyncGenerator<Candidate> {
     const specifiers = demands.map(({ requirement }) => requirement.specifier);
     const fits = ({ version }: Candidate) => specifiers.every((specifier) => satisfies(version, specifier));
+    const mayBePrerelease = specifiers.some(allowsPrereleases);
     const preferred = this.#preferred.get(key);
     if (preferred !== undefined && fits(preferred)) yield preferred;
     for (const source of this.#sources) {
       const { candidates } = await this.#find(source, key);
-      const fitting = candidates.filter(fits);
-      const finals = fitting.filter(({ version }) => !isPrerelease(version));
-      const wanted = finals.length === 0 || specifiers.some(allowsPrereleases) ? fitting : finals;
       // Of one version only the best file: the others state the same dependencies.
-      const versions = new Set<string>();
-      for (const candidate of wanted) {
-        if (versions.has(candidate.version)) continue;
-        versions.add(candidate.version);
-        if (versions.size > MAX_TRIES_PER_PACKAGE) break;
-        yield candidate;
+      const finals = new Map<string, Candidate>();
+      const fitting = new Map<string, Candidate>();
+      const wanted = () => (finals.size === 0 || mayBePrerelease ? fitting : finals);
+      for (const [index, candidate] of candidates.entries()) {
+        if (index % VERSIONS_OF_A_TURN === VERSIONS_OF_A_TURN - 1) await setImmediate();
+        const { version } = candidate;
+        if (fitting.has(version) || !fits(candidate)) continue;
+        fitting.set(version, candidate);
+        if (!isPrerelease(version)) finals.set(version, candidate);
+        if (
+          wanted() === finals
+            ? finals.size >= MAX_TRIES_PER_PACKAGE
+            : mayBePrerelease && fitting.size >= MAX_TRIES_PER_PACKAGE
+        )
+          break;
       }
+      yield* [...wanted().values()].slice(0, MAX_TRIES_PER_PACKAGE);
     }
   }
 
   /** Asks for packages that will be needed, all at once and ahead of their turn: each answer may take a source a second. */
   #seekAll(demands: readonly Demand[]): void {
-    const seek = async ({ requirement: { key, specifier } }: Demand) => {
-      if (this.#fixed.has(key)) return;
-      for (const source of this.#sources) {
-        const { candidates } = await this.#find(source, key);
-        if (candidates.some(({ version }) => satisfies(version, specifier))) return;
-      }
+    const seek = async (key: string) => {
+      // Whether one of its versions will do is looked at in its turn.
+      for (const source of this.#sources) if ((await this.#find(source, key)).candidates.length > 0) return;
     };
+    const keys = new Set(demands.map(({ requirement }) => requirement.key).filter((key) => !this.#fixed.has(key)));
     // A failure is met again, and told of, where the answer is needed.
-    for (const demand of demands) seek(demand).catch(() => {});
+    for (const key of keys) seek(key).catch(() => {});
   }
 
   /** @param extras normalised; one that the caller asked for by name and that is not there is an error. */
@@ -323,15 +336,24 @@ class Resolver {
   async #missing(demand: Demand, demands: readonly Demand[]): Promise<PackageError> {
     const { key } = demand.requirement;
     const offers = await Promise.all(this.#sources.map((source) => this.#find(source, key)));
-    const versions = [...new Set(offers.flatMap(({ candidates }) => candidates.map(({ version }) => version)))];
+    // Each source names the newest first.
+    const versions = [
+      ...new Set(
+        offers.flatMap(({ candidates }) =>
+          [...new Set(candidates.map(({ version }) => version))].slice(0, LISTED_VERSIONS + 1),
+        ),
+      ),
+    ];
     const unusable = offers.flatMap((offer) => offer.unusable);
     const reasons: string[] = [];
     if (versions.length > 0) {
-      const listed = versions.toSorted(compareNewestFirst).slice(0, 8).join(", ");
+      const listed = versions.toSorted(compareNewestFirst).slice(0, LISTED_VERSIONS).join(", ");
       const wanted = demands
         .filter(({ requirement }) => requirement.specifier !== "")
         .map(({ requirement, by }) => requirement.specifier + (by === null ? "" : ` (by ${by.candidate.name})`));
-      reasons.push(`there is ${listed}${versions.length > 8 ? ", …" : ""}, but ${wanted.join(" and ")} is needed`);
+      reasons.push(
+        `there is ${listed}${versions.length > LISTED_VERSIONS ? ", …" : ""}, but ${wanted.join(" and ")} is needed`,
+      );
     }
     if (unusable.length > 0) reasons.push(describeUnusable(unusable));
     if (reasons.length === 0) {

@@ -1,12 +1,16 @@
+import type { Hash } from "node:crypto";
 import type { Readable } from "node:stream";
+import { setImmediate } from "node:timers/promises";
 import { crc32 } from "node:zlib";
 import yauzl from "yauzl";
-import { archivePathProblem } from "../sandbox/archive-format.ts";
+import { archivePathProblem, folderConflict } from "../sandbox/archive-format.ts";
 import { PackageError } from "./package-error.ts";
 
 /** What one zip file may hold. */
 export interface ZipLimits {
   readonly maxEntries: number;
+  /** Of all paths together. */
+  readonly maxPathCharacters: number;
   /** Unpacked, one file. */
   readonly maxFileBytes: number;
   /** Unpacked, all files. */
@@ -16,7 +20,8 @@ export interface ZipLimits {
 }
 
 export const ZIP_LIMITS: ZipLimits = {
-  maxEntries: 50_000,
+  maxEntries: 20_000,
+  maxPathCharacters: 2_000_000,
   maxFileBytes: 256 * 1024 * 1024,
   maxTotalBytes: 1024 * 1024 * 1024,
   maxRatio: 200,
@@ -81,21 +86,22 @@ export class SafeZip {
   }
 
   /**
+   * @param hash takes in the bytes as they are unpacked, piece by piece: a large file at once would hold the event loop.
    * @throws {PackageError} `package_damaged` if the bytes are not of the declared length or checksum.
    * @throws {RangeError} if there is no such file.
    */
-  async read(path: string): Promise<Buffer> {
+  async read(path: string, hash?: Hash): Promise<Buffer> {
     const entry = this.#entries.get(path);
     if (entry === undefined) throw new RangeError(`${this.#label} has no ${path}`);
-    let bytes: Buffer;
+    let read: Awaited<ReturnType<typeof readAll>>;
     try {
-      bytes = await readAll(await this.#zip.openReadStreamPromise(entry), entry.uncompressedSize);
+      read = await readAll(await this.#zip.openReadStreamPromise(entry), entry.uncompressedSize, hash);
     } catch (cause) {
       throw new PackageError("package_damaged", `${this.#label} is damaged: "${path}" cannot be unpacked.`, { cause });
     }
-    if (crc32(bytes) !== entry.crc32)
+    if (read.checksum !== entry.crc32)
       throw new PackageError("package_damaged", `${this.#label} is damaged: "${path}" has a wrong checksum.`);
-    return bytes;
+    return read.bytes;
   }
 
   close(): void {
@@ -114,7 +120,11 @@ async function readDirectory(
   if (zip.entryCount > limits.maxEntries) throw tooLarge(`over ${limits.maxEntries} entries`);
   const entries = new Map<string, yauzl.Entry>();
   let totalBytes = 0;
+  let pathCharacters = 0;
   for await (const entry of zip.eachEntry()) {
+    pathCharacters += entry.fileName.length;
+    if (pathCharacters > limits.maxPathCharacters)
+      throw tooLarge(`names of over ${limits.maxPathCharacters} characters`);
     const isFolder = entry.fileName.endsWith("/");
     const path = isFolder ? entry.fileName.slice(0, -1) : entry.fileName;
     const problem = archivePathProblem(path);
@@ -133,22 +143,30 @@ async function readDirectory(
       throw refuse(path, "packed too tightly, as in a zip bomb");
     entries.set(path, entry);
   }
-  for (const path of entries.keys())
-    for (let slash = path.indexOf("/"); slash !== -1; slash = path.indexOf("/", slash + 1))
-      if (entries.has(path.slice(0, slash))) throw refuse(path.slice(0, slash), "a file and a folder");
+  const conflict = folderConflict(new Set(entries.keys()));
+  if (conflict !== null) throw new PackageError("package_damaged", `${label} is refused: ${conflict}.`);
   return entries;
 }
 
 /** Memory is bounded by the declared size: what comes beyond it is counted, not kept, and yauzl ends the stream there. */
-async function readAll(stream: Readable, expectedBytes: number): Promise<Buffer> {
+async function readAll(
+  stream: Readable,
+  expectedBytes: number,
+  hash: Hash | undefined,
+): Promise<{ readonly bytes: Buffer; readonly checksum: number }> {
   const bytes = Buffer.allocUnsafe(expectedBytes);
   let offset = 0;
+  let checksum = 0;
   for await (const chunk of stream as AsyncIterable<Buffer>) {
     chunk.copy(bytes, offset);
     offset += chunk.length;
+    checksum = crc32(chunk, checksum);
+    hash?.update(chunk);
+    // What has been unpacked meanwhile would be taken in the same turn.
+    await setImmediate();
   }
   if (offset !== expectedBytes) throw new Error("another length than declared");
-  return bytes;
+  return { bytes, checksum };
 }
 
 /** yauzl's own words, without what might be a path of this machine. */

@@ -1,23 +1,27 @@
 import pep440 from "@renovatebot/pep440";
 
+/** Longer texts are none of theirs: to compare a version takes time that grows with them. */
+const MAX_VERSION_CHARACTERS = 128;
+const MAX_SPECIFIER_CHARACTERS = 512;
+
 /** Orders versions by PEP 440, newest first; what is no PEP 440 version comes last. */
 export function compareNewestFirst(a: string, b: string): number {
-  const validA = pep440.valid(a) !== null;
-  const validB = pep440.valid(b) !== null;
+  const validA = isVersion(a);
+  const validB = isVersion(b);
   if (validA && validB) return pep440.compare(b, a);
   return Number(validB) - Number(validA);
 }
 
 export function isVersion(text: string): boolean {
-  return pep440.valid(text) !== null;
+  return text.length <= MAX_VERSION_CHARACTERS && pep440.valid(text) !== null;
 }
 
 export function isSpecifier(text: string): boolean {
-  return pep440.validRange(text);
+  return text.length <= MAX_SPECIFIER_CHARACTERS && pep440.validRange(text);
 }
 
 export function isPrerelease(version: string): boolean {
-  return pep440.explain(version)?.is_prerelease === true;
+  return isVersion(version) && pep440.explain(version)?.is_prerelease === true;
 }
 
 /**

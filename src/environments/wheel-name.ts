@@ -1,6 +1,9 @@
 import { normaliseName } from "./requirements.ts";
 import { isVersion } from "./versions.ts";
 
+/** Of one name, expanded: those that there are have a dozen. */
+const MAX_TAGS = 500;
+
 /** A wheel's file name, taken apart (PEP 427). */
 export interface WheelName {
   /** Normalised by PEP 503. */
@@ -26,9 +29,13 @@ export function parseWheelName(filename: string): WheelName | null {
   const written = version.replaceAll("_", "-");
   const readable = isVersion(written) ? written : isVersion(version) ? version : null;
   if (readable === null || [python, abi, platform].some((tag) => tag === "")) return null;
-  const tags = python
-    .split(".")
-    .flatMap((py) => abi.split(".").flatMap((a) => platform.split(".").map((plat) => `${py}-${a}-${plat}`)));
+  const [pythons, abis, platforms] = [python, abi, platform].map((tag) => tag.split(".")) as [
+    string[],
+    string[],
+    string[],
+  ];
+  if (pythons.length * abis.length * platforms.length > MAX_TAGS) return null;
+  const tags = pythons.flatMap((py) => abis.flatMap((a) => platforms.map((plat) => `${py}-${a}-${plat}`)));
   return { key: normaliseName(name), version: readable, build: Number(build), tags };
 }
 

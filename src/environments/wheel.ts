@@ -1,6 +1,8 @@
 import { createHash, timingSafeEqual } from "node:crypto";
-import { type CoreMetadata, parseCoreMetadata } from "./core-metadata.ts";
+import { setImmediate } from "node:timers/promises";
+import type { CoreMetadata } from "./core-metadata.ts";
 import { PackageError } from "./package-error.ts";
+import { readMetadataText } from "./package-texts.ts";
 import { normaliseName } from "./requirements.ts";
 import { SafeZip, ZIP_LIMITS, type ZipLimits } from "./safe-zip.ts";
 import { satisfies } from "./versions.ts";
@@ -18,8 +20,13 @@ export interface WheelFile {
   readonly hash: string | null;
 }
 
-const MAX_RECORD_BYTES = 32 * 1024 * 1024;
+const MAX_RECORD_BYTES = 6 * 1024 * 1024;
+const MAX_RECORD_LINES = 2 * ZIP_LIMITS.maxEntries;
+const MAX_RECORD_LINE_CHARACTERS = 10_000;
+/** Lines that are read in one turn of the event loop. */
+const LINES_OF_A_TURN = 2_000;
 const MAX_METADATA_BYTES = 8 * 1024 * 1024;
+const MAX_WHEEL_FILE_BYTES = 64 * 1024;
 const HASHES = ["sha256", "sha384", "sha512"];
 
 /**
@@ -68,10 +75,11 @@ export class Wheel {
    * @throws {PackageError} `package_damaged` if it is not.
    */
   async read(file: WheelFile): Promise<Buffer> {
-    const bytes = await this.#zip.read(file.zipPath);
-    if (file.hash === null) return bytes;
+    if (file.hash === null) return await this.#zip.read(file.zipPath);
     const [algorithm = "", expected = ""] = splitHash(file.hash);
-    const actual = createHash(algorithm).update(bytes).digest();
+    const hash = createHash(algorithm);
+    const bytes = await this.#zip.read(file.zipPath, hash);
+    const actual = hash.digest();
     const wanted = Buffer.from(expected, "base64url");
     if (wanted.length !== actual.length || !timingSafeEqual(wanted, actual))
       throw damaged(this.filename, `"${file.zipPath}" does not match its hash in RECORD`);
@@ -112,11 +120,11 @@ function distInfoFolder(zip: SafeZip, filename: string, key: string): string {
 
 async function readMetadata(zip: SafeZip, folder: string, filename: string): Promise<CoreMetadata> {
   const text = await readText(zip, `${folder}/METADATA`, filename, MAX_METADATA_BYTES);
-  return parseCoreMetadata(text, filename);
+  return await readMetadataText(text, filename);
 }
 
 async function checkWheelVersion(zip: SafeZip, folder: string, filename: string): Promise<void> {
-  const text = await readText(zip, `${folder}/WHEEL`, filename, MAX_METADATA_BYTES);
+  const text = await readText(zip, `${folder}/WHEEL`, filename, MAX_WHEEL_FILE_BYTES);
   const version = /^Wheel-Version:\s*(\d+)\.\d+\s*$/im.exec(text)?.[1];
   // PEP 427: an installer must refuse a major version that it does not know.
   if (version !== "1") throw damaged(filename, "its wheel format is not version 1");
@@ -124,12 +132,13 @@ async function checkWheelVersion(zip: SafeZip, folder: string, filename: string)
 
 async function layOut(zip: SafeZip, folder: string, filename: string): Promise<WheelFile[]> {
   const recordPath = `${folder}/RECORD`;
-  const record = parseRecord(await readText(zip, recordPath, filename, MAX_RECORD_BYTES), filename);
+  const record = await parseRecord(await readText(zip, recordPath, filename, MAX_RECORD_BYTES), filename);
   const unhashed = new Set([recordPath, `${recordPath}.jws`, `${recordPath}.p7s`]);
   const dataFolder = `${folder.slice(0, -".dist-info".length)}.data/`;
   const files: WheelFile[] = [];
   const installed = new Set<string>();
-  for (const { path, size } of zip.files) {
+  for (const [index, { path, size }] of zip.files.entries()) {
+    if (index % LINES_OF_A_TURN === LINES_OF_A_TURN - 1) await setImmediate();
     const listed = record.get(path);
     record.delete(path);
     if (!unhashed.has(path)) {
@@ -167,9 +176,16 @@ interface RecordLine {
   readonly size: number | null;
 }
 
-function parseRecord(text: string, filename: string): Map<string, RecordLine> {
+async function parseRecord(text: string, filename: string): Promise<Map<string, RecordLine>> {
   const lines = new Map<string, RecordLine>();
-  for (const line of text.split(/\r?\n/)) {
+  let count = 0;
+  for (let start = 0, end = 0; start < text.length; start = end + 1) {
+    const newline = text.indexOf("\n", start);
+    end = newline === -1 ? text.length : newline;
+    if (++count > MAX_RECORD_LINES || end - start > MAX_RECORD_LINE_CHARACTERS)
+      throw damaged(filename, "its RECORD is too long");
+    if (count % LINES_OF_A_TURN === 0) await setImmediate();
+    const line = text.slice(start, text[end - 1] === "\r" ? end - 1 : end);
     if (line === "") continue;
     const fields = parseCsvLine(line);
     const [path = "", hash = "", size = ""] = fields ?? [];

@@ -1,5 +1,11 @@
 import { type Archive, openListing } from "../sandbox/archive-format.ts";
-import { type GuestOptions, MAX_STATE_CHARACTERS, type PackageListing, type Verdict } from "../sandbox/protocol.ts";
+import {
+  type GuestOptions,
+  MAX_PACKAGE_READ_BYTES,
+  MAX_STATE_CHARACTERS,
+  type PackageListing,
+  type Verdict,
+} from "../sandbox/protocol.ts";
 import { ArchiveFiles } from "./archive-filesystem.ts";
 import type { BootedInterpreter } from "./boot.ts";
 import type { Ending } from "./ending.ts";
@@ -200,7 +206,7 @@ export class Interpreter {
     this.#unmountPackages();
     let archive = this.#archives.get(sha256);
     if (!archive) {
-      archive = openListing(entries, (offset, length) => this.#host.fetch("read-package", { sha256, offset, length }));
+      archive = openListing(entries, (offset, length) => this.#readPackage(sha256, offset, length));
       const [oldest] = this.#archives.keys();
       if (this.#archives.size >= MAX_KNOWN_ARCHIVES && oldest !== undefined) this.#archives.delete(oldest);
       this.#archives.set(sha256, archive);
@@ -209,6 +215,21 @@ export class Interpreter {
     this.#unmountPackages = new ArchiveFiles(fs, archive, ARCHIVE_MTIME_MS).mount(PACKAGES_PATH);
     this.#mounted = sha256;
     relinkPackageFiles(fs);
+  }
+
+  /** Piece by piece, each no more than the host gives at a time. @returns fewer bytes only at the archive's end. */
+  #readPackage(sha256: string, offset: number, length: number): Uint8Array {
+    const read = (start: number, end: number) =>
+      this.#host.fetch("read-package", { sha256, offset: offset + start, length: end - start });
+    if (length <= MAX_PACKAGE_READ_BYTES) return read(0, length);
+    const bytes = new Uint8Array(length);
+    for (let start = 0; start < length; start += MAX_PACKAGE_READ_BYTES) {
+      const end = Math.min(start + MAX_PACKAGE_READ_BYTES, length);
+      const piece = read(start, end);
+      bytes.set(piece, start);
+      if (piece.length < end - start) return bytes.subarray(0, start + piece.length);
+    }
+    return bytes;
   }
 }
 

@@ -88,7 +88,7 @@ class BodyParser {
     this.#waiting.set(id, answer);
     const { bytes } = body;
     // Its memory moves over; where it shares that with others (Node's pool), a copy does.
-    const own = bytes.byteLength === bytes.buffer.byteLength ? bytes : bytes.slice();
+    const own = bytes.byteLength === bytes.buffer.byteLength ? bytes : new Uint8Array(bytes);
     this.#worker ??= this.#start();
     this.#worker.ref();
     this.#worker.postMessage({ id, body: { ...body, bytes: own } }, [own.buffer as ArrayBuffer]);

@@ -14,7 +14,9 @@
 const MAGIC = "PYEXPKGS";
 export const ARCHIVE_VERSION = 1;
 const PREFIX_BYTES = 16;
-const MAX_INDEX_BYTES = 64 * 1024 * 1024;
+/** Some 200 bytes for each of the most files that an archive has. */
+const MAX_INDEX_BYTES = 12 * 1024 * 1024;
+const MAX_FILES = 60_000;
 
 /** Folders at the archive's top: `site-packages` belongs on `sys.path`, `dynlib` holds libraries that others link to. */
 export const ARCHIVE_ROOTS = ["site-packages", "dynlib", "data"] as const;
@@ -60,7 +62,7 @@ export function encodeArchiveHeader(files: readonly Omit<ArchiveEntry, "offset">
   checkEntries(entries, offset);
   const index = encoder.encode(JSON.stringify(entries));
   if (index.length > MAX_INDEX_BYTES)
-    throw new ArchiveFormatError(`an index of ${index.length} bytes is over the limit`);
+    throw new ArchiveFormatError(`their names take ${index.length} bytes, over the limit of ${MAX_INDEX_BYTES}`);
   const header = new Uint8Array(PREFIX_BYTES + index.length);
   encoder.encodeInto(MAGIC, header);
   const view = new DataView(header.buffer);
@@ -161,11 +163,33 @@ export function archivePathProblem(path: string): string | null {
   return null;
 }
 
-/** Packages are some ten deep. What is checked of a path's parents takes the square of it. */
+/** Packages are some ten deep. */
 const MAX_DEPTH = 64;
+/** More than any package has: each is an object in every interpreter that the archive is mounted in. */
+const MAX_FOLDERS = 20_000;
+
+/**
+ * Looks at the folders that files are in, each once.
+ *
+ * @returns why the files cannot stand in one archive; null: they can.
+ */
+export function folderConflict(files: Iterable<string> & { has(path: string): boolean }): string | null {
+  const folders = new Set<string>();
+  for (const path of files) {
+    for (let slash = path.lastIndexOf("/"); slash !== -1; slash = path.lastIndexOf("/", slash - 1)) {
+      const folder = path.slice(0, slash);
+      // Those above it were looked at with it.
+      if (folders.has(folder)) break;
+      if (files.has(folder)) return `${JSON.stringify(folder)} is a file and a folder`;
+      if (folders.add(folder).size > MAX_FOLDERS) return `there are more than ${MAX_FOLDERS} folders`;
+    }
+  }
+  return null;
+}
 
 function checkEntries(index: unknown, dataBytes: number): readonly ArchiveEntry[] {
   if (!Array.isArray(index)) throw new ArchiveFormatError("the index is not a list");
+  if (index.length > MAX_FILES) throw new ArchiveFormatError(`there are more than ${MAX_FILES} files`);
   const files = new Set<string>();
   let previous = "";
   let expectedOffset = 0;
@@ -185,10 +209,8 @@ function checkEntries(index: unknown, dataBytes: number): readonly ArchiveEntry[
     previous = path;
     files.add(path);
   }
-  for (const path of files)
-    for (let slash = path.indexOf("/"); slash !== -1; slash = path.indexOf("/", slash + 1))
-      if (files.has(path.slice(0, slash)))
-        throw new ArchiveFormatError(`${JSON.stringify(path.slice(0, slash))} is a file and a folder`);
+  const conflict = folderConflict(files);
+  if (conflict !== null) throw new ArchiveFormatError(conflict);
   if (expectedOffset !== dataBytes)
     throw new ArchiveFormatError(`the index tells of ${expectedOffset} bytes, the archive holds ${dataBytes}`);
   return index as ArchiveEntry[];

@@ -103,6 +103,9 @@ export interface FileListing {
   readonly maxFiles: number;
 }
 
+/** Most that one `read-package` asks for, bytes: larger parts are read piece by piece, so that none holds the host for long. */
+export const MAX_PACKAGE_READ_BYTES = 1024 * 1024;
+
 /** A package archive without its data (`archive-format.ts`). */
 export interface PackageListing {
   readonly sha256: string;

@@ -25,7 +25,13 @@ function onDisk(bytes: Uint8Array): string {
   return file;
 }
 
-const LIMITS = { maxEntries: 100, maxFileBytes: 2 ** 20, maxTotalBytes: 4 * 2 ** 20, maxRatio: 200 };
+const LIMITS = {
+  maxEntries: 100,
+  maxPathCharacters: 100_000,
+  maxFileBytes: 2 ** 20,
+  maxTotalBytes: 4 * 2 ** 20,
+  maxRatio: 200,
+};
 const ZIPS = await Promise.all([
   makeZip([]),
   makeZip([{ name: "a.txt", data: "a".repeat(500) }]),
