@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { setImmediate } from "node:timers/promises";
 import type { IndexCandidate } from "./index-offers.ts";
 import { PackageError } from "./package-error.ts";
 import type { Candidate, CandidateRequirements, Offers, PackageSource } from "./package-source.ts";
@@ -13,6 +14,7 @@ const MAX_PROJECT_BYTES = 16 * 1024 * 1024;
 const MAX_METADATA_BYTES = 8 * 1024 * 1024;
 const KEEP_MS = 300_000;
 const KEEP_PROJECTS = 500;
+const MANY_CANDIDATES = 1_000;
 /** Of all projects that are kept together. */
 const KEEP_CANDIDATES = 100_000;
 
@@ -60,6 +62,8 @@ export class IndexSource implements PackageSource {
       const message = `${this.description} answered with ${cause.message}.`;
       throw new PackageError("package_source_unavailable", message, { cause });
     });
+    // To have taken them over from another thread was one turn's work.
+    if (candidates.length > MANY_CANDIDATES) await setImmediate();
     this.#keptCandidates += candidates.length;
     if (this.#keptCandidates > KEEP_CANDIDATES) {
       this.#projects.clear();

@@ -95,7 +95,8 @@ export function withoutTrailingComma(clauses: string): string {
 export function applies(requirement: Requirement, environment: MarkerEnvironment, extras: readonly string[]): boolean {
   const { marker } = requirement;
   if (marker === null) return true;
-  return ["", ...extras].some((extra) => evaluate(marker, { ...environment, extra }));
+  const result = evaluate(marker, environment);
+  return typeof result === "boolean" ? result : ["", ...extras].some(result);
 }
 
 /** Normalised names of the extras that a requirement counts for; empty: it counts without any. */
@@ -110,19 +111,28 @@ export function extrasOf({ marker }: Requirement): string[] {
   return marker === null ? [] : named(marker);
 }
 
-function evaluate(marker: Marker, environment: MarkerEnvironment): boolean {
+/** What a marker comes to, or how that depends on an extra: what does not is compared once, however many extras there are. */
+function evaluate(marker: Marker, environment: MarkerEnvironment): boolean | ((extra: string) => boolean) {
   if (marker.type !== "compare") {
+    const isDecisive = marker.type === "or";
     const left = evaluate(marker.left, environment);
-    return marker.type === "and"
-      ? left && evaluate(marker.right, environment)
-      : left || evaluate(marker.right, environment);
+    if (left === isDecisive) return left;
+    const right = evaluate(marker.right, environment);
+    if (typeof left === "boolean" || right === isDecisive) return right;
+    if (typeof right === "boolean") return left;
+    return isDecisive ? (extra) => left(extra) || right(extra) : (extra) => left(extra) && right(extra);
   }
-  const isExtra = [marker.left, marker.right].some((side) => "variable" in side && side.variable === "extra");
+  const { left, operator, right } = marker;
+  const isExtra = [left, right].some((side) => "variable" in side && side.variable === "extra");
   const value = (side: Operand) => {
     const plain = "literal" in side ? side.literal : (environment[side.variable] ?? "");
     return isExtra ? normaliseName(plain) : plain;
   };
-  return compareValues(value(marker.left), marker.operator, value(marker.right));
+  if (!isExtra) return compareValues(value(left), operator, value(right));
+  const given = (side: Operand) => ("variable" in side && side.variable === "extra" ? null : value(side));
+  const [leftValue, rightValue] = [given(left), given(right)];
+  if (operator === "==") return (extra) => (leftValue ?? extra) === (rightValue ?? extra);
+  return (extra) => compareValues(leftValue ?? extra, operator, rightValue ?? extra);
 }
 
 /** PEP 508: as versions where both are versions, else as Python compares strings. */

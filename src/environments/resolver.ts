@@ -40,7 +40,7 @@ const MAX_TRIES_PER_PACKAGE = 20;
 const MAX_STEPS = 2000;
 const MAX_PACKAGES = 300;
 /** Versions that are compared in one turn of the event loop. */
-const VERSIONS_OF_A_TURN = 100;
+const VERSIONS_OF_A_TURN = 25;
 /** Versions that a message names. */
 const LISTED_VERSIONS = 8;
 
