@@ -13,6 +13,7 @@ import { doctor } from "./doctor.ts";
 import { ClientError, StartupError } from "./errors.ts";
 import { contextOf, executeBody, parseBody } from "./http/validation.ts";
 import type { JsonText } from "./json/json-text.ts";
+import { surviveUncaught } from "./last-resort.ts";
 import { openNetwork } from "./network/network-proxy.ts";
 import { openEnvironments, openHost, startRuntime, startServer } from "./server.ts";
 
@@ -42,6 +43,7 @@ async function serve(): Promise<number> {
   const pretty = NODE_ENV === "development" || process.stdout.isTTY;
   const { logger, close } = openServerLog({ level: LOG_LEVEL, dir: LOG_DIR, maxBytes: LOG_MAX_SIZE, pretty });
   const server = await startServer(config, logger);
+  surviveUncaught(logger);
   logger.info(`Listening on ${server.url}`);
   return await new Promise((resolve) => {
     let isStopping = false;
@@ -53,10 +55,17 @@ async function serve(): Promise<number> {
       }
       isStopping = true;
       logger.info(`${signal}: stopping; what runs has ${config.STOP_GRACE_S} s to end`);
-      server.stop(config.STOP_GRACE_S * 1000).then(() => {
+      const stopped = (status: number) => {
         close();
-        resolve(0);
-      });
+        resolve(status);
+      };
+      server.stop(config.STOP_GRACE_S * 1000).then(
+        () => stopped(0),
+        (error) => {
+          logger.error({ err: error }, "The server could not be stopped in order.");
+          stopped(1);
+        },
+      );
     };
     // A terminal that is closed, and a daemon's manager, say SIGHUP.
     for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.on(signal, stop);

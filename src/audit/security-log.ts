@@ -292,7 +292,7 @@ export class SecurityLog {
     const fd = this.#fd;
     this.#fd = null;
     // Not before a sync that is under way has done with it: the number may be another file's by then.
-    if (fd !== null) this.#syncing.finally(() => fs.close(fd, () => {}));
+    if (fd !== null) void this.#syncing.finally(() => fs.close(fd, () => {}));
   }
 
   #setReason(reason: string | null): void {

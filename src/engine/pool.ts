@@ -179,7 +179,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
       this.#stopping = true;
       throw error;
     }
-    for (const slot of this.#slots.slice(1)) this.#inBackground(this.#fill(slot), slot);
+    for (const slot of this.#slots.slice(1)) void this.#inBackground(this.#fill(slot), slot);
   }
 
   get isReady(): boolean {
@@ -287,7 +287,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
   evict(key: string): void {
     const slot = this.#slots.find(({ resident }) => resident?.key === key);
     if (!slot) return;
-    if (slot.state === "idle") this.#inBackground(this.#clear(slot), slot);
+    if (slot.state === "idle") void this.#inBackground(this.#clear(slot), slot);
     // Else `#release` does, since nothing says any more that it may keep it.
     else this.#forget(slot);
   }
@@ -344,7 +344,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
       const spare = this.#spare(waiting.environment, principal);
       if (claims > this.#slots.filter(isComing).length && spare) {
         const isOthers = !this.#tenants.mayServe(spare.sandbox, principal);
-        if (!isOthers && spare.environment === waiting.environment) this.#inBackground(this.#clear(spare), spare);
+        if (!isOthers && spare.environment === waiting.environment) void this.#inBackground(this.#clear(spare), spare);
         else if (this.#mayStart(waiting.environment))
           this.#replace(spare, waiting.environment, isOthers ? "principal" : "environment");
       }
@@ -376,6 +376,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
   }
 
   /** Nothing that fails behind a request may end the server: the place is taken as one whose sandbox is lost. */
+  /** Never rejects. */
   #inBackground(work: Promise<void>, slot: Slot): Promise<void> {
     return work.catch((error: unknown) => {
       this.emit("startFailed", toError(error), slot.environment);
@@ -526,7 +527,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     slot.sandbox?.kill(reason);
     slot.sandbox = null;
     slot.environment = environment;
-    this.#inBackground(this.#fill(slot), slot);
+    void this.#inBackground(this.#fill(slot), slot);
   }
 
   #count(reason: string): void {
@@ -603,7 +604,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
         reason,
       );
     });
-    this.#inBackground(ended, slot);
+    void this.#inBackground(ended, slot);
     const { warmUp } = this.#options;
     // Who waits would wait for that, and pay with less where it is one of many things that are not compiled yet.
     if (!warmUp || this.#queue.length > 0 || this.#cold.has(slot.environment)) {

@@ -106,7 +106,7 @@ async function runOn(sandbox: Sandbox, loan: Loan, execution: SessionExecution):
     files: null,
   });
   const { captured, idle } = sandbox;
-  captured.then((capture) => {
+  void captured.then((capture) => {
     if (capture.state === null) loan.pin();
   });
   const result = await running;

@@ -159,7 +159,8 @@ function instantiator(
 ): NonNullable<Module["instantiateWasm"]> {
   return (imports, done) => {
     const mappings = new FileMappings();
-    instantiate(boot.module, imports, wrap, mappings).then((instance) => {
+    // If it fails, so does this process, which nothing has started to use.
+    void instantiate(boot.module, imports, wrap, mappings).then((instance) => {
       got({ exports: instance.exports as unknown as Exports, state: stateOf(instance.exports), mappings });
       done(instance, boot.module);
       withdrawState(imports.env as Record<string, unknown>);

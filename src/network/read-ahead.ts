@@ -11,7 +11,7 @@ export class ReadAhead {
   /** @param bufferBytes the source waits while so much, or more, has not been asked for. */
   constructor(source: AsyncIterable<Buffer>, bufferBytes: number) {
     this.#bufferBytes = bufferBytes;
-    this.#run(source);
+    void this.#run(source);
   }
 
   /**
@@ -37,6 +37,7 @@ export class ReadAhead {
     return null;
   }
 
+  /** Never rejects. */
   async #run(source: AsyncIterable<Buffer>): Promise<void> {
     try {
       for await (const chunk of source) {

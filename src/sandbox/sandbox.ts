@@ -223,7 +223,7 @@ export class Sandbox {
     this.startedAt = startedAt;
     this.bootMs = Date.now() - startedAt;
     connection.onFrame = (frame) => this.#receive(frame);
-    this.ended.then((reason) => this.#lost(reason));
+    void this.ended.then((reason) => this.#lost(reason));
   }
 
   /** @throws {SandboxDiedError} if the process is not ready in time; its message has what the process said. */
@@ -322,7 +322,7 @@ export class Sandbox {
     } else {
       this.#connection.send(this.#changing, message, ...(body ? [body] : []));
       const timer = setTimeout(() => this.kill(`"${message.type}" took too long`), LOAD_TIMEOUT_MS);
-      this.idle.then(() => clearTimeout(timer));
+      void this.idle.then(() => clearTimeout(timer));
     }
     return this.idle;
   }
@@ -721,7 +721,7 @@ async function connect(options: SandboxOptions): Promise<{ connection: Connectio
     () => connection.kill(`it was not ready within ${options.startTimeoutMs} ms`),
     options.startTimeoutMs,
   );
-  connection.ended.then((reason) =>
+  void connection.ended.then((reason) =>
     first.reject(new SandboxDiedError(`The sandbox process failed to start: ${reason}`)),
   );
   connection.send(nonce, { type: "start", options: options.guest });

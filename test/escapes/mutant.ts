@@ -94,8 +94,8 @@ export const LAYERS = {
   "written-pages": [
     {
       file: "guest/written-pages.ts",
-      from: "=== buffer.byteLength ? runs : ",
-      to: "=== buffer.byteLength ? [...runs.slice(0, 1), ...runs.slice(-1)] : ",
+      from: "isWhole ? read : ",
+      to: "isWhole ? [...read.slice(0, 1), ...read.slice(-1)] : ",
     },
   ],
   /** An end that comes whatever the code does. */
@@ -151,9 +151,12 @@ export const LAYERS = {
   pinning: [{ file: "network/network-session.ts", from: "connect: { lookup, timeout", to: "connect: { timeout" }],
   /** New seeds for each execution. */
   reseed: [
-    { file: "engine/engine.ts", from: "execution: null, reseed: true", to: "execution: null, reseed: false" },
-    { file: "engine/session-execution.ts", from: "let reseed = execution.reseed;", to: "let reseed = false;" },
-    { file: "engine/session-execution.ts", from: "reseed ||= state === null;", to: "reseed &&= state === null;" },
+    { file: "engine/engine.ts", from: "        reseed: true,\n", to: "        reseed: false,\n" },
+    {
+      file: "engine/session-execution.ts",
+      from: "reseed = execution.reseed || state === null;",
+      to: "reseed = execution.reseed && false;",
+    },
   ],
   /** Random bytes that are. */
   entropy: [
@@ -177,7 +180,7 @@ export const LAYERS = {
     { file: "http/statistics.ts", from: 'scopes.has("admin") ? undefined : id', to: "scopes ? undefined : id" },
     { file: "http/statistics.ts", from: '"/metrics", requireScope("admin"), ', to: '"/metrics", ' },
     // biome-ignore lint/suspicious/noTemplateCurlyInString: source text.
-    { file: "http/rate-limit.ts", from: "`${principalOf(response).id}|", to: '`${principalOf(response) && ""}|' },
+    { file: "http/rate-limit.ts", from: "const key = `${id}|", to: "const key = `|" },
     { file: "http/sessions.ts", from: "principalOf(response).id;", to: 'principalOf(response) && "alice";' },
     {
       file: "http/files.ts",

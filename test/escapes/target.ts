@@ -87,6 +87,8 @@ export interface TargetOptions {
   readonly files?: Readonly<Record<string, Uint8Array>> | undefined;
   /** Folder with the `src` to run: the repository's, or a copy with a layer taken out. */
   readonly source?: string;
+  /** Addresses of modules to load into the server first. */
+  readonly preload?: readonly string[];
 }
 
 /** A server to attack, in a process of its own, with bait around it that nobody is meant to touch. */
@@ -109,7 +111,7 @@ export class Target {
     this.logDir = path.join(folder, "logs");
   }
 
-  static async start({ settings = {}, files = {}, source = ROOT }: TargetOptions = {}): Promise<Target> {
+  static async start({ settings = {}, files = {}, source = ROOT, preload = [] }: TargetOptions = {}): Promise<Target> {
     const folder = mkdtempSync(path.join(os.tmpdir(), "escapes-"));
     const bait = await Bait.lay(folder);
     for (const [name, content] of Object.entries(files)) {
@@ -121,7 +123,7 @@ export class Target {
         .replaceAll("REDIRECT_PORT", String(bait.redirectPort))
         .replaceAll("PORT", String(bait.port))
         .replaceAll("DATA_DIR", folder);
-    const preloaded = [DNS, EVENT_LOOP].flatMap((url) => ["--import", url]);
+    const preloaded = [DNS, EVENT_LOOP, ...preload].flatMap((url) => ["--import", url]);
     const limits = [`--max-old-space-size=${SERVER_MEMORY_MB}`];
     const child = spawn(process.execPath, [...limits, ...preloaded, path.join(source, "src/cli.ts"), "serve"], {
       cwd: source,
@@ -301,6 +303,13 @@ export class Target {
     this.#process.send("longest turn");
     const [{ longestTurnMs }] = (await answer) as [{ longestTurnMs: number }];
     return longestTurnMs;
+  }
+
+  /** Tells a module that was preloaded something, and waits for its answer. */
+  async tell(message: string): Promise<void> {
+    const answer = once(this.#process, "message");
+    this.#process.send(message);
+    await answer;
   }
 
   /** Whether the server had to log that something of it failed that nothing foresaw. */
