@@ -17,7 +17,7 @@ export interface ServerProcess {
 
 const ROOT = fileURLToPath(new URL("../", import.meta.url));
 
-/** Starts a script of this repository that prints `Listening on <url>` when it is ready. */
+/** Starts a script of this repository that prints `Ready on <url>` when it is ready. */
 export async function startServerProcess(
   args: readonly string[],
   env: Record<string, string> = {},
@@ -55,7 +55,7 @@ function listening(child: ChildProcess): Promise<string> {
     let said = "";
     const read = (chunk: string) => {
       said += chunk;
-      const url = /Listening on (http:\/\/[\d.:]+)/.exec(said)?.[1];
+      const url = /Ready on (http:\/\/[\d.:]+)/.exec(said)?.[1];
       if (url) resolve(url);
     };
     child.stdout?.setEncoding("utf8").on("data", read);

@@ -142,6 +142,7 @@ async function measureStore(name: string, settings: Record<string, string>) {
     pino({ level: "silent" }),
   );
   try {
+    await server.ready;
     console.error(`measuring sessions in ${name} …`);
     return await measureServer(server);
   } finally {

@@ -44,8 +44,8 @@ async function serve(): Promise<number> {
   const { logger, close } = openServerLog({ level: LOG_LEVEL, dir: LOG_DIR, maxBytes: LOG_MAX_SIZE, pretty });
   const server = await startServer(config, logger);
   surviveUncaught(logger);
-  logger.info(`Listening on ${server.url}`);
-  return await new Promise((resolve) => {
+  logger.info(`Listening on ${server.url}; starting: /ready tells how far`);
+  return await new Promise((resolve, reject) => {
     let isStopping = false;
     const stop = (signal: NodeJS.Signals) => {
       if (isStopping) {
@@ -69,6 +69,19 @@ async function serve(): Promise<number> {
     };
     // A terminal that is closed, and a daemon's manager, say SIGHUP.
     for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.on(signal, stop);
+    server.ready.then(
+      () => {
+        if (!isStopping) logger.info(`Ready on ${server.url}`);
+      },
+      async (error) => {
+        // What was being built when it was told to stop was given up.
+        if (isStopping) return;
+        isStopping = true;
+        await server.stop(0);
+        close();
+        reject(error);
+      },
+    );
   });
 }
 

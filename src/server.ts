@@ -1,4 +1,5 @@
-import { mkdir, readdir } from "node:fs/promises";
+import { setMaxListeners } from "node:events";
+import { mkdir, readdir, readFile } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import path from "node:path";
@@ -32,7 +33,7 @@ import { loadPyodideLock } from "./environments/pyodide-lock.ts";
 import { RedisPackageRecords } from "./environments/redis-package-records.ts";
 import { Remote } from "./environments/remote.ts";
 import { WheelStore } from "./environments/wheel-store.ts";
-import { StartupError } from "./errors.ts";
+import { StartupError, serverStopping } from "./errors.ts";
 import { createApp } from "./http/app.ts";
 import { ANONYMOUS, checkBinding, parseApiKeys } from "./http/authentication.ts";
 import { CallerPackages } from "./http/caller-packages.ts";
@@ -78,6 +79,11 @@ export interface RunningServer {
   /** `http://127.0.0.1:3000` */
   readonly url: string;
   readonly engine: Engine;
+  /**
+   * Resolves when all that was defined can run. Until then the standard library's environment is served as soon as it can be, and
+   * what cannot yet is 503 `starting`. Rejects with why the server cannot start; then `stop` it.
+   */
+  readonly ready: Promise<void>;
   /** Stops listening, lets what runs end for up to `graceMs`, and ends every sandbox. */
   stop(graceMs: number): Promise<void>;
 }
@@ -88,6 +94,8 @@ export interface Runtime {
   readonly isolation: IsolationReport;
   readonly environments: Environments;
   readonly packages: CallerPackages;
+  /** As of {@link RunningServer}. */
+  readonly ready: Promise<void>;
   stop(graceMs: number): Promise<void>;
 }
 
@@ -144,10 +152,17 @@ export async function openEnvironments(
   redis: RedisConnection | null = null,
 ) {
   const lock = await loadPyodideLock();
+  const building = new AbortController();
+  // A listener for each sandbox that builds or compiles.
+  setMaxListeners(0, building.signal);
   const remote = new Remote({ proxies: config });
   const wheels = new WheelStore(path.join(config.DATA_DIR, "packages"), remote);
   const sources = await createPackageSources(config, { lock, remote, store: wheels });
-  const images = new ImageCache({ cacheDir: config.CACHE_DIR, host, onProgress: (message) => logger.info(message) });
+  const images = new ImageCache({
+    cacheDir: config.CACHE_DIR,
+    host: { ...host, signal: building.signal },
+    onProgress: (message) => logger.info(message),
+  });
   const archives = path.join(config.CACHE_DIR, ARCHIVES_FOLDER);
   const compiler = new BytecodeCompiler(() => images.compiler());
   const bytecode = new BytecodeStore(archives, compiler, () => images.compilerKey());
@@ -189,7 +204,10 @@ export async function openEnvironments(
     store,
     keeper,
     owners,
+    /** Gives up what is being sought, fetched and built. */
     close: async () => {
+      environments.close();
+      building.abort();
       await compiler.close();
       await remote.close();
     },
@@ -199,26 +217,30 @@ export async function openEnvironments(
 /**
  * Builds what is not built yet, and starts sandboxes.
  *
- * @param redis as for {@link openEnvironments}.
+ * @returns when all that was defined can run.
  * @throws {StartupError} with what to do about it.
  */
-export async function startRuntime(
-  config: Config,
-  logger: Logger,
-  redis: RedisConnection | null = null,
-): Promise<Runtime> {
+export async function startRuntime(config: Config, logger: Logger): Promise<Runtime> {
+  const runtime = await openRuntime(config, logger);
+  try {
+    await runtime.ready;
+    return runtime;
+  } catch (error) {
+    await runtime.stop(0);
+    throw error;
+  }
+}
+
+/**
+ * As {@link startRuntime}, but builds in the background.
+ *
+ * @param redis as for {@link openEnvironments}.
+ */
+async function openRuntime(config: Config, logger: Logger, redis: RedisConnection | null = null): Promise<Runtime> {
   const host = await openHost(config);
   const { environments, images, store, keeper, owners, close } = await openEnvironments(config, logger, host, redis);
-  await environments.prepare();
   const guestOf = (name: string) => bootOptions(config, environments.get(name));
-  const denoDir = await denoCache({
-    cacheDir: config.CACHE_DIR,
-    key: await images.runtimeKey(),
-    sandbox: { ...host, guest: guestOf(STDLIB) },
-  });
-
-  if (denoDir !== null) keeper.hold(denoDir);
-
+  let denoDir: string | null = null;
   const pool = new SandboxPool({
     size: config.POOL_SIZE,
     sharing: config.SANDBOX_SHARING,
@@ -227,7 +249,7 @@ export async function startRuntime(
     ...principalShares(config),
     maxExecutions: config.SANDBOX_MAX_EXECUTIONS,
     maxAgeMs: config.SANDBOX_MAX_AGE_MS,
-    environment: environments.defaultName,
+    environment: STDLIB,
     start: (name) => Sandbox.start({ ...host, denoDir, guest: guestOf(name) }),
     warmUp,
   });
@@ -239,30 +261,55 @@ export async function startRuntime(
     logger.error({ err: error, environment }, "a sandbox could not be started; trying again"),
   );
   pool.on("discarded", (reason) => logger.info({ reason }, "sandbox replaced"));
-  await pool.start();
   const sweep = async () =>
     await keeper.sweep().catch((error) => logger.error({ err: error }, "The caches could not be looked after."));
-  await sweep();
-  const sweeper = setInterval(() => void sweep(), CACHE_SWEEP_INTERVAL_MS).unref();
+
+  let isStarting = true;
+  let isStopping = false;
+  let sweeper: NodeJS.Timeout | undefined;
+  const prepare = async () => {
+    await environments.prepareStdlib();
+    const sandbox = { ...host, guest: guestOf(STDLIB) };
+    denoDir = await denoCache({ cacheDir: config.CACHE_DIR, key: await images.runtimeKey(), sandbox });
+    if (denoDir !== null) keeper.hold(denoDir);
+    await environments.prepareBuilt();
+    const { defaultName } = environments;
+    await pool.start(environments.isReady(defaultName) ? defaultName : STDLIB);
+    await environments.prepare();
+    if (isStopping) throw serverStopping();
+    await pool.prefer(environments.defaultName);
+    isStarting = false;
+    // Not before: what is built is in use.
+    await sweep();
+    sweeper = setInterval(() => void sweep(), CACHE_SWEEP_INTERVAL_MS).unref();
+  };
+  const ready = prepare();
+  // Who stops the server need not wait for it.
+  ready.catch(() => {});
 
   const archives = new ArchiveReader();
   return {
-    engine: new Engine(pool),
+    engine: new Engine(pool, () => isStarting),
     isolation: host.isolation,
     environments,
     packages: new CallerPackages({ store, environments, archives, keeper, owners }),
+    ready,
     async stop(graceMs) {
-      clearInterval(sweeper);
+      isStopping = true;
+      if (isStarting) await close();
       await pool.stop(graceMs);
-      archives.close();
       await close();
+      await ready.catch(() => {});
+      clearInterval(sweeper);
+      archives.close();
     },
   };
 }
 
 /**
- * Starts everything, and listens once a sandbox is ready.
+ * Listens, and starts everything.
  *
+ * @returns when it listens; see {@link RunningServer.ready}.
  * @throws {StartupError} with what to do about it.
  */
 export async function startServer(config: Config, logger: Logger): Promise<RunningServer> {
@@ -283,7 +330,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   }
   const store = stack.adopt(await openSessionStore(config, redis), async (store) => await store.close());
   const network = openNetwork(config);
-  const runtime = await startRuntime(config, logger, redis);
+  const runtime = await openRuntime(config, logger, redis);
   let graceMs = 0;
   stack.defer(async () => await runtime.stop(graceMs));
   const { engine, environments, packages, isolation } = runtime;
@@ -327,7 +374,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
       engine,
       environment: () => environments.defaultName,
       executionTimeoutMs: config.EXECUTION_TIMEOUT_MS,
-      version: engine.pool.sandboxes()[0]?.pyodideVersion ?? "",
+      version: await pyodideVersion(),
       logging: {
         level: config.LOG_LEVEL,
         logFile: config.LOG_DIR === "" ? null : "server.log",
@@ -337,6 +384,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
         logDirectory: config.LOG_DIR === "" ? null : path.basename(config.LOG_DIR),
       },
       isOpen: parseApiKeys(config).length === 0,
+      progress: () => environments.progress,
       facts: () => ({
         defaultEnvironment: environments.defaultName,
         environments: environments.list().map(({ name }) => name),
@@ -361,6 +409,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   return {
     url: `http://${family === "IPv6" ? `[${address}]` : address}:${port}`,
     engine,
+    ready: runtime.ready,
     async stop(grace) {
       graceMs = grace;
       draining.begin();
@@ -368,6 +417,11 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
       await draining.end();
     },
   };
+}
+
+async function pyodideVersion(): Promise<string> {
+  const manifest = await readFile(path.join(PYODIDE_DIR, "package.json"), "utf8");
+  return (JSON.parse(manifest) as { version: string }).version;
 }
 
 /** @returns null: this server shares nothing. */

@@ -69,7 +69,7 @@ function listening(child: ChildProcess): Promise<string> {
     let said = "";
     const read = (chunk: string) => {
       said += chunk;
-      const [url] = /http:\/\/[\d.:]+/.exec(said) ?? [];
+      const [url] = /(?<=Ready on )http:\/\/[\d.:]+/.exec(said) ?? [];
       if (url) resolve(url);
     };
     child.stdout?.setEncoding("utf8").on("data", read);

@@ -321,7 +321,7 @@ describe("the command", () => {
     for (const stream of [child.stdout, child.stderr]) {
       createInterface({ input: stream as NodeJS.ReadableStream }).on("line", (line) => said.push(line));
     }
-    const address = () => /http:\/\/[\d.]+:\d+/.exec(said.find((line) => line.includes("Listening")) ?? "")?.[0];
+    const address = () => /http:\/\/[\d.]+:\d+/.exec(said.find((line) => line.includes("Ready")) ?? "")?.[0];
     await until(
       `it listens; it said ${said.join("\n")}`,
       () => address() !== undefined || child.exitCode !== null,

@@ -50,7 +50,7 @@ describe("npm ci && npm start", () => {
     try {
       let url: string | undefined;
       for await (const line of createInterface({ input: server.stdout })) {
-        url = /Listening on (http:\/\/[^"\s]+)/.exec(line)?.[1];
+        url = /Ready on (http:\/\/[^"\s]+)/.exec(line)?.[1];
         if (url !== undefined) break;
       }
       server.stdout.resume();

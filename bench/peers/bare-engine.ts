@@ -13,6 +13,6 @@ app.post("/api/execute", express.json(), async (request, response) => {
   response.json(await engine.execute({ code, environment, timeoutMs: 30_000, principal: "bench" }));
 });
 const server = app.listen(0, "127.0.0.1", () => {
-  console.log(`Listening on http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+  console.log(`Ready on http://127.0.0.1:${(server.address() as AddressInfo).port}`);
 });
 process.once("SIGTERM", () => server.close(() => void stop(0)).closeAllConnections());

@@ -23,5 +23,5 @@ app.post("/api/execute", async (request, response) => {
   }
 });
 const server = app.listen(0, "127.0.0.1", () => {
-  console.log(`Listening on http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+  console.log(`Ready on http://127.0.0.1:${(server.address() as AddressInfo).port}`);
 });

@@ -22,9 +22,17 @@ import type { SandboxPool } from "./pool.ts";
 /** Runs executions: each on a sandbox that nothing has touched since its checkpoint. */
 export class Engine {
   readonly pool: SandboxPool;
+  readonly #isStarting: () => boolean;
 
-  constructor(pool: SandboxPool) {
+  /** @param isStarting environments are being built still. */
+  constructor(pool: SandboxPool, isStarting = () => false) {
     this.pool = pool;
+    this.#isStarting = isStarting;
+  }
+
+  /** All that it is to run can be run. Until then some may be. */
+  get isReady(): boolean {
+    return this.pool.isReady && !this.#isStarting();
   }
 
   /**

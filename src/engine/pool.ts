@@ -143,6 +143,8 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
   /** Environments whose sandboxes are not to be used again after warming up. */
   readonly #cold = new Set<string>();
   readonly #health = new EnvironmentHealth();
+  /** Which one sandboxes have that nothing else has been asked of. */
+  #environment: string;
   #lastAsked: string;
   #executions = 0;
   #started = 0;
@@ -151,6 +153,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
   constructor(options: PoolOptions) {
     super();
     this.#options = options;
+    this.#environment = options.environment;
     this.#lastAsked = options.environment;
     this.#queue = new FairQueue(options.queueLimit);
     this.#tenants = new SandboxTenants(options.sharing ?? "all");
@@ -168,9 +171,13 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
   /**
    * Starts all sandboxes; resolves when the first is ready, and warm.
    *
+   * @param environment of all of them; default: the options'.
    * @throws whatever the first start threw, if it failed.
    */
-  async start(): Promise<void> {
+  async start(environment = this.#environment): Promise<void> {
+    this.#environment = environment;
+    this.#lastAsked = environment;
+    for (const slot of this.#slots) slot.environment = environment;
     const first = this.#slots[0] as Slot;
     try {
       // The first alone: if it cannot start, one message says so, and nothing is left running.
@@ -180,6 +187,27 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
       throw error;
     }
     for (const slot of this.#slots.slice(1)) void this.#inBackground(this.#fill(slot), slot);
+  }
+
+  /**
+   * Has sandboxes of another environment from now on; resolves when one is ready.
+   *
+   * @throws {ClientError} 503 if none starts, or the server is stopping.
+   */
+  async prefer(environment: string): Promise<void> {
+    if (environment === this.#environment) return;
+    this.#environment = environment;
+    this.#lastAsked = environment;
+    // Those that start or are busy now make room once sandboxes of the other environment are waited for.
+    for (const slot of this.#slots) {
+      if (slot.state === "idle" && slot.resident === null) this.#replace(slot, environment, "environment");
+    }
+    try {
+      await this.use({ environment, principal: "(start)", signal: undefined }, async () => {});
+    } catch (error) {
+      // So many wait that there are sandboxes at work.
+      if (!(error instanceof ClientError && error.status === 429)) throw error;
+    }
   }
 
   get isReady(): boolean {
@@ -354,11 +382,11 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
 
   /** Whether one more place may be spent on starting sandboxes of an environment. */
   #mayStart(environment: string): boolean {
-    if (environment === this.#options.environment || this.#health.isProven(environment)) return true;
+    if (environment === this.#environment || this.#health.isProven(environment)) return true;
     const trying = this.#slots.filter(
       (slot) =>
         (slot.state === "starting" || slot.state === "failed") &&
-        slot.environment !== this.#options.environment &&
+        slot.environment !== this.#environment &&
         !this.#health.isProven(slot.environment),
     );
     return trying.length < Math.max(1, Math.floor(this.#slots.length / 2));
@@ -454,9 +482,9 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     if (!first) return;
     // One that is busy still will be idle soon, and another principal keeps its only one.
     if (this.#isOneOfSeveral(first) === 0 && this.#slots.some((slot) => this.#isOneOfSeveral(slot) === 1)) return;
-    const { environment, spareEnvironment = (asked) => asked } = this.#options;
+    const { spareEnvironment = (asked) => asked } = this.#options;
     const wanted = spareEnvironment(this.#lastAsked);
-    this.#replace(first, this.#mayStart(wanted) ? wanted : environment, "principal");
+    this.#replace(first, this.#mayStart(wanted) ? wanted : this.#environment, "principal");
   }
 
   #isOneOfSeveral({ sandbox }: Slot): number {
@@ -554,7 +582,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
         slot.sandbox = null;
         this.#failed(environment, toError(error), performance.now() - startedAt);
         // Its places go back to the environment that most want; who wants the other one has been told.
-        if (this.#health.isBroken(environment)) slot.environment = this.#options.environment;
+        if (this.#health.isBroken(environment)) slot.environment = this.#environment;
       }
     }
   }
@@ -598,11 +626,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
       if (slot.sandbox !== sandbox || slot.state !== "idle" || this.#stopping) return;
       // Else one that ends as soon as it is ready would be started over and over, without a pause.
       if (slot.executions === 0) this.#failed(slot.environment, new Error(reason), Date.now() - sandbox.startedAt);
-      this.#replace(
-        slot,
-        this.#health.isBroken(slot.environment) ? this.#options.environment : slot.environment,
-        reason,
-      );
+      this.#replace(slot, this.#health.isBroken(slot.environment) ? this.#environment : slot.environment, reason);
     });
     void this.#inBackground(ended, slot);
     const { warmUp } = this.#options;

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { badRequest, StartupError } from "../errors.ts";
+import { badRequest, ClientError, StartupError } from "../errors.ts";
 import type { GuestEnvironment } from "../sandbox/protocol.ts";
 import type { CacheKeeper } from "./cache-keeper.ts";
 import { DEFAULT, type EnvironmentDefinition, STDLIB } from "./environment-definitions.ts";
@@ -12,6 +12,8 @@ import type { BaseEnvironment } from "./package-store.ts";
 import type { PythonPlatform } from "./python-platform.ts";
 import { parseRequirement, type Requirement } from "./requirements.ts";
 import { type Resolution, type ResolvedPackage, resolve, resolveAvailable } from "./resolver.ts";
+import { type EnvironmentProgress, StartProgress } from "./start-progress.ts";
+import { describeUnreached, type Unreached, unreachedOf } from "./unreached-sources.ts";
 
 /** An environment that code can run in. */
 export interface Environment {
@@ -21,6 +23,8 @@ export interface Environment {
   readonly warnings: readonly string[];
   /** What was asked for and could not be had: requirement → why. */
   readonly missing: Readonly<Record<string, string>>;
+  /** What of that is missing only because sources could not be asked; null: nothing. */
+  readonly unreached: Unreached | null;
   readonly image: Image;
   readonly baseImagePath: string;
   readonly stdlibPath: string;
@@ -83,6 +87,9 @@ const FURTHER_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   pillow: ["PIL.Image"],
 };
 
+/** After which it is worth asking again for what is being built, s. */
+const STARTING_RETRY_S = 2;
+
 const DERIVED_NAME = /^[a-z0-9][a-z0-9_-]{0,63}\+[0-9a-f]{16}$/;
 /** The environments of this server, and those derived from them by installing packages with shared libraries. */
 export class Environments {
@@ -91,40 +98,95 @@ export class Environments {
   readonly #underWay = new Map<string, Promise<Environment>>();
 
   readonly #memory: EnvironmentMemory;
+  readonly #progress: StartProgress;
+  #isClosed = false;
 
   constructor(options: EnvironmentsOptions) {
     this.#options = options;
     this.#memory = new EnvironmentMemory(options.cacheDir);
+    this.#progress = new StartProgress(this.names);
+  }
+
+  /** Builds the standard library's, which needs no source. */
+  async prepareStdlib(): Promise<void> {
+    this.#progress.begin(STDLIB, "image");
+    await this.#once(STDLIB, () => this.#stdlib());
+    this.#progress.end(STDLIB, "ready");
+  }
+
+  /** Makes ready what a start before has built, which takes milliseconds and needs no source either. */
+  async prepareBuilt(): Promise<void> {
+    for (const definition of this.#options.definitions) {
+      const { name, packages, imports } = definition;
+      const known = await this.#memory.recall(name, this.#inputs(definition));
+      if (known === null || Object.keys(known.missing).length > 0) continue;
+      const unbuilt = unbuiltEnvironment(known.set, imports, askedOf(packages));
+      if (await this.#options.images.isThere(name, known.set.archive.sha256, unbuilt)) await this.#prepare(definition);
+    }
   }
 
   /**
-   * Builds the standard library's, then all that are defined.
+   * Builds the standard library's, then all that are defined and are not ready yet.
    *
    * @param only build no other than this one.
    * @throws {StartupError} where strict, if one fails.
    */
   async prepare(only?: string): Promise<void> {
-    await this.#once(STDLIB, () => this.#stdlib());
+    await this.prepareStdlib();
     const wanted = this.#options.definitions.filter(({ name }) => only === undefined || name === only);
     if (only !== undefined && only !== STDLIB && wanted.length === 0) {
       const names = [STDLIB, ...this.#options.definitions.map(({ name }) => name)];
       throw new StartupError(`There is no environment "${only}". Defined: ${names.join(", ")}.`);
     }
     for (const definition of wanted) {
-      try {
-        const environment = await this.#once(definition.name, () => this.#build(definition));
-        for (const warning of environment.warnings) this.#options.onWarning(warning);
-      } catch (error) {
-        const message = `The environment "${definition.name}" cannot be built: ${(error as Error).message}`;
-        if (this.#options.strict || error instanceof StartupError) throw new StartupError(message, { cause: error });
-        this.#options.onWarning(message);
-      }
+      if (this.#isClosed) return;
+      if (this.#progress.isPending(definition.name)) await this.#prepare(definition);
+    }
+    const unreached = wanted.flatMap(({ name }) => this.#ready.get(name)?.unreached ?? []);
+    if (unreached.length > 0) this.#options.onWarning(describeUnreached(unreached));
+  }
+
+  async #prepare(definition: EnvironmentDefinition): Promise<void> {
+    const { name } = definition;
+    this.#progress.begin(name, "packages");
+    try {
+      const { warnings, unreached } = await this.#once(name, () => this.#build(definition));
+      this.#progress.end(name, "ready");
+      // What sources that cannot be reached have to do with is told once, for all environments.
+      for (const warning of warnings) if (warning !== unreached?.warning) this.#options.onWarning(warning);
+    } catch (error) {
+      this.#progress.end(name, "failed");
+      if (this.#isClosed) return;
+      const message = `The environment "${name}" cannot be built: ${(error as Error).message}`;
+      if (this.#options.strict || error instanceof StartupError) throw new StartupError(message, { cause: error });
+      this.#options.onWarning(message);
     }
   }
 
-  /** The one for requests that name none: `default` where it has any package, else `stdlib`. */
+  /** Begins no further environment. */
+  close(): void {
+    this.#isClosed = true;
+  }
+
+  isReady(name: string): boolean {
+    return this.#ready.has(name);
+  }
+
+  /** How far each one is that was defined, the standard library's first. */
+  get progress(): readonly EnvironmentProgress[] {
+    return this.#progress.list();
+  }
+
+  /** All that were defined, ready or not, and the standard library's. */
+  get names(): readonly string[] {
+    return [STDLIB, ...this.#options.definitions.map(({ name }) => name)];
+  }
+
+  /** The one for requests that name none: `default` where it has any package, or may yet have, else `stdlib`. */
   get defaultName(): string {
-    return (this.#ready.get(DEFAULT)?.packages.length ?? 0) > 0 ? DEFAULT : STDLIB;
+    const ready = this.#ready.get(DEFAULT);
+    if (ready) return ready.packages.length > 0 ? DEFAULT : STDLIB;
+    return this.#progress.isPending(DEFAULT) ? DEFAULT : STDLIB;
   }
 
   /** What each definition came to when it was built last, without building or asking any source. */
@@ -135,8 +197,7 @@ export class Environments {
         const { name, packages, imports } = definition;
         const known = await this.#memory.recall(name, this.#inputs(definition));
         if (known === null) return { name, known, image: null };
-        const asked = readRequirements(packages).requested.map(({ key }) => key);
-        const unbuilt = unbuiltEnvironment(known.set, imports, asked);
+        const unbuilt = unbuiltEnvironment(known.set, imports, askedOf(packages));
         return { name, known, image: await images.find(name, known.set.archive.sha256, unbuilt) };
       }),
     );
@@ -147,15 +208,23 @@ export class Environments {
     return [...this.#ready.values()].filter(({ name }) => !name.includes(DERIVED_SEPARATOR));
   }
 
-  /** @throws {ClientError} 400 if there is none of this name. */
+  /** @throws {ClientError} 400 if there is none of this name, 503 `starting` while it is being built. */
   get(name: string): Environment {
     const environment = this.#ready.get(name);
     if (environment) {
       this.#options.keeper.use(...environment.files);
       return environment;
     }
+    this.#refusePending(name);
     const names = this.list().map((other) => other.name);
     throw badRequest("unknown_environment", `Unknown environment "${name}". Available: ${names.join(", ")}.`);
+  }
+
+  #refusePending(name: string): void {
+    const base = baseOf(name);
+    if (!this.#progress.isPending(base)) return;
+    const message = `The server is starting: the environment "${base}" is not ready yet. Try again later.`;
+    throw new ClientError(503, "starting", message, { retryAfterS: STARTING_RETRY_S });
   }
 
   base(name: string): BaseEnvironment {
@@ -188,10 +257,11 @@ export class Environments {
   async recall(name: string): Promise<boolean> {
     if (this.#ready.has(name)) return true;
     if (!DERIVED_NAME.test(name)) return false;
+    this.#refusePending(name);
     const { python } = this.#options;
     const known = await this.#memory.recall(name, python);
     if (known === null) return false;
-    await this.#once(name, () => this.#buildImage(name, known.set, python, {}));
+    await this.#once(name, () => this.#buildImage(name, known.set, python, NOTHING_MISSING));
     return true;
   }
 
@@ -232,6 +302,7 @@ export class Environments {
       packages: [],
       warnings: [],
       missing: {},
+      unreached: null,
       image,
       baseImagePath,
       stdlibPath,
@@ -250,7 +321,7 @@ export class Environments {
     const inputs = this.#inputs(definition);
     const known = await this.#memory.recall(name, inputs);
     if (known !== null && Object.keys(known.missing).length === 0)
-      return await this.#buildImage(name, known.set, inputs, {}, imports, asked);
+      return await this.#buildImage(name, known.set, inputs, NOTHING_MISSING, imports, asked);
     const { sources, python, strict, sets, onProgress } = this.#options;
     onProgress(`Preparing the environment "${name}": ${packages.join(", ")}`);
     const { resolved, failures } = strict
@@ -258,17 +329,19 @@ export class Environments {
           resolved: (await resolve(requested, { sources, python })).packages,
           failures: new Map<string, PackageError>(),
         }
-      : await this.#available(requested);
-    const missing = Object.fromEntries(
-      Array.from([...unreadable, ...failures], ([requirement, { message }]) => [requirement, message]),
-    );
+      : await this.#available(name, requested);
+    // In the order in which they were asked for.
+    const problems = [...unreadable, ...failures].toSorted(([a], [b]) => packages.indexOf(a) - packages.indexOf(b));
+    const missing = Object.fromEntries(problems.map(([requirement, { message }]) => [requirement, message]));
     // A source that cannot be asked today takes nothing away that it gave before.
-    if (known !== null && Object.keys(known.missing).length < Object.keys(missing).length)
-      return await this.#buildImage(name, known.set, inputs, known.missing, imports, asked);
-    if (resolved.length === 0)
-      return { ...(await this.#stdlib()), name, missing, warnings: goesWithout(name, missing) };
-    const set = await sets.build(resolved, this.#progress());
-    const environment = await this.#buildImage(name, set, inputs, missing, imports, asked);
+    if (known !== null && Object.keys(known.missing).length < Object.keys(missing).length) {
+      const without = goesWithout(name, known.missing, failures);
+      return await this.#buildImage(name, known.set, inputs, without, imports, asked);
+    }
+    const without = goesWithout(name, missing, failures);
+    if (resolved.length === 0) return { ...(await this.#stdlib()), name, ...without };
+    const set = await sets.build(resolved, this.#onPackages(name));
+    const environment = await this.#buildImage(name, set, inputs, without, imports, asked);
     await this.#memory.remember(name, inputs, { set, missing });
     return environment;
   }
@@ -281,6 +354,7 @@ export class Environments {
 
   /** What can be resolved, and also downloaded, of what was asked for; the rest is told of. */
   async #available(
+    name: string,
     requested: readonly Requirement[],
   ): Promise<{ resolved: readonly ResolvedPackage[]; failures: ReadonlyMap<string, PackageError> }> {
     const { sources, python, sets } = this.#options;
@@ -289,7 +363,7 @@ export class Environments {
     for (;;) {
       const resolution = await resolveAvailable(wanted, { sources, python });
       for (const [requirement, error] of resolution.failures) failures.set(requirement, error);
-      const missing = await sets.missing(resolution.packages, this.#progress());
+      const missing = await sets.missing(resolution.packages, this.#onPackages(name));
       if (missing.size === 0) return { resolved: resolution.packages, failures };
       const needs = new Map(resolution.packages.map(({ candidate, dependsOn }) => [candidate.key, dependsOn]));
       const kept: Requirement[] = [];
@@ -337,7 +411,7 @@ export class Environments {
     const has = elsewhere.map((clause) => `; ${clause}`).join("");
     const reason = message.replace(/\.$/, "");
     const why = `${needs}${name} ${version} (${filename}, from ${source}) cannot be had: ${reason}${has}.`;
-    return new PackageError(code, why);
+    return new PackageError(code, why, { ...(code === "package_source_unavailable" && { unreached: [reason] }) });
   }
 
   async #buildDerived(name: string, base: Environment, set: PackageSet): Promise<Environment> {
@@ -346,8 +420,16 @@ export class Environments {
       parseRequirement(`${name}==${version}`),
     );
     const { packages } = await resolve(pinned, { sources, python });
-    const combined = await sets.build(packages, this.#progress());
-    const environment = await this.#buildImage(name, combined, python, {}, undefined, undefined, MAX_DERIVED_BUILD_MS);
+    const combined = await sets.build(packages, this.#onPackages(name));
+    const environment = await this.#buildImage(
+      name,
+      combined,
+      python,
+      NOTHING_MISSING,
+      undefined,
+      undefined,
+      MAX_DERIVED_BUILD_MS,
+    );
     await this.#memory.remember(name, python, { set: combined, missing: {} });
     return environment;
   }
@@ -356,13 +438,14 @@ export class Environments {
     name: string,
     set: PackageSet,
     inputs: unknown,
-    missing: Readonly<Record<string, string>>,
+    without: Without,
     imports?: readonly string[],
     asked?: readonly string[],
     maxBuildMs?: number,
   ): Promise<Environment> {
     const { images } = this.#options;
-    const warnings = goesWithout(name, missing);
+    this.#progress.step(name, "image");
+    const warnings = [...without.warnings];
     const unbuilt = unbuiltEnvironment(set, imports, asked);
     const image = await images.environment(name, set.archive.sha256, unbuilt, maxBuildMs);
     if (image.heapBytes > images.memoryBytes) {
@@ -383,8 +466,8 @@ export class Environments {
     return {
       name,
       packages: set.packages,
+      ...without,
       warnings,
-      missing,
       image,
       baseImagePath,
       stdlibPath,
@@ -394,7 +477,8 @@ export class Environments {
     };
   }
 
-  #progress() {
+  /** Tells how packages come in. */
+  #onPackages(name: string) {
     let lastShownAt = 0;
     let lastFile = "";
     return (progress: { readonly type: string }) => {
@@ -403,7 +487,9 @@ export class Environments {
         receivedBytes?: number;
         totalBytes?: number | null;
       };
+      if (progress.type === "archive") this.#progress.step(name, "archive");
       if (progress.type !== "download" || filename === undefined) return;
+      this.#progress.downloaded(name, filename, receivedBytes ?? 0);
       if (filename === lastFile && Date.now() - lastShownAt < 2000) return;
       lastFile = filename;
       lastShownAt = Date.now();
@@ -424,10 +510,24 @@ function unbuiltEnvironment(
   return { archivePath: set.archive.path, libraries: set.sharedLibraries, imports: wanted, aliases };
 }
 
-function goesWithout(name: string, missing: Readonly<Record<string, string>>): string[] {
-  return Object.entries(missing).map(
-    ([requirement, why]) => `The environment "${name}" goes without ${requirement}: ${why}`,
-  );
+/** What an environment goes without. */
+type Without = Pick<Environment, "missing" | "warnings" | "unreached">;
+const NOTHING_MISSING: Without = { missing: {}, warnings: [], unreached: null };
+
+/**
+ * @param failures why sources did not give today what is missing, by requirement: where they could not be asked, one warning names
+ *   them for all packages.
+ */
+function goesWithout(
+  name: string,
+  missing: Readonly<Record<string, string>>,
+  failures: ReadonlyMap<string, PackageError>,
+): Without {
+  const unreached = unreachedOf(name, Object.keys(missing), failures);
+  const warnings = Object.entries(missing)
+    .filter(([requirement]) => !unreached?.requirements.includes(requirement))
+    .map(([requirement, why]) => `The environment "${name}" goes without ${requirement}: ${why}`);
+  return { missing, warnings: unreached === null ? warnings : [unreached.warning, ...warnings], unreached };
 }
 
 function keyOf(inputs: unknown): string {
@@ -449,6 +549,11 @@ function readRequirements(texts: readonly string[]): {
     }
   }
   return { requested, unreadable };
+}
+
+/** Normalised names of the packages that were asked for. */
+function askedOf(packages: readonly string[]): string[] {
+  return readRequirements(packages).requested.map(({ key }) => key);
 }
 
 function closure(root: string, needs: ReadonlyMap<string, readonly string[]>): ReadonlySet<string> {

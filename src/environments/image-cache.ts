@@ -1,6 +1,6 @@
 import { createHash, randomUUID } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { access, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { pipeline } from "node:stream/promises";
@@ -137,6 +137,15 @@ export class ImageCache {
   async find(name: string, archiveSha256: string, environment: UnbuiltEnvironment): Promise<Image | null> {
     const key = await this.#environmentKey(await this.base(), archiveSha256, environment);
     return await readCached(this.#imagePath(name, key), key);
+  }
+
+  /** Whether there is one, which is looked at only when it is used. */
+  async isThere(name: string, archiveSha256: string, environment: UnbuiltEnvironment): Promise<boolean> {
+    const key = await this.#environmentKey(await this.base(), archiveSha256, environment);
+    return await access(manifestName(this.#imagePath(name, key))).then(
+      () => true,
+      () => false,
+    );
   }
 
   async #environmentKey(base: Image, archiveSha256: string, environment: UnbuiltEnvironment): Promise<string> {

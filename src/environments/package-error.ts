@@ -31,9 +31,16 @@ export type PackageErrorCode =
 export class PackageError extends ClientError {
   override readonly name = "PackageError";
   declare readonly code: PackageErrorCode;
+  /** Sources that could not be asked, in words, where nothing else stands in the way; else none. */
+  readonly unreached: readonly string[];
 
-  constructor(code: PackageErrorCode, message: string, options: { cause?: unknown } = {}) {
+  constructor(
+    code: PackageErrorCode,
+    message: string,
+    { unreached, ...options }: { cause?: unknown; unreached?: readonly string[] } = {},
+  ) {
     super(422, code, message, options);
+    this.unreached = unreached ?? (code === "package_source_unavailable" ? [message.replace(/\.$/, "")] : []);
   }
 }
 

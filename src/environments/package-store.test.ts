@@ -183,7 +183,7 @@ describe("removing", () => {
     const store = await start();
     await store.install("alice", "a", STDLIB);
     expect(await store.get("alice", STDLIB)).not.toBeNull();
-    await store.clear("alice", STDLIB);
+    await store.clear("alice", STDLIB.name);
     expect(await store.get("alice", STDLIB)).toBeNull();
     expect(await store.list("alice", STDLIB)).toEqual([]);
   });
@@ -336,7 +336,7 @@ describe.skipIf(!hasRedis)("two servers that share Redis", () => {
     expect(other?.packages).toEqual(set.packages);
     expect(other?.archive.sha256).toBe(set.archive.sha256);
     expect(other?.archive.path).not.toBe(set.archive.path);
-    await b.clear("derive", STDLIB);
+    await b.clear("derive", STDLIB.name);
     expect(await a.get("derive", STDLIB)).toBeNull();
   });
 

@@ -155,9 +155,9 @@ export class PackageStore {
   }
 
   /** Forgets everything the principal installed in this environment. */
-  async clear(principal: string, base: BaseEnvironment): Promise<void> {
-    const clear = () => this.#options.records.clear(principal, base.name);
-    await this.#queue.run(recordId(principal, base.name), clear);
+  async clear(principal: string, environment: string): Promise<void> {
+    const clear = () => this.#options.records.clear(principal, environment);
+    await this.#queue.run(recordId(principal, environment), clear);
   }
 
   /** Looks at the disk again for what was ready; for when archives have gone. */

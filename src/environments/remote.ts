@@ -74,6 +74,7 @@ export class Remote {
   /** When a host answered last, and when one that has not was first asked. By the monotonic clock. */
   readonly #answeredAtMs = new Map<string, number>();
   readonly #askedAtMs = new Map<string, number>();
+  readonly #closing = new AbortController();
 
   constructor(options: Partial<RemoteOptions> = {}) {
     this.#options = { ...REMOTE_OPTIONS, ...options };
@@ -117,11 +118,12 @@ export class Remote {
     const away = this.#away.get(url.host);
     if (away !== undefined && performance.now() < away.untilMs) throw away.error;
     for (let attempt = 1; ; attempt++) {
+      if (this.#closing.signal.aborted) throw closed();
       const deadline = AbortSignal.timeout(totalTimeoutMs);
       const silence = new AbortController();
       const patience = setTimeout(() => silence.abort(new TransientError(SILENT)), this.#patienceMs(url.host)).unref();
       try {
-        const signal = AbortSignal.any([deadline, silence.signal]);
+        const signal = AbortSignal.any([deadline, silence.signal, this.#closing.signal]);
         const answer = await this.#follow(url, await headers(), accepted, signal).finally(() => clearTimeout(patience));
         try {
           return await consume(answer);
@@ -131,6 +133,7 @@ export class Remote {
         }
       } catch (cause) {
         if (cause instanceof PackageError) throw cause;
+        if (this.#closing.signal.aborted) throw closed();
         const problem = deadline.aborted ? "did not finish in time" : connectionProblem(cause);
         if (problem === null) throw cause;
         // A laptop that is offline should not wait for each package.
@@ -141,7 +144,7 @@ export class Remote {
             this.#away.set(url.host, { error, untilMs: performance.now() + AWAY_MS });
           throw error;
         }
-        await delay(retryDelayMs * 2 ** (attempt - 1));
+        await delay(retryDelayMs * 2 ** (attempt - 1), undefined, { signal: this.#closing.signal }).catch(() => {});
       }
     }
   }
@@ -195,8 +198,9 @@ export class Remote {
     return answeredAtMs !== undefined && performance.now() - answeredAtMs < ANSWERED_MS;
   }
 
-  /** Closes the connections that are kept open. */
+  /** Gives up what is under way, and closes the connections that are kept open. */
   async close(): Promise<void> {
+    this.#closing.abort();
     await this.#agent.destroy();
   }
 
@@ -239,6 +243,8 @@ export class Remote {
     }
   }
 }
+
+const closed = () => new PackageError("package_source_unavailable", "The server is stopping.");
 
 /** From https only to https; from http to either. */
 function mayFollow(from: string, to: URL): boolean {

@@ -346,6 +346,7 @@ class Resolver {
     ];
     const unusable = offers.flatMap((offer) => offer.unusable);
     const reasons: string[] = [];
+    const isElsewhere = versions.length > 0 || unusable.length > 0;
     if (versions.length > 0) {
       const listed = versions.toSorted(compareNewestFirst).slice(0, LISTED_VERSIONS).join(", ");
       const wanted = demands
@@ -363,8 +364,8 @@ class Resolver {
       );
     }
     const code = versions.length > 0 ? "package_conflict" : "package_not_found";
-    const problems = [...this.#problems.values()];
-    return failure(code, demand, [...reasons, ...problems.map((problem) => problem.replace(/\.$/, ""))].join("; "));
+    const problems = [...this.#problems.values()].map((problem) => problem.replace(/\.$/, ""));
+    return failure(code, demand, [...reasons, ...problems].join("; "), isElsewhere ? [] : problems);
   }
 }
 
@@ -406,8 +407,9 @@ function failure(
   code: "package_conflict" | "package_not_found" | "package_too_large",
   { requirement, by }: Demand,
   why: string,
+  unreached: readonly string[] = [],
 ): PackageError {
-  if (by === null) return new PackageError(code, `"${plain(requirement)}" cannot be installed: ${why}.`);
+  if (by === null) return new PackageError(code, `"${plain(requirement)}" cannot be installed: ${why}.`, { unreached });
   const chain: string[] = [];
   let root: Demand = { requirement, by };
   for (let decision: Decision | null = by; decision !== null; decision = decision.demand.by) {
@@ -419,6 +421,7 @@ function failure(
   return new PackageError(
     code,
     `"${plain(root.requirement)}" cannot be installed: ${path} needs "${plain(requirement)}", but ${why}.`,
+    { unreached },
   );
 }
 

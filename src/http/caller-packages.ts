@@ -164,7 +164,8 @@ export class CallerPackages {
 
   async clear(principal: string): Promise<void> {
     const { store, environments } = this.#options;
-    for (const { name } of environments.list()) await store.clear(principal, environments.base(name));
+    // Those that are being built, too.
+    for (const name of environments.names) await store.clear(principal, name);
   }
 
   #archiveOf({ archive }: PackageSet): PackageArchive {

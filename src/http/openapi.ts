@@ -390,7 +390,10 @@ const OPERATIONS: Readonly<Record<string, Readonly<Record<string, Operation>>>> 
       operationId: "ready",
       summary: "Whether the server can run code now (no key needed)",
       security: [],
-      responses: { 200: json("It can.", replies.readyReply), 503: json("Not now.", replies.readyReply) },
+      responses: {
+        200: json("It can.", replies.readyReply),
+        503: json("Not now, and how far it is.", replies.readyReply),
+      },
     },
     "GET /docs.json": {
       operationId: "openApi",

@@ -295,7 +295,29 @@ export const healthReply = z.looseObject({
   memory,
 });
 
-export const readyReply = z.looseObject({ ready: z.boolean(), timestamp });
+export const readyReply = z.looseObject({
+  ready: z.boolean(),
+  code: z.literal("starting").optional(),
+  step: z
+    .enum(["environments", "sandboxes"])
+    .optional()
+    .meta({ description: "What is waited for: environments that are built, or the first sandbox." }),
+  environments: z
+    .array(
+      z.looseObject({
+        name: z.string(),
+        state: z.enum(["waiting", "building", "ready", "failed"]),
+        step: z.enum(["packages", "archive", "image"]).optional().meta({
+          description: "Packages are sought and fetched, then unpacked and compiled, then imported into an image.",
+        }),
+        seconds: z.number().optional().meta({ description: "Since its building began." }),
+        downloadedBytes: bytes.optional(),
+      }),
+    )
+    .optional()
+    .meta({ description: "How far each environment is, while the server starts. What is `ready` can be used." }),
+  timestamp,
+});
 
 const successRate = z
   .union([z.string(), z.literal(0)])

@@ -27,7 +27,7 @@ export function statisticsRoutes(services: Services, status: StatusOptions): Rou
       uptime: process.uptime(),
       memory: process.memoryUsage(),
       pyodide: describeStatus(status, visibleTo(response) === undefined),
-      pyodideReady: engine.pool.isReady,
+      pyodideReady: engine.isReady,
       timestamp: timestamp(),
       executionStats,
     });

@@ -1,11 +1,14 @@
 import { type Response, Router } from "express";
 import type { Engine } from "../engine/engine.ts";
 import { baseOf } from "../environments/environments.ts";
+import type { EnvironmentProgress } from "../environments/start-progress.ts";
 import { ClientError } from "../errors.ts";
 import { principalOf } from "./authentication.ts";
 import { toReply } from "./execute.ts";
 
 const HEALTH_TIMEOUT_MS = 10_000;
+/** After which a server that starts may be asked again, s. */
+const RETRY_S = "2";
 
 export interface LoggingStatus {
   readonly level: string;
@@ -24,6 +27,8 @@ export interface StatusOptions {
   readonly environment: () => string;
   /** No keys are set: everybody is one principal, who may see all there is. */
   readonly isOpen: boolean;
+  /** How far each environment is. */
+  readonly progress: () => readonly EnvironmentProgress[];
   /** Further facts: environments, isolation layers. */
   readonly facts: () => Record<string, unknown>;
 }
@@ -36,8 +41,8 @@ export interface StatusOptions {
 export function describeStatus({ engine, executionTimeoutMs, version, facts }: StatusOptions, seesLoad: boolean) {
   const pool = engine.pool.status();
   return {
-    isReady: engine.pool.isReady,
-    initialized: engine.pool.isReady,
+    isReady: engine.isReady,
+    initialized: engine.isReady,
     executionTimeout: executionTimeoutMs,
     version,
     timestamp: new Date().toISOString(),
@@ -57,7 +62,7 @@ export function statusRoutes(options: StatusOptions): Router {
     response.json(status(response));
   });
   router.get("/api/health", async (_request, response) => {
-    const testResult = engine.pool.isReady ? await selfTest(options) : null;
+    const testResult = engine.isReady ? await selfTest(options) : null;
     const healthy = testResult?.success === true && testResult.result.toString() === "4";
     response.status(healthy ? 200 : 503).json({
       success: healthy,
@@ -87,8 +92,16 @@ export function probeRoutes(options: StatusOptions): Router {
     });
   });
   router.get("/ready", (_request, response) => {
-    const ready = engine.pool.isReady;
-    response.status(ready ? 200 : 503).json({ ready, timestamp: new Date().toISOString() });
+    const ready = engine.isReady;
+    const environments = options.progress();
+    // All is built, and yet there is no sandbox: the first of the default environment starts, or all are being replaced.
+    const isBuilding = environments.some(({ state }) => state === "waiting" || state === "building");
+    if (!ready) response.setHeader("Retry-After", RETRY_S);
+    response.status(ready ? 200 : 503).json({
+      ready,
+      ...(!ready && { code: "starting", step: isBuilding ? "environments" : "sandboxes", environments }),
+      timestamp: new Date().toISOString(),
+    });
   });
   return router;
 }

@@ -59,6 +59,8 @@ export interface SandboxOptions extends LaunchOptions {
   readonly startTimeoutMs: number;
   /** Most processor time of one execution, ms, where the system tells how much that is; 0: no limit of its own. */
   readonly maxProcessorTimeMs: number;
+  /** Ends the process, also while it starts. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** One execution, as a sandbox sees it. */
@@ -706,7 +708,12 @@ class Connection {
 
 /** Starts a process and waits for the first thing it says. */
 async function connect(options: SandboxOptions): Promise<{ connection: Connection; frame: Frame<GuestMessage> }> {
+  const { signal } = options;
+  if (signal?.aborted) throw new SandboxDiedError("The sandbox process was not started: the server is stopping.");
   const connection = new Connection(launch(options));
+  const onAbort = () => connection.kill("the server is stopping");
+  signal?.addEventListener("abort", onAbort, { once: true });
+  void connection.ended.then(() => signal?.removeEventListener("abort", onAbort));
   const nonce = newNonce();
   const first = Promise.withResolvers<Frame<GuestMessage>>();
   let isFirst = true;

@@ -148,7 +148,7 @@ export class Target {
     const url = await new Promise<string>((resolve, reject) => {
       const read = (chunk: string) => {
         said = (said + chunk).slice(-100_000);
-        const listening = /Listening on (http:\/\/[\d.:]+)/.exec(said)?.[1];
+        const listening = /Ready on (http:\/\/[\d.:]+)/.exec(said)?.[1];
         if (listening) resolve(listening);
       };
       for (const stream of [child.stdout, child.stderr]) stream?.setEncoding("utf8").on("data", read);

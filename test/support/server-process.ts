@@ -36,7 +36,7 @@ export async function startServerProcess(dataDir: string, settings: Record<strin
   let said = "";
   for await (const line of createInterface({ input: child.stdout as NodeJS.ReadableStream })) {
     said += `${line}\n`;
-    url = /Listening on (http:[^"\s]+)/.exec(line)?.[1] ?? "";
+    url = /Ready on (http:[^"\s]+)/.exec(line)?.[1] ?? "";
     if (url !== "") break;
   }
   if (url === "") throw new Error(`the server did not start:\n${said}`);

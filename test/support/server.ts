@@ -12,13 +12,19 @@ export interface TestServer extends RunningServer, TestClient {
 }
 
 /**
- * A real server on a free port of the loopback interface.
+ * A real server on a free port of the loopback interface, ready.
  *
  * @param settings as environment variables. With a DATA_DIR of the test's own, that folder is there after `stop`.
  */
 export async function startTestServer(settings: Record<string, string> = {}): Promise<TestServer> {
   const config = testConfig(settings);
   const server = await startServer(config, pino({ level: "silent" }));
+  try {
+    await server.ready;
+  } catch (error) {
+    await server.stop(0);
+    throw error;
+  }
   return {
     ...server,
     ...createClient(server.url),
