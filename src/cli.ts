@@ -8,14 +8,14 @@ import { type DestinationStream, pino } from "pino";
 import { escapeControls } from "./audit/security-event.ts";
 import { openServerLog } from "./audit/server-log.ts";
 import { verifySecurityLog } from "./audit/verify-security-log.ts";
-import { loadConfig } from "./config.ts";
+import { loadConfig, loadSettings } from "./config.ts";
 import { doctor } from "./doctor.ts";
 import { ClientError, StartupError } from "./errors.ts";
 import { contextOf, executeBody, parseBody } from "./http/validation.ts";
 import type { JsonText } from "./json/json-text.ts";
 import { surviveUncaught } from "./last-resort.ts";
 import { openNetwork } from "./network/network-proxy.ts";
-import { openEnvironments, openHost, startRuntime, startServer } from "./server.ts";
+import { impliedSettings, openEnvironments, openHost, startRuntime, startServer } from "./server.ts";
 
 const MAX_INDENTED_BYTES = 128 * 1024;
 
@@ -38,10 +38,12 @@ const COMMANDS: Readonly<Record<string, (args: string[]) => Promise<number>>> = 
 };
 
 async function serve(): Promise<number> {
-  const config = loadConfig();
+  const { config, inferred } = loadSettings();
   const { LOG_LEVEL, LOG_DIR, LOG_MAX_SIZE, NODE_ENV } = config;
   const pretty = NODE_ENV === "development" || process.stdout.isTTY;
   const { logger, close } = openServerLog({ level: LOG_LEVEL, dir: LOG_DIR, maxBytes: LOG_MAX_SIZE, pretty });
+  for (const { name, value, from } of [...inferred, ...impliedSettings(config)])
+    logger.info(`${name} is ${value}: ${from}`);
   const server = await startServer(config, logger);
   surviveUncaught(logger);
   logger.info(`Listening on ${server.url}; starting: /ready tells how far`);
@@ -129,7 +131,7 @@ async function run(args: string[]): Promise<number> {
 }
 
 async function runDoctor(): Promise<number> {
-  return await doctor(loadConfig());
+  return await doctor(loadSettings());
 }
 
 async function build([name]: string[]): Promise<number> {

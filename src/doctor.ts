@@ -1,17 +1,20 @@
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { pino } from "pino";
-import type { Config } from "./config.ts";
+import type { loadSettings } from "./config.ts";
 import { denoCache } from "./environments/deno-cache.ts";
 import type { BuiltBefore } from "./environments/environments.ts";
 import type { Image } from "./environments/image-cache.ts";
+import { checkBinding } from "./http/authentication.ts";
+import { trustProxy } from "./http/trust-proxy.ts";
+import { openNetwork } from "./network/network-proxy.ts";
 import { denoBinary } from "./sandbox/deno-binary.ts";
 import { PYODIDE_DIR } from "./sandbox/launch.ts";
 import { Sandbox } from "./sandbox/sandbox.ts";
-import { bootOptions, openEnvironments, openHost } from "./server.ts";
+import { bootOptions, impliedSettings, openEnvironments, openHost } from "./server.ts";
 
 /** Tells what this machine has, by trying it. Returns the exit code: 0 if code can be run here. */
-export async function doctor(config: Config): Promise<number> {
+export async function doctor({ config, inferred }: ReturnType<typeof loadSettings>): Promise<number> {
   const rows: [string, string][] = [];
   const manifest = JSON.parse(await readFile(path.join(PYODIDE_DIR, "package.json"), "utf8")) as { version: string };
   rows.push(["node", `${process.version} (${process.platform} ${process.arch})`]);
@@ -26,6 +29,14 @@ export async function doctor(config: Config): Promise<number> {
       rows.push([name, `FAILED: ${(error as Error).message}`]);
     }
   };
+  for (const { name, value, from } of inferred) rows.push([name, `${value} (${from})`]);
+  await attempt("settings", () => {
+    checkBinding(config);
+    trustProxy(config);
+    openNetwork(config);
+    for (const { name, value, from } of impliedSettings(config)) rows.push([name, `${value} (${from})`]);
+    return "can be used";
+  });
   await attempt("deno", () => denoBinary());
   await attempt("sandbox", async () => {
     const host = await openHost(config);

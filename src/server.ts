@@ -10,7 +10,7 @@ import { RedisStatistics } from "./audit/redis-statistics.ts";
 import { SecurityLog } from "./audit/security-log.ts";
 import { Statistics } from "./audit/statistics.ts";
 import type { StatisticsStore } from "./audit/statistics-store.ts";
-import type { Config } from "./config.ts";
+import type { Config, Inferred } from "./config.ts";
 import { Engine } from "./engine/engine.ts";
 import { SandboxPool } from "./engine/pool.ts";
 import { Sessions } from "./engine/sessions.ts";
@@ -470,6 +470,20 @@ function principalShares(config: Config): { maxPerPrincipal: number; maxQueuedPe
     maxPerPrincipal: PRINCIPAL_MAX_CONCURRENCY || (isShared ? Math.max(1, POOL_SIZE - 1) : POOL_SIZE),
     maxQueuedPerPrincipal: PRINCIPAL_MAX_QUEUED || (isShared ? Math.ceil(QUEUE_LIMIT / 2) : QUEUE_LIMIT),
   };
+}
+
+/** What follows from other settings where they leave it open, for people. */
+export function impliedSettings(config: Config): readonly Inferred[] {
+  const { maxPerPrincipal, maxQueuedPerPrincipal } = principalShares(config);
+  const keys = parseApiKeys(config).length;
+  const from = keys === 0 ? "no API keys" : `the API keys of ${principalsOf(config).size}`;
+  const origins = allowedOrigins(config);
+  const implied: Inferred[] = [];
+  const imply = (name: string, value: string) => implied.push({ name, value, from });
+  if (config.PRINCIPAL_MAX_CONCURRENCY === 0) imply("PRINCIPAL_MAX_CONCURRENCY", String(maxPerPrincipal));
+  if (config.PRINCIPAL_MAX_QUEUED === 0) imply("PRINCIPAL_MAX_QUEUED", String(maxQueuedPerPrincipal));
+  if (config.CORS_ORIGIN === "") imply("CORS_ORIGIN", origins === "*" ? "*" : "none");
+  return implied;
 }
 
 /** What the package sources are, and which files folders among them hold. */

@@ -5,6 +5,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import os from "node:os";
 import path from "node:path";
+import { createInterface } from "node:readline";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
@@ -212,6 +213,23 @@ describe("doctor", () => {
     expect(stdout).toContain(TEST_CACHE_DIR);
   });
 
+  test("tells which settings were worked out, and from what", async () => {
+    const { code, stdout } = await cli(["doctor"], { POOL_SIZE: "0" });
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^POOL_SIZE +\d+ \(.*(processor|limit)/m);
+    expect(stdout).toMatch(/^CORS_ORIGIN +\* \(no API keys\)$/m);
+    expect(stdout).toMatch(/^settings +can be used$/m);
+  });
+
+  test("names a setting that serve would refuse", async () => {
+    const { code, stdout } = await cli(["doctor"], { API_KEYS: "name:too-short-s3cret" });
+    expect(code).toBe(0);
+    const refused = await cli(["doctor"], { API_KEYS: "name:s3cret" });
+    expect(refused.code).toBe(1);
+    expect(refused.stdout).toMatch(/^settings +FAILED: API_KEYS, entry 1: /m);
+    expect(stdout + refused.stdout).not.toContain("s3cret");
+  });
+
   test("tells what each environment holds and where it came from, without building it", async () => {
     const PACKAGE_DIR = await mkdtemp(path.join(dir, "wheels-"));
     // In Pyodide's lock file there is another version.
@@ -254,6 +272,18 @@ describe("serve", () => {
     child.kill("SIGTERM");
     expect(await once(child, "close")).toEqual([0, null]);
     for (const pid of below) while (await isRunning(pid));
+  });
+
+  test("says first which settings it has worked out, and from what", async () => {
+    const child = start(["serve"], { PORT: "0", POOL_SIZE: "0" });
+    const lines: string[] = [];
+    for await (const line of createInterface({ input: child.stdout as NodeJS.ReadableStream })) {
+      lines.push(JSON.parse(line).msg);
+      if (line.includes("Listening on")) break;
+    }
+    expect(lines[0]).toMatch(/^POOL_SIZE is \d+: .*(processor|limit)/);
+    child.kill("SIGKILL");
+    await once(child, "close");
   });
 
   test("a port that is taken ends with 1 and says what to do", async () => {

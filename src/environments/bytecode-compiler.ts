@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
-import os from "node:os";
 import { setImmediate } from "node:timers/promises";
 import { SandboxDiedError } from "../errors.ts";
+import { readHostLimits } from "../host-limits.ts";
 import { encodeArchiveHeader } from "../sandbox/archive-format.ts";
 import { jobOfNobody, Sandbox, type SandboxOptions } from "../sandbox/sandbox.ts";
 import type { ArchivePart, ArchivePartFile } from "./archive.ts";
@@ -45,7 +45,7 @@ export class BytecodeCompiler {
   readonly #options: () => Promise<SandboxOptions>;
   readonly #idle: { readonly sandbox: Sandbox; readonly timer: NodeJS.Timeout }[] = [];
   readonly #waiting: (() => void)[] = [];
-  #free = Math.min(os.availableParallelism(), MAX_SANDBOXES);
+  #free = Math.min(Math.ceil(readHostLimits().cpus.count), MAX_SANDBOXES);
   #isClosed = false;
 
   /** @param options how to start a sandbox of the standard library. */

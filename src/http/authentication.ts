@@ -33,6 +33,9 @@ const WITHOUT_SCOPES: readonly Scope[] = SCOPES.filter((scope) => scope !== "adm
 /** Of letters and digits drawn at random that is 95 bits. */
 export const MIN_KEY_CHARACTERS = 16;
 const TOO_SHORT = `the key has less than ${MIN_KEY_CHARACTERS} characters and could be guessed. Make one: openssl rand -hex 24`;
+/** No header can carry them, so no request could ever have the key. */
+const UNSENDABLE = /\p{Cc}/u;
+const HAS_UNSENDABLE = "the key has a line end or another control character in it, which no request can send";
 const NAME = /^[A-Za-z0-9._-]{1,64}$/;
 
 /**
@@ -52,6 +55,7 @@ export function parseApiKeys(config: Pick<Config, "API_KEYS" | "API_KEY">): read
   const keys = entries.map((entry, i) => parseEntry(entry, i + 1));
   if (config.API_KEY !== "") {
     if (config.API_KEY.length < MIN_KEY_CHARACTERS) throw new StartupError(`API_KEY: ${TOO_SHORT}`);
+    if (UNSENDABLE.test(config.API_KEY)) throw new StartupError(`API_KEY: ${HAS_UNSENDABLE}.`);
     keys.push(apiKey("default", config.API_KEY, SCOPES));
   }
   if (new Set(keys.map(({ digest }) => digest.toString("hex"))).size < keys.length) {
@@ -134,6 +138,7 @@ function parseEntry(entry: string, position: number): ApiKey {
   if (key === "" || rest.length > 0) throw problem("it does not have two or three parts between colons");
   if (!NAME.test(name)) throw problem("the name must be 1 to 64 letters, digits, dots, hyphens or underscores");
   if (key.length < MIN_KEY_CHARACTERS) throw new StartupError(`API_KEYS, entry ${position}: ${TOO_SHORT}`);
+  if (UNSENDABLE.test(key)) throw problem(HAS_UNSENDABLE);
   if (name === ANONYMOUS.id) throw problem(`the name "${ANONYMOUS.id}" stands for requests without a key`);
   if (scopes === undefined) return apiKey(name, key, WITHOUT_SCOPES);
   const given = scopes.split("+");
