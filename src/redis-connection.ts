@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Redis, type RedisOptions } from "ioredis";
 import { ClientError, StartupError } from "./errors.ts";
+import { storageFull } from "./store/storage-trouble.ts";
 
 /** Before every key of ours, so that a Redis can serve others too. */
 export const KEY_PREFIX = "pyodide-express:";
@@ -77,7 +78,7 @@ export class RedisConnection {
   /**
    * Does something that may be done again if its answer is lost.
    *
-   * @throws {ClientError} 503 `store_unavailable`, 507 `store_full`.
+   * @throws {ClientError} 503 `store_unavailable`, 507 `storage_full`.
    */
   async attempt<T>(action: (redis: Redis) => Promise<T>): Promise<T> {
     const nowMs = performance.now();
@@ -97,7 +98,7 @@ export class RedisConnection {
   /**
    * Runs a Lua script, which Redis does in one go. It may be run again if its answer is lost.
    *
-   * @throws {ClientError} 503 `store_unavailable`, 507 `store_full`.
+   * @throws {ClientError} 503 `store_unavailable`, 507 `storage_full`.
    */
   async run(
     script: string,
@@ -168,7 +169,7 @@ function isAnswer(error: unknown): boolean {
 export function unavailable(cause: unknown): Error {
   if (cause instanceof ClientError) return cause;
   if (/OOM command not allowed/.test((cause as Error).message)) {
-    return new ClientError(507, "store_full", "The store is full. Delete sessions or files first.", { cause });
+    return storageFull(cause);
   }
   return new ClientError(503, "store_unavailable", "The store cannot be reached at the moment.", {
     cause,

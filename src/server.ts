@@ -502,7 +502,7 @@ function openSecurityLog(config: Config, logger: Logger): SecurityLog {
       "LOG_MAX_TOTAL_MB must have room for two files of LOG_MAX_SIZE, or be 0: nothing is deleted.",
     );
   }
-  return new SecurityLog({
+  const log = new SecurityLog({
     dir,
     maxBytes,
     maxTotalBytes,
@@ -511,6 +511,12 @@ function openSecurityLog(config: Config, logger: Logger): SecurityLog {
       else logger.error({ reason }, "The security log cannot be written.");
     },
   });
+  // A full disk has room again some time, and code may run until then. Another server's log stays that server's.
+  if (log.refused !== null && log.refused.trouble !== "full") {
+    void log.close();
+    throw log.refused;
+  }
+  return log;
 }
 
 function listen(http: Server, config: Config): Promise<void> {

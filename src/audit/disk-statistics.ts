@@ -2,7 +2,8 @@ import { randomUUID } from "node:crypto";
 import fs from "node:fs";
 import path from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
-import { StartupError } from "../errors.ts";
+import { StorageStartupError } from "../store/storage-startup-error.ts";
+import { troubleOf } from "../store/storage-trouble.ts";
 import {
   type Counters,
   EVERYBODY,
@@ -83,8 +84,6 @@ export class DiskStatistics implements StatisticsStore {
   /** @throws {StartupError} if the file cannot be used. */
   constructor(dir: string) {
     this.#database = open(path.join(dir, "statistics.sqlite"));
-    // Came later than the rest, and changes nothing for a version that does not know it.
-    this.#database.exec("CREATE TABLE IF NOT EXISTS batch (name TEXT NOT NULL, last_event INTEGER NOT NULL) STRICT");
     this.#insert = this.#database.prepare(
       "INSERT INTO events (at_ms, type, principal, ip, agent, success, error, time_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
     );
@@ -226,17 +225,39 @@ export class DiskStatistics implements StatisticsStore {
 function open(file: string): DatabaseSync {
   try {
     fs.mkdirSync(path.dirname(file), { recursive: true });
-    const database = new DatabaseSync(file, { timeout: 250 });
+    try {
+      return openDatabase(file, false);
+    } catch (error) {
+      if (!["full", "failing"].includes(troubleOf(error) ?? "")) throw error;
+      // A full disk has no room for the file that other processes would read the log's index from.
+      return openDatabase(file, true);
+    }
+  } catch (cause) {
+    throw new StorageStartupError({
+      what: `The statistics in ${file}`,
+      folder: path.dirname(file),
+      setting: "DATA_DIR",
+      damaged: "Move the file away to begin with empty statistics.",
+      cause,
+    });
+  }
+}
+
+function openDatabase(file: string, isAlone: boolean): DatabaseSync {
+  const database = new DatabaseSync(file, { timeout: 250 });
+  try {
+    if (isAlone) database.exec("PRAGMA locking_mode = EXCLUSIVE");
     database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL");
     const version = (database.prepare("PRAGMA user_version").get() as { user_version: number }).user_version;
     if (version === 0) database.exec(`BEGIN IMMEDIATE; ${SCHEMA} COMMIT`);
     else if (version !== SCHEMA_VERSION) throw new Error(`it is of version ${version}, not ${SCHEMA_VERSION}`);
+    // Came later than the rest, and changes nothing for a version that does not know it.
+    const hasBatch = database.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'batch'").get();
+    if (!hasBatch) database.exec("CREATE TABLE batch (name TEXT NOT NULL, last_event INTEGER NOT NULL) STRICT");
     return database;
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new StartupError(
-      `The statistics in ${file} cannot be used: ${reason}. Move the file away to begin with empty statistics.`,
-    );
+  } catch (error) {
+    database.close();
+    throw error;
   }
 }
 

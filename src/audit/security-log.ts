@@ -1,8 +1,10 @@
 import fs from "node:fs";
 import path from "node:path";
 import { promisify } from "node:util";
+import { FolderLock } from "../store/folder-lock.ts";
+import { StorageStartupError } from "../store/storage-startup-error.ts";
+import type { StorageTrouble } from "../store/storage-trouble.ts";
 import { FoldedEvents } from "./folded-events.ts";
-import { lockFolder } from "./folder-lock.ts";
 import { type SecurityEvent, serializeLine } from "./security-event.ts";
 import { archiveName, CURRENT_FILE, type Head, hashLine, listLogFiles, writeHead } from "./security-log-files.ts";
 import { finding, recoverSecurityLog } from "./security-log-recovery.ts";
@@ -57,7 +59,8 @@ export class SecurityLog {
   #syncing: Promise<void> = Promise.resolve();
   #sealing: Promise<void> | null = null;
   readonly #folded: FoldedEvents;
-  #unlock: (() => void) | undefined;
+  #lock: FolderLock | undefined;
+  #refused: StorageStartupError | null = null;
   #closed = false;
 
   constructor(options: SecurityLogOptions) {
@@ -87,6 +90,11 @@ export class SecurityLog {
   /** Why not, without paths: `ENOSPC (write)`. Null while healthy. */
   get reason(): string | null {
     return this.#reason;
+  }
+
+  /** Why its folder cannot be locked; null: it could, or something else is wrong. */
+  get refused(): StorageStartupError | null {
+    return this.#refused;
   }
 
   /** Absolute path of the file that is written to; null without a folder. */
@@ -142,7 +150,7 @@ export class SecurityLog {
       this.#fail(error);
     }
     this.#release();
-    this.#unlock?.();
+    this.#lock?.[Symbol.dispose]();
   }
 
   #drain(): boolean {
@@ -161,6 +169,7 @@ export class SecurityLog {
       this.#fail(error);
       return false;
     }
+    this.#refused = null;
     this.#setReason(null);
     return true;
   }
@@ -169,9 +178,9 @@ export class SecurityLog {
     const { dir } = this.#options;
     fs.mkdirSync(dir, { recursive: true, mode: 0o700 });
     // Taken anew each time, since the folder may have been removed and made again.
-    this.#unlock?.();
-    this.#unlock = undefined;
-    this.#unlock = lockFolder(dir, "security.log.lock");
+    this.#lock?.[Symbol.dispose]();
+    this.#lock = undefined;
+    this.#lock = new FolderLock(dir, { name: "security.log.lock", setting: "LOG_DIR" });
     // What this process wrote it knows better than the head file, which lags, and which may have been tampered with.
     const { head, findings } = recoverSecurityLog(dir, this.#head && { ...this.#head, open: false });
     this.#fd = fs.openSync(this.#path(CURRENT_FILE), "a", 0o600);
@@ -278,8 +287,8 @@ export class SecurityLog {
       } catch {}
     }
     this.#release();
-    const { code, syscall, message } = error as NodeJS.ErrnoException;
-    this.#setReason(code === undefined ? message : `${code} (${syscall})`);
+    this.#refused = error instanceof StorageStartupError ? error : null;
+    this.#setReason(reasonOf(error));
     if (this.#closed || this.#options.dir === "") return;
     clearTimeout(this.#retryTimer);
     this.#retryTimer = setTimeout(() => {
@@ -304,6 +313,22 @@ export class SecurityLog {
   #path(name: string): string {
     return path.join(this.#options.dir, name);
   }
+}
+
+const LOCK_REASONS: Readonly<Record<StorageTrouble, string>> = {
+  busy: "another server writes to this folder",
+  full: "its disk is full",
+  denied: "the server may not write to its folder",
+  damaged: "its lock file is damaged",
+  unsupported: "its file system has no working locks",
+  failing: "its disk answers with errors",
+};
+
+/** Without paths: clients with the right to look see it. */
+function reasonOf(error: unknown): string {
+  if (error instanceof StorageStartupError) return LOCK_REASONS[error.trouble ?? "failing"];
+  const { code, syscall, message } = error as NodeJS.ErrnoException;
+  return code === undefined ? message : `${code} (${syscall})`;
 }
 
 /** Makes names in a folder, not only files' contents, survive a power cut. */

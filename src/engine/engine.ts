@@ -54,7 +54,9 @@ export class Engine {
         files,
       });
       const failure = result.files && workspace ? await applyChanges(workspace, result.files) : null;
-      return toExecutionResult(failure === null ? result : withFailure(result, failure), request.timeoutMs);
+      const outcome = toExecutionResult(result, request.timeoutMs);
+      if (failure === null) return outcome;
+      return notKept(outcome, "WorkspaceError", `The execution's files were not kept: ${failure.message}`, failure);
     });
   }
 }
@@ -142,10 +144,17 @@ function read<T extends z.ZodType>(schema: T, argument: JsonText, maxBytes = SMA
   return checked.data;
 }
 
-function withFailure(result: JobResult, failure: ClientError): JobResult {
-  const message = `The execution's files were not kept: ${failure.message}`;
-  const errorInfo = { type: "WorkspaceError", message, traceback: "", line: null, column: null };
-  return { ...result, value: JsonText.null, outcome: { ...result.outcome, success: false, error: message, errorInfo } };
+/**
+ * A result of which something could not be kept. The code has run: what came of it stays in the reply.
+ *
+ * @param type names the failure where the code itself has met with none.
+ */
+export function notKept(result: ExecutionResult, type: string, message: string, cause?: ClientError): ExecutionResult {
+  const noted = { ...result, ...(cause && { notKept: cause }) };
+  const { errorInfo } = result;
+  if (errorInfo) return { ...noted, errorInfo: { ...errorInfo, message: `${errorInfo.message} ${message}` } };
+  const lost = { type, message, traceback: "", line: null, column: null };
+  return { ...noted, success: false, status: "error", error: message, errorInfo: lost };
 }
 
 export function toExecutionResult(result: JobResult, timeoutMs: number): ExecutionResult {

@@ -1,3 +1,4 @@
+import type { ClientError } from "../errors.ts";
 import type { JsonText } from "../json/json-text.ts";
 import type { ErrorInfo, FileChanges, FileEntry, PackageListing } from "../sandbox/protocol.ts";
 
@@ -95,6 +96,8 @@ export interface ExecutionResult {
   readonly truncated: boolean;
   /** Where it ran in a session. */
   readonly session?: SessionNote;
+  /** Why its files or its session's state could not be stored. */
+  readonly notKept?: ClientError;
 }
 
 /** What became of a session. */

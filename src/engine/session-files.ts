@@ -54,7 +54,7 @@ export class SessionFiles {
 
   /** @throws {ClientError} 404 `File not found`, 409 `file_open` while the session has it open. */
   async delete(principal: string, id: string, path: string): Promise<void> {
-    await this.#change(principal, id, new Map(), (files, snapshot) => {
+    await this.#change(principal, id, null, (files, snapshot) => {
       if (files.get(workspacePath(path))?.kind !== "file") throw notFound("File not found");
       const { state } = snapshot;
       if (state?.streams.some((stream) => stream.path === path)) {
@@ -67,7 +67,8 @@ export class SessionFiles {
   async #change(
     principal: string,
     id: string,
-    contents: ReadonlyMap<string, Uint8Array>,
+    /** Null: something is deleted. */
+    contents: ReadonlyMap<string, Uint8Array> | null,
     plan: (files: WorkspaceIndex, snapshot: SessionSnapshot) => WorkspaceIndex,
   ): Promise<void> {
     const { turns, store, identityOf, maxBytes } = this.#options;
@@ -76,12 +77,17 @@ export class SessionFiles {
       const { record } = lease;
       const snapshot = await readState(store, record, identityOf(record.environment));
       const files = plan(snapshot.files, snapshot);
-      const { ref, stored } = await toStored({ ...snapshot, files }, contents);
+      const { ref, stored } = await toStored({ ...snapshot, files }, contents ?? new Map());
       if (ref.size + ref.fileBytes > maxBytes) {
         throw new ClientError(413, "session_full", `A session may take at most ${mib(maxBytes)} MiB.`);
       }
       turns.evict(live);
-      await turns.change(live, lease, { head: ref, previous: record.head }, stored);
+      await turns.change(
+        live,
+        lease,
+        { head: ref, previous: record.head },
+        { ...stored, isDeletion: contents === null },
+      );
     });
   }
 }

@@ -3,7 +3,7 @@ import { ClientError } from "../errors.ts";
 import { SessionFormatError, type SessionSnapshot } from "../store/session-format.ts";
 import type { SessionLease, SessionRecord, SessionStore } from "../store/session-store.ts";
 import type { WorkspaceLimits } from "../store/workspace-index.ts";
-import { toExecutionResult } from "./engine.ts";
+import { notKept, toExecutionResult } from "./engine.ts";
 import type { ExecutionRequest, ExecutionResult, SessionNote } from "./execution.ts";
 import type { LiveSession } from "./live-session.ts";
 import type { SandboxPool } from "./pool.ts";
@@ -253,19 +253,15 @@ export class Sessions {
       live.running = null;
     }
     const { result, left } = outcome;
-    const answer = (note: Omit<SessionNote, "id">) => {
+    const answer = (note: Omit<SessionNote, "id">, cause?: ClientError) => {
       const reason = note.reason ?? setback ?? undefined;
-      reply(
-        annotated(
-          toExecutionResult(result, request.timeoutMs),
-          {
-            id: live.id,
-            ...(reason !== undefined && { restored: true, reason }),
-            ...(note.pinned !== undefined && { pinned: note.pinned }),
-          },
-          note.reason,
-        ),
-      );
+      const session: SessionNote = {
+        id: live.id,
+        ...(reason !== undefined && { restored: true, reason }),
+        ...(note.pinned !== undefined && { pinned: note.pinned }),
+      };
+      const outcome = { ...toExecutionResult(result, request.timeoutMs), session };
+      reply(note.reason === undefined ? outcome : notKept(outcome, "SessionNotKept", note.reason, cause));
     };
     const asBefore = wasPinned ? "The session is as it was when it could last be stored" : AS_BEFORE;
     if (left === null) {
@@ -275,7 +271,7 @@ export class Sessions {
     }
     if (outcome.refusedFiles) {
       pool.evict(left.key);
-      answer({ reason: `${asBefore}: ${outcome.refusedFiles.message}` });
+      answer({ reason: `${asBefore}: ${outcome.refusedFiles.message}` }, outcome.refusedFiles);
       return;
     }
     // Where somebody waited, the sandbox may have gone on to them before its borrower was told of the result.
@@ -322,7 +318,11 @@ export class Sessions {
       if (!answersFirst || !(error instanceof ClientError) || error.code === "session_moved") {
         if (live.resident?.key === left.key) live.resident = null;
         pool.evict(left.key);
-        if (!answersFirst) throw notStored(error);
+        if (!answersFirst) {
+          // Where another server has the session, or the store itself is wrong, there is nothing to go back to.
+          if (!(error instanceof ClientError) || error.code === "session_moved") throw error;
+          return answer({ reason: `${AS_BEFORE}: ${error.message}` }, error);
+        }
         live.setback = `${AS_BEFORE}: it could not be stored.`;
         throw error;
       }
@@ -338,25 +338,6 @@ export class Sessions {
   }
 }
 
-function annotated(result: ExecutionResult, session: SessionNote, added: string | undefined): ExecutionResult {
-  const { errorInfo } = result;
-  if (added === undefined) return { ...result, session };
-  if (!errorInfo) {
-    // The code has run: the caller gets its output, and is told that nothing else has come of it.
-    const lost = { type: "SessionNotKept", message: added, traceback: "", line: null, column: null };
-    return { ...result, session, success: false, status: "error", error: added, errorInfo: lost };
-  }
-  return { ...result, session, errorInfo: { ...errorInfo, message: `${errorInfo.message} ${added}` } };
-}
-
 function newId(): string {
   return randomBytes(16).toString("base64url");
-}
-
-/** Says also that nothing has come of the execution. */
-function notStored(error: unknown): unknown {
-  if (!(error instanceof ClientError)) return error;
-  const { status, code, message, retryAfterS, cause } = error;
-  const options = { cause, ...(retryAfterS !== undefined && { retryAfterS }) };
-  return new ClientError(status, code, `${message} ${AS_BEFORE}.`, options);
 }

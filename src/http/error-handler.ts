@@ -1,6 +1,7 @@
 import type { ErrorRequestHandler, RequestHandler } from "express";
 import type { Logger } from "pino";
 import { ClientError } from "../errors.ts";
+import { storageFull, troubleOf } from "../store/storage-trouble.ts";
 import { invalidEncoding, unsupportedCharset } from "./text-decoding.ts";
 
 /** What body-parser and multer throw. */
@@ -55,5 +56,7 @@ function toClientError(error: unknown): ClientError | null {
   if (typeof status === "number" && status >= 400 && status < 500) {
     return new ClientError(status, "bad_request", "Bad request");
   }
+  // Wherever else it was that there was no room: a temporary file of an upload, say.
+  if (troubleOf(error) === "full") return storageFull(error);
   return null;
 }

@@ -11,14 +11,25 @@ import { executeBody } from "./validation.ts";
 
 /** `ExecResult` of the HTTP contract. */
 export function toReply(result: ExecutionResult) {
-  const { executionTimeMs, processorTimeMs, truncated, ...rest } = result;
+  const { executionTimeMs, processorTimeMs, truncated, notKept, ...rest } = result;
   return {
     ...rest,
     timestamp: new Date().toISOString(),
     executionTime: Math.round(executionTimeMs * 1000) / 1000,
     cpuTime: processorTimeMs,
     ...(truncated && { truncated }),
+    ...(notKept && { code: notKept.code }),
   };
+}
+
+/** Sends a result. What the server could not store for want of room, or of a store, has the status of that: 507, 503. */
+function sendResult(response: Response, result: ExecutionResult): void {
+  const { notKept } = result;
+  if (notKept && notKept.status >= 500) {
+    response.status(notKept.status);
+    if (notKept.retryAfterS !== undefined) response.setHeader("Retry-After", String(notKept.retryAfterS));
+  }
+  sendJson(response, toReply(result));
 }
 
 /** `POST /api/execute`, `/api/execute-raw` and `/api/execute-stream`. */
@@ -27,7 +38,7 @@ export function executeRoutes(services: Services): Router {
   const body = (request: Request) => parseRequest(executeBody, request);
 
   router.post("/api/execute", requireScope("execute"), async (request, response) => {
-    sendJson(response, toReply(await runCode(services, body(request), request, response)));
+    sendResult(response, await runCode(services, body(request), request, response));
   });
 
   const bytes = express.raw({ type: "text/plain", limit: "10mb" });
@@ -35,7 +46,7 @@ export function executeRoutes(services: Services): Router {
     const code = rawCode(request);
     // What the security log has the hash of: a byte order mark, or another encoding, is gone from the text.
     const codeBytes = request.body as Uint8Array;
-    sendJson(response, toReply(await runCode(services, { code, codeBytes }, request, response)));
+    sendResult(response, await runCode(services, { code, codeBytes }, request, response));
   });
 
   router.post("/api/execute-stream", requireScope("execute"), async (request, response) => {

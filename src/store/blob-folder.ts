@@ -36,13 +36,23 @@ export class BlobFolder {
     this.#incoming = incoming;
   }
 
-  /** Makes the folders, and removes what a crash left behind: half-received contents and blobs nobody refers to. */
-  async prepare(referenced: ReadonlySet<string>): Promise<void> {
+  async make(): Promise<void> {
     await fs.mkdir(this.#blobs, { recursive: true, mode: 0o700 });
     await fs.mkdir(this.#incoming, { recursive: true, mode: 0o700 });
-    for (const name of await fs.readdir(this.#incoming)) await fs.rm(path.join(this.#incoming, name), { force: true });
-    for (const name of await fs.readdir(this.#blobs)) {
-      if (!referenced.has(name)) await fs.rm(path.join(this.#blobs, name), { force: true });
+  }
+
+  /**
+   * Removes what a crash left behind: half-received contents and blobs that nothing refers to. What a read-only disk does not
+   * let go stays: it can be read all the same.
+   */
+  async clean(referenced: ReadonlySet<string>): Promise<void> {
+    for (const [folder, isKept] of [
+      [this.#incoming, () => false],
+      [this.#blobs, (name: string) => referenced.has(name)],
+    ] as const) {
+      for (const name of await fs.readdir(folder).catch(() => [])) {
+        if (!isKept(name)) await fs.rm(path.join(folder, name), { force: true }).catch(() => {});
+      }
     }
   }
 

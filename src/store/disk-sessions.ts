@@ -1,12 +1,12 @@
 import path from "node:path";
 import { Worker } from "node:worker_threads";
-import { ClientError, StartupError } from "../errors.ts";
+import { ClientError } from "../errors.ts";
 import { type Blob, sha256Hex } from "./blob-folder.ts";
 import { ContentFiles } from "./content-files.ts";
 import { FolderLock } from "./folder-lock.ts";
 import type { Dropped, GivenContent, Outcome, SessionChange, SessionQuery, StoredContent } from "./session-database.ts";
 import type { Answers, Batch, Opened, PlainError, ThreadOptions } from "./session-database-thread.ts";
-import { checkShare, type SessionShares, storeFull } from "./session-shares.ts";
+import { checkShare, type SessionShares } from "./session-shares.ts";
 import {
   endsAtMs,
   MissingBlobError,
@@ -15,6 +15,8 @@ import {
   type SessionRecord,
   type SessionStore,
 } from "./session-store.ts";
+import { StorageStartupError } from "./storage-startup-error.ts";
+import { storageError } from "./storage-trouble.ts";
 
 export interface DiskSessionsOptions {
   /** Host folder, `DATA_DIR/sessions`; made if it is not there. One process at a time. */
@@ -42,6 +44,7 @@ const MAX_KNOWN_RECORDS = 4096;
  *     <directory>/index.sqlite   sessions, their states and small files (`session-database.ts`)
  *     <directory>/blobs/         large contents (`content-files.ts`), and what older versions have stored
  *     <directory>/incoming/      what is being written; emptied at start
+ *     <directory>/reserve        room for deletions on a disk that is full (`reserve-file.ts`)
  *
  * A thread of its own waits for the disk, so that a slow one never stops the server. What is asked while it waits is its next
  * batch, and so shares one wait.
@@ -96,11 +99,13 @@ export class DiskSessions implements SessionStore {
     } catch (cause) {
       await thread.terminate();
       lock[Symbol.dispose]();
-      throw new StartupError(
-        `The sessions in ${directory} cannot be opened: ${(cause as Error).message}. ` +
-          "Restore the folder from a backup, or move it away to start without sessions.",
-        { cause },
-      );
+      throw new StorageStartupError({
+        what: `The sessions in ${directory}`,
+        folder: directory,
+        setting: "DATA_DIR",
+        damaged: "Restore the folder from a backup, or move it away to start without sessions.",
+        cause,
+      });
     }
   }
 
@@ -172,23 +177,34 @@ export class DiskSessions implements SessionStore {
 
   async commit(record: SessionRecord, snapshot: NewSnapshot | undefined): Promise<void> {
     if (!snapshot) {
-      await this.#change({ type: "commit", record, snapshot: null });
+      await this.#change({ type: "commit", record, snapshot: null, isDeletion: true });
       return;
     }
-    const { blob, bytes, files, contents } = snapshot;
+    try {
+      await this.#commit(record, snapshot, MAX_BYTES_IN_DATABASE);
+    } catch (error) {
+      const isFull = error instanceof ClientError && error.code === "storage_full";
+      // The room that is kept for deletions is the database's.
+      if (!isFull || !snapshot.isDeletion) throw error;
+      await this.#commit(record, snapshot, Number.POSITIVE_INFINITY);
+    }
+  }
+
+  async #commit(record: SessionRecord, snapshot: NewSnapshot, maxBytesInDatabase: number): Promise<void> {
+    const { blob, bytes, files, contents, isDeletion = false } = snapshot;
     const given: GivenContent[] = [];
     const large = new Map<string, Uint8Array>();
     for (const [sha256, content] of [[blob.sha256, bytes] as const, ...contents]) {
       const { length: size } = content;
       // A name for each write, so that none can meet another's deletion.
-      const file = size > MAX_BYTES_IN_DATABASE ? ContentFiles.newName() : null;
+      const file = size > maxBytesInDatabase ? ContentFiles.newName() : null;
       if (file !== null) large.set(file, content);
       given.push({ sha256, size, file, bytes: file === null ? content : null });
     }
     try {
       if (large.size > 0) await this.#writeLarge(large);
       const needs = [blob, ...files];
-      await this.#change({ type: "commit", record, snapshot: { sha256: blob.sha256, needs, given } });
+      await this.#change({ type: "commit", record, snapshot: { sha256: blob.sha256, needs, given }, isDeletion });
     } catch (error) {
       this.#sweep([...large.keys()]);
       throw error;
@@ -349,9 +365,9 @@ function unavailable(cause: unknown): Error {
   if (cause instanceof ClientError) return cause;
   const { client } = cause as Extract<PlainError, { client: unknown }>;
   if (client) return new ClientError(client.status, client.code, client.message);
-  const { code, errcode, message } = cause as Extract<PlainError, { message: string }>;
-  const SQLITE_FULL = 13;
-  if (code === "ENOSPC" || code === "EDQUOT" || errcode === SQLITE_FULL) return storeFull(cause);
+  const known = storageError(cause);
+  if (known) return known;
+  const { code, message } = cause as Extract<PlainError, { message: string }>;
   if (code === undefined) return cause instanceof Error ? cause : new Error(message);
   return new ClientError(503, "store_unavailable", "The session store cannot be used at the moment.", {
     cause,

@@ -1,7 +1,9 @@
 import fs from "node:fs/promises";
 import path from "node:path";
 import { BlobFolder } from "./blob-folder.ts";
-import { syncFolder, writeDurably } from "./durable-file.ts";
+import { syncFolder } from "./durable-file.ts";
+import { ReplaceableFile } from "./replaceable-file.ts";
+import { storageError, troubleOf } from "./storage-trouble.ts";
 import { WorkspaceIndex } from "./workspace-index.ts";
 import type { NewContents, ReceivedBlob, Snapshot, WorkspaceStorage } from "./workspace-storage.ts";
 
@@ -10,6 +12,9 @@ export class DiskWorkspace implements WorkspaceStorage {
   readonly #blobs: BlobFolder;
   readonly #folder: string;
   readonly #principal: string;
+  readonly #indexFile: ReplaceableFile;
+  /** A workspace of which nothing was stored yet has no folder: looking at it needs no room on the disk. */
+  #isMade: boolean;
   readonly #snapshots = new Map<WorkspaceIndex, number>();
   /** Blobs that the current index does not need; a snapshot still may. */
   readonly #garbage = new Set<string>();
@@ -17,21 +22,25 @@ export class DiskWorkspace implements WorkspaceStorage {
   #lastTurn: Promise<unknown> = Promise.resolve();
   #closed = false;
 
-  private constructor(folder: string, principal: string, index: WorkspaceIndex, blobs: BlobFolder) {
+  private constructor(folder: string, principal: string, index: WorkspaceIndex | undefined, blobs: BlobFolder) {
     this.#folder = folder;
     this.#principal = principal;
-    this.#index = index;
+    this.#index = index ?? WorkspaceIndex.empty(Date.now());
+    this.#isMade = index !== undefined;
     this.#blobs = blobs;
+    this.#indexFile = new ReplaceableFile(indexFile(folder), path.join(folder, "incoming"));
   }
 
   /** @throws {Error} if there is an index that cannot be read; an empty workspace in its place would lose the files. */
   static async load(folder: string, principal: string): Promise<DiskWorkspace> {
     const blobs = new BlobFolder(path.join(folder, "blobs"), path.join(folder, "incoming"));
-    const made = await fs.mkdir(folder, { recursive: true, mode: 0o700 });
-    const index = (await readIndex(indexFile(folder))) ?? WorkspaceIndex.empty(Date.now());
-    await blobs.prepare(index.blobs);
-    if (made !== undefined) await syncFolder(path.dirname(folder));
-    return new DiskWorkspace(folder, principal, index, blobs);
+    try {
+      const index = await readIndex(indexFile(folder));
+      if (index) await blobs.clean(index.blobs);
+      return new DiskWorkspace(folder, principal, index, blobs);
+    } catch (error) {
+      throw storageError(error) ?? error;
+    }
   }
 
   get entryCount(): number {
@@ -58,7 +67,11 @@ export class DiskWorkspace implements WorkspaceStorage {
   }
 
   async receive(...request: Parameters<BlobFolder["receive"]>): Promise<DiskReceivedBlob> {
-    const { sha256, size, temporary } = await this.#blobs.receive(...request);
+    const { sha256, size, temporary } = await this.#inTurn(() => this.#make())
+      .then(() => this.#blobs.receive(...request))
+      .catch((error: unknown) => {
+        throw storageError(error) ?? error;
+      });
     return { sha256, size, temporary, drop: () => this.#blobs.drop({ sha256, size, temporary }) };
   }
 
@@ -67,18 +80,23 @@ export class DiskWorkspace implements WorkspaceStorage {
       if (this.#closed) throw new Error("the workspace store is closed");
       const current = this.#index;
       const next = plan(current);
+      if (next === current) return;
+      const json = next.toJson(this.#principal);
       try {
+        await this.#make();
         await this.#store(contents, (sha256) => next.blobs.has(sha256) && !current.blobs.has(sha256));
-        await writeDurably(indexFile(this.#folder), path.join(this.#folder, "incoming"), next.toJson(this.#principal));
+        await this.#reserve(current, json);
+        await this.#writeIndex(current, next, json);
       } catch (error) {
         this.#addGarbage(next, current);
         await this.#sweep();
-        throw error;
+        throw storageError(error) ?? error;
       }
       this.#index = next;
-      await syncFolder(this.#folder);
       this.#addGarbage(current, next);
       await this.#sweep();
+      // A deletion may have used up the room for the next; now there is some.
+      await this.#indexFile.reserve(json.length).catch(() => {});
     });
   }
 
@@ -87,6 +105,37 @@ export class DiskWorkspace implements WorkspaceStorage {
     return this.#inTurn(async () => {
       this.#closed = true;
     });
+  }
+
+  async #make(): Promise<void> {
+    if (this.#isMade) return;
+    await this.#blobs.make();
+    await syncFolder(path.dirname(this.#folder));
+    this.#isMade = true;
+  }
+
+  /** Before something is added: what cannot be deleted again on a full disk is not stored. */
+  async #reserve(current: WorkspaceIndex, json: string): Promise<void> {
+    const bytes = Buffer.byteLength(json);
+    try {
+      await this.#indexFile.reserve(bytes);
+    } catch (error) {
+      if (bytes > Buffer.byteLength(current.toJson(this.#principal))) throw error;
+    }
+  }
+
+  /** Where even the room for a smaller index is missing, contents that it no longer needs go first. */
+  async #writeIndex(current: WorkspaceIndex, next: WorkspaceIndex, json: string): Promise<void> {
+    try {
+      await this.#indexFile.replace(json);
+    } catch (error) {
+      const isLess = next.entryCount < current.entryCount && next.blobs.isSubsetOf(current.blobs);
+      if (troubleOf(error) !== "full" || !isLess) throw error;
+      this.#index = next;
+      this.#addGarbage(current, next);
+      await this.#sweep();
+      await this.#indexFile.replace(json);
+    }
   }
 
   async #store({ bytes, received }: NewContents, isMissing: (sha256: string) => boolean): Promise<void> {

@@ -205,8 +205,9 @@ class RedisLease implements SessionLease {
       contents.push(snapshot.blob.sha256, asBuffer(snapshot.bytes));
       for (const [sha256, bytes] of snapshot.contents) contents.push(sha256, asBuffer(bytes));
     }
+    const isDeletion = !snapshot || (snapshot.isDeletion ?? false);
     const answer = await this.#store.run(
-      "commit",
+      isDeletion ? "commitDeletion" : "commit",
       [sessionKey(id), principalKey(principal), usageKey(principal), leaseKey(id)],
       [
         this.#fence,

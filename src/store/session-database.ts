@@ -1,10 +1,13 @@
 import { createHash } from "node:crypto";
 import fs from "node:fs";
+import path from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { ClientError } from "../errors.ts";
 import type { Blob } from "./blob-folder.ts";
+import { ReserveFile } from "./reserve-file.ts";
 import { checkShare, INDEX_BYTES_PER_CONTENT, type SessionShares } from "./session-shares.ts";
 import { endsAtMs, type SessionRecord, snapshotsOf } from "./session-store.ts";
+import { troubleOf } from "./storage-trouble.ts";
 
 /** A content for the store: its bytes, or the name of a file that has them. */
 export interface GivenContent extends Blob {
@@ -32,6 +35,8 @@ export type SessionChange =
         /** Of those, the ones that may not be stored yet. */
         readonly given: readonly GivenContent[];
       } | null;
+      /** It may use the room that is kept for deletions. */
+      readonly isDeletion: boolean;
     }
   | { readonly type: "delete"; readonly id: string };
 
@@ -53,6 +58,7 @@ export type Outcome<T> = { readonly value: T } | { readonly error: unknown };
 
 const VERSION = 2;
 const BUSY_TIMEOUT_MS = 1000;
+const SQLITE_CORRUPT = 11;
 
 const SCHEMA = `
   CREATE TABLE IF NOT EXISTS sessions (
@@ -136,6 +142,9 @@ const STATEMENTS = {
 // Room that deleted sessions have left is given back in steps, when there is more of it.
 const MAX_FREE_PAGES = 4096;
 const FREE_STEP_PAGES = 1024;
+/** On a full disk a deletion gives its room back at once, in steps that are small enough for it. */
+const STEP_PAGES_WHERE_FULL = 32;
+const MAX_STEPS_WHERE_FULL = 64;
 
 /**
  * The sessions of one server in SQLite: who has which, and the bytes of all but large contents, so that a change is durable
@@ -144,27 +153,27 @@ const FREE_STEP_PAGES = 1024;
 export class SessionDatabase {
   readonly #database: DatabaseSync;
   readonly #shares: SessionShares;
+  readonly #reserve: ReserveFile;
   readonly #sql: Record<keyof typeof STATEMENTS, StatementSync>;
 
   /** @throws {Error} if the file is no database, a damaged one, or a later version's. */
   constructor(file: string, shares: SessionShares) {
     this.#shares = shares;
+    this.#reserve = new ReserveFile(path.join(path.dirname(file), "reserve"));
     // No other server opens it: the lock beside it sees to that. An operator's backup may.
-    const database = new DatabaseSync(file, { timeout: BUSY_TIMEOUT_MS });
+    const database = openDatabase(file);
     this.#database = database;
     try {
-      fs.chmodSync(file, 0o600);
-      database.exec("PRAGMA auto_vacuum = INCREMENTAL");
-      // Not in the middle of a burst of changes if it can be helped; `rest` does it in a pause.
-      database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000");
       this.#migrate();
       for (const table of ["sessions", "uses"]) {
         // Contents are checked against their hashes when they are read.
         const [check] = database.prepare(`PRAGMA quick_check(${table})`).all() as { quick_check: string }[];
-        if (check?.quick_check !== "ok") throw new Error(check?.quick_check);
+        if (check?.quick_check !== "ok")
+          throw Object.assign(new Error(check?.quick_check), { errcode: SQLITE_CORRUPT });
       }
       const prepare = ([name, sql]: [string, string]) => [name, database.prepare(sql)];
       this.#sql = Object.fromEntries(Object.entries(STATEMENTS).map(prepare));
+      this.#reserve.keep();
     } catch (error) {
       database.close();
       throw error;
@@ -190,8 +199,53 @@ export class SessionDatabase {
     } catch (error) {
       this.#rollBack();
       // One that has no room on the disk, say, takes no other with it.
-      return changes.length === 1 ? [{ error }] : changes.flatMap((change) => this.change([change]));
+      if (changes.length > 1) return changes.flatMap((change) => this.change([change]));
+      return [troubleOf(error) === "full" ? this.#changeWhereFull(only, error) : { error }];
     }
+  }
+
+  /** Tries again a change for which there was no room on the disk: with what the log can give back, then with the reserve. */
+  #changeWhereFull(change: SessionChange, first: unknown): Outcome<Dropped> {
+    let outcome: Outcome<Dropped> = { error: first };
+    if (this.#giveBack("PRAGMA wal_checkpoint(TRUNCATE)")) outcome = this.#makeAlone(change);
+    const isDeletion = change.type === "delete" || (change.type === "commit" && change.isDeletion);
+    if (!("error" in outcome) || troubleOf(outcome.error) !== "full" || !isDeletion) return outcome;
+    this.#reserve.release();
+    outcome = this.#makeAlone(change);
+    // What it has freed becomes room for others first, then the next reserve.
+    this.#giveBack("PRAGMA wal_checkpoint(TRUNCATE)");
+    for (let step = 0; step < MAX_STEPS_WHERE_FULL && this.#freePages() > 0; step++) {
+      if (!this.#giveBack(`PRAGMA incremental_vacuum(${STEP_PAGES_WHERE_FULL}); PRAGMA wal_checkpoint(TRUNCATE)`))
+        break;
+    }
+    this.#reserve.keep();
+    return outcome;
+  }
+
+  #makeAlone(change: SessionChange): Outcome<Dropped> {
+    try {
+      this.#database.exec("BEGIN IMMEDIATE");
+      const value = this.#make(change);
+      this.#database.exec("COMMIT");
+      return { value };
+    } catch (error) {
+      this.#rollBack();
+      return { error };
+    }
+  }
+
+  /** @returns whether it could be done: also this may need room. */
+  #giveBack(pragmas: string): boolean {
+    try {
+      this.#database.exec(pragmas);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  #freePages(): number {
+    return (this.#sql.freePages.get() as { freelist_count: number }).freelist_count;
   }
 
   query(query: SessionQuery): unknown {
@@ -212,8 +266,8 @@ export class SessionDatabase {
   /** What can wait until nothing else is to be done. @returns whether there is more of it. */
   rest(): boolean {
     this.#database.exec("PRAGMA wal_checkpoint(PASSIVE)");
-    const { freelist_count: free } = this.#sql.freePages.get() as { freelist_count: number };
-    if (free <= MAX_FREE_PAGES) return false;
+    this.#reserve.keep();
+    if (this.#freePages() <= MAX_FREE_PAGES) return false;
     this.#database.exec(`PRAGMA incremental_vacuum(${FREE_STEP_PAGES})`);
     return true;
   }
@@ -371,6 +425,26 @@ export class SessionDatabase {
 
   #owner(principal: string): number {
     return (this.#sql.owner.get(principal) as { id: number }).id;
+  }
+}
+
+/** Opens the file; on a full disk without the file that others would read the log's index from. */
+function openDatabase(file: string): DatabaseSync {
+  for (let isAlone = false; ; isAlone = true) {
+    const database = new DatabaseSync(file, { timeout: BUSY_TIMEOUT_MS });
+    try {
+      fs.chmodSync(file, 0o600);
+      if (isAlone) database.exec("PRAGMA locking_mode = EXCLUSIVE");
+      database.exec("PRAGMA auto_vacuum = INCREMENTAL");
+      // Not in the middle of a burst of changes if it can be helped; `rest` does it in a pause.
+      database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000");
+      database.prepare("SELECT count(*) FROM sqlite_schema").get();
+      return database;
+    } catch (error) {
+      database.close();
+      // SQLite calls the disk a failing one where there is no room for that file.
+      if (isAlone || !["full", "failing"].includes(troubleOf(error) ?? "")) throw error;
+    }
   }
 }
 

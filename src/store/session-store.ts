@@ -44,6 +44,8 @@ export interface NewSnapshot {
   readonly files: readonly Blob[];
   /** By SHA-256; those that the session's stored states have already may be missing. */
   readonly contents: ReadonlyMap<string, Uint8Array>;
+  /** There is less than before: it may use the room that is kept for deletions. */
+  readonly isDeletion?: boolean;
 }
 
 /**
@@ -60,7 +62,7 @@ export interface SessionLease {
    * Changes the session, all or nothing; durable when it returns. States that the record no longer names are dropped.
    *
    * @param isLast the lease may be given back with the change, which saves a round trip; `release` it all the same.
-   * @throws {ClientError} 409 `session_moved` if the lease was lost (nothing has changed), 507 `store_full`.
+   * @throws {ClientError} 409 `session_moved` if the lease was lost (nothing has changed), 507 `store_full` for a share, `storage_full` for the disk or Redis.
    */
   commit(record: SessionRecord, snapshot?: NewSnapshot, isLast?: boolean): Promise<void>;
   /** Deletes the session. The lease ends with it. */

@@ -119,7 +119,8 @@ export class PrincipalWorkspace {
     await held.storage.change((index) => {
       const files = index.listing.filter(({ kind }) => kind === "file").length;
       cleared = { uploads: index.uploads.size, files };
-      return WorkspaceIndex.empty(Date.now());
+      const empty = WorkspaceIndex.empty(Date.now());
+      return index.entryCount === empty.entryCount ? index : empty;
     });
     return cleared;
   }
