@@ -1,28 +1,40 @@
 import { createHash } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Redis, type RedisOptions } from "ioredis";
-import { ClientError, StartupError } from "./errors.ts";
+import { ClientError } from "./errors.ts";
+import { type ConnectionOptions, parseRedisUrl } from "./redis-url.ts";
 import { storageFull } from "./store/storage-trouble.ts";
 
 /** Before every key of ours, so that a Redis can serve others too. */
 export const KEY_PREFIX = "pyodide-express:";
 
 export interface RedisConnectionOptions {
-  /** `redis://[user:password@]host:port/db`, `rediss://` for TLS. */
+  /** As {@link parseRedisUrl} reads it. */
   readonly url: string;
-  /** Told when the connection is lost or had again. */
-  readonly onConnection?: (connected: boolean, reason: string) => void;
+  /** Told once when Redis is lost, and once when it can be used again; `trouble` says why, null: it can. */
+  readonly onConnection?: (trouble: string | null) => void;
+  /** Told of what an operator should change. */
+  readonly onWarning?: (message: string) => void;
   /** Answer "unavailable" when Redis has not answered by then; default 3000 ms. */
   readonly timeoutMs?: number;
 }
 
 const DEFAULT_TIMEOUT_MS = 3000;
-const ATTEMPTS = 3;
-const LONGEST_RECONNECT_MS = 2000;
+const FIRST_PAUSE_MS = 50;
+const LONGEST_PAUSE_MS = 500;
+const LONGEST_RECONNECT_MS = 1000;
+/** A Redis that cannot be used yet, a replica that is to become the master, is looked at again after this time. */
+const LOOK_AGAIN_MS = 500;
+
+/** How often it is asked whether Redis is still there, and how long its answer is waited for. */
+const WATCH_MS = 1000;
+const LONGEST_SILENCE_MS = 2000;
+
+const CLUSTER = "it is a node of a Redis Cluster, which is not supported";
 
 /**
- * The connection to Redis or Valkey, and what is done when it fails: a request is tried again a few times within
- * `timeoutMs`, then refused with an error that says when to come back; the connection comes back by itself.
+ * The connection to Redis or Valkey, and what is done when it fails: a request is tried again within `timeoutMs`, then refused
+ * with an error that says when to come back; the connection comes back by itself, after a failover to the new master.
  *
  * One of these serves all that a server shares with others.
  */
@@ -30,40 +42,63 @@ export class RedisConnection {
   readonly timeoutMs: number;
   readonly #redis: Redis;
   readonly #duplicates: Redis[] = [];
+  readonly #onConnection: (trouble: string | null) => void;
+  readonly #onWarning: (message: string) => void;
   /** By script: what Redis calls it once it has been sent. */
   readonly #hashes = new Map<string, string>();
-  /** Redis's clock less ours, which is the monotonic one: when somebody sets this machine's time, nothing changes. */
+  /** Redis's clock less ours, which is the monotonic one: when this machine's time is set, nothing changes. */
   #clockOffsetMs = performance.timeOrigin;
-  /** Since when there is no connection; ms of the monotonic clock. */
+  /** Since when Redis cannot be used; ms of the monotonic clock. */
   #awaySinceMs: number | undefined = performance.now();
+  #trouble: string | null = "it has not answered yet";
+  #isTold = false;
+  #warned = "";
+  #isClosed = false;
+  #lookAgain: NodeJS.Timeout | undefined;
+  readonly #watch: NodeJS.Timeout;
+  #isAsked = false;
 
   /** @throws {StartupError} if the URL is none. */
-  constructor({ url, onConnection, timeoutMs = DEFAULT_TIMEOUT_MS }: RedisConnectionOptions) {
+  constructor({ url, onConnection, onWarning, timeoutMs = DEFAULT_TIMEOUT_MS }: RedisConnectionOptions) {
     this.timeoutMs = timeoutMs;
-    if (!/^rediss?:\/\//.test(url) || !URL.canParse(url)) {
-      throw new StartupError("REDIS_URL: it must look like redis://host:6379 or rediss://user:password@host:6379/0.");
-    }
-    this.#redis = new Redis(url, {
+    this.#onConnection = onConnection ?? (() => {});
+    this.#onWarning = onWarning ?? (() => {});
+    const options: ConnectionOptions = {
+      ...parseRedisUrl(url),
       // Longer than a change is valid for, so that it is not made after it was given up.
       commandTimeout: timeoutMs * 1.5,
-      connectTimeout: timeoutMs,
+      connectTimeout: Math.min(timeoutMs, 2000),
       maxRetriesPerRequest: 1,
-      retryStrategy: (times) => Math.min(LONGEST_RECONNECT_MS, 50 * 2 ** Math.min(times, 10)),
-    });
-    let reason = "";
+      retryStrategy: reconnectPauseMs,
+      sentinelRetryStrategy: reconnectPauseMs,
+      sentinelReconnectStrategy: reconnectPauseMs,
+      sentinelCommandTimeout: 1000,
+      // Looks at what it has connected to itself, and says more.
+      enableReadyCheck: false,
+    };
+    this.#redis = new Redis(options);
+    let reason = "the connection was closed";
     this.#redis.on("error", (error: Error) => {
-      reason = error.message;
+      reason = plainReason(error);
+      // What ioredis does not end by itself: a wrong password.
+      if (this.#redis.status === "ready") this.#lose(reason);
     });
-    this.#redis.on("ready", () => {
-      this.#awaySinceMs = undefined;
-      // Where it fails, the next connection reads it.
-      this.#readClock().catch(() => {});
-      onConnection?.(true, "");
+    this.#redis.on("ready", () => void this.#look());
+    const watcher = this.duplicate({
+      commandTimeout: LONGEST_SILENCE_MS,
+      maxRetriesPerRequest: 0,
+      enableOfflineQueue: false,
     });
+    this.#watch = setInterval(() => void this.#askWhetherThere(watcher), WATCH_MS).unref();
     this.#redis.on("close", () => {
-      this.#awaySinceMs ??= performance.now();
-      onConnection?.(false, reason);
+      this.#lose(reason);
+      reason = "the connection was closed";
     });
+  }
+
+  /** Why Redis cannot be used at the moment, without its address; null: it can. */
+  get trouble(): string | null {
+    return this.#trouble;
   }
 
   /** Another connection to the same Redis, for what must not wait behind the rest; ended by {@link close}. */
@@ -85,12 +120,13 @@ export class RedisConnection {
     // Each request would wait for the same next try to connect.
     if (nowMs - (this.#awaySinceMs ?? nowMs) > this.timeoutMs) throw unavailable(new Error("Redis has been away"));
     const deadline = nowMs + this.timeoutMs;
-    for (let attempt = 1; ; attempt++) {
+    for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(LONGEST_PAUSE_MS, pauseMs * 2)) {
       try {
         return await action(this.#redis);
       } catch (error) {
-        if (attempt === ATTEMPTS || performance.now() > deadline || isAnswer(error)) throw unavailable(error);
-        await sleep(50 * 2 ** attempt);
+        this.#learnFrom(error as Error);
+        if (performance.now() + pauseMs > deadline || isAnswer(error)) throw unavailable(error);
+        await sleep(pauseMs);
       }
     }
   }
@@ -148,21 +184,137 @@ export class RedisConnection {
   }
 
   close(): void {
+    this.#isClosed = true;
+    clearTimeout(this.#lookAgain);
+    clearInterval(this.#watch);
     this.#redis.disconnect();
     for (const redis of this.#duplicates) redis.disconnect();
   }
 
-  async #readClock(): Promise<void> {
-    const [seconds, microseconds] = await this.#redis.time();
+  async #readClock(redis = this.#redis): Promise<void> {
+    const [seconds, microseconds] = await redis.time();
     this.setClock(Number(seconds) * 1000 + Math.floor(Number(microseconds) / 1000));
+  }
+
+  /**
+   * A machine that is gone closes no connection: only silence tells. Asked on a connection of its own, for on the first one an
+   * answer may wait behind large contents.
+   */
+  async #askWhetherThere(watcher: Redis): Promise<void> {
+    if (this.#isAsked || watcher.status !== "ready") return;
+    this.#isAsked = true;
+    try {
+      await this.#readClock(watcher);
+    } catch (error) {
+      if ((error as Error).message === "Command timed out") {
+        this.#lose("it does not answer");
+        this.#reconnect();
+      }
+    } finally {
+      this.#isAsked = false;
+    }
+  }
+
+  /** Connected: looks whether this Redis can be used, and how it is set up. */
+  async #look(): Promise<void> {
+    let trouble: string | null;
+    try {
+      await this.#readClock();
+      const info = await this.#redis.info().catch((error: Error) => {
+        // A user of its own may not have the right to ask.
+        if (error.message.startsWith("NOPERM")) return "";
+        throw error;
+      });
+      const fact = (name: string) => new RegExp(`^${name}:(.*?)\\r?$`, "m").exec(info)?.[1] ?? "";
+      trouble = troubleIn(fact);
+      const policy = fact("maxmemory_policy");
+      if (trouble === null && policy !== "" && policy !== "noeviction" && this.#warned !== policy) {
+        this.#warned = policy;
+        this.#onWarning(
+          `Redis has maxmemory-policy ${policy}: when it is full it drops sessions and files that it has promised to keep. ` +
+            "Set maxmemory-policy noeviction.",
+        );
+      }
+    } catch (error) {
+      trouble = plainReason(error as Error);
+    }
+    if (this.#isClosed) return;
+    if (trouble === null) this.#regain();
+    else {
+      this.#lose(trouble);
+      // The name may lead to the new master by then, or this one have become it.
+      clearTimeout(this.#lookAgain);
+      this.#lookAgain = setTimeout(() => this.#reconnect(), LOOK_AGAIN_MS).unref();
+    }
+  }
+
+  /** A connection may be there and lead nowhere: to a master that became a replica, or to a machine that is gone. */
+  #learnFrom(error: Error): void {
+    const { message } = error;
+    if (/^(READONLY|MASTERDOWN|LOADING|NOREPLICAS|MISCONF|CLUSTERDOWN|MOVED)\b/.test(message)) {
+      if (this.#trouble !== null) return;
+      this.#lose(plainReason(error));
+      this.#reconnect();
+    } else if (message === "Command timed out" && this.#redis.status === "ready") {
+      this.#lose("it does not answer");
+      this.#reconnect();
+    }
+  }
+
+  #reconnect(): void {
+    if (this.#isClosed) return;
+    for (const redis of [this.#redis, ...this.#duplicates]) {
+      if (redis.status === "ready" || redis.status === "connect") redis.disconnect(true);
+    }
+  }
+
+  #lose(trouble: string): void {
+    this.#awaySinceMs ??= performance.now();
+    this.#trouble = trouble;
+    if (this.#isTold || this.#isClosed) return;
+    this.#isTold = true;
+    this.#onConnection(trouble);
+  }
+
+  #regain(): void {
+    this.#awaySinceMs = undefined;
+    this.#trouble = null;
+    this.#isTold = false;
+    this.#onConnection(null);
   }
 }
 
-/** Redis has answered, and will again say the same. */
+const reconnectPauseMs = (times: number) => Math.min(LONGEST_RECONNECT_MS, 50 * 2 ** Math.min(times, 10));
+
+/** @param fact one of INFO's; empty where it does not say. */
+function troubleIn(fact: (name: string) => string): string | null {
+  if (fact("cluster_enabled") === "1") return CLUSTER;
+  if (fact("loading") === "1") return "it is loading its data";
+  if (fact("role") === "slave") return "it is a replica, and cannot be written to";
+  return null;
+}
+
+/** For the log, and for those who ask whether the server is ready: no address, no user, no key. */
+function plainReason(error: Error): string {
+  const { message } = error;
+  const { code } = error as NodeJS.ErrnoException;
+  if (/^READONLY/.test(message)) return "it is a replica, and cannot be written to";
+  if (/^MASTERDOWN/.test(message)) return "it is a replica that has lost its master";
+  if (/^LOADING/.test(message)) return "it is loading its data";
+  if (/^(WRONGPASS|NOAUTH)/.test(message)) return "it refuses the user or the password of REDIS_URL";
+  if (/^NOPERM/.test(message)) return "the user of REDIS_URL lacks a right";
+  if (/^NOREPLICAS/.test(message)) return "it has fewer replicas than it needs to be written to";
+  if (/^MISCONF/.test(message)) return "it cannot write to its own disk";
+  if (/^(MOVED|CLUSTERDOWN|CROSSSLOT)/.test(message)) return CLUSTER;
+  if (/sentinel/i.test(message)) return "no Sentinel names a master that can be reached";
+  if (code !== undefined) return `the connection failed: ${code}`;
+  return "the connection failed";
+}
+
+/** Redis has answered, and will again say the same. What it refuses in a failover it has not done: it may be asked again. */
 function isAnswer(error: unknown): boolean {
-  return (
-    (error as Error).name === "ReplyError" && !/^(LOADING|MASTERDOWN|TRYAGAIN|BUSY)/.test((error as Error).message)
-  );
+  const { name, message } = error as Error;
+  return name === "ReplyError" && !/^(LOADING|MASTERDOWN|READONLY|TRYAGAIN|BUSY|NOREPLICAS|UNBLOCKED)\b/.test(message);
 }
 
 /** What a client is told of a Redis that fails. */

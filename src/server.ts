@@ -385,6 +385,10 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
       },
       isOpen: parseApiKeys(config).length === 0,
       progress: () => environments.progress,
+      troubles: () => [
+        ...(redis?.trouble == null ? [] : [`Redis cannot be used: ${redis.trouble}.`]),
+        ...(securityLog?.reason == null ? [] : [`The security log cannot be written: ${securityLog.reason}.`]),
+      ],
       facts: () => ({
         defaultEnvironment: environments.defaultName,
         environments: environments.list().map(({ name }) => name),
@@ -429,10 +433,11 @@ function connectToRedis({ REDIS_URL }: Config, logger: Logger): RedisConnection 
   if (REDIS_URL === "") return null;
   return new RedisConnection({
     url: REDIS_URL,
-    onConnection: (connected, reason) => {
-      if (connected) logger.info("Redis can be reached.");
-      else logger.error({ reason }, "Redis cannot be reached; trying again.");
+    onConnection: (reason) => {
+      if (reason === null) logger.info("Redis can be used.");
+      else logger.error({ reason }, "Redis cannot be used; trying again.");
     },
+    onWarning: (message) => logger.warn(message),
   });
 }
 

@@ -103,7 +103,7 @@ describe.skipIf(!canMount).each<[FileSystem, mib: number]>([
       }
       expect((await server.delete(`/api/sessions/${first}/files/f`)).status).toBe(200);
       disk.fill();
-      expect((await server.post(`/api/sessions/${first}/reset`, {})).status).toBe(200);
+      expect((await server.post(`/api/sessions/${first}/checkpoints/one/restore`, {})).status).toBe(200);
       disk.fill();
       expect((await server.get("/api/sessions")).body.sessions).toHaveLength(2);
       expect((await server.delete(`/api/sessions/${first}`)).status).toBe(200);

@@ -293,7 +293,7 @@ describe.skipIf(!hasRedis)("sessions in Redis", () => {
     const other = await create(a);
     await direct.config("SET", "maxmemory", "1");
     try {
-      expect(await run(b, id, "x = 2; x")).toMatchObject({ status: 507, body: { code: "store_full" } });
+      expect(await run(b, id, "x = 2; x")).toMatchObject({ status: 507, body: { code: "storage_full", result: 2 } });
       expect((await a.post("/api/sessions", {})).status).toBe(507);
       expect((await a.delete(`/api/sessions/${other}`)).status).toBe(200);
     } finally {

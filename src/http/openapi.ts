@@ -51,6 +51,10 @@ const overloaded = {
   413: json("The body is too large, or the workspace full.", replies.errorReply),
   429: json("Too many executions wait. `Retry-After` says when to try again.", replies.errorReply),
   503: json("The server starts, stops, or cannot keep its security log.", replies.errorReply),
+  507: json(
+    "There is no room: `storage_full`, or `store_full` for the caller's share of sessions.",
+    replies.errorReply,
+  ),
 };
 
 /** What every operation behind a key may answer besides. */
@@ -61,6 +65,10 @@ const refused = {
 
 const execution = {
   ...overloaded,
+  507: json(
+    "There is no room for what the code left, or for its session: `storage_full`, `store_full`. What it came to is in the reply.",
+    z.union([replies.execReply, replies.errorReply]),
+  ),
   ...wrong("The request is wrong; `error` says what."),
 };
 

@@ -59,6 +59,9 @@ export const execReply = z
     }),
     errorInfo: errorInfo.optional(),
     truncated: z.boolean().optional().meta({ description: "True if output or result were cut at their limits." }),
+    code: z.string().optional().meta({
+      description: "Why files or session could not be kept: `storage_full`, `workspace_full`, `store_unavailable`, …",
+    }),
   })
   .meta({ id: "ExecResult" });
 
@@ -316,6 +319,11 @@ export const readyReply = z.looseObject({
     )
     .optional()
     .meta({ description: "How far each environment is, while the server starts. What is `ready` can be used." }),
+  status: z
+    .literal("degraded")
+    .optional()
+    .meta({ description: "It answers, but something that it needs is away: `reasons` says what." }),
+  reasons: z.array(z.string()).optional(),
   timestamp,
 });
 

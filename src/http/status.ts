@@ -29,6 +29,8 @@ export interface StatusOptions {
   readonly isOpen: boolean;
   /** How far each environment is. */
   readonly progress: () => readonly EnvironmentProgress[];
+  /** What the server needs and does not have at the moment, without addresses and paths; none: all is well. */
+  readonly troubles: () => readonly string[];
   /** Further facts: environments, isolation layers. */
   readonly facts: () => Record<string, unknown>;
 }
@@ -96,10 +98,13 @@ export function probeRoutes(options: StatusOptions): Router {
     const environments = options.progress();
     // All is built, and yet there is no sandbox: the first of the default environment starts, or all are being replaced.
     const isBuilding = environments.some(({ state }) => state === "waiting" || state === "building");
+    const reasons = options.troubles();
     if (!ready) response.setHeader("Retry-After", RETRY_S);
     response.status(ready ? 200 : 503).json({
       ready,
       ...(!ready && { code: "starting", step: isBuilding ? "environments" : "sandboxes", environments }),
+      // Degraded is ready all the same: another server would be no better off.
+      ...(ready && reasons.length > 0 && { status: "degraded", reasons }),
       timestamp: new Date().toISOString(),
     });
   });

@@ -72,7 +72,7 @@ describe("on disk", () => {
     await apply(alice.forExecution(), Object.fromEntries(names.map((name) => [`/tmp/${name}`, "same"])));
     const hash = createHash("sha256").update("same").digest("hex");
     const owner = createHash("sha256").update("alice").digest("hex");
-    const expected = [`${owner}/blobs/${hash}`, `${owner}/index.json`];
+    const expected = [`${owner}/blobs/${hash}`, `${owner}/index.json`, `${owner}/index.json.spare`];
     expect((await hostFiles()).sort()).toEqual(expected);
     expect(await filesOf(alice)).toHaveLength(names.length);
   });

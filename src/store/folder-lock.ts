@@ -56,7 +56,8 @@ function lock(file: string): DatabaseSync {
   else fs.closeSync(fs.openSync(file, "a", 0o600));
   const database = new DatabaseSync(file, { timeout: 0 });
   try {
-    database.exec("BEGIN EXCLUSIVE");
+    // Nothing is written: a full disk has no room for a journal.
+    database.exec("PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE");
     return database;
   } catch (error) {
     database.close();

@@ -145,6 +145,10 @@ export class RedisSessions implements SessionStore {
     return this.#connection.deadlineMs();
   }
 
+  refuseLate(): Promise<never> {
+    return this.#connection.refuseLate();
+  }
+
   /** By Redis's clock: one server's that was set must not end a session, nor keep it. */
   endsAtMs(record: SessionRecord): number {
     return Math.round(this.#connection.nowMs() + endsAtMs(record) - Date.now());
@@ -223,7 +227,7 @@ class RedisLease implements SessionLease {
         ...contents,
       ],
     );
-    if (answer === "late") throw unavailable(new Error("Redis had the change too late"));
+    if (answer === "late") return await this.#store.refuseLate();
     if (answer === "missing") throw new Error("a content of a session's file is nowhere");
     if (answer === "full") throw shareTaken(this.#store.maxBytesOfPrincipal);
     if (answer !== "stored") this.#moved();

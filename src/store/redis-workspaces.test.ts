@@ -163,7 +163,7 @@ describe.skipIf(!hasRedis)("workspaces in Redis", () => {
       await store.of("alice").put("/tmp/a", Buffer.alloc(MIB));
       await direct.config("SET", "maxmemory", "1");
       try {
-        const refused = { status: 507, code: "store_full" };
+        const refused = { status: 507, code: "storage_full" };
         await expect(store.of("alice").put("/tmp/b", bytes("b"))).rejects.toMatchObject(refused);
         await expect(apply(store.of("alice").forExecution(), { "/tmp/b": "b" })).rejects.toMatchObject(refused);
         expect(await filesOf(store.of("alice"))).toEqual(["/tmp/a"]);

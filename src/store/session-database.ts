@@ -59,6 +59,8 @@ export type Outcome<T> = { readonly value: T } | { readonly error: unknown };
 const VERSION = 2;
 const BUSY_TIMEOUT_MS = 1000;
 const SQLITE_CORRUPT = 11;
+/** A mode of auto_vacuum. */
+const INCREMENTAL = 2;
 
 const SCHEMA = `
   CREATE TABLE IF NOT EXISTS sessions (
@@ -435,7 +437,9 @@ function openDatabase(file: string): DatabaseSync {
     try {
       fs.chmodSync(file, 0o600);
       if (isAlone) database.exec("PRAGMA locking_mode = EXCLUSIVE");
-      database.exec("PRAGMA auto_vacuum = INCREMENTAL");
+      // To set it writes, also where it is set already.
+      const { auto_vacuum: mode } = database.prepare("PRAGMA auto_vacuum").get() as { auto_vacuum: number };
+      if (mode !== INCREMENTAL) database.exec("PRAGMA auto_vacuum = INCREMENTAL");
       // Not in the middle of a burst of changes if it can be helped; `rest` does it in a pause.
       database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000");
       database.prepare("SELECT count(*) FROM sqlite_schema").get();

@@ -310,7 +310,7 @@ describe("sessions on disk", () => {
     await expect(store.get("s")).rejects.toMatchObject({ status: 503 });
     for (const name of await fs.readdir(directory)) if (/-wal|-shm/.test(name)) await fs.rm(path.join(directory, name));
     await fs.writeFile(path.join(directory, "index.sqlite"), randomBytes(8192));
-    await expect(DiskSessions.open({ directory, shares })).rejects.toThrow(/cannot be opened.*backup/s);
+    await expect(DiskSessions.open({ directory, shares })).rejects.toThrow(/cannot be used.*backup/s);
   });
 
   test("one principal fills its share, and another stores as if it were alone", async () => {
@@ -536,7 +536,7 @@ describe("sessions on disk", () => {
       // What comes first in the new version is there already: as on a full disk, the attempt fails in the middle.
       full.exec("CREATE TABLE uses (x)");
       full.close();
-      await expect(DiskSessions.open({ directory, shares })).rejects.toThrow("cannot be opened");
+      await expect(DiskSessions.open({ directory, shares })).rejects.toThrow("cannot be used");
       expect(await contentFiles()).toHaveLength(3);
       const index = new DatabaseSync(path.join(directory, "index.sqlite"));
       index.exec("DROP TABLE uses");
