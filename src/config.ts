@@ -143,7 +143,7 @@ export const SETTINGS = {
   REDIS_URL: setting(
     text,
     "",
-    "Redis 7 or Valkey that servers share all state of callers through; empty: it is on this disk",
+    "Redis 7 or Valkey that servers share all state of callers through (redis, rediss, redis+sentinel); empty: it is on this disk",
   ),
   CORS_ORIGIN: setting(
     origins,

@@ -48,8 +48,9 @@ export class RedisConnection {
   readonly #hashes = new Map<string, string>();
   /** Redis's clock less ours, which is the monotonic one: when this machine's time is set, nothing changes. */
   #clockOffsetMs = performance.timeOrigin;
-  /** Since when Redis cannot be used; ms of the monotonic clock. */
+  /** Since when there is no connection, and since when there is none that can be used; ms of the monotonic clock. */
   #awaySinceMs: number | undefined = performance.now();
+  #unusableSinceMs: number | undefined = performance.now();
   #trouble: string | null = "it has not answered yet";
   #isTold = false;
   #warned = "";
@@ -83,7 +84,11 @@ export class RedisConnection {
       // What ioredis does not end by itself: a wrong password.
       if (this.#redis.status === "ready") this.#lose(reason);
     });
-    this.#redis.on("ready", () => void this.#look());
+    this.#redis.on("ready", () => {
+      // A replica can be read from.
+      this.#awaySinceMs = undefined;
+      void this.#look();
+    });
     const watcher = this.duplicate({
       commandTimeout: LONGEST_SILENCE_MS,
       maxRetriesPerRequest: 0,
@@ -91,6 +96,7 @@ export class RedisConnection {
     });
     this.#watch = setInterval(() => void this.#askWhetherThere(watcher), WATCH_MS).unref();
     this.#redis.on("close", () => {
+      this.#awaySinceMs ??= performance.now();
       this.#lose(reason);
       reason = "the connection was closed";
     });
@@ -125,7 +131,8 @@ export class RedisConnection {
         return await action(this.#redis);
       } catch (error) {
         this.#learnFrom(error as Error);
-        if (performance.now() + pauseMs > deadline || isAnswer(error)) throw unavailable(error);
+        const isLost = performance.now() - (this.#unusableSinceMs ?? nowMs) > this.timeoutMs;
+        if (isLost || performance.now() + pauseMs > deadline || isAnswer(error)) throw unavailable(error);
         await sleep(pauseMs);
       }
     }
@@ -269,7 +276,7 @@ export class RedisConnection {
   }
 
   #lose(trouble: string): void {
-    this.#awaySinceMs ??= performance.now();
+    this.#unusableSinceMs ??= performance.now();
     this.#trouble = trouble;
     if (this.#isTold || this.#isClosed) return;
     this.#isTold = true;
@@ -277,7 +284,7 @@ export class RedisConnection {
   }
 
   #regain(): void {
-    this.#awaySinceMs = undefined;
+    this.#unusableSinceMs = undefined;
     this.#trouble = null;
     this.#isTold = false;
     this.#onConnection(null);

@@ -1,4 +1,5 @@
 import { EventEmitter } from "node:events";
+import { steadyNowMs } from "../steady-clock.ts";
 import { EVERYBODY, HOUR_MS, MINUTE_MS, OTHER, type StatisticsEvent, TREND_HOURS } from "./statistics-counters.ts";
 import {
   type DashboardStatistics,
@@ -24,7 +25,7 @@ export interface ExecutionRecord {
 export interface StatisticsOptions {
   /** Closed with the statistics. */
   readonly store: StatisticsStore;
-  /** ms since 1970; default `Date.now`. */
+  /** ms since 1970; default: the steady clock. */
   readonly now?: () => number;
   /** Most ms until recorded events are added to the counters, if those can be reached; default 100. Nothing is lost in between. */
   readonly foldEveryMs?: number;
@@ -56,7 +57,7 @@ export class Statistics extends EventEmitter<{ change: [principal: string] }> {
   #lastUpdate: Promise<void> = Promise.resolve();
   #closed = false;
 
-  constructor({ store, now = Date.now, foldEveryMs = 100 }: StatisticsOptions) {
+  constructor({ store, now = steadyNowMs, foldEveryMs = 100 }: StatisticsOptions) {
     super();
     // One listener for each dashboard that is open.
     this.setMaxListeners(0);

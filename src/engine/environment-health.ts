@@ -1,4 +1,5 @@
 import { ClientError } from "../errors.ts";
+import { steadyNowMs } from "../steady-clock.ts";
 
 /** Failed starts in a row after which an environment is broken. */
 const MAX_FAILURES = 3;
@@ -42,7 +43,7 @@ export class EnvironmentHealth {
   readonly #now: () => number;
 
   /** @param now ms; for tests. */
-  constructor(now: () => number = Date.now) {
+  constructor(now: () => number = steadyNowMs) {
     this.#now = now;
   }
 

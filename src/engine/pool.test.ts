@@ -13,7 +13,7 @@ function sandbox(): Sandbox {
   const { promise: ended, resolve } = Promise.withResolvers<string>();
   const made = {
     pid: 0,
-    startedAt: Date.now(),
+    startedAt: performance.now(),
     endReason: null as string | null,
     idle: Promise.resolve(PRISTINE),
     ended,

@@ -545,7 +545,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     // It may have ended after its last word, while its borrower was still at work.
     if (sandbox.endReason !== null) return sandbox.endReason;
     if (executions >= this.#options.maxExecutions) return "served its executions";
-    if (Date.now() - sandbox.startedAt >= this.#options.maxAgeMs) return "served its time";
+    if (performance.now() - sandbox.startedAt >= this.#options.maxAgeMs) return "served its time";
     return null;
   }
 
@@ -625,7 +625,8 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     const ended = sandbox.ended.then((reason) => {
       if (slot.sandbox !== sandbox || slot.state !== "idle" || this.#stopping) return;
       // Else one that ends as soon as it is ready would be started over and over, without a pause.
-      if (slot.executions === 0) this.#failed(slot.environment, new Error(reason), Date.now() - sandbox.startedAt);
+      if (slot.executions === 0)
+        this.#failed(slot.environment, new Error(reason), performance.now() - sandbox.startedAt);
       this.#replace(slot, this.#health.isBroken(slot.environment) ? this.#environment : slot.environment, reason);
     });
     void this.#inBackground(ended, slot);

@@ -1,4 +1,5 @@
 import { ClientError, notFound } from "../errors.ts";
+import { steadyNowMs } from "../steady-clock.ts";
 import type { CheckpointRef, SessionRecord, SessionStore } from "../store/session-store.ts";
 import { checkState, PREVIOUS, pristine, toStored } from "./session-states.ts";
 import type { SessionTurns } from "./session-turns.ts";
@@ -44,7 +45,7 @@ export class SessionCheckpoints {
       if (head === null) {
         ({ ref: head, stored } = await toStored(pristine(this.#identityOf(lease.record.environment)), new Map()));
       }
-      const checkpoint: CheckpointRef = { ...head, name: chosen, createdAtMs: Date.now() };
+      const checkpoint: CheckpointRef = { ...head, name: chosen, createdAtMs: steadyNowMs() };
       await this.#turns.change(live, lease, { head, checkpoints: [...checkpoints, checkpoint] }, stored);
       return viewOfCheckpoint(checkpoint);
     });

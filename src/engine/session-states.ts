@@ -1,5 +1,6 @@
 import { setImmediate } from "node:timers/promises";
 import { ClientError } from "../errors.ts";
+import { steadyNowMs } from "../steady-clock.ts";
 import {
   decodeSession,
   decodeSessionFiles,
@@ -105,7 +106,7 @@ export async function toStored(
       ...blob,
       fileBytes: snapshot.files.usage.bytes,
       executions: snapshot.executions,
-      createdAtMs: Date.now(),
+      createdAtMs: steadyNowMs(),
     },
     stored: {
       blob,

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { ClientError, serverStopping } from "../errors.ts";
+import { steadyNowMs } from "../steady-clock.ts";
 import type { SessionLease, SessionRecord, SessionStore } from "../store/session-store.ts";
 import { LiveSession } from "./live-session.ts";
 import type { SandboxPool } from "./pool.ts";
@@ -211,7 +212,7 @@ export class SessionTurns {
 /** The record of a session after a change. */
 export function next(record: SessionRecord, changes: Partial<SessionRecord>): SessionRecord {
   // Not less than before: the clock may have been set back.
-  const lastUsedAtMs = Math.max(record.lastUsedAtMs, Date.now());
+  const lastUsedAtMs = Math.max(record.lastUsedAtMs, steadyNowMs());
   return { ...record, ...changes, lastUsedAtMs, revision: record.revision + 1 };
 }
 

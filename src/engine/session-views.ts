@@ -1,4 +1,5 @@
 import { ClientError } from "../errors.ts";
+import { steadyClock } from "../steady-clock.ts";
 import { endsAtMs, type SessionRecord, type SnapshotRef } from "../store/session-store.ts";
 import type { LiveSession } from "./live-session.ts";
 
@@ -30,19 +31,25 @@ export interface CheckpointView {
   readonly fileBytes: number;
 }
 
+/** Less is the drift of clocks that nothing has set. */
+const SHOWN_STEP_MS = 1000;
+
 const PLAIN_NAME = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
 
 export function viewOf(record: SessionRecord, live: LiveSession | undefined): SessionView {
   const { id, environment, createdAtMs, lastUsedAtMs, head, executions, checkpoints } = record;
   const pinned = live?.resident?.pinned ?? null;
   const state = live?.running ? "running" : pinned !== null ? "pinned" : live?.resident ? "resident" : "hibernated";
+  // By the clock that this machine shows.
+  const stepMs = steadyClock.stepMs();
+  const shown = (timeMs: number) => (Math.abs(stepMs) < SHOWN_STEP_MS ? timeMs : timeMs + stepMs);
   return {
     id,
     environment,
     state,
-    createdAtMs,
-    lastUsedAtMs,
-    expiresAtMs: endsAtMs(record),
+    createdAtMs: shown(createdAtMs),
+    lastUsedAtMs: shown(lastUsedAtMs),
+    expiresAtMs: shown(endsAtMs(record)),
     memoryBytes: head?.size ?? 0,
     fileBytes: head?.fileBytes ?? 0,
     executions,

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { ClientError } from "../errors.ts";
+import { steadyClock, steadyNowMs } from "../steady-clock.ts";
 import { SessionFormatError, type SessionSnapshot } from "../store/session-format.ts";
 import type { SessionLease, SessionRecord, SessionStore } from "../store/session-store.ts";
 import type { WorkspaceLimits } from "../store/workspace-index.ts";
@@ -31,9 +32,8 @@ export interface SessionsOptions {
 }
 
 const SWEEP_INTERVAL_MS = 60_000;
-/** A wall clock that has moved so much against the monotonic one was set. */
-const CLOCK_JUMP_MS = 60_000;
-const CLOCK_JUMP_GRACE_MS = 3_600_000;
+/** A machine's clock that has moved so much against the monotonic one was set. */
+const CLOCK_STEP_MS = 60_000;
 
 /**
  * Sessions: interpreters that stay between executions, whatever becomes of the process they run in.
@@ -48,7 +48,6 @@ export class Sessions {
   readonly #options: SessionsOptions;
   readonly #turns: SessionTurns;
   readonly #sweeper: NodeJS.Timeout;
-  #clock = { wallMs: Date.now(), monotonicMs: performance.now(), trustedFromMs: 0 };
 
   constructor(options: SessionsOptions) {
     const { pool, store, identityOf, maxBytes, files: limits, onError } = options;
@@ -70,7 +69,7 @@ export class Sessions {
     { environment, ttlMs, id }: { environment: string; ttlMs?: number | undefined; id?: string | undefined },
   ): Promise<SessionView> {
     this.#options.identityOf(environment);
-    const now = Date.now();
+    const now = steadyNowMs();
     const record: SessionRecord = {
       id: id === undefined ? newId() : checkedName(id, "session id"),
       principal,
@@ -114,7 +113,7 @@ export class Sessions {
   async fork(principal: string, id: string): Promise<SessionView> {
     return await this.#turns.run(principal, id, undefined, async (live, lease) => {
       refusePinned(live, "forked");
-      const now = Date.now();
+      const now = steadyNowMs();
       const { store, maxOfPrincipal } = this.#options;
       const fork: SessionRecord = {
         ...lease.record,
@@ -187,18 +186,16 @@ export class Sessions {
     return await this.#turns.record(principal, id);
   }
 
-  /** Deletes sessions that have ended, unless the clock was set lately: then it may be wrong. */
+  /** Deletes sessions that have ended, by a clock that goes on evenly; where this machine's has been set, they are moved with it. */
   async sweep(): Promise<void> {
-    const wallMs = Date.now();
-    const monotonicMs = performance.now();
-    const jumpedMs = Math.abs(wallMs - this.#clock.wallMs - (monotonicMs - this.#clock.monotonicMs));
-    const trustedFromMs = jumpedMs > CLOCK_JUMP_MS ? monotonicMs + CLOCK_JUMP_GRACE_MS : this.#clock.trustedFromMs;
-    this.#clock = { wallMs, monotonicMs, trustedFromMs };
-    if (monotonicMs < trustedFromMs) return;
+    const { store } = this.#options;
     try {
-      for (const { id } of await this.#options.store.ended(wallMs)) {
+      const stepMs = steadyClock.stepMs();
+      if (Math.abs(stepMs) > CLOCK_STEP_MS) await store.followClock(stepMs);
+      const nowMs = steadyNowMs();
+      for (const { id } of await store.ended(nowMs)) {
         if (!this.#turns.drop(id)) continue;
-        await this.#options.store.deleteEnded(id, wallMs);
+        await store.deleteEnded(id, nowMs);
       }
     } catch (error) {
       this.#options.onError(error, "");

@@ -490,9 +490,9 @@ export class Environments {
       if (progress.type === "archive") this.#progress.step(name, "archive");
       if (progress.type !== "download" || filename === undefined) return;
       this.#progress.downloaded(name, filename, receivedBytes ?? 0);
-      if (filename === lastFile && Date.now() - lastShownAt < 2000) return;
+      if (filename === lastFile && performance.now() - lastShownAt < 2000) return;
       lastFile = filename;
-      lastShownAt = Date.now();
+      lastShownAt = performance.now();
       const size = totalBytes ? ` of ${(totalBytes / 2 ** 20).toFixed(1)}` : "";
       this.#options.onProgress(`Downloading ${filename}: ${((receivedBytes ?? 0) / 2 ** 20).toFixed(1)}${size} MiB`);
     };

@@ -28,7 +28,7 @@ export class IndexSource implements PackageSource {
   readonly #python: PythonPlatform;
   readonly #remote: Remote;
   readonly #store: WheelStore;
-  readonly #projects = new Map<string, { readonly until: number; readonly offers: Promise<Offers> }>();
+  readonly #projects = new Map<string, { readonly untilMs: number; readonly offers: Promise<Offers> }>();
   #keptCandidates = 0;
 
   /** @param store where a wheel goes that has to be fetched to learn what it depends on. */
@@ -42,11 +42,11 @@ export class IndexSource implements PackageSource {
 
   async find(key: string): Promise<Offers> {
     const kept = this.#projects.get(key);
-    if (kept !== undefined && kept.until > Date.now()) return await kept.offers;
+    if (kept !== undefined && kept.untilMs > performance.now()) return await kept.offers;
     const offers = this.#ask(key);
     const oldest = this.#projects.keys().next().value;
     if (this.#projects.size >= KEEP_PROJECTS && oldest !== undefined) this.#projects.delete(oldest);
-    this.#projects.set(key, { until: Date.now() + KEEP_MS, offers });
+    this.#projects.set(key, { untilMs: performance.now() + KEEP_MS, offers });
     offers.catch(() => this.#projects.delete(key));
     return await offers;
   }

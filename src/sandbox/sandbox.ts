@@ -223,14 +223,14 @@ export class Sandbox {
     this.everyPage = ready.everyPage;
     this.checkpoint = ready.checkpoint;
     this.startedAt = startedAt;
-    this.bootMs = Date.now() - startedAt;
+    this.bootMs = performance.now() - startedAt;
     connection.onFrame = (frame) => this.#receive(frame);
     void this.ended.then((reason) => this.#lost(reason));
   }
 
   /** @throws {SandboxDiedError} if the process is not ready in time; its message has what the process said. */
   static async start(options: SandboxOptions): Promise<Sandbox> {
-    const startedAt = Date.now();
+    const startedAt = performance.now();
     const { connection, frame } = await connect(options);
     if (frame.message.type !== "ready") {
       connection.kill(`expected "ready", got "${frame.message.type}"`);

@@ -1,6 +1,7 @@
 import path from "node:path";
 import { Worker } from "node:worker_threads";
 import { ClientError } from "../errors.ts";
+import { steadyClock, steadyNowMs } from "../steady-clock.ts";
 import { type Blob, sha256Hex } from "./blob-folder.ts";
 import { ContentFiles } from "./content-files.ts";
 import { FolderLock } from "./folder-lock.ts";
@@ -110,16 +111,16 @@ export class DiskSessions implements SessionStore {
   }
 
   async create(record: SessionRecord, maxOfPrincipal: number, from?: SessionLease): Promise<void> {
-    await this.#change({ type: "create", record, maxOfPrincipal, from: from?.record.id ?? null, nowMs: Date.now() });
+    await this.#change({ type: "create", record, maxOfPrincipal, from: from?.record.id ?? null, nowMs: steadyNowMs() });
   }
 
   async get(id: string): Promise<SessionRecord | undefined> {
     const record = this.#records.get(id) ?? ((await this.#query({ type: "get", id })) as SessionRecord | undefined);
-    return record && endsAtMs(record) > Date.now() ? record : undefined;
+    return record && endsAtMs(record) > steadyNowMs() ? record : undefined;
   }
 
   async list(principal: string): Promise<readonly SessionRecord[]> {
-    return (await this.#query({ type: "list", principal, nowMs: Date.now() })) as SessionRecord[];
+    return (await this.#query({ type: "list", principal, nowMs: steadyNowMs() })) as SessionRecord[];
   }
 
   async acquire(id: string, principal: string): Promise<SessionLease | undefined> {
@@ -134,6 +135,18 @@ export class DiskSessions implements SessionStore {
 
   async ended(nowMs: number): Promise<readonly { id: string }[]> {
     return (await this.#query({ type: "ended", nowMs })) as { id: string }[];
+  }
+
+  async followClock(stepMs: number): Promise<void> {
+    // What is compared meanwhile may find a session to end later, never earlier.
+    if (stepMs < 0) steadyClock.follow(stepMs);
+    try {
+      await this.#change({ type: "move", stepMs });
+    } catch (error) {
+      if (stepMs < 0) steadyClock.follow(-stepMs);
+      throw error;
+    }
+    if (stepMs > 0) steadyClock.follow(stepMs);
   }
 
   async deleteEnded(id: string, nowMs: number): Promise<void> {
@@ -304,7 +317,8 @@ export class DiskSessions implements SessionStore {
   }
 
   #remember(change: SessionChange): void {
-    if (change.type === "delete") this.#records.delete(change.id);
+    if (change.type === "move") this.#records.clear();
+    else if (change.type === "delete") this.#records.delete(change.id);
     else this.#know(change.record);
   }
 

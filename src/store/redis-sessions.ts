@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ClientError } from "../errors.ts";
 import { KEY_PREFIX as PREFIX, type RedisConnection, unavailable } from "../redis-connection.ts";
+import { steadyClock, steadyNowMs } from "../steady-clock.ts";
 import { type Blob, sha256Hex } from "./blob-folder.ts";
 import { SCRIPTS } from "./redis-scripts.ts";
 import { type SessionShares, shareTaken } from "./session-shares.ts";
@@ -132,6 +133,11 @@ export class RedisSessions implements SessionStore {
     return [];
   }
 
+  async followClock(stepMs: number): Promise<void> {
+    // Redis ends sessions, by its own clock. Here is only what is shown.
+    steadyClock.follow(stepMs);
+  }
+
   async deleteEnded(): Promise<void> {}
 
   async announceInterrupt(id: string): Promise<void> {
@@ -151,7 +157,7 @@ export class RedisSessions implements SessionStore {
 
   /** By Redis's clock: one server's that was set must not end a session, nor keep it. */
   endsAtMs(record: SessionRecord): number {
-    return Math.round(this.#connection.nowMs() + endsAtMs(record) - Date.now());
+    return Math.round(this.#connection.nowMs() + endsAtMs(record) - steadyNowMs());
   }
 
   /**

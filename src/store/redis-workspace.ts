@@ -184,7 +184,7 @@ export class RedisWorkspace implements WorkspaceStorage {
 
   /** @returns all garbage, oldest first; what of it is new; and what has to go at once for want of room. */
   #garbageAfter(before: Revision, next: WorkspaceIndex): { garbage: Garbage[]; fresh: string[]; dropped: string[] } {
-    const nowMs = Date.now();
+    const nowMs = this.#options.connection.nowMs();
     const untilMs = nowMs + (this.#options.keepGarbageMs ?? KEEP_GARBAGE_MS);
     const fresh = [...before.index.blobs].filter((sha256) => !next.blobs.has(sha256));
     const sizes = sizesOf(before.index);

@@ -38,7 +38,9 @@ export type SessionChange =
       /** It may use the room that is kept for deletions. */
       readonly isDeletion: boolean;
     }
-  | { readonly type: "delete"; readonly id: string };
+  | { readonly type: "delete"; readonly id: string }
+  /** Moves all times. */
+  | { readonly type: "move"; readonly stepMs: number };
 
 export type SessionQuery =
   | { readonly type: "get"; readonly id: string }
@@ -138,6 +140,9 @@ const STATEMENTS = {
   copyUses: "INSERT OR IGNORE INTO uses SELECT ?, snapshot, content FROM uses WHERE session = ? AND snapshot = ?",
   dropUses: "DELETE FROM uses WHERE session = ? AND snapshot NOT IN (SELECT value FROM json_each(?)) RETURNING content",
   files: "SELECT DISTINCT file FROM contents WHERE file IS NOT NULL",
+  move: `UPDATE sessions SET last_used_at_ms = last_used_at_ms + :step, ends_at_ms = ends_at_ms + :step,
+    record = json_set(record, '$.lastUsedAtMs', last_used_at_ms + :step,
+      '$.createdAtMs', json_extract(record, '$.createdAtMs') + :step)`,
   freePages: "PRAGMA freelist_count",
 } as const;
 
@@ -345,6 +350,9 @@ export class SessionDatabase {
         return this.#commit(change);
       case "delete":
         return this.#delete(change.id);
+      case "move":
+        this.#sql.move.run({ ":step": change.stepMs });
+        return { files: [] };
     }
   }
 

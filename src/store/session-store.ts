@@ -104,6 +104,8 @@ export interface SessionStore {
   acquire(id: string, principal: string, signal?: AbortSignal): Promise<SessionLease | undefined>;
   /** Sessions that have ended; at most a hundred. */
   ended(nowMs: number): Promise<readonly { id: string }[]>;
+  /** Moves all times of sessions by a step of this machine's clock, which the steady one then follows. */
+  followClock(stepMs: number): Promise<void>;
   /** Deletes a session, provided that it has ended. */
   deleteEnded(id: string, nowMs: number): Promise<void>;
   /** Has the server that runs something in the session interrupt it. Not waited for. */
