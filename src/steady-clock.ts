@@ -8,9 +8,9 @@ export class SteadyClock {
   /** What to add to the monotonic clock, ms. */
   #originMs = Date.now() - performance.now();
 
-  /** ms since 1970. */
+  /** ms since 1970, whole ones as of `Date.now`. */
   nowMs(): number {
-    return performance.now() + this.#originMs;
+    return Math.floor(performance.now() + this.#originMs);
   }
 
   /** How far this machine's clock has been set since, ms; what is shown is moved by it, so that it agrees with other clocks. */
