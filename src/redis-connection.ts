@@ -53,7 +53,7 @@ export class RedisConnection {
   #unusableSinceMs: number | undefined = performance.now();
   #trouble: string | null = "it has not answered yet";
   #isTold = false;
-  #warned = "";
+  #policy = "";
   #isClosed = false;
   #lookAgain: NodeJS.Timeout | undefined;
   readonly #watch: NodeJS.Timeout;
@@ -204,14 +204,17 @@ export class RedisConnection {
   }
 
   /**
-   * A machine that is gone closes no connection: only silence tells. Asked on a connection of its own, for on the first one an
-   * answer may wait behind large contents.
+   * A machine that is gone closes no connection, and a master that becomes a replica keeps those it has: only asking tells.
+   * Asked on a connection of its own, for on the first one an answer may wait behind large contents.
    */
   async #askWhetherThere(watcher: Redis): Promise<void> {
     if (this.#isAsked || watcher.status !== "ready") return;
     this.#isAsked = true;
     try {
-      await this.#readClock(watcher);
+      const trouble = await this.#troubleOf(watcher);
+      if (trouble === null || this.#trouble !== null) return;
+      this.#lose(trouble);
+      this.#reconnect();
     } catch (error) {
       if ((error as Error).message === "Command timed out") {
         this.#lose("it does not answer");
@@ -222,29 +225,9 @@ export class RedisConnection {
     }
   }
 
-  /** Connected: looks whether this Redis can be used, and how it is set up. */
+  /** Connected: looks whether this Redis can be used. */
   async #look(): Promise<void> {
-    let trouble: string | null;
-    try {
-      await this.#readClock();
-      const info = await this.#redis.info().catch((error: Error) => {
-        // A user of its own may not have the right to ask.
-        if (error.message.startsWith("NOPERM")) return "";
-        throw error;
-      });
-      const fact = (name: string) => new RegExp(`^${name}:(.*?)\\r?$`, "m").exec(info)?.[1] ?? "";
-      trouble = troubleIn(fact);
-      const policy = fact("maxmemory_policy");
-      if (trouble === null && policy !== "" && policy !== "noeviction" && this.#warned !== policy) {
-        this.#warned = policy;
-        this.#onWarning(
-          `Redis has maxmemory-policy ${policy}: when it is full it drops sessions and files that it has promised to keep. ` +
-            "Set maxmemory-policy noeviction.",
-        );
-      }
-    } catch (error) {
-      trouble = plainReason(error as Error);
-    }
+    const trouble = await this.#troubleOf(this.#redis).catch(plainReason);
     if (this.#isClosed) return;
     if (trouble === null) this.#regain();
     else {
@@ -253,6 +236,37 @@ export class RedisConnection {
       clearTimeout(this.#lookAgain);
       this.#lookAgain = setTimeout(() => this.#reconnect(), LOOK_AGAIN_MS).unref();
     }
+  }
+
+  /** Why this Redis cannot be used; null: it can. Warns of how it is set up. */
+  async #troubleOf(redis: Redis): Promise<string | null> {
+    await this.#readClock(redis);
+    const info = await redis.info("memory", "cluster").catch((error: Error) => {
+      // A user of its own may not have the right to ask.
+      if (error.message.startsWith("NOPERM")) return "";
+      throw error;
+    });
+    const fact = (name: string) => new RegExp(`^${name}:(.*?)\\r?$`, "m").exec(info)?.[1] ?? "";
+    if (fact("cluster_enabled") === "1") return CLUSTER;
+    try {
+      // Whether it takes changes only a change tells. This one finds nothing to do, and a full Redis takes it.
+      await redis.del(`${KEY_PREFIX}probe`);
+    } catch (error) {
+      if (!isReply(error)) throw error;
+      return plainReason(error);
+    }
+    this.#warnOf(fact("maxmemory_policy"));
+    return null;
+  }
+
+  #warnOf(policy: string): void {
+    if (policy === "" || policy === this.#policy) return;
+    this.#policy = policy;
+    if (policy === "noeviction") return;
+    this.#onWarning(
+      `Redis has maxmemory-policy ${policy}: when it is full it drops sessions and files that it has promised to keep. ` +
+        "Set maxmemory-policy noeviction.",
+    );
   }
 
   /** A connection may be there and lead nowhere: to a master that became a replica, or to a machine that is gone. */
@@ -293,14 +307,6 @@ export class RedisConnection {
 
 const reconnectPauseMs = (times: number) => Math.min(LONGEST_RECONNECT_MS, 50 * 2 ** Math.min(times, 10));
 
-/** @param fact one of INFO's; empty where it does not say. */
-function troubleIn(fact: (name: string) => string): string | null {
-  if (fact("cluster_enabled") === "1") return CLUSTER;
-  if (fact("loading") === "1") return "it is loading its data";
-  if (fact("role") === "slave") return "it is a replica, and cannot be written to";
-  return null;
-}
-
 /** For the log, and for those who ask whether the server is ready: no address, no user, no key. */
 function plainReason(error: Error): string {
   const { message } = error;
@@ -318,10 +324,14 @@ function plainReason(error: Error): string {
   return "the connection failed";
 }
 
+function isReply(error: unknown): error is Error {
+  return (error as Error).name === "ReplyError";
+}
+
 /** Redis has answered, and will again say the same. What it refuses in a failover it has not done: it may be asked again. */
 function isAnswer(error: unknown): boolean {
-  const { name, message } = error as Error;
-  return name === "ReplyError" && !/^(LOADING|MASTERDOWN|READONLY|TRYAGAIN|BUSY|NOREPLICAS|UNBLOCKED)\b/.test(message);
+  const isPassing = /^(LOADING|MASTERDOWN|READONLY|TRYAGAIN|BUSY|NOREPLICAS|UNBLOCKED)\b/;
+  return isReply(error) && !isPassing.test(error.message);
 }
 
 /** What a client is told of a Redis that fails. */

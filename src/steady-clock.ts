@@ -1,6 +1,6 @@
 /**
  * The time of day as durations and deadlines need it: that of this machine's clock, but going on by the monotonic one, so that
- * nothing ends, breaks or is counted twice when somebody sets the clock, or a time server corrects it by hours.
+ * nothing ends, breaks or is counted twice when an operator sets the clock, or a time server corrects it by hours.
  *
  * `performance.now()` alone serves what is compared within the process; this is for what is stored, and for what is shown.
  */

@@ -28,8 +28,8 @@ afterEach(async () => {
   for (const end of endings.splice(0).reverse()) await end();
 });
 
-/** A Redis of one test. */
-async function redisServer(...settings: string[]): Promise<{ port: number; direct: Redis; kill: () => Promise<void> }> {
+/** A Redis of one test. @param settings `--no-wait` is ours: do not wait until it has loaded its data. */
+async function redisServer(...all: string[]): Promise<{ port: number; direct: Redis; kill: () => Promise<void> }> {
   const port = await freePort();
   const dir = mkdtempSync(path.join(os.tmpdir(), "redis-"));
   const common = [
@@ -44,14 +44,19 @@ async function redisServer(...settings: string[]): Promise<{ port: number; direc
     "--repl-diskless-sync-delay",
     "0",
   ];
+  const settings = all.filter((setting) => setting !== "--no-wait");
+  const isReady = settings.length < all.length ? "Server initialized" : "Ready to accept connections";
   const child = spawn("redis-server", [...common, ...settings], { stdio: ["ignore", "pipe", "inherit"] });
   let output = "";
-  for await (const chunk of child.stdout) {
+  child.stdout.on("data", (chunk) => {
     output += chunk;
-    if (output.includes("Ready to accept connections")) break;
-  }
-  child.stdout.resume();
-  const direct = new Redis(port, "127.0.0.1", { lazyConnect: true, maxRetriesPerRequest: 1 });
+  });
+  await until(() => output.includes(isReady));
+  const direct = new Redis(port, "127.0.0.1", {
+    lazyConnect: true,
+    maxRetriesPerRequest: 1,
+    enableReadyCheck: false,
+  });
   direct.on("error", () => {});
   const kill = async () => {
     direct.disconnect();
@@ -221,15 +226,94 @@ describe.skipIf(!hasRedis)("a failover", { timeout: 120_000 }, () => {
     expect(await names(files)).toHaveLength(5);
   });
 
-  test("a replica that has lost its master, and a Redis that is loading, are waited for", async () => {
+  test("a replica that has lost its master is waited for", async () => {
     const first = await redisServer();
     const second = await replicaOf(first.port, "--replica-serve-stale-data", "no");
-    const { files, connection } = connected(`redis://127.0.0.1:${second.port}`);
+    const { files, told, connection } = connected(`redis://127.0.0.1:${second.port}`);
     await first.kill();
-    await until(() => connection.trouble !== null);
+    await until(() => told.length > 0);
+    await expect(second.direct.get("x")).rejects.toThrow(/^MASTERDOWN/);
     await expect(files.list()).rejects.toMatchObject({ status: 503, code: "store_unavailable" });
+    expect(connection.trouble).toMatch(/^it is a replica/);
     await second.direct.replicaof("NO", "ONE");
     expect(await healed(files, "after")).toBeLessThan(HEALED_MS);
+    await until(() => told.length === 2);
+    expect(told[1]).toBe(null);
+  });
+
+  test("a Redis that is loading its data is waited for, and loses nothing", async () => {
+    const dir = mkdtempSync(path.join(os.tmpdir(), "redis-data-"));
+    endings.push(() => rmSync(dir, { recursive: true, force: true }));
+    const before = await redisServer("--dir", dir, "--appendonly", "yes", "--appendfsync", "always");
+    const name = await address(before.port);
+    const { files, told } = connected(name.url);
+    await files.put("/home/pyodide/before", Buffer.from("1"));
+    const others = before.direct.pipeline();
+    for (let i = 0; i < 4000; i++) others.set(`other:${i}`, "");
+    await others.exec();
+    await before.kill();
+    // Half a millisecond for each change: it loads for seconds.
+    const slow = ["--key-load-delay", "500", "--loading-process-events-interval-bytes", "1024"];
+    const after = await redisServer("--dir", dir, "--appendonly", "yes", ...slow, "--no-wait");
+    name.moveTo(after.port);
+    await until(async () => /^loading:1/m.test(await after.direct.info("persistence").catch(() => "")));
+    await expect(after.direct.get("x")).rejects.toThrow(/^LOADING/);
+    await until(async () => /^loading:0/m.test(await after.direct.info("persistence")));
+    expect(await healed(files, "after")).toBeLessThan(HEALED_MS);
+    expect(await names(files)).toEqual(["after", "before"]);
+    await until(() => told.length === 3);
+    expect([told[0], told[2]]).toEqual([null, null]);
+  });
+
+  test("is noticed by a server that nothing is asked of, and told of once each", async () => {
+    const first = await redisServer();
+    const second = await replicaOf(first.port);
+    const name = await address(first.port);
+    const { told } = connected(name.url);
+    await until(() => told.length === 1);
+    await second.direct.replicaof("NO", "ONE");
+    await first.direct.replicaof("127.0.0.1", String(second.port));
+    await until(() => told.length === 2);
+    name.moveTo(second.port);
+    await until(() => told.length === 3);
+    expect(told).toEqual([null, "it is a replica, and cannot be written to", null]);
+  });
+
+  test("that leaves too few replicas, or a disk that fails, is told of once, however much is asked", async () => {
+    const redis = await redisServer("--enable-protected-configs", "yes");
+    const { files, told } = connected(`redis://127.0.0.1:${redis.port}`);
+    await files.put("/home/pyodide/before", Buffer.from("1"));
+    const dir = mkdtempSync(path.join(os.tmpdir(), "redis-gone-"));
+    for (const [lose, regain, trouble] of [
+      [
+        () => redis.direct.config("SET", "min-replicas-to-write", "1"),
+        () => redis.direct.config("SET", "min-replicas-to-write", "0"),
+        "it has fewer replicas than it needs to be written to",
+      ],
+      [
+        async () => {
+          await redis.direct.config("SET", "dir", dir);
+          rmSync(dir, { recursive: true });
+          await redis.direct.config("SET", "save", "3600 1");
+          await redis.direct.bgsave();
+          await until(async () => /^rdb_last_bgsave_status:err/m.test(await redis.direct.info("persistence")));
+        },
+        () => redis.direct.config("SET", "save", ""),
+        "it cannot write to its own disk",
+      ],
+    ] as const) {
+      told.length = 0;
+      await lose();
+      for (let i = 0; i < 3; i++) {
+        await expect(files.put(`/home/pyodide/${i}`, Buffer.from("x"))).rejects.toMatchObject({ status: 503 });
+      }
+      expect(told).toEqual([trouble]);
+      await regain();
+      expect(await healed(files, "after")).toBeLessThan(HEALED_MS);
+      await until(() => told.length === 2);
+      expect(told[1]).toBe(null);
+    }
+    expect(await names(files)).toEqual(["after", "before"]);
   });
 
   test("by Sentinel", async () => {

@@ -1,4 +1,5 @@
 import fs from "node:fs";
+import path from "node:path";
 
 const MAX_BYTES = 4 * 1024 * 1024;
 const MIN_BYTES = 256 * 1024;
@@ -19,7 +20,7 @@ export class ReserveFile {
   keep(): void {
     let fd: number | undefined;
     try {
-      const { blocks, bsize } = fs.statfsSync(this.#file.slice(0, this.#file.lastIndexOf("/")) || "/");
+      const { blocks, bsize } = fs.statfsSync(path.dirname(this.#file));
       const wanted = Math.max(MIN_BYTES, Math.min(MAX_BYTES, Math.floor((blocks * bsize) / 16)));
       const taken = fs.statSync(this.#file, { throwIfNoEntry: false });
       if (taken && taken.size >= wanted && taken.blocks * 512 >= wanted) return;
@@ -28,7 +29,7 @@ export class ReserveFile {
       for (let size = taken?.size ?? 0; size < wanted; )
         size += fs.writeSync(fd, step, 0, Math.min(step.length, wanted - size));
     } catch {
-      // A full disk: what was taken so far is what there is.
+      // A full disk: what was taken so far has to do.
     } finally {
       if (fd !== undefined) fs.closeSync(fd);
     }
