@@ -1,5 +1,5 @@
 import { setMaxListeners } from "node:events";
-import { mkdir, readdir, readFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import path from "node:path";
@@ -42,6 +42,7 @@ import { allowedOrigins } from "./http/cross-site.ts";
 import { Draining } from "./http/draining.ts";
 import { KeyGuesses } from "./http/key-guesses.ts";
 import { requestLimiter } from "./http/rate-limit.ts";
+import { makeFolder } from "./make-folder.ts";
 import { openNetwork } from "./network/network-proxy.ts";
 import { RedisConnection } from "./redis-connection.ts";
 import { assertIsolation, detectIsolation, type IsolationReport } from "./sandbox/isolation.ts";
@@ -106,7 +107,7 @@ export interface Runtime {
  */
 export async function openHost(config: Config): Promise<Omit<SandboxOptions, "guest">> {
   // Made here, since only what exists can be made visible inside.
-  await mkdir(config.CACHE_DIR, { recursive: true }).catch((cause) => {
+  await makeFolder(config.CACHE_DIR).catch((cause) => {
     throw unusableCache(config.CACHE_DIR, cause);
   });
   const isolation = await detectIsolation(config, { readOnlyPaths: [GUEST_DIR, PYODIDE_DIR, config.CACHE_DIR] });
@@ -516,10 +517,11 @@ function openSecurityLog(config: Config, logger: Logger): SecurityLog {
       else logger.error({ reason }, "The security log cannot be written.");
     },
   });
+  const { refused } = log;
   // A full disk has room again some time, and code may run until then. Another server's log stays that server's.
-  if (log.refused !== null && log.refused.trouble !== "full") {
+  if (refused !== null && refused.trouble !== null && refused.trouble !== "full") {
     void log.close();
-    throw log.refused;
+    throw refused;
   }
   return log;
 }

@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
-import fs from "node:fs";
 import path from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
+import { makeFolderSync } from "../make-folder.ts";
 import { StorageStartupError } from "../store/storage-startup-error.ts";
 import { troubleOf } from "../store/storage-trouble.ts";
 import {
@@ -224,7 +224,7 @@ export class DiskStatistics implements StatisticsStore {
 
 function open(file: string): DatabaseSync {
   try {
-    fs.mkdirSync(path.dirname(file), { recursive: true });
+    makeFolderSync(path.dirname(file));
     try {
       return openDatabase(file, false);
     } catch (error) {

@@ -92,7 +92,7 @@ export class SecurityLog {
     return this.#reason;
   }
 
-  /** Why its folder cannot be locked; null: it could, or something else is wrong. */
+  /** Why its folder cannot be made or locked; null: it could, or something else is wrong. */
   get refused(): StorageStartupError | null {
     return this.#refused;
   }
@@ -176,8 +176,7 @@ export class SecurityLog {
 
   #open(): void {
     const { dir } = this.#options;
-    fs.mkdirSync(dir, { recursive: true, mode: 0o700 });
-    // Taken anew each time, since the folder may have been removed and made again.
+    // Made and taken anew each time, since the folder may have been removed.
     this.#lock?.[Symbol.dispose]();
     this.#lock = undefined;
     this.#lock = new FolderLock(dir, { name: "security.log.lock", setting: "LOG_DIR" });
@@ -326,8 +325,11 @@ const LOCK_REASONS: Readonly<Record<StorageTrouble, string>> = {
 
 /** Without paths: clients with the right to look see it. */
 function reasonOf(error: unknown): string {
-  if (error instanceof StorageStartupError) return LOCK_REASONS[error.trouble ?? "failing"];
-  const { code, syscall, message } = error as NodeJS.ErrnoException;
+  const isNamed = error instanceof StorageStartupError && error.trouble !== null;
+  if (isNamed) return LOCK_REASONS[error.trouble];
+  const { code, syscall, message } = (
+    error instanceof StorageStartupError ? error.cause : error
+  ) as NodeJS.ErrnoException;
   return code === undefined ? message : `${code} (${syscall})`;
 }
 

@@ -1,6 +1,7 @@
 import fs from "node:fs";
 import path from "node:path";
 import pino, { type Logger } from "pino";
+import { makeFolderSync } from "../make-folder.ts";
 import { escapeControls } from "./security-event.ts";
 
 export interface ServerLogOptions {
@@ -89,7 +90,7 @@ class RotatingFile {
   }
 
   #open(): number {
-    fs.mkdirSync(path.dirname(this.#file), { recursive: true, mode: 0o700 });
+    makeFolderSync(path.dirname(this.#file), 0o700);
     const fd = fs.openSync(this.#file, "a", 0o600);
     this.#sizeBytes = fs.fstatSync(fd).size;
     return fd;

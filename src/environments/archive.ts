@@ -1,7 +1,8 @@
 import { createHash, randomUUID } from "node:crypto";
-import { mkdir, open, rename, rm } from "node:fs/promises";
+import { open, rename, rm } from "node:fs/promises";
 import path from "node:path";
 import { setImmediate } from "node:timers/promises";
+import { makeFolder } from "../make-folder.ts";
 import { type ArchiveEntry, encodeArchiveHeader } from "../sandbox/archive-format.ts";
 import { archiveName, temporaryName } from "./cache-layout.ts";
 import { PackageError, storageError } from "./package-error.ts";
@@ -79,8 +80,7 @@ export async function buildArchive(
   const hash = createHash("sha256");
   const temporary = path.join(folder, temporaryName(randomUUID()));
   try {
-    await mkdir(folder, { recursive: true }).catch((cause) => {
-      // On a read-only file system Node says that the folder above is not there.
+    await makeFolder(folder).catch((cause) => {
       throw storageError(cause) ?? new PackageError("package_storage", NO_FOLDER, { cause });
     });
     const output = await open(temporary, "wx");

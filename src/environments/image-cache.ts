@@ -1,10 +1,11 @@
 import { createHash, randomUUID } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { access, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { access, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { pipeline } from "node:stream/promises";
 import { SandboxDiedError, StartupError } from "../errors.ts";
+import { makeFolder } from "../make-folder.ts";
 import { denoVersion } from "../sandbox/deno-binary.ts";
 import { decodeImage } from "../sandbox/image-format.ts";
 import { ENDS_INTERPRETER } from "../sandbox/import-rules.ts";
@@ -208,7 +209,7 @@ export class ImageCache {
         host,
         MAX_BUILD_MS,
       );
-      await mkdir(cacheDir, { recursive: true }).then(
+      await makeFolder(cacheDir).then(
         () => writeFile(bootstrap, image),
         (cause) => Promise.reject(unusableCache(cacheDir, cause)),
       );
@@ -299,7 +300,7 @@ export class ImageCache {
       await writing.catch((cause) => {
         throw unusableCache(cacheDir, cause);
       });
-    await orUnusable(mkdir(cacheDir, { recursive: true }));
+    await orUnusable(makeFolder(cacheDir));
     await orUnusable(writeAtomically(imagePath, image));
     try {
       await tryOut();

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
-import { mkdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
+import { makeFolder } from "../make-folder.ts";
 import { archiveName, archiveNoteName, temporaryName } from "./cache-layout.ts";
 import { storageError } from "./package-error.ts";
 import { hashFile } from "./wheel-store.ts";
@@ -61,7 +62,7 @@ export class KeptArchives {
 export async function writeAtomically(file: string, text: string): Promise<void> {
   const temporary = path.join(path.dirname(file), temporaryName(randomUUID()));
   try {
-    await mkdir(path.dirname(file), { recursive: true });
+    await makeFolder(path.dirname(file));
     await writeFile(temporary, text, { flush: true });
     await rename(temporary, file);
   } catch (error) {

@@ -1,9 +1,10 @@
 import { createHash } from "node:crypto";
 import { constants, createReadStream } from "node:fs";
-import { copyFile, mkdir, open, rename, rm, stat } from "node:fs/promises";
+import { copyFile, open, rename, rm, stat } from "node:fs/promises";
 import path from "node:path";
 import { Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
+import { makeFolder } from "../make-folder.ts";
 import { PARTIAL_FOLDER, partialName, wheelFileName } from "./cache-layout.ts";
 import { PackageError, storageError } from "./package-error.ts";
 import type { Remote, RemoteAnswer } from "./remote.ts";
@@ -99,7 +100,7 @@ export class WheelStore {
     onProgress: ((progress: DownloadProgress) => void) | undefined,
   ): Promise<StoredWheel> {
     const partialFolder = path.join(this.#folder, PARTIAL_FOLDER);
-    await mkdir(partialFolder, { recursive: true });
+    await makeFolder(partialFolder);
     const name = createHash("sha256")
       .update(wheel.sha256 ?? JSON.stringify(wheel.location))
       .digest("hex");

@@ -1,9 +1,12 @@
-import { mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import path from "node:path";
 import { type Request, type RequestHandler, type Response, Router } from "express";
 import multer from "multer";
 import { badRequest, ClientError } from "../errors.ts";
+import { makeFolder, makeFolderSync } from "../make-folder.ts";
+import { StorageStartupError } from "../store/storage-startup-error.ts";
+import { storageError, troubleOf } from "../store/storage-trouble.ts";
 import { principalOf, requireScope } from "./authentication.ts";
 import { callerOf, executeFor, type Services } from "./code-runner.ts";
 import { wrongContentType } from "./content-type.ts";
@@ -88,13 +91,16 @@ async function analyse(services: Services, response: Response, filename: string)
 
 /** Puts the one file of the request on disk, and takes it away again whatever goes wrong. */
 function receiveFile({ config }: Services): RequestHandler {
-  mkdirSync(config.UPLOAD_DIR, { recursive: true, mode: 0o700 });
-  // What a server that was killed has left there.
-  for (const name of readdirSync(config.UPLOAD_DIR)) {
-    if (TEMPORARY_NAME.test(name)) rmSync(path.join(config.UPLOAD_DIR, name), { force: true });
-  }
+  makeUploadFolder(config.UPLOAD_DIR);
   const upload = multer({
-    dest: config.UPLOAD_DIR,
+    // Made anew where it is gone, or where the disk had no room for it when the server started.
+    storage: multer.diskStorage({
+      destination: (_request, _file, done) =>
+        makeFolder(config.UPLOAD_DIR, 0o700).then(
+          () => done(null, config.UPLOAD_DIR),
+          (error) => done(error, config.UPLOAD_DIR),
+        ),
+    }),
     // As browsers send names; multer's own default is Latin-1.
     defParamCharset: "utf8",
     limits: { fileSize: config.MAX_FILE_SIZE, files: 1, fields: 20, parts: 30, fieldSize: 64 * 1024, headerPairs: 100 },
@@ -122,6 +128,21 @@ function receiveFile({ config }: Services): RequestHandler {
   };
 }
 
+/** Makes the folder, and removes what a server that was killed has left there. @throws {StorageStartupError} */
+function makeUploadFolder(folder: string): void {
+  try {
+    makeFolderSync(folder, 0o700);
+    for (const name of readdirSync(folder)) {
+      if (TEMPORARY_NAME.test(name)) rmSync(path.join(folder, name), { force: true });
+    }
+  } catch (cause) {
+    // A full disk has room again some time; uploads are refused until then.
+    if (troubleOf(cause) === "full") return;
+    const damaged = "Set UPLOAD_DIR to a folder.";
+    throw new StorageStartupError({ what: folder, folder, setting: "UPLOAD_DIR", damaged, cause });
+  }
+}
+
 function toClientError(error: unknown, maxBytes: number): unknown {
   if (error instanceof multer.MulterError) {
     switch (error.code) {
@@ -139,7 +160,7 @@ function toClientError(error: unknown, maxBytes: number): unknown {
   if (error instanceof Error && !(error instanceof ClientError) && !("syscall" in error)) {
     return badRequest("invalid_upload", "The upload is incomplete or malformed");
   }
-  return error;
+  return storageError(error) ?? error;
 }
 
 function formatMb(bytes: number): string {

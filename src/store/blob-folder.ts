@@ -1,6 +1,7 @@
 import { createHash, randomUUID } from "node:crypto";
 import fs from "node:fs/promises";
 import path from "node:path";
+import { makeFolder } from "../make-folder.ts";
 import { syncFolder, writeDurably } from "./durable-file.ts";
 
 /** A content, addressed by what it is. */
@@ -37,8 +38,8 @@ export class BlobFolder {
   }
 
   async make(): Promise<void> {
-    await fs.mkdir(this.#blobs, { recursive: true, mode: 0o700 });
-    await fs.mkdir(this.#incoming, { recursive: true, mode: 0o700 });
+    await makeFolder(this.#blobs, 0o700);
+    await makeFolder(this.#incoming, 0o700);
   }
 
   /**

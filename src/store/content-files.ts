@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import fs from "node:fs/promises";
 import path from "node:path";
+import { makeFolder } from "../make-folder.ts";
 import { syncFolder, writeDurably } from "./durable-file.ts";
 
 /** A name of ours, or of an older version's: below the folder of a principal, or by the content's hash. */
@@ -23,7 +24,7 @@ export class ContentFiles {
 
   /** Makes the folders, and removes what a crash left behind: what was not written to its end, and what nothing refers to. */
   async prepare(referenced: ReadonlySet<string>): Promise<void> {
-    for (const folder of [this.#folder, this.#incoming]) await fs.mkdir(folder, { recursive: true, mode: 0o700 });
+    for (const folder of [this.#folder, this.#incoming]) await makeFolder(folder, 0o700);
     for (const name of await fs.readdir(this.#incoming)) await fs.rm(path.join(this.#incoming, name), { force: true });
     for (const entry of await fs.readdir(this.#folder, { recursive: true, withFileTypes: true })) {
       const file = path.join(entry.parentPath, entry.name);

@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import fs from "node:fs";
 import path from "node:path";
 import { DatabaseSync } from "node:sqlite";
+import { makeFolderSync } from "../make-folder.ts";
 import { StorageStartupError } from "./storage-startup-error.ts";
 import { troubleOf } from "./storage-trouble.ts";
 
@@ -31,7 +32,7 @@ export class FolderLock implements Disposable {
       throw new StorageStartupError({ what: folder, folder, setting, damaged, cause, ...(trouble && { trouble }) });
     };
     try {
-      fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
+      makeFolderSync(folder, 0o700);
     } catch (cause) {
       refuse(cause);
     }

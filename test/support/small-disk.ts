@@ -1,5 +1,5 @@
-import { execFileSync } from "node:child_process";
-import { closeSync, mkdtempSync, openSync, rmSync, statfsSync, writeSync } from "node:fs";
+import { execFileSync, spawnSync } from "node:child_process";
+import { closeSync, mkdtempSync, openSync, rmSync, statfsSync, writeFileSync, writeSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 
@@ -11,9 +11,16 @@ export interface SmallDisk {
   fill(): void;
   /** Gives back what `fill` took. */
   unfill(): void;
+  /** Only while nothing is open for writing. */
   readOnly(isReadOnly: boolean): void;
+  /** What the kernel does about a broken disk: nothing can be written any more, also to what is open. ext4 only. */
+  break(): void;
+  /** What an operator does about it, with nothing open any more. */
+  repair(): void;
   unmount(): void;
 }
+
+const OPTIONS = ["-o", "loop,errors=remount-ro"];
 
 /** Whether this process may mount file systems; tests that need it say that they are skipped. */
 export const canMount = (() => {
@@ -36,7 +43,7 @@ export function smallDisk(fileSystem: FileSystem, mib: number): SmallDisk {
     } else {
       run("truncate", "-s", `${mib}M`, image);
       run("mkfs.ext4", "-q", "-O", "^has_journal", "-m", "0", image);
-      run("mount", "-o", "loop", image, folder);
+      run("mount", ...OPTIONS, image, folder);
     }
   } catch (error) {
     rmSync(folder, { recursive: true, force: true });
@@ -61,6 +68,16 @@ export function smallDisk(fileSystem: FileSystem, mib: number): SmallDisk {
       if (statfsSync(folder).bavail > 0) throw new Error("the disk is not full");
     },
     unfill: () => rmSync(filler, { force: true }),
+    break() {
+      const device = execFileSync("findmnt", ["-n", "-o", "SOURCE", folder], { encoding: "utf8" }).trim();
+      writeFileSync(`/sys/fs/ext4/${path.basename(device)}/trigger_fs_error`, "1");
+    },
+    repair() {
+      run("umount", folder);
+      // It says by 1 that it has repaired something.
+      spawnSync("e2fsck", ["-fy", image]);
+      run("mount", ...OPTIONS, image, folder);
+    },
     readOnly: (isReadOnly) => run("mount", "-o", isReadOnly ? "remount,ro" : "remount,rw", folder),
     unmount() {
       run("umount", "-l", folder);
