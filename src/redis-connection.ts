@@ -78,11 +78,12 @@ export class RedisConnection {
       enableReadyCheck: false,
     };
     this.#redis = new Redis(options);
-    let reason = "the connection was closed";
+    let reason: string | undefined;
     this.#redis.on("error", (error: Error) => {
-      reason = plainReason(error);
+      const found = plainReason(error);
+      reason = found;
       // What ioredis does not end by itself: a wrong password.
-      if (this.#redis.status === "ready") this.#lose(reason);
+      if (this.#redis.status === "ready") this.#lose(found);
     });
     this.#redis.on("ready", () => {
       // A replica can be read from.
@@ -97,8 +98,9 @@ export class RedisConnection {
     this.#watch = setInterval(() => void this.#askWhetherThere(watcher), WATCH_MS).unref();
     this.#redis.on("close", () => {
       this.#awaySinceMs ??= performance.now();
-      this.#lose(reason);
-      reason = "the connection was closed";
+      // A connection that was closed because Redis could not be used leaves that reason.
+      this.#lose(reason ?? (this.#isTold && this.#trouble !== null ? this.#trouble : "the connection was closed"));
+      reason = undefined;
     });
   }
 

@@ -139,7 +139,10 @@ except OSError: print("refused")`;
     await run(b, "1 / 0");
     await b.upload("s.txt", "s");
     for (const server of [a, b, rootA, rootB]) {
-      await until(async () => (await server.get("/api/stats")).body.executionStats.totalExecutions === 2);
+      await until(async () => {
+        const { totalExecutions, recent } = (await server.get("/api/stats")).body.executionStats;
+        return totalExecutions === 2 && recent.filesUploaded === 1;
+      });
       expect((await server.get("/api/stats")).body.executionStats).toMatchObject({
         successRate: 0.5,
         errorCategories: { ZeroDivisionError: 1 },

@@ -269,11 +269,21 @@ describe.skipIf(!hasRedis)("a failover", { timeout: 120_000 }, () => {
     const first = await redisServer();
     const second = await replicaOf(first.port);
     const name = await address(first.port);
-    const { told } = connected(name.url);
+    const { told, connection } = connected(name.url);
     await until(() => told.length === 1);
     await second.direct.replicaof("NO", "ONE");
     await first.direct.replicaof("127.0.0.1", String(second.port));
     await until(() => told.length === 2);
+    // The reason stays while it is connected to again and again.
+    const reasons = new Set<string | null>();
+    const connectionsOf = async () =>
+      Number(/total_connections_received:(\d+)/.exec(await first.direct.info("stats"))?.[1]);
+    const known = await connectionsOf();
+    await until(async () => {
+      reasons.add(connection.trouble);
+      return (await connectionsOf()) > known + 9;
+    });
+    expect([...reasons]).toEqual(["it is a replica, and cannot be written to"]);
     name.moveTo(second.port);
     await until(() => told.length === 3);
     expect(told).toEqual([null, "it is a replica, and cannot be written to", null]);
