@@ -354,6 +354,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
       return { idle, busy, starting, failed };
     },
     securityLogHealthy: () => securityLog?.healthy ?? true,
+    ready: () => engine.isReady,
   });
   engine.pool.on("discarded", (reason) => metrics.recordDiscard(reason.split(":", 1)[0] as string));
   engine.pool.on("rewound", () => metrics.recordRewind());

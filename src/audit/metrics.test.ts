@@ -1,7 +1,12 @@
 import { expect, test } from "vitest";
 import { Metrics } from "./metrics.ts";
 
-const sources = { queueDepth: () => 0, sandboxes: () => ({ idle: 0 }), securityLogHealthy: () => true };
+const sources = {
+  queueDepth: () => 0,
+  sandboxes: () => ({ idle: 0 }),
+  securityLogHealthy: () => true,
+  ready: () => true,
+};
 
 /** Samples without comments, as `name{labels} value`. */
 async function samples(metrics: Metrics, name: string): Promise<string[]> {
@@ -34,6 +39,7 @@ test("gauges are asked when they are read", async () => {
     queueDepth: () => queueDepth,
     sandboxes: () => ({ idle: 3, busy: queueDepth }),
     securityLogHealthy: () => healthy,
+    ready: () => healthy,
   });
   expect(await samples(metrics, "pyodide_queue_depth")).toEqual(["pyodide_queue_depth 0"]);
   queueDepth = 7;

@@ -18,6 +18,8 @@ export interface MetricsSources {
   /** State → number of sandboxes: `{ starting: 1, idle: 3, busy: 2 }`. Name every state, or a gauge stays as it was. */
   readonly sandboxes: () => Readonly<Record<string, number>>;
   readonly securityLogHealthy: () => boolean;
+  /** As `/ready` says. */
+  readonly ready: () => boolean;
 }
 
 /** Enough for every route and environment there is; more are folded into `other`. */
@@ -80,6 +82,14 @@ export class Metrics {
       help: "HTTP requests answered",
       labelNames: ["method", "route", "status"],
       registers,
+    });
+    new Gauge({
+      name: "pyodide_ready",
+      help: "1 while all that is defined can be run",
+      registers,
+      collect() {
+        this.set(Number(sources.ready()));
+      },
     });
     new Gauge({
       name: "pyodide_queue_depth",
