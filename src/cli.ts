@@ -79,7 +79,7 @@ async function serve(): Promise<number> {
         // What was being built when it was told to stop was given up.
         if (isStopping) return;
         isStopping = true;
-        await server.stop(0);
+        await server.stop(0).catch(() => {});
         close();
         reject(error);
       },

@@ -106,7 +106,12 @@ export const SETTINGS = {
   CACHE_MAX_MB: setting(
     integer(1),
     "10240",
-    "above this, images and archives that were used least recently are deleted, MiB",
+    "above this, images, archives and wheels that nothing needs and that were used least recently are deleted, MiB",
+  ),
+  PACKAGES_PRINCIPAL_MAX_MB: setting(
+    integer(0),
+    "0",
+    "most that packages of one principal may take, with what was fetched and built for it in three hours, MiB; 0: a quarter of CACHE_MAX_MB",
   ),
   UPLOAD_DIR: setting(text, "./data/uploads", "where an upload is held while its request runs; of this server alone"),
   MAX_FILE_SIZE: setting(integer(1), String(10 * 1024 * 1024), "largest upload, bytes"),

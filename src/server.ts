@@ -27,6 +27,7 @@ import { ImageCache, unusableCache } from "./environments/image-cache.ts";
 import { ModuleOwners } from "./environments/module-owners.ts";
 import { DiskPackageRecords } from "./environments/package-records.ts";
 import { PackageSetBuilder } from "./environments/package-set.ts";
+import { PackageShares } from "./environments/package-shares.ts";
 import { createPackageSources } from "./environments/package-sources.ts";
 import { PackageStore } from "./environments/package-store.ts";
 import { loadPyodideLock } from "./environments/pyodide-lock.ts";
@@ -293,7 +294,14 @@ async function openRuntime(config: Config, logger: Logger, redis: RedisConnectio
     engine: new Engine(pool, () => isStarting),
     isolation: host.isolation,
     environments,
-    packages: new CallerPackages({ store, environments, archives, keeper, owners }),
+    packages: new CallerPackages({
+      store,
+      environments,
+      archives,
+      keeper,
+      owners,
+      shares: new PackageShares((config.PACKAGES_PRINCIPAL_MAX_MB || Math.ceil(config.CACHE_MAX_MB / 4)) * 2 ** 20),
+    }),
     ready,
     async stop(graceMs) {
       isStopping = true;

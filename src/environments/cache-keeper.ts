@@ -9,7 +9,7 @@ export interface CacheKeeperOptions {
   readonly wheelsDir: string;
   /** What nobody has used for so long goes, ms; Infinity: nothing does for that reason. */
   readonly unusedMs: number;
-  /** Above so many bytes in `cacheDir` what was used least recently goes as well. */
+  /** Above so many bytes in `cacheDir`, with the wheels that nothing needs, what was used least recently goes as well. */
   readonly maxBytes: number;
   /** SHA-256 of every wheel that something which is installed may have to be built from again. */
   readonly neededWheels: () => Promise<ReadonlySet<string>>;
@@ -94,8 +94,9 @@ export class CacheKeeper {
     ];
     for (const item of unfinished) if (nowMs - item.usedAtMs > CUT_OFF_MS) await remove(item);
     for (const item of [...cached, ...wheels]) if (nowMs - item.usedAtMs > unusedMs) await remove(item);
-    let total = cached.reduce((sum, { path: place, bytes }) => sum + (removed.has(place) ? 0 : bytes), 0);
-    for (const item of cached.toSorted((a, b) => a.usedAtMs - b.usedAtMs)) {
+    const spare = [...cached, ...wheels];
+    let total = spare.reduce((sum, { path: place, bytes }) => sum + (removed.has(place) ? 0 : bytes), 0);
+    for (const item of spare.toSorted((a, b) => a.usedAtMs - b.usedAtMs)) {
       if (total <= maxBytes || nowMs - item.usedAtMs <= IN_USE_MS) break;
       if (removed.has(item.path)) continue;
       await remove(item);

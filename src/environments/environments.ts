@@ -227,6 +227,11 @@ export class Environments {
     throw new ClientError(503, "starting", message, { retryAfterS: STARTING_RETRY_S });
   }
 
+  /** @returns null if it was not made ready yet. */
+  imageBytes(name: string): number | null {
+    return this.#ready.get(name)?.image.bytes ?? null;
+  }
+
   base(name: string): BaseEnvironment {
     return { name, packages: this.get(name).packages };
   }

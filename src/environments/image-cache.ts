@@ -17,6 +17,7 @@ import { ARCHIVES_FOLDER, imageName, manifestName, temporaryName } from "./cache
 import { KeptArchives } from "./kept-archives.ts";
 import { programProblem } from "./library-check.ts";
 import { PackageError } from "./package-error.ts";
+import { chargeShare } from "./package-shares.ts";
 import { buildStdlibArchive, compilerKey, findStdlibArchive, type StdlibArchive } from "./stdlib-archive.ts";
 
 /** Standard library modules that are imported in every image, so that no execution pays for them. */
@@ -280,6 +281,7 @@ export class ImageCache {
       buildMs: Math.round(performance.now() - startedAt),
       ...facts,
     };
+    chargeShare(`image ${name}`, image.length);
     const tryOut = async () => {
       // One that is too large is refused for that.
       if (environment === null || header.heapBytes > this.memoryBytes) return;

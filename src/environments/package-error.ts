@@ -16,6 +16,8 @@ export type PackageErrorCode =
   | "package_unsafe_library"
   /** Too many files or bytes. */
   | "package_too_large"
+  /** The principal's packages would take more than its share of the server's disk. */
+  | "package_share_full"
   /** It is installed, but the interpreter that runs now cannot take it in. */
   | "package_incompatible"
   /** Another installed package needs it. */

@@ -7,6 +7,7 @@ import { DynlibZip } from "./dynlib.ts";
 import { KeptArchives } from "./kept-archives.ts";
 import { findUnsafeInThread, type Library } from "./library-check.ts";
 import { PackageError } from "./package-error.ts";
+import { archiveShareKey, chargeShare } from "./package-shares.ts";
 import type { Candidate } from "./package-source.ts";
 import { type LockStatus, lockStatus, type PyodideLock } from "./pyodide-lock.ts";
 import type { ResolvedPackage } from "./resolver.ts";
@@ -245,6 +246,7 @@ export class PackageSetBuilder {
           "package_too_large",
           `These packages have ${fileCount} files, more than the ${MAX_FILES_OF_CALLER} that are allowed.`,
         );
+      chargeShare(archiveShareKey(parts.map(({ filename }) => filename)), unpackedBytes);
       await checkLibraries(parts, true);
       const compiled = await Promise.all(
         parts.map(async (part, index) => {

@@ -7,6 +7,7 @@ import { pipeline } from "node:stream/promises";
 import { makeFolder } from "../make-folder.ts";
 import { PARTIAL_FOLDER, partialName, wheelFileName } from "./cache-layout.ts";
 import { PackageError, storageError } from "./package-error.ts";
+import { chargeShare } from "./package-shares.ts";
 import type { Remote, RemoteAnswer } from "./remote.ts";
 
 /** Where a wheel comes from. Never shown to a client. */
@@ -129,6 +130,7 @@ export class WheelStore {
     try {
       const { size } = await stat(source);
       if (size > this.#maxBytes) throw tooLarge(filename, this.#maxBytes);
+      chargeShare(shareKeyOf(filename), size);
       await copyFile(source, partial, constants.COPYFILE_FICLONE);
     } catch (cause) {
       const own = cause instanceof PackageError ? cause : storageError(cause);
@@ -176,12 +178,14 @@ export class WheelStore {
       const totalBytes = announced > 0 ? announced + (append ? start : 0) : null;
       if ((totalBytes ?? 0) > this.#maxBytes) throw tooLarge(filename, this.#maxBytes);
       let receivedBytes = append ? start : 0;
+      chargeShare(shareKeyOf(filename), totalBytes ?? receivedBytes);
       // Each piece is on disk before the next is taken, so that a broken connection costs none of what arrived.
       const file = await open(partial, append ? "a" : "w");
       try {
         for await (const chunk of answer.body as AsyncIterable<Buffer>) {
           receivedBytes += chunk.length;
           if (receivedBytes > this.#maxBytes) throw tooLarge(filename, this.#maxBytes);
+          if (totalBytes === null || receivedBytes > totalBytes) chargeShare(shareKeyOf(filename), receivedBytes);
           await file.writeFile(chunk);
           onProgress?.({ filename, receivedBytes, totalBytes });
         }
@@ -196,6 +200,11 @@ export class WheelStore {
       throw error;
     }
   }
+}
+
+/** Names a wheel among what is counted of a principal's. */
+export function shareKeyOf(filename: string): string {
+  return `wheel ${filename}`;
 }
 
 function rangeStart(contentRange: string | null): number {

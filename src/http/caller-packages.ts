@@ -5,7 +5,9 @@ import { baseOf, type Environments } from "../environments/environments.ts";
 import type { ModuleOwners } from "../environments/module-owners.ts";
 import { PackageError } from "../environments/package-error.ts";
 import type { PackageSet } from "../environments/package-set.ts";
+import { archiveShareKey, chargeShare, type PackageShares } from "../environments/package-shares.ts";
 import type { Installed, PackageStore } from "../environments/package-store.ts";
+import { shareKeyOf } from "../environments/wheel-store.ts";
 import { ClientError, SandboxDiedError } from "../errors.ts";
 import { ENDS_INTERPRETER } from "../sandbox/import-rules.ts";
 
@@ -15,6 +17,7 @@ export interface CallerPackagesOptions {
   readonly archives: ArchiveReader;
   readonly keeper: CacheKeeper;
   readonly owners: ModuleOwners;
+  readonly shares: PackageShares;
 }
 
 /** @param error a {@link PackageError}'s code; null: it is installed. */
@@ -92,11 +95,32 @@ export class CallerPackages {
    * @throws {PackageError} if it cannot be had, saying why.
    */
   async install(principal: string, environment: string, requirement: string): Promise<Installed> {
-    const { store, environments } = this.#options;
-    // Before it counts as installed: what no environment can hold would fail every later execution.
-    return await store.install(principal, requirement, environments.base(environment), async (set) => {
-      if (set.compiled) await this.#derive(environment, set, requirement);
+    const { store, environments, shares } = this.#options;
+    return await shares.installing(principal, async () => {
+      for (const { name } of environments.list()) await this.#chargeInstalled(principal, name);
+      // Before it counts as installed: what no environment can hold would fail every later execution.
+      return await store.install(principal, requirement, environments.base(environment), async (set) => {
+        this.#chargeSet(environment, set);
+        if (set.compiled) await this.#derive(environment, set, requirement);
+      });
     });
+  }
+
+  /** Counts what is there already; what is gone from cache and source counts once it is built again. */
+  async #chargeInstalled(principal: string, environment: string): Promise<void> {
+    const { store, environments } = this.#options;
+    const set = await store.get(principal, environments.base(environment)).catch(() => null);
+    if (set !== null) this.#chargeSet(environment, set);
+  }
+
+  #chargeSet(environment: string, { packages, archive, compiled, ...rest }: PackageSet): void {
+    const { environments } = this.#options;
+    for (const { filename, bytes } of packages) chargeShare(shareKeyOf(filename), bytes);
+    chargeShare(archiveShareKey(packages.map(({ filename }) => filename)), archive.bytes);
+    if (!compiled) return;
+    const name = environments.derivedName(environment, { packages, archive, compiled, ...rest });
+    const bytes = environments.imageBytes(name);
+    if (bytes !== null) chargeShare(`image ${name}`, bytes);
   }
 
   /**

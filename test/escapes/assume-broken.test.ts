@@ -62,6 +62,13 @@ describe("in the interpreter's thread", () => {
     expect(Object.keys(outcome.attacks).length).toBeGreaterThan(30);
   });
 
+  test("the language's objects cannot be changed for those who come after", async () => {
+    const outcome = await visit(mutant, "changing", "auto");
+    record("assumed broken: what changes the language", "all", outcome);
+    expect(outcome.succeeded).toEqual([]);
+    expect(Object.keys(outcome.attacks).length).toBeGreaterThan(20);
+  });
+
   test("frames with a guessed nonce are refused, and end the process", async () => {
     const outcome = await visit(mutant, "forge", "auto");
     const forged = outcome.result === outcome.won ? ["result"] : [];

@@ -21,7 +21,7 @@ import { jobOfNobody, Sandbox } from "./src/sandbox/sandbox.ts";
 import { bootOptions, openHost } from "./src/server.ts";
 
 export interface Visit {
-  readonly suite: "reaching" | "lookingAround" | "fromStrings" | "forge";
+  readonly suite: "reaching" | "lookingAround" | "fromStrings" | "changing" | "forge";
   readonly isolation: "auto" | "deno";
   readonly cacheDir: string;
   readonly secretFile: string;

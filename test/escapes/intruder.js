@@ -137,7 +137,46 @@ function forge({ won, protocolVersion }) {
   host.stdout.writeSync(frame("0123456789abcdef".repeat(2), result, new Uint8Array([...outcome, ...value])));
 }
 
-const SUITES = { reaching, lookingAround, fromStrings };
+/** What would outlive a visit in the objects of the language: no rewind puts them back. */
+const CHANGED = {
+  "Object.prototype": [Object.prototype, "toJSON"],
+  "Array.prototype": [Array.prototype, Symbol.iterator],
+  "array iterators": [Object.getPrototypeOf([].values()), "next"],
+  "Map.prototype": [Map.prototype, "get"],
+  "map iterators": [Object.getPrototypeOf(new Map().values()), "next"],
+  "Set.prototype": [Set.prototype, "has"],
+  "Promise.prototype": [Promise.prototype, "then"],
+  "String.prototype": [String.prototype, "split"],
+  "RegExp.prototype": [RegExp.prototype, "exec"],
+  "Function.prototype": [Function.prototype, "call"],
+  "async functions": [Object.getPrototypeOf(async () => {}), "constructor"],
+  "Uint8Array.prototype": [Uint8Array.prototype, "set"],
+  "typed arrays": [Object.getPrototypeOf(Uint8Array.prototype), "subarray"],
+  "DataView.prototype": [DataView.prototype, "getUint32"],
+  "Error.prototype": [Error.prototype, "message"],
+  Error: [Error, "stackTraceLimit"],
+  JSON: [JSON, "parse"],
+  Math: [Math, "min"],
+  Reflect: [Reflect, "ownKeys"],
+  Atomics: [Atomics, "wait"],
+  "WebAssembly.Instance.prototype": [WebAssembly.Instance.prototype, "exports"],
+  "global names": [globalThis, "Array"],
+};
+
+const changing = Object.fromEntries(
+  Object.entries(CHANGED).map(([name, [target, key]]) => [
+    `changes ${name}`,
+    () => {
+      const before = Object.getOwnPropertyDescriptor(target, key);
+      const isChanged = Reflect.defineProperty(target, key, { value: () => 1, configurable: true, writable: true });
+      if (isChanged && before) Reflect.defineProperty(target, key, before);
+      else if (isChanged) Reflect.deleteProperty(target, key);
+      expect(isChanged);
+    },
+  ]),
+);
+
+const SUITES = { reaching, lookingAround, fromStrings, changing };
 
 /** @returns `{attack: true}` for one that succeeded, else why not. */
 export async function intrude(facts) {

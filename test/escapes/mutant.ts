@@ -24,6 +24,8 @@ export const LAYERS = {
   references: [{ file: "guest/tables.ts", from: "Object.freeze(Object.create(null))", to: "globalThis as object" }],
   /** What the global object offers. */
   realm: [{ file: "guest/boot.ts", from: "  closeRealm();\n  freezeRealm();\n", to: "" }],
+  /** What the global object offers is as it was, for all who come. */
+  "frozen-realm": [{ file: "guest/boot.ts", from: "  freezeRealm();\n", to: "" }],
   /** Deno's permissions: every one granted, none given up. */
   deno: [
     {

@@ -94,6 +94,14 @@ describe.skipIf(!wanted)("without one layer an attack succeeds", { timeout: 300_
     expect(succeeded).toEqual(expect.arrayContaining(["offers fetch", "offers Worker", "offers setTimeout"]));
   });
 
+  test("frozen-realm", async () => {
+    using mutant = new Mutant([...INTRUDER.main, ...withoutLayers(["frozen-realm"])]);
+    const { succeeded } = await visit(mutant, "changing", "auto");
+    expect(succeeded).toEqual(
+      expect.arrayContaining(["changes Object.prototype", "changes Array.prototype", "changes Promise.prototype"]),
+    );
+  });
+
   test("code-generation, for an attacker in JavaScript", async () => {
     using mutant = new Mutant([...INTRUDER.main, ...withoutLayers(["code-generation"])]);
     expect((await visit(mutant, "fromStrings", "auto")).succeeded).toContain("constructsFunctions");

@@ -95,6 +95,7 @@ const sandboxPath = fc.oneof(
     "/tmp/f",
     "/dev/sandbox",
     "/lib/python314.zip",
+    "/lib/python314.zip/os.py",
     "/proc",
     "a\0b",
     "/tmp/".repeat(900),

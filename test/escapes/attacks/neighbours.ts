@@ -136,6 +136,9 @@ export const POISON: readonly [change: string, notice: string][] = [
 
 const DISK = [
   "/lib/python314.zip",
+  "/lib/python314.zip/json/__init__.py",
+  "/lib/python314.zip/__pycache__/os.cpython-314.pyc",
+  "/lib/python314.zip/sitecustomize.py",
   "/lib/python3.14/json/__init__.py",
   "/lib/python3.14/site-packages/sitecustomize.py",
   "/lib/python3.14/__pycache__/os.cpython-314.pyc",

@@ -4,7 +4,7 @@ import { LOOK, POISON } from "./neighbours.ts";
 /** What a session holds that is put back when it wakes, made as odd as user code can make it. */
 const ODD_STATES = [
   "import os\nfor i in range(50): os.symlink('/lib', f'/tmp/link{i}')\nos.symlink('/tmp/loop', '/tmp/loop'); os.symlink('/dev/sandbox', '/home/pyodide/device')",
-  "import os\nos.symlink('/lib/python314.zip', '/tmp/zip'); kept = [open('/tmp/zip', 'rb') for _ in range(20)]",
+  "import os\nos.symlink('/lib/python314.zip/os.py', '/tmp/os'); kept = [open('/tmp/os', 'rb') for _ in range(20)]",
   "kept = [open('/dev/sandbox', 'r+b', 0), open('/dev/null', 'w'), open('/dev/urandom', 'rb')]",
   "import os\nkept = open('/tmp/gone', 'w'); os.remove('/tmp/gone'); kept.write(won)",
   "import os\nos.mkdir('/tmp/here'); os.chdir('/tmp/here'); os.rmdir('/tmp/here')",
