@@ -2,6 +2,7 @@ import path from "node:path";
 import { z } from "zod";
 import { StartupError } from "./errors.ts";
 import { type HostLimits, readHostLimits } from "./host-limits.ts";
+import { normalisePrefix } from "./http/base-path.ts";
 
 /** One row of the settings table: how to read an environment variable, its default, and what it means. */
 interface Setting<T> {
@@ -35,6 +36,12 @@ const extensions = list.transform((items, context) => {
   if (wrong !== undefined) context.addIssue({ code: "custom", message: `${wrong} is no extension such as .csv` });
   if (names.length === 0) context.addIssue({ code: "custom", message: "name at least one extension, such as .csv" });
   return names;
+});
+
+const prefix = z.string().transform((value, context) => {
+  const path = normalisePrefix(value);
+  if (path === null) context.addIssue({ code: "custom", message: "this is no path such as /python" });
+  return path ?? "";
 });
 
 /** curl and others also take a proxy without `http://`. */
@@ -95,6 +102,27 @@ function setting<T>(schema: z.ZodType<T>, fallback: string, meaning: string): Se
 export const SETTINGS = {
   PORT: setting(integer(0, 65_535), "3000", "TCP port to listen on; 0 picks a free one"),
   HOST: setting(host, "127.0.0.1", "address to bind; another than loopback needs API_KEYS or ALLOW_ANONYMOUS"),
+  BASE_PATH: setting(
+    prefix,
+    "",
+    "path below which clients see this server, such as /python; X-Forwarded-Prefix of a trusted proxy comes first",
+  ),
+  KEEP_ALIVE_S: setting(
+    integer(1, 3600),
+    "65",
+    "how long an idle connection stays open, s; longer than the balancer's own limit, which is 60 for most",
+  ),
+  STREAM_HEARTBEAT_S: setting(
+    integer(1, 3600),
+    "15",
+    "an event stream on which nothing happens sends a comment so often, s; shorter than the balancer's idle limit",
+  ),
+  BODY_MIN_RATE: setting(
+    integer(1),
+    "500",
+    "a body that comes slower than so many bytes a second, for BODY_STALL_S, is 408",
+  ),
+  BODY_STALL_S: setting(integer(1, 3600), "20", "how long a body may come slower than BODY_MIN_RATE, s"),
   NODE_ENV: setting(text, "production", "`development` pretty-prints the server log"),
   DATA_DIR: setting(text, "./data", "workspaces, packages, statistics"),
   CACHE_DIR: setting(text, "./data/cache", "memory images and package archives; safe to delete while stopped"),
@@ -155,7 +183,11 @@ export const SETTINGS = {
     "",
     "origins whose pages may use the server, comma separated; `none`: its own; empty: `*` while authentication is off, else none",
   ),
-  TRUST_PROXY: setting(text, "", "addresses or count of reverse proxies whose X-Forwarded-For is believed"),
+  TRUST_PROXY: setting(
+    text,
+    "",
+    "addresses or count of reverse proxies whose X-Forwarded-For, -Proto and -Prefix are believed",
+  ),
   API_KEYS: setting(
     text,
     "",

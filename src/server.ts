@@ -41,8 +41,10 @@ import { CallerPackages } from "./http/caller-packages.ts";
 import { limitConnections } from "./http/connection-limit.ts";
 import { allowedOrigins } from "./http/cross-site.ts";
 import { Draining } from "./http/draining.ts";
+import { replyWithError } from "./http/error-handler.ts";
 import { KeyGuesses } from "./http/key-guesses.ts";
 import { requestLimiter } from "./http/rate-limit.ts";
+import { limitSlowBodies } from "./http/slow-bodies.ts";
 import { makeFolder } from "./make-folder.ts";
 import { openNetwork } from "./network/network-proxy.ts";
 import { RedisConnection } from "./redis-connection.ts";
@@ -58,17 +60,17 @@ import { sharesOf } from "./store/session-shares.ts";
 import type { SessionStore } from "./store/session-store.ts";
 import type { WorkspaceStore } from "./store/workspaces.ts";
 
-/**
- * How long a client may take to send, ms, looked at every `connectionsCheckingInterval`. A client that sends a byte now and then is
- * ended all the same; one that only reads (a stream of events, a long execution) is not, for its request has arrived.
- */
 const HTTP_LIMITS = {
-  headersTimeout: 15_000,
-  requestTimeout: 120_000,
-  keepAliveTimeout: 10_000,
+  // Bodies are held to a rate, see `slow-bodies.ts`.
+  requestTimeout: 0,
   connectionsCheckingInterval: 2_000,
   maxHeaderSize: 16 * 1024,
 };
+/**
+ * A balancer may open a connection before it has a request for it: for Node that is one whose headers take long, so this has to be
+ * beyond the time that an idle connection may have.
+ */
+const HEADERS_MARGIN_MS = 5_000;
 /** Half of the descriptors that a process commonly may have, 4096 or more with Node's own raising of the limit. */
 const MAX_CONNECTIONS = 2_000;
 /** Of one address, be it a company's: a quarter is left for all others. */
@@ -410,7 +412,16 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   if (parseApiKeys(config).length === 0 && allowedOrigins(config) === "*") {
     logger.warn("There are no API_KEYS: any page a browser here opens may run code. CORS_ORIGIN=none shuts them out.");
   }
-  const http = createServer(HTTP_LIMITS, app);
+  const keepAliveTimeout = config.KEEP_ALIVE_S * 1000;
+  const http = createServer(
+    { ...HTTP_LIMITS, keepAliveTimeout, headersTimeout: keepAliveTimeout + HEADERS_MARGIN_MS },
+    app,
+  );
+  limitSlowBodies(http, {
+    minBytesPerSecond: config.BODY_MIN_RATE,
+    windowMs: config.BODY_STALL_S * 1000,
+    refuse: replyWithError,
+  });
   const draining = new Draining(http);
   limitConnections(http, {
     maxConnections: MAX_CONNECTIONS,

@@ -6,7 +6,8 @@ import { startTestServer, type TestServer } from "./support/server.ts";
 
 let server: TestServer;
 beforeAll(async () => {
-  server = await startTestServer();
+  // Headers have a little longer than idle connections.
+  server = await startTestServer({ KEEP_ALIVE_S: "1" });
 });
 afterAll(() => server.stop(0));
 

@@ -2,6 +2,9 @@ import { askForKey } from "./dialogs.js";
 
 const KEY = "api-key";
 
+/** Where the server's paths begin: this module is at `assets/` below it. */
+export const ROOT = new URL("..", import.meta.url).href.replace(/\/$/, "");
+
 /** What the server answered instead of doing what was asked. */
 export class ApiError extends Error {
   /**
@@ -21,7 +24,7 @@ let asking;
 /**
  * Sends a request with this tab's API key, and asks for one where the server wants one.
  *
- * @param {string} path
+ * @param {string} path of the server, wherever a proxy has put it
  * @param {RequestInit} [init]
  * @returns {Promise<Response>} a reply of success
  * @throws {ApiError} for every other reply
@@ -32,7 +35,7 @@ export async function send(path, init = {}) {
     const key = sessionStorage.getItem(KEY);
     const headers = new Headers(init.headers);
     if (key !== null) headers.set("Authorization", `Bearer ${key}`);
-    const response = await fetch(path, { ...init, headers });
+    const response = await fetch(ROOT + path, { ...init, headers });
     if (response.ok) return response;
     const error = new ApiError(response.status, await errorText(response));
     // Another request may have got a new key meanwhile.

@@ -1,3 +1,4 @@
+import { ROOT } from "./api.js";
 import { byId, element, prose } from "./elements.js";
 import { schemaView } from "./schema-view.js";
 
@@ -126,7 +127,7 @@ function replyView(status, { description = "", content = {} }, schemas) {
  * @param {Record<string, Media>} [content] of the request
  */
 function curl(method, path, content = {}) {
-  const url = location.origin + path.replace(/\{(\w+)\}/g, "data.csv");
+  const url = ROOT + path.replace(/\{(\w+)\}/g, "data.csv");
   const [type, media] = Object.entries(content)[0] ?? [];
   if (type === "multipart/form-data") return `curl -F csvFile=@data.csv ${url}`;
   const verb = method === "get" ? "" : `-X ${method.toUpperCase()} `;
@@ -150,7 +151,7 @@ function anchor(method, path) {
 
 const status = byId("status", HTMLElement);
 try {
-  const response = await fetch("/docs.json");
+  const response = await fetch(`${ROOT}/docs.json`);
   if (!response.ok) throw new Error(`The server answered ${response.status}.`);
   show(await response.json());
   status.hidden = true;

@@ -1,3 +1,4 @@
+import { ROOT } from "./api.js";
 import { element } from "./elements.js";
 
 const IMAGES = ["image/png", "image/jpeg"];
@@ -45,7 +46,7 @@ function htmlFrame(html) {
   const frame = element("iframe", { class: "frame", sandbox: "", title: "HTML output", loading: "eager" });
   frame.srcdoc =
     '<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark">' +
-    `<link rel="stylesheet" href="/assets/frame.css">${withoutStyles(html)}`;
+    `<link rel="stylesheet" href="${ROOT}/assets/frame.css">${withoutStyles(html)}`;
   // Nobody outside can measure a document of an opaque origin; most of what is displayed are tables.
   const rows = html.match(/<(?:tr|p|li|div|h[1-6]|br)\b/gi)?.length ?? 1;
   frame.style.height = `${Math.min(MAX_FRAME_REM, (rows + 1) * ROW_REM)}rem`;

@@ -42,8 +42,8 @@ export class Engine {
    * @throws the signal's reason, if it is aborted while the execution waits for a sandbox.
    */
   async execute(request: ExecutionRequest): Promise<ExecutionResult> {
-    const { environment, principal, signal, workspace } = request;
-    return await this.pool.use({ environment, principal, signal }, async (sandbox) => {
+    const { environment, principal, signal, onWait, workspace } = request;
+    return await this.pool.use({ environment, principal, signal, onWait }, async (sandbox) => {
       const files = workspace ? await listFiles(workspace) : null;
       request.onStart?.();
       const result = await sandbox.execute({

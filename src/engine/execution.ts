@@ -60,6 +60,8 @@ export interface ExecutionRequest {
   readonly network?: ExecutionNetwork | undefined;
   /** Aborting it (the client went away) stops the execution. */
   readonly signal?: AbortSignal | undefined;
+  /** Called when the execution waits: for a sandbox, or for others in its session. It is refused no more for lack of room. */
+  readonly onWait?: (() => void) | undefined;
   /** Called when a sandbox is there and the code is about to run: from then on what happens is a result. */
   readonly onStart?: (() => void) | undefined;
   /** Called while the code runs: each stream in order, and displayed data between what was printed before and after. What went through it is in the result all the same. */

@@ -106,6 +106,8 @@ export interface UseOptions {
   readonly environment: string;
   readonly principal: string;
   readonly signal: AbortSignal | undefined;
+  /** Called if there is no sandbox at once. */
+  readonly onWait?: (() => void) | undefined;
   /** Key of a session that a sandbox may still hold. */
   readonly resident?: string;
 }
@@ -320,7 +322,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     else this.#forget(slot);
   }
 
-  #acquire({ environment, principal, signal, resident }: UseOptions): Promise<Slot> {
+  #acquire({ environment, principal, signal, onWait, resident }: UseOptions): Promise<Slot> {
     signal?.throwIfAborted();
     const refusal = this.#health.refusal(environment);
     if (refusal) throw refusal;
@@ -343,6 +345,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     const { promise, resolve, reject } = Promise.withResolvers<Slot>();
     const waiting: Waiting = { principal, environment, resolve, reject };
     this.#queue.push(principal, waiting);
+    onWait?.();
     const onAbort = () => {
       if (this.#queue.remove(principal, waiting)) reject(signal?.reason);
     };

@@ -54,8 +54,8 @@ export interface SessionOutcome {
  */
 export async function executeInSession(pool: SandboxPool, execution: SessionExecution): Promise<SessionOutcome> {
   const { request, resident } = execution;
-  const { environment, principal, signal } = request;
-  const options = { environment, principal, signal, ...(resident && { resident: resident.key }) };
+  const { environment, principal, signal, onWait } = request;
+  const options = { environment, principal, signal, onWait, ...(resident && { resident: resident.key }) };
   for (let attempt = 1; ; attempt++) {
     // Nobody is to wait for the disk with a sandbox in hand.
     if (resident === null || !pool.holds(resident.key)) await execution.load();

@@ -47,12 +47,17 @@ export class SessionTurns {
     return record;
   }
 
-  /** Has the session to itself for one action, with what is not stored yet stored first. */
+  /**
+   * Has the session to itself for one action, with what is not stored yet stored first.
+   *
+   * @param onWait called if others have it, and this action has a place among those that wait.
+   */
   async run<T>(
     principal: string,
     id: string,
     signal: AbortSignal | undefined,
     action: (live: LiveSession, lease: SessionLease) => Promise<T>,
+    onWait?: () => void,
   ): Promise<T> {
     if (this.#stopping) throw serverStopping();
     // Before anybody can wait in another's queue.
@@ -61,7 +66,9 @@ export class SessionTurns {
     if (live.principal !== principal) throw sessionNotFound();
     this.#live.set(id, live);
     try {
-      return await live.turns.run(() => this.#withLease(live, signal, action), signal);
+      const turn = live.turns.run(() => this.#withLease(live, signal, action), signal);
+      if (live.turns.length > 1) onWait?.();
+      return await turn;
     } finally {
       this.#forget(live);
     }

@@ -169,7 +169,13 @@ export class Sessions {
   async execute(id: string, request: ExecutionRequest): Promise<ExecutionResult> {
     const reply = Promise.withResolvers<ExecutionResult>();
     this.#turns
-      .run(request.principal, id, request.signal, (live, lease) => this.#execute(live, lease, request, reply.resolve))
+      .run(
+        request.principal,
+        id,
+        request.signal,
+        (live, lease) => this.#execute(live, lease, request, reply.resolve),
+        request.onWait,
+      )
       .then(
         () => reply.reject(new Error("an execution ended without a result")),
         (error) => {

@@ -13,7 +13,9 @@ import type { RateLimiterAbstract } from "rate-limiter-flexible";
 import type { SecurityEvent, SecurityEventName } from "../audit/security-event.ts";
 import { ClientError } from "../errors.ts";
 import { authenticate } from "./authentication.ts";
+import { basePath } from "./base-path.ts";
 import { MAX_BODY_BYTES, readBodies } from "./body.ts";
+import { clientAddress } from "./client-address.ts";
 import { clientNetwork } from "./client-networks.ts";
 import type { Services } from "./code-runner.ts";
 import { allowedOrigins, refuseOtherSites } from "./cross-site.ts";
@@ -27,7 +29,7 @@ import { packageRoutes } from "./packages.ts";
 import { pageRoutes } from "./pages.ts";
 import { rateLimit } from "./rate-limit.ts";
 import { sessionRoutes } from "./sessions.ts";
-import { statisticsRoutes } from "./statistics.ts";
+import { metricsRoutes, statisticsRoutes } from "./statistics.ts";
 import { statisticsStreamRoutes } from "./stats-stream.ts";
 import { probeRoutes, type StatusOptions, statusRoutes } from "./status.ts";
 import { trustProxy } from "./trust-proxy.ts";
@@ -49,20 +51,23 @@ export function createApp(options: AppOptions): Express {
   const app = express();
   app.disable("x-powered-by");
   app.set("trust proxy", trustProxy(config));
-  app.use(requestId);
+  app.use(requestId, clientAddress, basePath(config, app.get("trust proxy fn")));
   app.use(countRequests(options));
   app.use(securityHeaders());
   const origins = allowedOrigins(config);
   // A text for `*`, not a list: in a list the middleware would compare it with the origin.
   const origin = origins === "*" ? origins : origins.length > 0 && [...origins];
   app.use(cors({ origin, exposedHeaders: ["X-Request-Id", "Retry-After"] }));
-  app.use(refuseOtherSites(config));
+  const whoAsks = authenticate(config, options.keyGuesses);
+  // Balancers and monitors ask by whatever name and from whatever page, and none of it tells of a caller, or it needs a key.
   app.use(probeRoutes(status));
+  app.use(metricsRoutes(options, whoAsks));
+  app.use(refuseOtherSites(config));
   app.use(pageRoutes());
   app.use(openApiRoutes());
 
   // Who asks comes before what they send: no stranger gets 30 MB parsed.
-  app.use(authenticate(config, options.keyGuesses));
+  app.use(whoAsks);
   app.use(rateLimit(options.rateLimiter));
   app.use(limitHeldMemory({ maxBodyBytes: MAX_BODY_BYTES }));
   // A session's files come as they are, JSON ones too.
@@ -78,6 +83,7 @@ export function createApp(options: AppOptions): Express {
   app.use(
     statisticsStreamRoutes({
       ...options,
+      commentMs: config.STREAM_HEARTBEAT_S * 1000,
       // Only what this server counts is announced; what the others of a fleet count shows with the next event.
       ...(config.REDIS_URL !== "" && { heartbeatMs: FLEET_HEARTBEAT_MS }),
     }),

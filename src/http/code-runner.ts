@@ -53,7 +53,7 @@ export async function runCode(
   body: ExecuteBody & { readonly codeBytes?: Uint8Array | undefined },
   request: Request,
   response: Response,
-  watch: Pick<CallerExecution, "onStart" | "onOutput"> = {},
+  watch: Pick<CallerExecution, "onWait" | "onStart" | "onOutput"> = {},
 ): Promise<ExecutionResult> {
   const { config } = services;
   requireAudit(services);
@@ -119,6 +119,7 @@ export interface CallerExecution {
   /** Id of the session to run in. */
   readonly session?: string | undefined;
   readonly signal?: AbortSignal | undefined;
+  readonly onWait?: (() => void) | undefined;
   readonly onStart?: (() => void) | undefined;
   readonly onOutput?: ((event: OutputEvent) => void) | undefined;
   readonly onNetwork?: ((event: NetworkEvent) => void) | undefined;

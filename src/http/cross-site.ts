@@ -44,7 +44,11 @@ export function refuseOtherSites(
       return next(new ClientError(403, "wrong_host", "This server does not go by that name. Add it to CORS_ORIGIN."));
     }
     const origin = request.get("origin");
-    const isOwn = origin === undefined || origin === `http://${host}` || origins.includes(origin);
+    const isOwn =
+      origin === undefined ||
+      origin === `${request.protocol}://${host}` ||
+      origin === `http://${host}` ||
+      origins.includes(origin);
     if (isOwn || SAFE_METHODS.has(request.method)) return next();
     next(new ClientError(403, "cross_site", "Pages of other sites may not use this server. See CORS_ORIGIN."));
   };

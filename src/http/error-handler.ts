@@ -1,3 +1,4 @@
+import type { ServerResponse } from "node:http";
 import type { ErrorRequestHandler, RequestHandler } from "express";
 import type { Logger } from "pino";
 import { ClientError } from "../errors.ts";
@@ -27,11 +28,19 @@ export function errorHandler(logger: Logger): ErrorRequestHandler {
       response.end();
       return;
     }
-    const { status, message, code, retryAfterS, hint } =
-      known ?? new ClientError(500, "internal", "Internal server error");
-    if (retryAfterS !== undefined) response.setHeader("Retry-After", String(retryAfterS));
-    response.status(status).json({ success: false, error: message, code, hint, timestamp: new Date().toISOString() });
+    replyWithError(response, known ?? new ClientError(500, "internal", "Internal server error"));
   };
+}
+
+/** The form that every error has. */
+export function replyWithError(response: ServerResponse, error: ClientError): void {
+  const { status, message, code, retryAfterS, hint } = error;
+  if (retryAfterS !== undefined) response.setHeader("Retry-After", String(retryAfterS));
+  const body = JSON.stringify({ success: false, error: message, code, hint, timestamp: new Date().toISOString() });
+  response.statusCode = status;
+  response.setHeader("Content-Type", "application/json; charset=utf-8");
+  response.setHeader("Content-Length", Buffer.byteLength(body));
+  response.end(body);
 }
 
 function toClientError(error: unknown): ClientError | null {

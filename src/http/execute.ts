@@ -1,11 +1,12 @@
-import express, { type Request, type Response, Router } from "express";
+import express, { type Request, Router } from "express";
 import type { ExecutionResult } from "../engine/execution.ts";
 import { badRequest, ClientError } from "../errors.ts";
 import { requireScope } from "./authentication.ts";
 import { parseRequest } from "./body.ts";
 import { runCode, type Services } from "./code-runner.ts";
 import { wrongContentType } from "./content-type.ts";
-import { jsonParts, outputEvent, sendJson } from "./json-reply.ts";
+import { EventStream } from "./event-stream.ts";
+import { outputEvent, sendJson } from "./json-reply.ts";
 import { charsetOf, decodeText, InvalidEncodingError, invalidEncoding } from "./text-decoding.ts";
 import { executeBody } from "./validation.ts";
 
@@ -50,56 +51,39 @@ export function executeRoutes(services: Services): Router {
   });
 
   router.post("/api/execute-stream", requireScope("execute"), async (request, response) => {
-    let send: SendEvent | null = null;
+    const checked = body(request);
+    const stream = new EventStream(response, services.config.STREAM_HEARTBEAT_S * 1000);
+    let hasBegun = false;
     const begin = () => {
-      if (send) return send;
-      send = openEventStream(response);
-      send({ type: "status", message: "Starting execution..." });
-      return send;
+      if (!hasBegun) stream.send({ type: "status", message: "Starting execution..." });
+      hasBegun = true;
+    };
+    const send = (event: Parameters<EventStream["send"]>[0]) => {
+      begin();
+      stream.send(event);
     };
     try {
-      const result = await runCode(services, body(request), request, response, {
+      const result = await runCode(services, checked, request, response, {
+        // From here on no status is owed: what has no room was refused.
+        onWait: () => stream.open(),
         onStart: begin,
-        onOutput: (event) => begin()(event.type === "output" ? outputEvent(event.bundle) : event),
+        onOutput: (event) => send(event.type === "output" ? outputEvent(event.bundle) : event),
       });
-      begin()({ type: "result", ...toReply(result) });
+      send({ type: "result", ...toReply(result) });
     } catch (error) {
       // Not begun: a status can still say it.
       if (!response.headersSent) throw error;
       const { message, code } =
         error instanceof ClientError ? error : { message: "Internal server error", code: undefined };
-      begin()({ type: "result", success: false, error: message, code, timestamp: new Date().toISOString() });
-      begin()({ type: "complete" });
+      send({ type: "result", success: false, error: message, code, timestamp: new Date().toISOString() });
+      send({ type: "complete" });
       // Puts it on record, and ends the reply.
       throw error;
     }
-    begin()({ type: "complete" });
+    send({ type: "complete" });
     response.end();
   });
   return router;
-}
-
-/** @param event an object, or its JSON in parts. */
-export type SendEvent = (event: object | readonly Uint8Array[]) => void;
-
-/** Begins a `text/event-stream`; the function it returns sends one event. */
-export function openEventStream(response: Response): SendEvent {
-  response.writeHead(200, {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-cache, no-transform",
-    Connection: "keep-alive",
-    // nginx would hold events back until its buffer is full.
-    "X-Accel-Buffering": "no",
-  });
-  return (event) => {
-    if (response.destroyed) return;
-    // No part has a line break: the scanner takes none between tokens, and inside strings they are escaped.
-    response.cork();
-    response.write("data: ");
-    for (const part of Array.isArray(event) ? (event as readonly Uint8Array[]) : jsonParts(event)) response.write(part);
-    response.write("\n\n");
-    response.uncork();
-  };
 }
 
 /** @throws {ClientError} 415 for a charset that is not known, 400 for bytes that are not in it. */

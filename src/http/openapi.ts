@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { Router } from "express";
 import { z } from "zod";
 import { createDocument, type ZodOpenApiOperationObject, type ZodOpenApiResponsesObject } from "zod-openapi";
+import { prefixOf } from "./base-path.ts";
 import { installBody, resetBody } from "./packages.ts";
 import * as replies from "./schemas.ts";
 import { checkpointBody, sessionBody } from "./sessions.ts";
@@ -55,6 +56,12 @@ const overloaded = {
     "There is no room: `storage_full`, or `store_full` for the caller's share of sessions.",
     replies.errorReply,
   ),
+};
+
+/** What every operation with a body may answer besides. */
+const bodyRefused = {
+  408: json("The body comes too slowly.", replies.errorReply),
+  415: json("Its encoding, or its type, is not read; `error` says which are.", replies.errorReply),
 };
 
 /** What every operation behind a key may answer besides. */
@@ -130,7 +137,8 @@ const OPERATIONS: Readonly<Record<string, Readonly<Record<string, Operation>>>> 
     "POST /api/execute-stream": {
       operationId: "executeStream",
       summary: "Run Python and follow its output",
-      description: "Server-sent events while the code runs. Closing the connection stops the execution.",
+      description:
+        "Server-sent events while the code runs; a comment every 15 s where there are none, also while it waits. Closing the connection stops the execution.",
       requestBody: executeRequest,
       responses: {
         200: {
@@ -352,7 +360,8 @@ const OPERATIONS: Readonly<Record<string, Readonly<Record<string, Operation>>>> 
     "GET /api/dashboard/stats/stream": {
       operationId: "followStatistics",
       summary: "Follow the numbers of the dashboard",
-      description: "Server-sent events: one at once, then one when something changed, at most one a second.",
+      description:
+        "Server-sent events: one at once, then one when something changed, at most one a second; comments between them.",
       responses: {
         200: { description: "The numbers.", content: { "text/event-stream": { schema: replies.dashboardReply } } },
         429: json("Too many dashboards of this principal are open.", replies.errorReply),
@@ -439,7 +448,11 @@ export function openApiDocument() {
   for (const [tag, operations] of Object.entries(OPERATIONS)) {
     for (const [route, operation] of Object.entries(operations)) {
       const [method = "", path = ""] = route.split(" ");
-      const responses = operation.security ? operation.responses : { ...operation.responses, ...refused };
+      const responses = {
+        ...operation.responses,
+        ...(operation.requestBody && bodyRefused),
+        ...(!operation.security && refused),
+      };
       paths[path] = { ...paths[path], [method.toLowerCase()]: { tags: [tag], ...operation, responses } };
     }
   }
@@ -501,7 +514,8 @@ export function openApiRoutes(): Router {
   const router = Router();
   const document = openApiDocument();
   router.get("/docs.json", (_request, response) => {
-    response.set("Cache-Control", "public, no-cache").json(document);
+    const servers = [{ url: prefixOf(response) || "/" }];
+    response.set("Cache-Control", "public, no-cache").json({ ...document, servers });
   });
   return router;
 }

@@ -1,7 +1,9 @@
+import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import express, { type RequestHandler, Router } from "express";
+import { prefixOf } from "./base-path.ts";
 
 const WEB_DIR = fileURLToPath(new URL("../../web/", import.meta.url));
 /** The one build of Chart.js that imports nothing: import maps would need an inline script. */
@@ -28,9 +30,12 @@ export function pageRoutes(): Router {
   return router;
 }
 
+/** Its links begin with what stands before this server's paths. */
 function page(name: string): RequestHandler {
-  return (_request, response) => {
-    response.sendFile(name, { root: WEB_DIR, headers: { "Cache-Control": REVALIDATE } });
+  return async (_request, response) => {
+    const html = await readFile(path.join(WEB_DIR, name), "utf8");
+    const linked = html.replaceAll(/ (href|src)="\//g, ` $1="${prefixOf(response)}/`);
+    response.set("Cache-Control", REVALIDATE).type("html").send(linked);
   };
 }
 

@@ -1,12 +1,12 @@
-import { type Response, Router } from "express";
+import { type RequestHandler, type Response, Router } from "express";
 import { principalOf, requireScope } from "./authentication.ts";
 import { callerOf, type Services } from "./code-runner.ts";
 import { describeStatus, type StatusOptions } from "./status.ts";
 
-/** `/api/dashboard/stats`, `/api/dashboard/stats/clear`, `/api/stats` and `/metrics`. */
+/** `/api/dashboard/stats`, `/api/dashboard/stats/clear` and `/api/stats`. */
 export function statisticsRoutes(services: Services, status: StatusOptions): Router {
   const router = Router();
-  const { statistics, metrics, engine } = services;
+  const { statistics, engine } = services;
   const timestamp = () => new Date().toISOString();
   router.use(["/api/dashboard/stats", "/api/stats"], requireScope("stats"));
 
@@ -32,9 +32,14 @@ export function statisticsRoutes(services: Services, status: StatusOptions): Rou
       executionStats,
     });
   });
+  return router;
+}
 
+/** `/metrics`, which Prometheus asks: before the checks of host and origin, and with the key that it always needs. */
+export function metricsRoutes({ metrics }: Services, whoAsks: RequestHandler): Router {
+  const router = Router();
   // They count everybody's executions, which no other principal is to see.
-  router.get("/metrics", requireScope("admin"), async (_request, response) => {
+  router.get("/metrics", whoAsks, requireScope("admin"), async (_request, response) => {
     response.type(metrics.contentType).send(await metrics.text());
   });
   return router;

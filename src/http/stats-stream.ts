@@ -3,7 +3,7 @@ import type { Statistics } from "../audit/statistics.ts";
 import { EVERYBODY } from "../audit/statistics-counters.ts";
 import { ClientError } from "../errors.ts";
 import { principalOf, requireScope } from "./authentication.ts";
-import { openEventStream } from "./execute.ts";
+import { EventStream } from "./event-stream.ts";
 import { visibleTo } from "./statistics.ts";
 
 export interface StatisticsStreamOptions {
@@ -11,10 +11,12 @@ export interface StatisticsStreamOptions {
   /** Least ms between two events of one stream; default 1000. */
   readonly minIntervalMs?: number;
   /**
-   * Most ms between two events, so that proxies keep the connection, clocks on the page go on, and what other servers of a
+   * Most ms between two events, so that clocks on the page go on, and what other servers of a
    * fleet have counted shows; default 15 s.
    */
   readonly heartbeatMs?: number;
+  /** Most ms without a write, also while the store does not answer; default 15 s. */
+  readonly commentMs?: number;
   /** Streams of one principal open at a time; default 20. */
   readonly maxStreams?: number;
 }
@@ -29,6 +31,7 @@ export function statisticsStreamRoutes({
   statistics,
   minIntervalMs = 1000,
   heartbeatMs = 15_000,
+  commentMs = 15_000,
   maxStreams = 20,
 }: StatisticsStreamOptions): Router {
   const openStreams = new Map<string, number>();
@@ -39,6 +42,8 @@ export function statisticsStreamRoutes({
       throw new ClientError(429, "too_many_streams", "Too many of your dashboards are open", { retryAfterS: 10 });
     }
     const principal = visibleTo(response);
+    const stream = new EventStream(response, commentMs);
+    stream.open();
     let due: NodeJS.Timeout | undefined;
     let sentAtMs = 0;
     let dueAtMs = Number.POSITIVE_INFINITY;
@@ -58,7 +63,7 @@ export function statisticsStreamRoutes({
         // A client that does not read gets the newest numbers once it does, and costs no memory until then.
         if (!response.writableNeedDrain) {
           const { stats } = await statistics.snapshot(principal);
-          sendEvent({ success: true, stats, timestamp: new Date().toISOString() });
+          stream.send({ success: true, stats, timestamp: new Date().toISOString() });
         }
       } catch {
         // The store refuses. A timer has nobody to throw to; the page connects anew, and is told then.
@@ -81,7 +86,6 @@ export function statisticsStreamRoutes({
       clearTimeout(due);
       statistics.off("change", onChange);
     });
-    const sendEvent = openEventStream(response);
     statistics.on("change", onChange);
     void send();
   });

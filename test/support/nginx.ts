@@ -29,11 +29,20 @@ export interface TestNginx extends AsyncDisposable {
  * @param servers `127.0.0.1:40001` for each server that the file names.
  */
 export async function startNginx(servers: Readonly<Record<string, string>>): Promise<TestNginx> {
-  const folder = mkdtempSync(path.join(os.tmpdir(), "nginx-"));
   const port = await freePort();
   let text = replaced(readFileSync(DEPLOYED, "utf8"), "listen 8080;", `listen 127.0.0.1:${port};`);
   for (const [name, address] of Object.entries(servers))
     text = replaced(text, `server ${name}:3000 `, `server ${address} `);
+  return await runNginx(text, `http://127.0.0.1:${port}`, "/health");
+}
+
+/**
+ * nginx with what a file of `conf.d` has, until the test ends it.
+ *
+ * @param url where it listens. @param probe a path on which a server behind it answers.
+ */
+export async function runNginx(text: string, url: string, probe: string): Promise<TestNginx> {
+  const folder = mkdtempSync(path.join(os.tmpdir(), "nginx-"));
   writeFileSync(path.join(folder, "default.conf"), text);
   const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
   // As the container's own file includes it.
@@ -55,11 +64,10 @@ export async function startNginx(servers: Readonly<Record<string, string>>): Pro
   child.stderr?.on("data", (chunk) => {
     complaints += chunk;
   });
-  const url = `http://127.0.0.1:${port}`;
   await until(async () => {
     if (child.exitCode !== null) throw new Error(`nginx did not start: ${complaints}`);
-    return await fetch(`${url}/health`).then(
-      () => true,
+    return await fetch(url + probe).then(
+      ({ ok }) => ok,
       () => false,
     );
   });
