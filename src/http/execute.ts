@@ -1,4 +1,4 @@
-import express, { type Request, Router } from "express";
+import express, { type Request, type Response, Router } from "express";
 import type { ExecutionResult } from "../engine/execution.ts";
 import { badRequest, ClientError } from "../errors.ts";
 import { requireScope } from "./authentication.ts";
