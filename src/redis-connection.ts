@@ -17,6 +17,8 @@ export interface RedisConnectionOptions {
   readonly onWarning?: (message: string) => void;
   /** Answer "unavailable" when Redis has not answered by then; default 3000 ms. */
   readonly timeoutMs?: number;
+  /** What stores promise to keep in it, bytes: a Redis with less is warned of. */
+  readonly promisedBytes?: number;
 }
 
 const DEFAULT_TIMEOUT_MS = 3000;
@@ -54,13 +56,22 @@ export class RedisConnection {
   #trouble: string | null = "it has not answered yet";
   #isTold = false;
   #policy = "";
+  readonly #promisedBytes: number;
+  #warnedOfBytes = 0;
   #isClosed = false;
   #lookAgain: NodeJS.Timeout | undefined;
   readonly #watch: NodeJS.Timeout;
   #isAsked = false;
 
   /** @throws {StartupError} if the URL is none. */
-  constructor({ url, onConnection, onWarning, timeoutMs = DEFAULT_TIMEOUT_MS }: RedisConnectionOptions) {
+  constructor({
+    url,
+    onConnection,
+    onWarning,
+    timeoutMs = DEFAULT_TIMEOUT_MS,
+    promisedBytes = 0,
+  }: RedisConnectionOptions) {
+    this.#promisedBytes = promisedBytes;
     this.timeoutMs = timeoutMs;
     this.#onConnection = onConnection ?? (() => {});
     this.#onWarning = onWarning ?? (() => {});
@@ -258,6 +269,7 @@ export class RedisConnection {
       return plainReason(error);
     }
     this.#warnOf(fact("maxmemory_policy"));
+    this.#warnOfMemory(Number(fact("maxmemory")));
     return null;
   }
 
@@ -268,6 +280,17 @@ export class RedisConnection {
     this.#onWarning(
       `Redis has maxmemory-policy ${policy}: when it is full it drops sessions and files that it has promised to keep. ` +
         "Set maxmemory-policy noeviction.",
+    );
+  }
+
+  /** @param maxBytes 0: no limit of its own. */
+  #warnOfMemory(maxBytes: number): void {
+    if (!(maxBytes > 0 && maxBytes < this.#promisedBytes) || maxBytes === this.#warnedOfBytes) return;
+    this.#warnedOfBytes = maxBytes;
+    const mib = (bytes: number) => Math.floor(bytes / 2 ** 20);
+    this.#onWarning(
+      `Redis has maxmemory ${mib(maxBytes)} MiB, and what principals may store in it is ${mib(this.#promisedBytes)} MiB together: ` +
+        "one can be refused within its share. Raise maxmemory, or lower SESSION_STORE_MAX_MB and WORKSPACE_MAX_MB.",
     );
   }
 

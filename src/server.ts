@@ -450,10 +450,12 @@ async function pyodideVersion(): Promise<string> {
 }
 
 /** @returns null: this server shares nothing. */
-function connectToRedis({ REDIS_URL }: Config, logger: Logger): RedisConnection | null {
+function connectToRedis(config: Config, logger: Logger): RedisConnection | null {
+  const { REDIS_URL, SESSION_STORE_MAX_MB, WORKSPACE_MAX_MB } = config;
   if (REDIS_URL === "") return null;
   return new RedisConnection({
     url: REDIS_URL,
+    promisedBytes: (SESSION_STORE_MAX_MB + principalsOf(config).size * WORKSPACE_MAX_MB) * 2 ** 20,
     onConnection: (reason) => {
       if (reason === null) logger.info("Redis can be used.");
       else logger.error({ reason }, "Redis cannot be used; trying again.");

@@ -122,10 +122,11 @@ async function address(port: number) {
   };
 }
 
-function connected(url: string) {
+function connected(url: string, options: { readonly promisedBytes?: number } = {}) {
   const told: (string | null)[] = [];
   const warnings: string[] = [];
   const connection = new RedisConnection({
+    ...options,
     url,
     onConnection: (trouble) => told.push(trouble),
     onWarning: (message) => warnings.push(message),
@@ -393,6 +394,19 @@ describe.skipIf(!hasRedis)("what is said of Redis", { timeout: 120_000 }, () => 
       await until(() => told.length > 0);
       expect(warnings).toHaveLength(count);
       if (count) expect(warnings[0]).toContain(`maxmemory-policy ${policy}`);
+    }
+  });
+
+  test("less memory than what stores promise is warned of, and as much is not", async () => {
+    const redis = await redisServer("--maxmemory", "64mb");
+    for (const [promisedMib, count] of [
+      [65, 1],
+      [64, 0],
+    ] as const) {
+      const { warnings, told } = connected(`redis://127.0.0.1:${redis.port}`, { promisedBytes: promisedMib * 2 ** 20 });
+      await until(() => told.length > 0);
+      expect(warnings).toHaveLength(count);
+      if (count) expect(warnings[0]).toContain("maxmemory 64 MiB");
     }
   });
 
