@@ -455,7 +455,8 @@ function connectToRedis(config: Config, logger: Logger): RedisConnection | null 
   if (REDIS_URL === "") return null;
   return new RedisConnection({
     url: REDIS_URL,
-    promisedBytes: (SESSION_STORE_MAX_MB + principalsOf(config).size * WORKSPACE_MAX_MB) * 2 ** 20,
+    // A workspace that is replaced is there twice for a moment.
+    promisedBytes: (SESSION_STORE_MAX_MB + 2 * principalsOf(config).size * WORKSPACE_MAX_MB) * 2 ** 20,
     onConnection: (reason) => {
       if (reason === null) logger.info("Redis can be used.");
       else logger.error({ reason }, "Redis cannot be used; trying again.");
