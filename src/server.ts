@@ -357,6 +357,11 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     onError: (error, session) => logger.error({ err: error, session }, "a session could not be looked after"),
   });
   stack.defer(async () => await sessions.stop(graceMs));
+  /** What the server needs and does not work, in words. */
+  const troubles = () => [
+    ...(redis?.trouble == null ? [] : [`Redis cannot be used: ${redis.trouble}.`]),
+    ...(securityLog?.reason == null ? [] : [`The security log cannot be written: ${securityLog.reason}.`]),
+  ];
   const metrics = new Metrics({
     queueDepth: () => engine.pool.status().queued,
     sandboxes: () => {
@@ -365,6 +370,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     },
     securityLogHealthy: () => securityLog?.healthy ?? true,
     ready: () => engine.isReady,
+    degraded: () => troubles().length > 0,
   });
   engine.pool.on("discarded", (reason) => metrics.recordDiscard(reason.split(":", 1)[0] as string));
   engine.pool.on("rewound", () => metrics.recordRewind());
@@ -397,10 +403,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
       },
       isOpen: parseApiKeys(config).length === 0,
       progress: () => environments.progress,
-      troubles: () => [
-        ...(redis?.trouble == null ? [] : [`Redis cannot be used: ${redis.trouble}.`]),
-        ...(securityLog?.reason == null ? [] : [`The security log cannot be written: ${securityLog.reason}.`]),
-      ],
+      troubles,
       facts: () => ({
         defaultEnvironment: environments.defaultName,
         environments: environments.list().map(({ name }) => name),

@@ -6,6 +6,7 @@ const sources = {
   sandboxes: () => ({ idle: 0 }),
   securityLogHealthy: () => true,
   ready: () => true,
+  degraded: () => false,
 };
 
 /** Samples without comments, as `name{labels} value`. */
@@ -40,6 +41,7 @@ test("gauges are asked when they are read", async () => {
     sandboxes: () => ({ idle: 3, busy: queueDepth }),
     securityLogHealthy: () => healthy,
     ready: () => healthy,
+    degraded: () => !healthy,
   });
   expect(await samples(metrics, "pyodide_queue_depth")).toEqual(["pyodide_queue_depth 0"]);
   queueDepth = 7;

@@ -20,6 +20,7 @@ export interface MetricsSources {
   readonly securityLogHealthy: () => boolean;
   /** As `/ready` says. */
   readonly ready: () => boolean;
+  readonly degraded: () => boolean;
 }
 
 /** Enough for every route and environment there is; more are folded into `other`. */
@@ -89,6 +90,14 @@ export class Metrics {
       registers,
       collect() {
         this.set(Number(sources.ready()));
+      },
+    });
+    new Gauge({
+      name: "pyodide_degraded",
+      help: "1 while something that the server needs does not work; /ready says what",
+      registers,
+      collect() {
+        this.set(Number(sources.degraded()));
       },
     });
     new Gauge({
