@@ -1,9 +1,9 @@
 /** What the operating system's layers add to a sandbox's start: `node bench/isolation.ts [starts]`. */
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
-import { denoBinary } from "../src/sandbox/deno-binary.ts";
-import { detectIsolation, wrapCommand } from "../src/sandbox/isolation.ts";
-import { spawnWrapped } from "../src/sandbox/wrap-command.ts";
+import { detectIsolation, wrapCommand } from "../src/isolation/detect.ts";
+import { spawnWrapped } from "../src/isolation/wrap.ts";
+import { denoBinary } from "../src/shared/deno-binary.ts";
 
 const starts = Number(process.argv[2] ?? 20);
 const script = fileURLToPath(new URL("isolation-hello.js", import.meta.url));

@@ -40,7 +40,7 @@ export async function measureDurability(): Promise<readonly DurabilityFigures[]>
   const servers: ServerProcess[] = [];
   const start = async (name: string, settings: Record<string, string>) => {
     const env = { ...SETTINGS, DATA_DIR: path.join(folder, name), CACHE_DIR: path.resolve("data/cache"), ...settings };
-    const server = await startServerProcess(["src/cli.ts", "serve"], env);
+    const server = await startServerProcess(["src/cli/main.ts", "serve"], env);
     servers.push(server);
     return server.url;
   };

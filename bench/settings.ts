@@ -26,7 +26,7 @@ const DATA_DIR = path.join(os.tmpdir(), `pyodide-express-bench-${process.pid}`);
  * the standard library, which is what the peers have.
  */
 export const OURS = {
-  args: ["src/cli.ts", "serve"],
+  args: ["src/cli/main.ts", "serve"],
   env: { PORT: "0", DATA_DIR, PYODIDE_PACKAGES: "none", PACKAGE_INDEX_URL: "none" },
 };
 

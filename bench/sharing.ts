@@ -32,7 +32,7 @@ const keyOf = (i: number) => `key-of-principal-${i}`.padEnd(24, "x");
 
 async function start(sharing: (typeof SHARINGS)[number], principals: number, size: number): Promise<ServerProcess> {
   const keys = Array.from({ length: principals }, (_, i) => `p${i}:${keyOf(i)}`);
-  return await startServerProcess(["src/cli.ts", "serve"], {
+  return await startServerProcess(["src/cli/main.ts", "serve"], {
     PORT: "0",
     DATA_DIR: path.join(folder, `${sharing}-${principals}-${size}`),
     CACHE_DIR: path.join(folder, "cache"),

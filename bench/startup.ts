@@ -43,7 +43,9 @@ export async function measureStartup(log: (line: string) => void): Promise<Start
 
 /** As `doctor` measures it: from starting the process to its first word. */
 async function sandboxMs(): Promise<number> {
-  const { stdout } = await run(process.execPath, ["src/cli.ts", "doctor"], { env: { ...process.env, ...OURS.env } });
+  const { stdout } = await run(process.execPath, ["src/cli/main.ts", "doctor"], {
+    env: { ...process.env, ...OURS.env },
+  });
   const bootMs = /^sandbox +ready in (\d+) ms$/m.exec(stdout)?.[1];
   if (bootMs === undefined) throw new Error(`no sandbox could be started:\n${stdout}`);
   return Number(bootMs);

@@ -25,7 +25,7 @@ if (process.env.npm_lifecycle_event !== undefined) endWithParent();
 const isNewEnough = (version) => Number.parseInt(version, 10) >= LEAST_MAJOR;
 
 if (isNewEnough(process.versions.node)) {
-  await import("../src/cli.ts");
+  await import("../src/cli/main.ts");
 } else {
   const own = installedNode();
   if (own === null) {

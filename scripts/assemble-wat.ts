@@ -1,9 +1,9 @@
-/** Assembles `src/guest/rewind.wat` into `src/guest/rewind-module.ts`; `--check` only compares. */
+/** Assembles `src/guest/memory/rewind.wat` into `src/guest/memory/rewind-module.ts`; `--check` only compares. */
 import { readFileSync, writeFileSync } from "node:fs";
 import wabt from "wabt";
 
-const source = new URL("../src/guest/rewind.wat", import.meta.url);
-const target = new URL("../src/guest/rewind-module.ts", import.meta.url);
+const source = new URL("../src/guest/memory/rewind.wat", import.meta.url);
+const target = new URL("../src/guest/memory/rewind-module.ts", import.meta.url);
 
 const { parseWat } = await wabt();
 const parsed = parseWat("rewind.wat", readFileSync(source, "utf8"), {
@@ -16,7 +16,7 @@ const text = `/** \`rewind.wat\`, assembled by \`npm run build:wat\`; do not edi
 
 if (process.argv.includes("--check")) {
   if (readFileSync(target, "utf8") !== text) {
-    console.error("src/guest/rewind-module.ts is not what rewind.wat assembles to: run `npm run build:wat`");
+    console.error("src/guest/memory/rewind-module.ts is not what rewind.wat assembles to: run `npm run build:wat`");
     process.exitCode = 1;
   }
 } else {

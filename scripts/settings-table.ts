@@ -1,7 +1,7 @@
-/** `npm run docs:settings`: writes the settings table of README.md from `src/config.ts`. */
+/** `npm run docs:settings`: writes the settings table of README.md from `src/shared/settings.ts`. */
 import { readFile, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
-import { SETTINGS } from "../src/config.ts";
+import { SETTINGS } from "../src/shared/settings.ts";
 
 const README = fileURLToPath(new URL("../README.md", import.meta.url));
 const BEGIN = "<!-- settings: written by `npm run docs:settings` -->\n";

@@ -4,7 +4,7 @@ import path from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { hasNative, native } from "./support/native-python.ts";
 
-const SCRIPT = readFileSync(new URL("../src/http/analyse-upload.py", import.meta.url), "utf8");
+const SCRIPT = readFileSync(new URL("../src/programs/analyse_upload.py", import.meta.url), "utf8");
 const FAILED = { success: false, shape: null, columns: null, sample: null, memory_usage: null };
 
 type Expected = { shape: number[]; columns: string[]; sample: object[] } | { error: RegExp };

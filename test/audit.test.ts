@@ -5,16 +5,16 @@ import os from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { verifySecurityLog } from "../src/audit/verify-security-log.ts";
-import { PackageServer } from "../src/environments/testing/package-server.ts";
-import { makeWheel } from "../src/environments/testing/wheels.ts";
+import { PackageServer } from "../src/packages/testing/package-server.ts";
+import { makeWheel } from "../src/packages/testing/wheels.ts";
+import { verifySecurityLog } from "../src/security-log/verify.ts";
 import { createClient, type TestClient } from "./support/client.ts";
 import { processorTime } from "./support/processor-time.ts";
 import { readSecurityLog } from "./support/security-log.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
 import { until } from "./support/until.ts";
 
-const CLI = new URL("../src/cli.ts", import.meta.url).pathname;
+const CLI = new URL("../src/cli/main.ts", import.meta.url).pathname;
 const sha256 = (bytes: string | Uint8Array) => createHash("sha256").update(bytes).digest("hex");
 const sum = (counts: number[]) => counts.reduce((total, count) => total + count, 0);
 

@@ -1,7 +1,7 @@
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { verifySecurityLog } from "../src/audit/verify-security-log.ts";
+import { verifySecurityLog } from "../src/security-log/verify.ts";
 import { py } from "./support/engine.ts";
 import { openRawRequest } from "./support/raw-request.ts";
 import { readSecurityLog } from "./support/security-log.ts";

@@ -7,8 +7,8 @@ import {
   EXTENSION_SUFFIX,
   extensionModule,
   sharedLibrary,
-} from "../src/environments/testing/shared-libraries.ts";
-import { makeWheel } from "../src/environments/testing/wheels.ts";
+} from "../src/packages/testing/shared-libraries.ts";
+import { makeWheel } from "../src/packages/testing/wheels.ts";
 import { testConfig } from "./support/config.ts";
 import { cacheFolder } from "./support/environments.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";

@@ -9,10 +9,10 @@ import { createInterface } from "node:readline";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { makeWheel } from "../src/environments/testing/wheels.ts";
+import { makeWheel } from "../src/packages/testing/wheels.ts";
 import { TEST_CACHE_DIR } from "./support/config.ts";
 
-const CLI = fileURLToPath(new URL("../src/cli.ts", import.meta.url));
+const CLI = fileURLToPath(new URL("../src/cli/main.ts", import.meta.url));
 const EXAMPLES = fileURLToPath(new URL("../examples/", import.meta.url));
 
 let dir: string;

@@ -3,9 +3,9 @@ import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, describe, expect, test } from "vitest";
-import { steadyClock, steadyNowMs } from "../src/steady-clock.ts";
-import { DiskSessions } from "../src/store/disk-sessions.ts";
-import { sharesOf } from "../src/store/session-shares.ts";
+import { DiskSessions } from "../src/sessions/disk-store.ts";
+import { sharesOf } from "../src/sessions/shares.ts";
+import { steadyClock, steadyNowMs } from "../src/shared/steady-clock.ts";
 import { createClient } from "./support/client.ts";
 import { hasRedis, startRedis } from "./support/redis.ts";
 import { startServerProcess } from "./support/server-process.ts";
@@ -115,13 +115,13 @@ test("sessions on disk are moved by a step, so that a server that is started ane
 test("no duration and no deadline is told by the clock that can be set", () => {
   // Times that are stored with files, or shown; cache-keeper compares with times of files, days ago.
   const allowed: Record<string, number> = {
-    "engine/session-files.ts": 1,
-    "engine/session-states.ts": 1,
-    "audit/security-log.ts": 1,
-    "environments/cache-keeper.ts": 1,
-    "store/redis-workspace.ts": 2,
-    "store/workspaces.ts": 3,
-    "store/disk-workspace.ts": 1,
+    "sessions/files.ts": 1,
+    "sessions/states.ts": 1,
+    "security-log/security-log.ts": 1,
+    "environments/cache-collector.ts": 1,
+    "workspaces/redis-storage.ts": 2,
+    "workspaces/workspaces.ts": 3,
+    "workspaces/disk-storage.ts": 1,
     "steady-clock.ts": 2,
   };
   const found: Record<string, number> = {};

@@ -8,8 +8,8 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { parse, parseAllDocuments } from "yaml";
-import { loadConfig, SETTINGS } from "../src/config.ts";
-import { trustProxy } from "../src/http/trust-proxy.ts";
+import { trustProxy } from "../src/http/middleware/trust-proxy.ts";
+import { loadConfig, SETTINGS } from "../src/shared/settings.ts";
 import { createClient, type TestClient } from "./support/client.ts";
 import { hasNginx, startNginx, type TestNginx } from "./support/nginx.ts";
 import { freePort, hasRedis, startRedis, type TestRedis } from "./support/redis.ts";
@@ -203,7 +203,7 @@ describe("compose.yaml", () => {
     }
     /** In a process of its own, since Node reads NODE_EXTRA_CA_CERTS when it starts. */
     async function ask(url: string, env: Record<string, string> = {}): Promise<string> {
-      const module = fileURLToPath(new URL("../src/redis-connection.ts", import.meta.url));
+      const module = fileURLToPath(new URL("../src/shared/redis-connection.ts", import.meta.url));
       const source = `
         import { RedisConnection } from ${JSON.stringify(module)};
         const connection = new RedisConnection({ url: ${JSON.stringify(url)}, timeoutMs: 2000 });

@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { verifySecurityLog } from "../src/audit/verify-security-log.ts";
-import { PackageServer } from "../src/environments/testing/package-server.ts";
-import { makeWheel } from "../src/environments/testing/wheels.ts";
+import { PackageServer } from "../src/packages/testing/package-server.ts";
+import { makeWheel } from "../src/packages/testing/wheels.ts";
+import { verifySecurityLog } from "../src/security-log/verify.ts";
 import { readSecurityLog } from "./support/security-log.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
 import { canMount, type SmallDisk, smallDisk } from "./support/small-disk.ts";

@@ -6,17 +6,17 @@ import path from "node:path";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { loadDefinitions } from "../src/environments/environment-definitions.ts";
-import { PackageServer } from "../src/environments/testing/package-server.ts";
-import { type MadeWheel, makeWheel, type WheelRecipe } from "../src/environments/testing/wheels.ts";
-import { StartupError } from "../src/errors.ts";
+import { loadDefinitions } from "../src/environments/definitions.ts";
+import { PackageServer } from "../src/packages/testing/package-server.ts";
+import { type MadeWheel, makeWheel, type WheelRecipe } from "../src/packages/testing/wheels.ts";
+import { StartupError } from "../src/shared/errors.ts";
 import { TEST_CACHE_DIR, testConfig } from "./support/config.ts";
 import { py, startTestEngine } from "./support/engine.ts";
 import { cacheFolder, openTestEnvironments } from "./support/environments.ts";
 import { startTestSandbox } from "./support/sandbox.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
 
-const CLI = fileURLToPath(new URL("../src/cli.ts", import.meta.url));
+const CLI = fileURLToPath(new URL("../src/cli/main.ts", import.meta.url));
 
 const RECIPES = {
   good: { name: "good", version: "1.0", licence: "MIT" },

@@ -2,7 +2,7 @@ import { mkdir, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { makeWheel } from "../src/environments/testing/wheels.ts";
+import { makeWheel } from "../src/packages/testing/wheels.ts";
 import { createClient, type TestClient } from "./support/client.ts";
 import { testSettings } from "./support/config.ts";
 import { hasRedis, startRedis, type TestRedis } from "./support/redis.ts";

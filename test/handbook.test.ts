@@ -5,7 +5,7 @@ import os from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { loadSettings } from "../src/config.ts";
+import { loadSettings } from "../src/shared/settings.ts";
 import { TEST_CACHE_DIR } from "./support/config.ts";
 
 /**

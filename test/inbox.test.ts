@@ -2,8 +2,8 @@ import { once } from "node:events";
 import { Worker } from "node:worker_threads";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { createShared, INBOX_BYTES } from "../src/guest/channel.ts";
-import { Inbox } from "../src/guest/inbox.ts";
+import { Inbox } from "../src/guest/io/input-ring.ts";
+import { createShared, INBOX_BYTES } from "../src/guest/io/shared-state.ts";
 
 /** Sizes of a frame's parts: small ones, and such as do not fit into the ring. */
 const sizes = fc.array(fc.oneof(fc.nat(200), fc.integer({ min: INBOX_BYTES - 50, max: 3 * INBOX_BYTES })), {

@@ -2,7 +2,7 @@ import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { SETTINGS } from "../src/config.ts";
+import { SETTINGS } from "../src/shared/settings.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
 
 let server: TestServer;

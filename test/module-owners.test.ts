@@ -2,7 +2,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { makeWheel } from "../src/environments/testing/wheels.ts";
+import { makeWheel } from "../src/packages/testing/wheels.ts";
 import { createClient, type TestClient } from "./support/client.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
 

@@ -2,7 +2,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { makeWheel } from "../src/environments/testing/wheels.ts";
+import { makeWheel } from "../src/packages/testing/wheels.ts";
 import { testConfig } from "./support/config.ts";
 import { py } from "./support/engine.ts";
 import { cacheFolder } from "./support/environments.ts";

@@ -4,8 +4,8 @@ import os from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { PackageServer } from "../src/environments/testing/package-server.ts";
-import { makeWheel } from "../src/environments/testing/wheels.ts";
+import { PackageServer } from "../src/packages/testing/package-server.ts";
+import { makeWheel } from "../src/packages/testing/wheels.ts";
 import { testSettings } from "./support/config.ts";
 import { type ServerProcess, startServerProcess } from "./support/server-process.ts";
 

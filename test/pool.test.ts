@@ -8,12 +8,12 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import fc from "fast-check";
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from "vitest";
-import type { SandboxPool } from "../src/engine/pool.ts";
+import type { SandboxPool } from "../src/executor/pool.ts";
 import { TEST_CACHE_DIR } from "./support/config.ts";
 import { startTestEngine, type TestEngine } from "./support/engine.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
 
-const CLI = fileURLToPath(new URL("../src/cli.ts", import.meta.url));
+const CLI = fileURLToPath(new URL("../src/cli/main.ts", import.meta.url));
 
 /** Waits for what other processes do. Fails the test, rather than going on, if it never happens. */
 async function until(what: string, isTrue: () => boolean, limitMs = 30_000): Promise<void> {

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { processorTimeMs } from "../src/sandbox/process-facts.ts";
+import { processorTimeMs } from "../src/isolation/process-facts.ts";
 import { readSecurityLog } from "./support/security-log.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
 

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { withSettingsTable } from "../scripts/settings-table.ts";
-import { SETTINGS } from "../src/config.ts";
+import { SETTINGS } from "../src/shared/settings.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
 
 const ROOT = new URL("../", import.meta.url);

@@ -7,18 +7,18 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { Redis } from "ioredis";
 import { afterEach, describe, expect, test } from "vitest";
-import { RedisConnection } from "../src/redis-connection.ts";
-import { parseRedisUrl } from "../src/redis-url.ts";
-import { RedisSessions } from "../src/store/redis-sessions.ts";
-import { RedisWorkspaces } from "../src/store/redis-workspaces.ts";
-import { sharesOf } from "../src/store/session-shares.ts";
+import { RedisSessions } from "../src/sessions/redis-store.ts";
+import { sharesOf } from "../src/sessions/shares.ts";
+import { RedisConnection } from "../src/shared/redis-connection.ts";
+import { parseRedisUrl } from "../src/shared/redis-url.ts";
+import { RedisWorkspaces } from "../src/workspaces/redis-workspaces.ts";
 import { freePort, hasRedis } from "./support/redis.ts";
 import { startTestServer } from "./support/server.ts";
 import { until } from "./support/until.ts";
 
 if (!hasRedis) console.warn("There is no redis-server on this machine: its tests are skipped.");
 
-const CONNECTION = fileURLToPath(new URL("../src/redis-connection.ts", import.meta.url));
+const CONNECTION = fileURLToPath(new URL("../src/shared/redis-connection.ts", import.meta.url));
 
 /** How long a failover may be felt, ms; twice what is promised, for a machine that does much else. */
 const HEALED_MS = 10_000;

@@ -1,10 +1,10 @@
 import { createHash } from "node:crypto";
 import { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { RedisConnection } from "../src/redis-connection.ts";
-import { RedisSessions } from "../src/store/redis-sessions.ts";
-import { sharesOf } from "../src/store/session-shares.ts";
-import type { NewSnapshot, SessionRecord, SnapshotRef } from "../src/store/session-store.ts";
+import { RedisSessions } from "../src/sessions/redis-store.ts";
+import { sharesOf } from "../src/sessions/shares.ts";
+import type { NewSnapshot, SessionRecord, SnapshotRef } from "../src/sessions/store.ts";
+import { RedisConnection } from "../src/shared/redis-connection.ts";
 import { hasRedis, startRedis, type TestRedis } from "./support/redis.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
 

@@ -4,9 +4,9 @@ import os from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { verifySecurityLog } from "../src/audit/verify-security-log.ts";
-import { PackageServer } from "../src/environments/testing/package-server.ts";
-import { makeWheel } from "../src/environments/testing/wheels.ts";
+import { PackageServer } from "../src/packages/testing/package-server.ts";
+import { makeWheel } from "../src/packages/testing/wheels.ts";
+import { verifySecurityLog } from "../src/security-log/verify.ts";
 import { createClient } from "./support/client.ts";
 import { testSettings } from "./support/config.ts";
 import { openRawRequest } from "./support/raw-request.ts";
@@ -14,7 +14,7 @@ import { readSecurityLog } from "./support/security-log.ts";
 import { startServerProcess } from "./support/server-process.ts";
 import { until } from "./support/until.ts";
 
-const CLI = new URL("../src/cli.ts", import.meta.url).pathname;
+const CLI = new URL("../src/cli/main.ts", import.meta.url).pathname;
 const LINES = 2000;
 
 let index: PackageServer;

@@ -2,12 +2,12 @@ import { execFile } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { promisify } from "node:util";
 import { afterEach, describe, expect, test } from "vitest";
-import { denoBinary } from "../src/sandbox/deno-binary.ts";
-import { detectIsolation } from "../src/sandbox/isolation.ts";
+import { detectIsolation } from "../src/isolation/detect.ts";
+import { innermostProcess } from "../src/isolation/process-facts.ts";
 import { GUEST_DIR, PYODIDE_DIR, sandboxCommand } from "../src/sandbox/launch.ts";
-import { innermostProcess } from "../src/sandbox/process-facts.ts";
-import type { GuestOptions } from "../src/sandbox/protocol.ts";
 import type { Sandbox, SandboxOptions } from "../src/sandbox/sandbox.ts";
+import { denoBinary } from "../src/shared/deno-binary.ts";
+import type { GuestOptions } from "../src/wire/frames.ts";
 import { testConfig } from "./support/config.ts";
 import { guestOptions, runOn, startTestSandbox } from "./support/sandbox.ts";
 

@@ -14,7 +14,7 @@ const ASKS_AND_DOES_NOT_READ = [
     to: '    while (JSON.stringify(task).includes(\'"code":"1"\')) host.report({ type: "printed" } as never);\n    const verdict = interpreter.perform(task);\n',
   },
   {
-    file: "guest/watcher.ts",
+    file: "guest/io/watcher.ts",
     from: "    this.#outlet.sendOutput(nonce);\n",
     to: "    Atomics.wait(this.#control, CONTROL.CLOSED, 0);\n",
   },
@@ -25,8 +25,8 @@ test("a sandbox that asks without end and does not read is ended before the answ
 }, async () => {
   using source = new Mutant(ASKS_AND_DOES_NOT_READ);
   const load = (file: string) => import(pathToFileURL(path.join(source.folder, "src", file)).href);
-  const { openHost }: typeof import("../src/server.ts") = await load("server.ts");
-  const { ImageCache }: typeof import("../src/environments/image-cache.ts") = await load("environments/image-cache.ts");
+  const { openHost }: typeof import("../src/compose/server.ts") = await load("server.ts");
+  const { ImageCache }: typeof import("../src/environments/images.ts") = await load("environments/images.ts");
   const { Sandbox }: typeof import("../src/sandbox/sandbox.ts") = await load("sandbox/sandbox.ts");
   const host = await openHost(testConfig({ CACHE_DIR: source.cacheDir }));
   const { path: baseImagePath, stdlibPath } = await new ImageCache({

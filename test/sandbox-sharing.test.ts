@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { afterEach, describe, expect, onTestFinished, test } from "vitest";
-import { SandboxPool } from "../src/engine/pool.ts";
-import type { Verdict } from "../src/sandbox/protocol.ts";
+import { SandboxPool } from "../src/executor/pool.ts";
 import type { Sandbox } from "../src/sandbox/sandbox.ts";
+import type { Verdict } from "../src/wire/frames.ts";
 import { createClient } from "./support/client.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
 import { until } from "./support/until.ts";

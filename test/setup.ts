@@ -1,9 +1,9 @@
 import { chmodSync, mkdtempSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { loadConfig } from "../src/config.ts";
-import { ImageCache } from "../src/environments/image-cache.ts";
-import { openHost } from "../src/server.ts";
+import { openHost } from "../src/compose/server.ts";
+import { ImageCache } from "../src/environments/images.ts";
+import { loadConfig } from "../src/shared/settings.ts";
 import { TEST_CACHE_DIR } from "./support/config.ts";
 
 /** Builds the memory image once, so that no test file waits for it, nor two build it at a time. What tests leave behind goes with the run. */

@@ -4,18 +4,18 @@ import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { DiskStatistics } from "../src/audit/disk-statistics.ts";
-import { DiskSessions } from "../src/store/disk-sessions.ts";
-import { DiskWorkspaces } from "../src/store/disk-workspaces.ts";
-import { FolderLock } from "../src/store/folder-lock.ts";
-import { sharesOf } from "../src/store/session-shares.ts";
+import { DiskSessions } from "../src/sessions/disk-store.ts";
+import { sharesOf } from "../src/sessions/shares.ts";
+import { FolderLock } from "../src/shared/folder-lock.ts";
+import { DiskStatistics } from "../src/statistics/disk-store.ts";
+import { DiskWorkspaces } from "../src/workspaces/disk-workspaces.ts";
 import { hasRedis, startRedis } from "./support/redis.ts";
 import { startTestServer } from "./support/server.ts";
 import { canMount, smallDisk } from "./support/small-disk.ts";
 
 if (!canMount) console.warn("This process may not mount file systems: tests of those are skipped.");
 
-const LOCK = fileURLToPath(new URL("../src/store/folder-lock.ts", import.meta.url));
+const LOCK = fileURLToPath(new URL("../src/shared/folder-lock.ts", import.meta.url));
 const isRoot = process.getuid?.() === 0;
 const hasCompiler = spawnSync("gcc", ["--version"]).status === 0;
 

@@ -6,16 +6,16 @@ import path from "node:path";
 import { promisify } from "node:util";
 import { pino } from "pino";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { PackageServer } from "../src/environments/testing/package-server.ts";
-import { type MadeWheel, makeWheel } from "../src/environments/testing/wheels.ts";
-import { startServer } from "../src/server.ts";
+import { startServer } from "../src/compose/server.ts";
+import { PackageServer } from "../src/packages/testing/package-server.ts";
+import { type MadeWheel, makeWheel } from "../src/packages/testing/wheels.ts";
 import { createClient } from "./support/client.ts";
 import { TEST_CACHE_DIR, testConfig } from "./support/config.ts";
 import { descendantsOf } from "./support/server-process.ts";
 
 /** A server from the moment it listens: what it answers while environments are being built, and without a network. */
 const run = promisify(execFile);
-const CLI = path.resolve("src/cli.ts");
+const CLI = path.resolve("src/cli/main.ts");
 
 interface LogLine {
   readonly level: number;

@@ -5,7 +5,7 @@ import os from "node:os";
 import path from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
 import { parse } from "yaml";
-import { SETTINGS } from "../src/config.ts";
+import { SETTINGS } from "../src/shared/settings.ts";
 import { createClient, type TestClient } from "./support/client.ts";
 import { type ServerProcess, startServerProcess } from "./support/server-process.ts";
 

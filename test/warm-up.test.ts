@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test } from "vitest";
-import { SandboxPool } from "../src/engine/pool.ts";
-import { WARM_UP, warmUp } from "../src/engine/warm-up.ts";
+import { SandboxPool } from "../src/executor/pool.ts";
+import { WARM_UP, warmUp } from "../src/executor/warm-up.ts";
 import type { Sandbox } from "../src/sandbox/sandbox.ts";
 import { startTestEngine } from "./support/engine.ts";
 import { runOn, startTestSandbox } from "./support/sandbox.ts";

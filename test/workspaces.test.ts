@@ -3,8 +3,8 @@ import { rm } from "node:fs/promises";
 import path from "node:path";
 import { pino } from "pino";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { type Runtime, startRuntime } from "../src/server.ts";
-import { DiskWorkspaces } from "../src/store/disk-workspaces.ts";
+import { type Runtime, startRuntime } from "../src/compose/server.ts";
+import { DiskWorkspaces } from "../src/workspaces/disk-workspaces.ts";
 import { testConfig } from "./support/config.ts";
 
 const config = testConfig({ POOL_SIZE: "2", WORKSPACE_MAX_MB: "1" });

@@ -1,4 +1,4 @@
-/** @import { DashboardStatistics, RecentExecution } from "../src/audit/statistics-snapshot.ts" */
+/** @import { DashboardStatistics, RecentExecution } from "../src/statistics/snapshot.ts" */
 import { ApiError, describe, post, send } from "./api.js";
 import { Charts } from "./charts.js";
 import { confirmed } from "./dialogs.js";

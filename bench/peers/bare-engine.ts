@@ -2,8 +2,8 @@
 import type { AddressInfo } from "node:net";
 import express from "express";
 import { pino } from "pino";
-import { loadConfig } from "../../src/config.ts";
-import { startRuntime } from "../../src/server.ts";
+import { startRuntime } from "../../src/compose/server.ts";
+import { loadConfig } from "../../src/shared/settings.ts";
 
 const { engine, environments, stop } = await startRuntime(loadConfig(), pino({ level: "silent" }));
 const app = express();

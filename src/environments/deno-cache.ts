@@ -3,7 +3,7 @@ import { chmod, mkdtemp, readdir, rename, rm, stat } from "node:fs/promises";
 import path from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { Sandbox, type SandboxOptions } from "../sandbox/sandbox.ts";
-import { DENO_TEMPORARY_PREFIX, denoFolderName } from "./cache-layout.ts";
+import { DENO_TEMPORARY_PREFIX, denoFolderName } from "../shared/cache-layout.ts";
 
 /** Named for how its databases are kept. */
 const READ_ONLY = "read-only";

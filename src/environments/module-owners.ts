@@ -1,10 +1,10 @@
-import type { Environment } from "./environments.ts";
-import { PackageError } from "./package-error.ts";
-import type { PackageSource } from "./package-source.ts";
-import type { PyodideLock } from "./pyodide-lock.ts";
-import type { PythonPlatform } from "./python-platform.ts";
-import { normaliseName, parseRequirement } from "./requirements.ts";
-import { resolve } from "./resolver.ts";
+import { PackageError } from "../packages/package-error.ts";
+import type { PythonPlatform } from "../packages/pep/platform.ts";
+import { normaliseName, parseRequirement } from "../packages/pep/requirements.ts";
+import { resolve } from "../packages/resolver.ts";
+import type { PackageSource } from "../packages/sources/package-source.ts";
+import type { PyodideLock } from "../packages/sources/pyodide-lock.ts";
+import type { Environment } from "./registry.ts";
 
 /** How long sources are asked, ms: code has failed already, and its caller waits for no more than the message. */
 const MAX_ASKING_MS = 3000;

@@ -1,11 +1,11 @@
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
+import { type ArchivePart, buildArchive } from "../packages/archive.ts";
+import { type BytecodeCompiler, COMPILE_SCRIPT } from "../packages/bytecode-compiler.ts";
+import type { ArchiveNote, KeptArchives } from "../packages/kept-archives.ts";
+import { SafeZip } from "../packages/safe-zip.ts";
 import { PYODIDE_DIR } from "../sandbox/launch.ts";
-import { type ArchivePart, buildArchive } from "./archive.ts";
-import { type BytecodeCompiler, COMPILE_SCRIPT } from "./bytecode-compiler.ts";
-import type { ArchiveNote, KeptArchives } from "./kept-archives.ts";
-import { SafeZip } from "./safe-zip.ts";
 
 const FORMAT = 1;
 const ZIP = "python_stdlib.zip";

@@ -9,18 +9,18 @@ import {
   ORDINARY_MESSAGE_TYPES,
   type OrdinaryMessage,
   readHeaderOf,
-} from "../sandbox/protocol.ts";
-import { compileLibraries, openArchive } from "./archive-file.ts";
-import { boot } from "./boot.ts";
-import { build, isBuilding } from "./build.ts";
-import { createShared } from "./channel.ts";
-import { exposeState, ROOM_BYTES } from "./exposed-state.ts";
-import { HostConnection } from "./host-connection.ts";
-import { ImageFile } from "./image-file.ts";
-import { Interpreter } from "./interpreter.ts";
-import { type Boot, importProgram } from "./load.ts";
-import { MemoryMapping } from "./memory-mapping.ts";
-import { ReadableFile } from "./readable-file.ts";
+} from "../wire/frames.ts";
+import { compileLibraries, openArchive } from "./files/archive-file.ts";
+import { ReadableFile } from "./files/readable-file.ts";
+import { boot } from "./interpreter/boot.ts";
+import { build, isBuilding } from "./interpreter/build.ts";
+import { Interpreter } from "./interpreter/interpreter.ts";
+import { type Boot, importProgram } from "./interpreter/load.ts";
+import { HostConnection } from "./io/host-connection.ts";
+import { createShared } from "./io/shared-state.ts";
+import { exposeState, ROOM_BYTES } from "./memory/exposed-state.ts";
+import { ImageFile } from "./memory/image-file.ts";
+import { MemoryMapping } from "./memory/mapping.ts";
 
 // Deno's own object is gone from the realm once the program is being imported.
 const { args, exit, readDirSync, readFileSync, readTextFileSync, stdin } = Deno;

@@ -1,6 +1,6 @@
 import qs from "qs";
-import { JsonLimitError, JsonSyntaxError, scanJson } from "../json/json-scanner.ts";
-import { membersOf } from "../json/json-source.ts";
+import { JsonLimitError, JsonSyntaxError, scanJson } from "../shared/json/json-scanner.ts";
+import { membersOf } from "../shared/json/json-source.ts";
 import { type ContextSource, contextSource } from "./context-source.ts";
 import { type Charset, decodeText, InvalidEncodingError } from "./text-decoding.ts";
 

@@ -1,7 +1,7 @@
 import { Worker } from "node:worker_threads";
 import express, { type Request, type RequestHandler } from "express";
 import type { z } from "zod";
-import { badRequest, ClientError } from "../errors.ts";
+import { badRequest, ClientError } from "../shared/errors.ts";
 import { type ParsedBody, parseRawBody, type RawBody, type Refusal, refusalOf } from "./body-parsing.ts";
 import type { Parsed } from "./body-worker.ts";
 import { FORM, wrongContentType } from "./content-type.ts";

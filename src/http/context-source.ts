@@ -1,5 +1,5 @@
-import { JsonLimitError } from "../json/json-scanner.ts";
-import { compactJson } from "../json/json-source.ts";
+import { JsonLimitError } from "../shared/json/json-scanner.ts";
+import { compactJson } from "../shared/json/json-source.ts";
 
 const MAX_CONTEXT_CHARACTERS = 10_000;
 

@@ -1,5 +1,5 @@
 import { extname } from "node:path";
-import { badRequest } from "../errors.ts";
+import { badRequest } from "../shared/errors.ts";
 
 const FORBIDDEN = /\.\.|[/\\\0]/;
 // No file system here takes longer names, and it bounds the work below.

@@ -1,5 +1,5 @@
 import type { Response } from "express";
-import { JsonText } from "../json/json-text.ts";
+import { JsonText } from "../shared/json/json-text.ts";
 
 /**
  * An object as JSON, in parts that are written one after another: members that are a {@link JsonText}, or lists of them, are

@@ -2,10 +2,10 @@ import { readFileSync } from "node:fs";
 import { Router } from "express";
 import { z } from "zod";
 import { createDocument, type ZodOpenApiOperationObject, type ZodOpenApiResponsesObject } from "zod-openapi";
-import { prefixOf } from "./base-path.ts";
-import { installBody, resetBody } from "./packages.ts";
+import { prefixOf } from "./middleware/base-path.ts";
+import { installBody, resetBody } from "./resources/packages.ts";
+import { checkpointBody, sessionBody } from "./resources/sessions.ts";
 import * as replies from "./schemas.ts";
-import { checkpointBody, sessionBody } from "./sessions.ts";
 import { executeBody } from "./validation.ts";
 
 const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {

@@ -1,4 +1,4 @@
-import { badRequest, ClientError } from "../errors.ts";
+import { badRequest, ClientError } from "../shared/errors.ts";
 
 /** An encoding of the Encoding Standard (https://encoding.spec.whatwg.org), or one of {@link OWN}. */
 export type Charset = string;

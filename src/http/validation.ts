@@ -1,6 +1,6 @@
 import { z } from "zod";
-import { badRequest } from "../errors.ts";
-import { membersOf } from "../json/json-source.ts";
+import { badRequest } from "../shared/errors.ts";
+import { membersOf } from "../shared/json/json-source.ts";
 import { parseContext } from "./body-parsing.ts";
 import { contextSource, rememberSource, sourceOf } from "./context-source.ts";
 

@@ -2,11 +2,11 @@ import type { ChildProcess } from "node:child_process";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { denoBinary } from "./deno-binary.ts";
-import { type IsolationReport, wrapCommand } from "./isolation.ts";
-import { mainStackBytes, v8StackKib } from "./main-stack.ts";
-import type { GuestOptions } from "./protocol.ts";
-import { spawnWrapped } from "./wrap-command.ts";
+import { type IsolationReport, wrapCommand } from "../isolation/detect.ts";
+import { mainStackBytes, v8StackKib } from "../isolation/main-stack.ts";
+import { spawnWrapped } from "../isolation/wrap.ts";
+import { denoBinary } from "../shared/deno-binary.ts";
+import type { GuestOptions } from "../wire/frames.ts";
 
 export const GUEST_DIR = fileURLToPath(new URL("../guest/", import.meta.url));
 /** The modules that the guest imports from this folder. */
@@ -61,7 +61,7 @@ export function sandboxCommand({
     "--deny-net",
     "--deny-env",
     "--deny-run",
-    // For `guest/memory-mapping.ts`, until the walls stand (`guest/boot.ts`): before any code of a package's runs.
+    // For `guest/memory/mapping.ts`, until the walls stand (`guest/interpreter/boot.ts`): before any code of a package's runs.
     guest.mapMemory && process.platform === "linux" ? "--allow-ffi" : "--deny-ffi",
     "--deny-sys",
     "--deny-import",

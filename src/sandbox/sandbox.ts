@@ -1,12 +1,9 @@
 import type { ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
-import { ClientError, SandboxDiedError } from "../errors.ts";
-import { JsonText } from "../json/json-text.ts";
-import { CollectedOutput } from "./collected-output.ts";
-import { checked, fileChanges, readGuestMessage, runnerOutcome } from "./guest-messages.ts";
-import { type LaunchOptions, launch } from "./launch.ts";
-import { innermostProcess, processorTimeMs } from "./process-facts.ts";
+import { innermostProcess, processorTimeMs } from "../isolation/process-facts.ts";
+import { ClientError, SandboxDiedError } from "../shared/errors.ts";
+import { JsonText } from "../shared/json/json-text.ts";
 import {
   BUNDLE_OVERHEAD_BYTES,
   encodeFrame,
@@ -31,7 +28,10 @@ import {
   type RunnerOutcome,
   type SessionState,
   type Verdict,
-} from "./protocol.ts";
+} from "../wire/frames.ts";
+import { checked, fileChanges, readGuestMessage, runnerOutcome } from "../wire/guest-messages.ts";
+import { CollectedOutput } from "./collected-output.ts";
+import { type LaunchOptions, launch } from "./launch.ts";
 
 /** How long an interrupted execution may take to end before its process is killed, ms. */
 export const KILL_GRACE_MS = 250;

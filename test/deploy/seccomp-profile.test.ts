@@ -95,7 +95,7 @@ describe.skipIf(!canRun)("a server under it, as a user without privileges", { ti
     writeFileSync(file, "import hashlib, zlib\nprint(6 * 7, hashlib.sha256(b'x').hexdigest()[:4])");
     chmodSync(file, 0o644);
     const settings = testSettings({ DATA_DIR: data, ISOLATION_REQUIRED: required, LOG_DIR: "none" });
-    return await filtered(profile, [process.execPath, here("../../src/cli.ts"), "run", file], settings);
+    return await filtered(profile, [process.execPath, here("../../src/cli/main.ts"), "run", file], settings);
   };
 
   const withoutWalls: SeccompProfile = {

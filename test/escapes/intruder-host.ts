@@ -7,18 +7,18 @@
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-// @ts-expect-error: beside a copy of the source.
-import { loadConfig } from "./src/config.ts";
 // @ts-expect-error
-import { ImageCache } from "./src/environments/image-cache.ts";
+import { bootOptions, openHost } from "./src/compose/server.ts";
 // @ts-expect-error
-import { innermostProcess } from "./src/sandbox/process-facts.ts";
+import { ImageCache } from "./src/environments/images.ts";
 // @ts-expect-error
-import { PROTOCOL_VERSION } from "./src/sandbox/protocol.ts";
+import { innermostProcess } from "./src/isolation/process-facts.ts";
 // @ts-expect-error
 import { jobOfNobody, Sandbox } from "./src/sandbox/sandbox.ts";
+// @ts-expect-error: beside a copy of the source.
+import { loadConfig } from "./src/shared/settings.ts";
 // @ts-expect-error
-import { bootOptions, openHost } from "./src/server.ts";
+import { PROTOCOL_VERSION } from "./src/wire/frames.ts";
 
 export interface Visit {
   readonly suite: "reaching" | "lookingAround" | "fromStrings" | "changing" | "forge";
@@ -60,7 +60,7 @@ writeFileSync(moduleFile, "export default 1");
 const facts = {
   ...visit,
   moduleFile,
-  visible: fileURLToPath(new URL("./src/guest/channel.ts", import.meta.url)),
+  visible: fileURLToPath(new URL("./src/guest/io/shared-state.ts", import.meta.url)),
   protocolVersion: PROTOCOL_VERSION,
   serverPid: process.pid,
   peerPid: await innermostProcess(peer.pid),

@@ -1,8 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
-import { PackageServer } from "../../src/environments/testing/package-server.ts";
-import { COMPILED_TAG, EXTENSION_SUFFIX, extensionModule } from "../../src/environments/testing/shared-libraries.ts";
-import { makeWheel, type WheelRecipe } from "../../src/environments/testing/wheels.ts";
+import { PackageServer } from "../../src/packages/testing/package-server.ts";
+import { COMPILED_TAG, EXTENSION_SUFFIX, extensionModule } from "../../src/packages/testing/shared-libraries.ts";
+import { makeWheel, type WheelRecipe } from "../../src/packages/testing/wheels.ts";
 import { Target } from "./target.ts";
 
 /** Packages and pages of an index that are as large as they may be. What becomes of each holds the event loop no longer than a request may. */

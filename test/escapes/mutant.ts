@@ -19,13 +19,15 @@ export const LAYERS = {
   /** The language: no code from strings. */
   "code-generation": [{ file: "sandbox/launch.ts", from: '    "--disallow-code-generation-from-strings",\n', to: "" }],
   /** Imports that reach JavaScript, and shared libraries. */
-  seal: [{ file: "guest/boot.ts", from: "  imports.close();\n", to: "" }],
+  seal: [{ file: "guest/interpreter/boot.ts", from: "  imports.close();\n", to: "" }],
   /** Python's references to Pyodide's own JavaScript objects. */
-  references: [{ file: "guest/tables.ts", from: "Object.freeze(Object.create(null))", to: "globalThis as object" }],
+  references: [
+    { file: "guest/interpreter/tables.ts", from: "Object.freeze(Object.create(null))", to: "globalThis as object" },
+  ],
   /** What the global object offers. */
-  realm: [{ file: "guest/boot.ts", from: "  closeRealm();\n  freezeRealm();\n", to: "" }],
+  realm: [{ file: "guest/interpreter/boot.ts", from: "  closeRealm();\n  freezeRealm();\n", to: "" }],
   /** What the global object offers is as it was, for all who come. */
-  "frozen-realm": [{ file: "guest/boot.ts", from: "  freezeRealm();\n", to: "" }],
+  "frozen-realm": [{ file: "guest/interpreter/boot.ts", from: "  freezeRealm();\n", to: "" }],
   /** Deno's permissions: every one granted, none given up. */
   deno: [
     {
@@ -41,7 +43,7 @@ export const LAYERS = {
       to: "",
     },
     {
-      file: "guest/realm.ts",
+      file: "guest/interpreter/realm.ts",
       from: "  for (const name of PERMISSIONS) {\n",
       to: "  for (const name of [] as const) {\n",
     },
@@ -58,7 +60,7 @@ export const LAYERS = {
   /** What a sandbox says is what it has to be. */
   "message-schema": [
     {
-      file: "sandbox/guest-messages.ts",
+      file: "wire/guest-messages.ts",
       from: "  return checked(guestMessage, JSON.parse(text));\n",
       to: "  return JSON.parse(text);\n",
     },
@@ -77,17 +79,17 @@ export const LAYERS = {
       to: "JsonText.of(JSON.parse(Buffer.from(valueBytes).toString())) : JsonText.null;",
     },
     {
-      file: "json/json-scanner.ts",
+      file: "shared/json/json-scanner.ts",
       from: "  if (bytes.length <= SLICE_BYTES) return scanJson(bytes, limits);\n",
       to: "  if (bytes.length <= 2 ** 40) return scanJson(bytes, limits);\n",
     },
   ],
   /** Read-only standard library. */
-  "read-only-files": [{ file: "guest/boot.ts", from: "  freeze(fs, ARCHIVE_MTIME_MS);\n", to: "" }],
+  "read-only-files": [{ file: "guest/interpreter/boot.ts", from: "  freeze(fs, ARCHIVE_MTIME_MS);\n", to: "" }],
   /** Memory as it was. */
   rewind: [
     {
-      file: "guest/interpreter.ts",
+      file: "guest/interpreter/interpreter.ts",
       from: "const restoredPages = this.#checkpoint.restore();",
       to: "const restoredPages = 0;",
     },
@@ -95,7 +97,7 @@ export const LAYERS = {
   /** What the system tells of the pages that were written to; left are those that it is tried out on. */
   "written-pages": [
     {
-      file: "guest/written-pages.ts",
+      file: "guest/memory/dirty-pages.ts",
       from: "isWhole ? read : ",
       to: "isWhole ? [...read.slice(0, 1), ...read.slice(-1)] : ",
     },
@@ -107,7 +109,7 @@ export const LAYERS = {
   /** What is printed goes to the host in frames, not as it is. */
   "framed-output": [
     {
-      file: "guest/outlet.ts",
+      file: "guest/io/frame-writer.ts",
       from: "    this.#control[sent] = end;\n    return bytes;\n",
       to: `    this.#control[sent] = end;
     for (let at = 0; at < bytes.length; ) at += pipe.writeSync(bytes.subarray(at));
@@ -118,7 +120,7 @@ export const LAYERS = {
   /** The host gives out a workspace's files by their names there. */
   "workspace-files": [
     {
-      file: "engine/engine.ts",
+      file: "executor/executor.ts",
       from: 'if (operation === "read-file" && workspace) {',
       to: `if (operation === "read-file") {
         const { readFileSync } = await import("node:fs");
@@ -131,12 +133,12 @@ export const LAYERS = {
   /** Addresses that no request may go to. What goes out then goes to the bait, whatever its address. */
   addresses: [
     {
-      file: "network/addresses.ts",
+      file: "egress/addresses.ts",
       from: "  if (!ipaddr.isValid(address)) return false;\n",
       to: "  if (address) return true;\n",
     },
     {
-      file: "network/network-session.ts",
+      file: "egress/exchange.ts",
       from: "new Client(origin, {",
       to: "new Client(process.env.BAIT_ORIGIN ?? origin, {",
     },
@@ -144,18 +146,18 @@ export const LAYERS = {
   /** Hosts that are named in NETWORK_ALLOW, and no others. */
   "allow-list": [
     {
-      file: "network/allow-list.ts",
+      file: "egress/allow-list.ts",
       from: "    return this.#entries.some(\n",
       to: "    return this.#entries.length > 0 || this.#entries.some(\n",
     },
   ],
   /** A connection goes to the addresses that were checked, not to what the name has by then. */
-  pinning: [{ file: "network/network-session.ts", from: "connect: { lookup, timeout", to: "connect: { timeout" }],
+  pinning: [{ file: "egress/exchange.ts", from: "connect: { lookup, timeout", to: "connect: { timeout" }],
   /** New seeds for each execution. */
   reseed: [
-    { file: "engine/engine.ts", from: "        reseed: true,\n", to: "        reseed: false,\n" },
+    { file: "executor/executor.ts", from: "        reseed: true,\n", to: "        reseed: false,\n" },
     {
-      file: "engine/session-execution.ts",
+      file: "sessions/run.ts",
       from: "reseed = execution.reseed || state === null;",
       to: "reseed = execution.reseed && false;",
     },
@@ -163,7 +165,7 @@ export const LAYERS = {
   /** Random bytes that are. */
   entropy: [
     {
-      file: "guest/boot.ts",
+      file: "guest/interpreter/boot.ts",
       from: "  clock.install();\n",
       to: `  clock.install();
   crypto.getRandomValues = (view) => (new Uint8Array(view.buffer, view.byteOffset, view.byteLength).fill(7), view);
@@ -171,21 +173,27 @@ export const LAYERS = {
     },
   ],
   /** Folders as they were. */
-  "file-reset": [{ file: "guest/interpreter.ts", from: "    this.#files.reset();\n", to: "" }],
+  "file-reset": [{ file: "guest/interpreter/interpreter.ts", from: "    this.#files.reset();\n", to: "" }],
   /** Open files, counters of the file system: plain data, which is put back. */
-  "javascript-reset": [{ file: "guest/interpreter.ts", from: "    this.#state.restore();\n", to: "" }],
+  "javascript-reset": [{ file: "guest/interpreter/interpreter.ts", from: "    this.#state.restore();\n", to: "" }],
   /** No clock of user code's is finer than what browsers give. */
-  "clock-resolution": [{ file: "guest/clock.ts", from: "RESOLUTION_MS = 0.1;", to: "RESOLUTION_MS = 0.001;" }],
+  "clock-resolution": [
+    { file: "guest/interpreter/clock.ts", from: "RESOLUTION_MS = 0.1;", to: "RESOLUTION_MS = 0.001;" },
+  ],
   /** What a principal is shown is its own. */
   "own-view": [
-    { file: "http/status.ts", from: "seesLoad ? pool : { size: pool.size }", to: "pool" },
-    { file: "http/statistics.ts", from: 'scopes.has("admin") ? undefined : id', to: "scopes ? undefined : id" },
-    { file: "http/statistics.ts", from: '"/metrics", requireScope("admin"), ', to: '"/metrics", ' },
-    // biome-ignore lint/suspicious/noTemplateCurlyInString: source text.
-    { file: "http/rate-limit.ts", from: "const key = `${id}|", to: "const key = `|" },
-    { file: "http/sessions.ts", from: "principalOf(response).id;", to: 'principalOf(response) && "alice";' },
+    { file: "http/resources/status.ts", from: "seesLoad ? pool : { size: pool.size }", to: "pool" },
     {
-      file: "http/files.ts",
+      file: "http/resources/statistics.ts",
+      from: 'scopes.has("admin") ? undefined : id',
+      to: "scopes ? undefined : id",
+    },
+    { file: "http/resources/statistics.ts", from: '"/metrics", requireScope("admin"), ', to: '"/metrics", ' },
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: source text.
+    { file: "http/middleware/rate-limit.ts", from: "const key = `${id}|", to: "const key = `|" },
+    { file: "http/resources/sessions.ts", from: "principalOf(response).id;", to: 'principalOf(response) && "alice";' },
+    {
+      file: "http/resources/files.ts",
       from: "workspaces.of(principalOf(response).id)",
       to: 'workspaces.of(principalOf(response) && "alice")',
     },
@@ -193,61 +201,61 @@ export const LAYERS = {
   /** What libraries of packages may have and ask for. */
   "library-check": [
     {
-      file: "environments/package-set.ts",
+      file: "packages/package-set.ts",
       from: "const unsafe = await findUnsafeInThread(libraries, isWhole);",
       to: "const unsafe: Record<string, string> = {};",
     },
   ],
   /** The walls stand before a library is loaded. */
   "walls-first": [
-    { file: "guest/boot.ts", from: "  beforeWalls();\n  raiseWalls(imports);\n", to: "" },
+    { file: "guest/interpreter/boot.ts", from: "  beforeWalls();\n  raiseWalls(imports);\n", to: "" },
     {
-      file: "guest/boot.ts",
+      file: "guest/interpreter/boot.ts",
       from: "  files.reset();\n",
       to: "  files.reset();\n  beforeWalls();\n  raiseWalls(imports);\n",
     },
-    { file: "guest/build.ts", from: "  raiseWalls(imports);\n", to: "" },
+    { file: "guest/interpreter/build.ts", from: "  raiseWalls(imports);\n", to: "" },
   ],
   /** An image is booted once before it counts. */
   "try-out": [
     {
-      file: "environments/image-cache.ts",
+      file: "environments/images.ts",
       from: "await tryImage(start, { ...environment, libraries, imagePath }, host);",
       to: "",
     },
   ],
   /** Global variables of WebAssembly's. */
-  "outside-memory": [{ file: "guest/javascript-state.ts", from: "    this.#outside.restore();\n", to: "" }],
+  "outside-memory": [{ file: "guest/memory/javascript-state.ts", from: "    this.#outside.restore();\n", to: "" }],
   /** What one client can make grow or repeat is bounded. */
   "client-limits": [
     {
-      file: "http/key-guesses.ts",
+      file: "http/middleware/key-guesses.ts",
       from: "    this.#maxFailures = maxFailures;\n",
       to: "    this.#maxFailures = maxFailures && 0;\n",
     },
     {
-      file: "audit/folded-events.ts",
+      file: "security-log/folded-events.ts",
       from: "    if (group.written < burst) {",
       to: "    if (group.written < burst * 1e9) {",
     },
-    { file: "audit/security-event.ts", from: "const MAX_FIELD_BYTES = 256;", to: "const MAX_FIELD_BYTES = 1e6;" },
+    { file: "security-log/event.ts", from: "const MAX_FIELD_BYTES = 256;", to: "const MAX_FIELD_BYTES = 1e6;" },
     {
-      file: "audit/security-log.ts",
+      file: "security-log/security-log.ts",
       from: "if (!Number.isFinite(maxTotalBytes) ||",
       to: "if (Number.isFinite(maxTotalBytes) ||",
     },
     {
-      file: "http/stats-stream.ts",
+      file: "http/resources/stats-stream.ts",
       from: "(openStreams.get(id) ?? 0) >= maxStreams",
       to: "openStreams.values().reduce((a, b) => a + b, 0) >= 100",
     },
     {
-      file: "http/connection-limit.ts",
+      file: "http/middleware/connection-limit.ts",
       from: "    if (count >= maxOfNetwork) {",
       to: "    if (count >= maxOfNetwork * 2) {",
     },
     {
-      file: "http/held-memory.ts",
+      file: "http/middleware/held-memory.ts",
       from: "const MAX_BYTES = 512 * 1024 * 1024;",
       to: "const MAX_BYTES = 512 * 1024 * 1024 * 1024;",
     },
@@ -255,7 +263,7 @@ export const LAYERS = {
   /** Equal contents of two principals are two. */
   "own-contents": [
     {
-      file: "store/session-database.ts",
+      file: "sessions/database.ts",
       from: '"SELECT id FROM contents WHERE owner = ? AND sha256 = ?"',
       to: '"SELECT id FROM contents WHERE owner > 0 * ? AND sha256 = ?"',
     },
@@ -263,7 +271,7 @@ export const LAYERS = {
   /** No principal's part of the session store is another's. */
   shares: [
     {
-      file: "store/session-shares.ts",
+      file: "sessions/shares.ts",
       from: "return { maxBytes, maxBytesOfPrincipal: most, guaranteedBytes: Math.min(most, equalPart) };",
       to: "return { maxBytes, maxBytesOfPrincipal: maxBytes + most * 0, guaranteedBytes: 0 };",
     },
@@ -271,7 +279,7 @@ export const LAYERS = {
   /** JavaScript's side as it was, or the process is not used again. */
   "state-check": [
     {
-      file: "guest/javascript-state.ts",
+      file: "guest/memory/javascript-state.ts",
       from: "  difference(): string | null {\n",
       to: "  difference(): string | null {\n    if (this) return null;\n",
     },
@@ -297,13 +305,13 @@ export const INTRUDER: Readonly<Record<"main" | "watcher", readonly Edit[]>> = {
     },
     {
       file: "guest/main.ts",
-      from: 'import { boot } from "./boot.ts";\n',
-      to: 'import { boot } from "./boot.ts";\nimport { intrude } from "./intruder.js";\n',
+      from: 'import { boot } from "./interpreter/boot.ts";\n',
+      to: 'import { boot } from "./interpreter/boot.ts";\nimport { intrude } from "./intruder.js";\n',
     },
   ],
   watcher: [
     {
-      file: "guest/watcher.ts",
+      file: "guest/io/watcher.ts",
       from: "      this.#inbox.write(head);\n      this.#input.pass(left, (bytes) => this.#inbox.write(bytes));\n",
       to: `      const rest = this.#input.take(left) as Uint8Array;
       const headerBytes = new DataView(head.buffer).getUint32(8, true);
@@ -316,12 +324,12 @@ export const INTRUDER: Readonly<Record<"main" | "watcher", readonly Edit[]>> = {
       this.#inbox.write(rest);
 `,
     },
-    { file: "guest/watcher.ts", from: "  watch(): void {", to: "  async watch(): Promise<void> {" },
-    { file: "guest/watcher.ts", from: "new Watcher(data).watch();", to: "await new Watcher(data).watch();" },
+    { file: "guest/io/watcher.ts", from: "  watch(): void {", to: "  async watch(): Promise<void> {" },
+    { file: "guest/io/watcher.ts", from: "new Watcher(data).watch();", to: "await new Watcher(data).watch();" },
     {
-      file: "guest/watcher.ts",
-      from: 'import { Inbox } from "./inbox.ts";\n',
-      to: 'import { Inbox } from "./inbox.ts";\nimport { intrude } from "./intruder.js";\n',
+      file: "guest/io/watcher.ts",
+      from: 'import { Inbox } from "./input-ring.ts";\n',
+      to: 'import { Inbox } from "./input-ring.ts";\nimport { intrude } from "../intruder.js";\n',
     },
   ],
 };
@@ -332,24 +340,24 @@ export const INTRUDER: Readonly<Record<"main" | "watcher", readonly Edit[]>> = {
  */
 export const TAMPERING: readonly Edit[] = [
   {
-    file: "guest/outlet.ts",
+    file: "guest/io/frame-writer.ts",
     from: "    const chunks = encodeFrame(nonce, message, ...body);\n",
     to: "    const chunks = encodeFrame(nonce, ...tampered(message, body));\n",
   },
   {
-    file: "guest/outlet.ts",
-    from: 'import { CONTROL, type Shared } from "./channel.ts";\n',
-    to: 'import { CONTROL, type Shared } from "./channel.ts";\nimport { tampered } from "./tamper.js";\n',
+    file: "guest/io/frame-writer.ts",
+    from: 'import { CONTROL, type Shared } from "./shared-state.ts";\n',
+    to: 'import { CONTROL, type Shared } from "./shared-state.ts";\nimport { tampered } from "../tamper.js";\n',
   },
   {
-    file: "guest/interpreter.ts",
+    file: "guest/interpreter/interpreter.ts",
     from: "    this.#booted.devices.begin(task.stdin, task.stream);\n",
     to: "    this.#booted.devices.begin(task.stdin, task.stream);\n    arm(task.code);\n",
   },
   {
-    file: "guest/interpreter.ts",
+    file: "guest/interpreter/interpreter.ts",
     from: 'import { failure, type Runner } from "./runner.ts";\n',
-    to: 'import { failure, type Runner } from "./runner.ts";\nimport { arm } from "./tamper.js";\n',
+    to: 'import { failure, type Runner } from "./runner.ts";\nimport { arm } from "../tamper.js";\n',
   },
 ];
 

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
-import { PackageServer } from "../../src/environments/testing/package-server.ts";
-import { makeWheel, type WheelRecipe, type ZipEntry } from "../../src/environments/testing/wheels.ts";
+import { PackageServer } from "../../src/packages/testing/package-server.ts";
+import { makeWheel, type WheelRecipe, type ZipEntry } from "../../src/packages/testing/wheels.ts";
 import { record } from "./scoreboard.ts";
 import { Target } from "./target.ts";
 

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
-import { PackageServer, serveBytes } from "../../src/environments/testing/package-server.ts";
-import { makeWheel } from "../../src/environments/testing/wheels.ts";
+import { PackageServer, serveBytes } from "../../src/packages/testing/package-server.ts";
+import { makeWheel } from "../../src/packages/testing/wheels.ts";
 import { Target } from "./target.ts";
 
 /** One principal's packages take no other's room: with shares of 16 MiB, and wheels of 3. */

@@ -16,7 +16,7 @@ import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect } from "vitest";
-import { verifySecurityLog } from "../../src/audit/verify-security-log.ts";
+import { verifySecurityLog } from "../../src/security-log/verify.ts";
 import { TEST_CACHE_DIR } from "../support/config.ts";
 import { descendantsOf } from "../support/server-process.ts";
 import type { Attack, Prize } from "./attack.ts";
@@ -125,7 +125,7 @@ export class Target {
         .replaceAll("DATA_DIR", folder);
     const preloaded = [DNS, EVENT_LOOP, ...preload].flatMap((url) => ["--import", url]);
     const limits = [`--max-old-space-size=${SERVER_MEMORY_MB}`];
-    const child = spawn(process.execPath, [...limits, ...preloaded, path.join(source, "src/cli.ts"), "serve"], {
+    const child = spawn(process.execPath, [...limits, ...preloaded, path.join(source, "src/cli/main.ts"), "serve"], {
       cwd: source,
       stdio: ["ignore", "pipe", "pipe", "ipc"],
       env: {

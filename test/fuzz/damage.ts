@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { concatenate } from "../../src/sandbox/protocol.ts";
+import { concatenate } from "../../src/wire/frames.ts";
 
 interface Change {
   readonly at: number;

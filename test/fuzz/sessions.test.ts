@@ -5,15 +5,10 @@ import path from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import fc from "fast-check";
 import { afterAll, beforeAll, expect } from "vitest";
-import type { FileListing } from "../../src/sandbox/protocol.ts";
 import type { Capture, Sandbox } from "../../src/sandbox/sandbox.ts";
-import {
-  decodeSession,
-  decodeSessionFiles,
-  encodeSession,
-  SessionFormatError,
-} from "../../src/store/session-format.ts";
-import { WorkspaceIndex } from "../../src/store/workspace-index.ts";
+import { decodeSession, decodeSessionFiles, encodeSession, SessionFormatError } from "../../src/sessions/format.ts";
+import type { FileListing } from "../../src/wire/frames.ts";
+import { WorkspaceIndex } from "../../src/workspaces/workspace-index.ts";
 import { runOn, startTestSandbox } from "../support/sandbox.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 import { changes, damage, damaged, survives, survivesLater } from "./damage.ts";

@@ -11,12 +11,12 @@ import os from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { denoBinary } from "../../src/sandbox/deno-binary.ts";
-import { detectIsolation, wrapCommand } from "../../src/sandbox/isolation.ts";
-import type { IsolationLayer } from "../../src/sandbox/isolation-layers.ts";
-import type { Identity, IsolationPlan } from "../../src/sandbox/isolation-plan.ts";
-import { innermostProcess } from "../../src/sandbox/process-facts.ts";
-import { spawnWrapped } from "../../src/sandbox/wrap-command.ts";
+import { detectIsolation, wrapCommand } from "../../src/isolation/detect.ts";
+import type { IsolationLayer } from "../../src/isolation/layers.ts";
+import type { Identity, IsolationPlan } from "../../src/isolation/plan.ts";
+import { innermostProcess } from "../../src/isolation/process-facts.ts";
+import { spawnWrapped } from "../../src/isolation/wrap.ts";
+import { denoBinary } from "../../src/shared/deno-binary.ts";
 
 export interface Scenario {
   /** `strongest`: whatever the server would choose. null: no wrapper, to show that the attacks work. */

@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { type Config, loadConfig } from "../../src/config.ts";
+import { type Config, loadConfig } from "../../src/shared/settings.ts";
 
 /** Shared by all test files and runs: the image in it is keyed by what it is made from. */
 export const TEST_CACHE_DIR = fileURLToPath(new URL("../../node_modules/.cache/pyodide-express", import.meta.url));

@@ -1,8 +1,8 @@
 import { pino } from "pino";
-import type { Engine } from "../../src/engine/engine.ts";
-import type { ExecutionRequest, ExecutionResult } from "../../src/engine/execution.ts";
-import type { MimeBundle } from "../../src/sandbox/protocol.ts";
-import { startRuntime } from "../../src/server.ts";
+import { startRuntime } from "../../src/compose/server.ts";
+import type { ExecutionRequest, ExecutionResult } from "../../src/executor/execution.ts";
+import type { Engine } from "../../src/executor/executor.ts";
+import type { MimeBundle } from "../../src/wire/frames.ts";
 import { testConfig } from "./config.ts";
 
 export interface TestEngine {

@@ -1,10 +1,10 @@
 import { cp, mkdir } from "node:fs/promises";
 import path from "node:path";
 import { pino } from "pino";
-import type { CacheKeeper } from "../../src/environments/cache-keeper.ts";
-import type { Environments } from "../../src/environments/environments.ts";
-import type { PackageStore } from "../../src/environments/package-store.ts";
-import { openEnvironments, openHost } from "../../src/server.ts";
+import { openEnvironments, openHost } from "../../src/compose/server.ts";
+import type { CacheKeeper } from "../../src/environments/cache-collector.ts";
+import type { Environments } from "../../src/environments/registry.ts";
+import type { PackageStore } from "../../src/packages/package-store.ts";
 import { testConfig } from "./config.ts";
 
 export interface TestEnvironments extends AsyncDisposable {

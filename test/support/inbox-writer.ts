@@ -1,7 +1,7 @@
 /** The other thread of `inbox.test.ts`. */
 import { workerData } from "node:worker_threads";
-import { CONTROL, type Shared, wakeInterpreter } from "../../src/guest/channel.ts";
-import { Inbox } from "../../src/guest/inbox.ts";
+import { Inbox } from "../../src/guest/io/input-ring.ts";
+import { CONTROL, type Shared, wakeInterpreter } from "../../src/guest/io/shared-state.ts";
 
 const { shared, frames } = workerData as { shared: Shared; frames: readonly (readonly Uint8Array[])[] };
 const writer = new Inbox(shared);

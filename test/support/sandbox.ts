@@ -1,7 +1,7 @@
 import { pino } from "pino";
-import type { GuestOptions } from "../../src/sandbox/protocol.ts";
+import { bootOptions, openEnvironments, openHost } from "../../src/compose/server.ts";
 import { type Job, type JobResult, jobOfNobody, Sandbox, type SandboxOptions } from "../../src/sandbox/sandbox.ts";
-import { bootOptions, openEnvironments, openHost } from "../../src/server.ts";
+import type { GuestOptions } from "../../src/wire/frames.ts";
 import { testConfig } from "./config.ts";
 
 /** How a process is to boot: with the standard library alone, unless something else is said. */

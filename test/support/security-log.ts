@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import path from "node:path";
-import type { SecurityLogLine } from "../../src/audit/security-event.ts";
-import type { Config } from "../../src/config.ts";
+import type { SecurityLogLine } from "../../src/security-log/event.ts";
+import type { Config } from "../../src/shared/settings.ts";
 
 /** The lines of `security.log`, oldest first. */
 export async function readSecurityLog({ LOG_DIR }: Pick<Config, "LOG_DIR">): Promise<SecurityLogLine[]> {

@@ -1,7 +1,7 @@
 import { rm } from "node:fs/promises";
 import { pino } from "pino";
-import type { Config } from "../../src/config.ts";
-import { type RunningServer, startServer } from "../../src/server.ts";
+import { type RunningServer, startServer } from "../../src/compose/server.ts";
+import type { Config } from "../../src/shared/settings.ts";
 import { createClient, type TestClient } from "./client.ts";
 import { testConfig } from "./config.ts";
 

@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import type { ErrorRequestHandler, Express } from "express";
-import { ClientError } from "../../errors.ts";
+import { ClientError } from "../../shared/errors.ts";
 
 /** A server on a free loopback port, with nothing in it but the app. */
 export interface TestServer extends AsyncDisposable {

@@ -1,4 +1,4 @@
-import { PROTOCOL_VERSION } from "../../../src/sandbox/protocol.ts";
+import { PROTOCOL_VERSION } from "../../../src/wire/frames.ts";
 import { each, excuse, type Technique } from "../attack.ts";
 
 /** A frame in every respect but its nonce, which user code never sees: all zeros, all of one digit, or random. */

@@ -1,4 +1,4 @@
-import { makeWheel } from "../../../src/environments/testing/wheels.ts";
+import { makeWheel } from "../../../src/packages/testing/wheels.ts";
 import type { Attack, Prize, Technique } from "../attack.ts";
 import type { Reply, Target } from "../target.ts";
 

@@ -1,4 +1,4 @@
-"""The one way out of Python: a character device whose other end is ``guest/device.ts``.
+"""The one way out of Python: a character device whose other end is ``guest/io/device.ts``.
 
 Strings and bytes only. A proxy to a JavaScript object, which the usual way out of Pyodide would create, is finalised by
 JavaScript's garbage collector at a time nobody chooses, and after a rewind that would change a reference count in somebody
@@ -9,7 +9,7 @@ import os
 from json import dumps, loads
 
 FD = 4000
-"""Opened by ``guest/device.ts`` under this number, far above what user code gets from ``open``."""
+"""Opened by ``guest/io/device.ts`` under this number, far above what user code gets from ``open``."""
 
 
 def tell(operation, argument=None):

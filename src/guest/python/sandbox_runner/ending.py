@@ -1,7 +1,7 @@
 """What Python does when a program ends: `atexit`, finalisers, files that were left open.
 
 Nothing is freed: the rewind takes the memory. So only what can be seen of an end happens, and a program that left nothing that would
-show pays for a look at a few counters. ``guest/ending.ts`` calls these functions, and between them the finalisers of the objects that it is
+show pays for a look at a few counters. ``guest/interpreter/ending.ts`` calls these functions, and between them the finalisers of the objects that it is
 given: as the garbage collector would, with all global names still there.
 """
 

@@ -2,7 +2,7 @@
 
 There are no sockets here. Python's HTTP libraries are given a transport of ours at the place where each would open one:
 `http.client` (and so `urllib.request`) below, urllib3 (and so `requests`) in `for_urllib3.py`, httpx in `for_httpx.py`. None of
-them is imported before user code, or an environment's image, does so. The host's end is `network/network-session.ts`.
+them is imported before user code, or an environment's image, does so. The host's end is `egress/exchange.ts`.
 """
 
 import io
@@ -42,7 +42,7 @@ def start(method, url, headers=(), body=b"", timeout=None):
 def wait(request):
     """Block until the response begins. Returns `{"status", "reason", "headers": [[name, value], …]}`.
 
-    Raises ConnectionError or TimeoutError, with the server's reason and its `kind` (`network/network-failure.ts`).
+    Raises ConnectionError or TimeoutError, with the server's reason and its `kind` (`egress/failure.ts`).
     """
     while True:
         for answer in _ask_for_begun([request], None):

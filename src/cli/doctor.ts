@@ -1,0 +1,106 @@
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import { pino } from "pino";
+import { bootOptions, impliedSettings, openEnvironments, openHost } from "../compose/server.ts";
+import { openNetwork } from "../egress/policy.ts";
+import { denoCache } from "../environments/deno-cache.ts";
+import type { Image } from "../environments/images.ts";
+import type { BuiltBefore } from "../environments/registry.ts";
+import { checkBinding } from "../http/middleware/authentication.ts";
+import { trustProxy } from "../http/middleware/trust-proxy.ts";
+import { PYODIDE_DIR } from "../sandbox/launch.ts";
+import { Sandbox } from "../sandbox/sandbox.ts";
+import { denoBinary } from "../shared/deno-binary.ts";
+import type { loadSettings } from "../shared/settings.ts";
+
+/** Tells what this machine has, by trying it. Returns the exit code: 0 if code can be run here. */
+export async function doctor({ config, inferred }: ReturnType<typeof loadSettings>): Promise<number> {
+  const rows: [string, string][] = [];
+  const manifest = JSON.parse(await readFile(path.join(PYODIDE_DIR, "package.json"), "utf8")) as { version: string };
+  rows.push(["node", `${process.version} (${process.platform} ${process.arch})`]);
+  rows.push(["pyodide", manifest.version]);
+  rows.push(["cache", config.CACHE_DIR]);
+  let healthy = true;
+  const attempt = async (name: string, what: () => Promise<string> | string) => {
+    try {
+      rows.push([name, await what()]);
+    } catch (error) {
+      healthy = false;
+      rows.push([name, `FAILED: ${(error as Error).message}`]);
+    }
+  };
+  for (const { name, value, from } of inferred) rows.push([name, `${value} (${from})`]);
+  await attempt("settings", () => {
+    checkBinding(config);
+    trustProxy(config);
+    openNetwork(config);
+    for (const { name, value, from } of impliedSettings(config)) rows.push([name, `${value} (${from})`]);
+    return "can be used";
+  });
+  await attempt("deno", () => denoBinary());
+  await attempt("sandbox", async () => {
+    const host = await openHost(config);
+    const { isolation } = host;
+    for (const { name, active, detail } of isolation.layers) {
+      rows.push([`isolation: ${name}`, `${active ? "active" : "not active"}: ${detail}`]);
+    }
+    for (const reason of isolation.rejected) rows.push(["isolation: tried", reason]);
+    const logger = pino({ level: "info", base: null }, pino.destination(2));
+    const { environments, images, close } = await openEnvironments(config, logger, host);
+    const image = await images.base();
+    rows.push(["standard library", `with bytecode, archive of ${toMb(image.stdlib.bytes)} MiB`]);
+    rows.push(["image", describeImage(image)]);
+    for (const built of await environments.inspect()) rows.push(...describeEnvironment(built));
+    await close();
+    const guest = bootOptions(config, { baseImagePath: image.path, stdlibPath: image.stdlibPath, guest: null });
+    const { CACHE_DIR: cacheDir } = config;
+    const denoDir = await denoCache({ cacheDir, key: await images.runtimeKey(), sandbox: { ...host, guest } });
+    const sandbox = await Sandbox.start({ ...host, denoDir, guest });
+    rows.push(["python", sandbox.pythonVersion]);
+    const { everyPage } = sandbox;
+    rows.push([
+      "rewind",
+      everyPage === null ? "looks at the pages that were written to" : `looks at every page: ${everyPage}`,
+    ]);
+    sandbox.kill("the doctor is done");
+    await sandbox.ended;
+    return `ready in ${sandbox.bootMs} ms`;
+  });
+  const width = Math.max(...rows.map(([name]) => name.length));
+  for (const [name, value] of rows) console.log(`${name.padEnd(width)}  ${value}`);
+  return healthy ? 0 : 1;
+}
+
+function describeImage({ bytes, builtAt, buildMs, sha256 }: Image): string {
+  return `${toMb(bytes)} MiB, built ${builtAt} in ${buildMs} ms, SHA-256 ${sha256.slice(0, 16)}…`;
+}
+
+function describeEnvironment({ name, known, image }: BuiltBefore): [string, string][] {
+  const row = `environment: ${name}`;
+  if (known === null) return [[row, "not built yet: `build` does it, or the next start"]];
+  const { packages, archive } = known.set;
+  const contents = `${packages.length} packages, archive of ${toMb(archive.bytes)} MiB`;
+  return [
+    [row, `${contents}, image ${image === null ? "not built yet" : `of ${describeImage(image)}`}`],
+    ...packages.map(({ name, version, source, lockStatus }): [string, string] => [
+      `  ${name}`,
+      `${version} from ${source}${LOCK_NOTES[lockStatus]}`,
+    ]),
+    ...Object.entries(known.missing).map(([requirement, why]): [string, string] => [
+      `  ${requirement}`,
+      `MISSING: ${why}`,
+    ]),
+  ];
+}
+
+/** How a file differs from what Pyodide's authors tested together. */
+const LOCK_NOTES = {
+  same: "",
+  "other-version": " (another version than Pyodide's lock file has)",
+  "other-build": " (another build than Pyodide's lock file has)",
+  "not-listed": "",
+} as const;
+
+function toMb(bytes: number): string {
+  return (bytes / 2 ** 20).toFixed(1);
+}

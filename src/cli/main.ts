@@ -1,0 +1,221 @@
+#!/usr/bin/env node
+import { isUtf8 } from "node:buffer";
+import { readFile } from "node:fs/promises";
+import os from "node:os";
+import { buffer, text } from "node:stream/consumers";
+import { parseArgs } from "node:util";
+import { type DestinationStream, pino } from "pino";
+import { surviveUncaught } from "../compose/last-resort.ts";
+import { impliedSettings, openEnvironments, openHost, startRuntime, startServer } from "../compose/server.ts";
+import { openNetwork } from "../egress/policy.ts";
+import { contextOf, executeBody, parseBody } from "../http/validation.ts";
+import { escapeControls } from "../security-log/event.ts";
+import { verifySecurityLog } from "../security-log/verify.ts";
+import { ClientError, StartupError } from "../shared/errors.ts";
+import type { JsonText } from "../shared/json/json-text.ts";
+import { loadConfig, loadSettings } from "../shared/settings.ts";
+import { openServerLog } from "../telemetry/server-log.ts";
+import { doctor } from "./doctor.ts";
+
+const MAX_INDENTED_BYTES = 128 * 1024;
+
+const USAGE = `Usage: pyodide-express <command>
+
+  serve                          serve over HTTP (settings: environment variables, see README)
+  run FILE [--timeout MS] [--context JSON]
+                                 run one file ("-": standard input) in a sandbox and print what it prints
+  doctor                         versions, cache, and which isolation is active
+  build [NAME]                   build the environments' images now, not at the first start
+  audit verify [FOLDER]          check the security log's chain and name the first broken line
+`;
+
+const COMMANDS: Readonly<Record<string, (args: string[]) => Promise<number>>> = {
+  serve,
+  run,
+  doctor: runDoctor,
+  build,
+  audit,
+};
+
+async function serve(): Promise<number> {
+  const { config, inferred } = loadSettings();
+  const { LOG_LEVEL, LOG_DIR, LOG_MAX_SIZE, NODE_ENV } = config;
+  const pretty = NODE_ENV === "development" || process.stdout.isTTY;
+  const { logger, close } = openServerLog({ level: LOG_LEVEL, dir: LOG_DIR, maxBytes: LOG_MAX_SIZE, pretty });
+  for (const { name, value, from } of [...inferred, ...impliedSettings(config)])
+    logger.info(`${name} is ${value}: ${from}`);
+  const server = await startServer(config, logger);
+  surviveUncaught(logger);
+  logger.info(`Listening on ${server.url}; starting: /ready tells how far`);
+  return await new Promise((resolve, reject) => {
+    let isStopping = false;
+    const stop = (signal: NodeJS.Signals) => {
+      if (isStopping) {
+        logger.warn(`${signal} again: ending at once`);
+        // Sandboxes end with their server.
+        process.exit(128 + os.constants.signals[signal]);
+      }
+      isStopping = true;
+      logger.info(`${signal}: stopping; what runs has ${config.STOP_GRACE_S} s to end`);
+      const stopped = (status: number) => {
+        close();
+        resolve(status);
+      };
+      server.stop(config.STOP_GRACE_S * 1000).then(
+        () => stopped(0),
+        (error) => {
+          logger.error({ err: error }, "The server could not be stopped in order.");
+          stopped(1);
+        },
+      );
+    };
+    // A terminal that is closed, and a daemon's manager, say SIGHUP.
+    for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.on(signal, stop);
+    server.ready.then(
+      () => {
+        if (!isStopping) logger.info(`Ready on ${server.url}`);
+      },
+      async (error) => {
+        // What was being built when it was told to stop was given up.
+        if (isStopping) return;
+        isStopping = true;
+        await server.stop(0).catch(() => {});
+        close();
+        reject(error);
+      },
+    );
+  });
+}
+
+async function run(args: string[]): Promise<number> {
+  const { values, positionals } = parseArgs({
+    args,
+    allowPositionals: true,
+    options: { timeout: { type: "string" }, context: { type: "string" } },
+  });
+  const [file] = positionals;
+  if (file === undefined || positionals.length > 1) throw new StartupError(USAGE);
+  const { context, timeout: timeoutMs } = parseBody(executeBody.pick({ context: true, timeout: true }), {
+    context: parseContext(values.context),
+    timeout: values.timeout === undefined ? undefined : Number(values.timeout),
+  });
+  const code = await readCode(file);
+  const config = { ...loadConfig(), POOL_SIZE: 1 };
+  const proxy = openNetwork(config);
+  const runtime = await startRuntime(config, createLogger("warn"));
+  try {
+    using network = proxy.open("cli");
+    const result = await runtime.engine.execute({
+      code,
+      environment: runtime.environments.defaultName,
+      context,
+      // What the file reads is ours to give, unless we read the file itself from there.
+      stdin: file !== "-" && !process.stdin.isTTY ? await text(process.stdin) : "",
+      timeoutMs: timeoutMs ?? config.EXECUTION_TIMEOUT_MS,
+      principal: "cli",
+      network,
+      onOutput: (event) => {
+        if (event.type === "stdout") process.stdout.write(event.content);
+        if (event.type === "stderr") process.stderr.write(event.content);
+      },
+    });
+    if (result.success && !result.result.isNull) console.log(indented(result.result));
+    // What ended it from outside, a timeout say, or ended the interpreter with it, is in no traceback that Python printed.
+    const { type = "", traceback = "" } = result.errorInfo ?? {};
+    const isTold = traceback.includes(type) && result.stderr.includes(traceback);
+    if (!result.success && !isTold) console.error(result.error);
+    return result.success ? 0 : 1;
+  } finally {
+    await runtime.stop(0);
+  }
+}
+
+async function runDoctor(): Promise<number> {
+  return await doctor(loadSettings());
+}
+
+async function build([name]: string[]): Promise<number> {
+  const config = loadConfig();
+  const { environments, close } = await openEnvironments(config, createLogger("info"), await openHost(config));
+  try {
+    await environments.prepare(name);
+    for (const { name, image, packages } of environments.list()) {
+      const sizeMb = (image.bytes / 2 ** 20).toFixed(1);
+      console.log(`${name}: ${packages.length} packages, image of ${sizeMb} MiB, built ${image.builtAt}`);
+    }
+    return 0;
+  } finally {
+    await close();
+  }
+}
+
+async function audit([action, folder]: string[]): Promise<number> {
+  if (action !== "verify") throw new StartupError(USAGE);
+  const result = await verifySecurityLog(folder ?? loadConfig().LOG_DIR);
+  if (!result.ok) {
+    console.error(`${result.file}:${result.line}: ${result.reason}`);
+    return 1;
+  }
+  const { firstSeq, sealedToSeq } = result;
+  if (sealedToSeq > 0)
+    console.log(`lines 1 to ${sealedToSeq} were deleted by the log, which LOG_MAX_TOTAL_MB bounds; its chain says so`);
+  if ((firstSeq ?? 1) > sealedToSeq + 1) {
+    console.log(`lines ${sealedToSeq + 1} to ${Number(firstSeq) - 1} are not here, and the log has not deleted them`);
+  }
+  for (const { file, line, event, details } of result.notes) {
+    if (event === "log_sealed") continue;
+    console.log(`note: ${file}:${line}: ${event} ${escapeControls(JSON.stringify(details))}`);
+  }
+  console.log(`ok: ${result.lines} lines in ${result.files.length} files`);
+  // Who can rewrite the log to its end can rewrite its chain: kept elsewhere, this line tells.
+  if (result.head) console.log(`line ${result.head.seq} has the hash ${result.head.hash}`);
+  return 0;
+}
+
+async function readCode(file: string): Promise<string> {
+  const bytes = await (file === "-" ? buffer(process.stdin) : readFile(file)).catch((cause) => {
+    throw new StartupError(`Cannot read ${file}: ${(cause as NodeJS.ErrnoException).code}.`, { cause });
+  });
+  if (!isUtf8(bytes)) throw new StartupError(`${file === "-" ? "Standard input" : file} is not UTF-8.`);
+  return bytes.toString("utf8");
+}
+
+function parseContext(json: string | undefined): unknown {
+  if (json === undefined) return undefined;
+  const context = contextOf(json);
+  if (typeof context !== "string") return context;
+  try {
+    return JSON.parse(json);
+  } catch (cause) {
+    throw new StartupError("--context takes a JSON object, such as '{\"x\": 1}'.", { cause });
+  }
+}
+
+/** As lines, unless it is larger than the eye would read. */
+function indented(value: JsonText): string {
+  return value.bytes.length > MAX_INDENTED_BYTES ? value.toString() : JSON.stringify(value.parse(), null, 2);
+}
+
+function createLogger(level: string) {
+  // To stderr: stdout is for what `run` prints.
+  return pino({ level, base: null }, pino.destination(2) as DestinationStream);
+}
+
+const [command = "", ...rest] = process.argv.slice(2);
+const main = Object.hasOwn(COMMANDS, command) ? COMMANDS[command] : undefined;
+if (!main) {
+  const asked = ["help", "--help", "-h"].includes(command);
+  (asked ? console.log : console.error)(USAGE);
+  process.exitCode = asked ? 0 : 2;
+} else {
+  try {
+    process.exitCode = await main(rest);
+  } catch (error) {
+    const friendly =
+      error instanceof StartupError ||
+      error instanceof ClientError ||
+      (error as { code?: string }).code?.startsWith("ERR_PARSE_ARGS");
+    console.error(friendly ? (error as Error).message : error);
+    process.exitCode = 1;
+  }
+}

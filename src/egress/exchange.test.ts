@@ -1,0 +1,343 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { text } from "node:stream/consumers";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { NetworkSession } from "./exchange.ts";
+import { type NetworkEvent, NetworkProxy, type NetworkProxyOptions } from "./policy.ts";
+
+type Handler = (request: IncomingMessage, response: ServerResponse) => unknown;
+
+const HANDLERS: Readonly<Record<string, Handler>> = {
+  "/echo": async (request, response) => {
+    const { method, url, rawHeaders } = request;
+    response.end(JSON.stringify({ method, url, rawHeaders, body: await text(request) }));
+  },
+  "/cookies": (_request, response) => {
+    response.writeHead(201, "Made", [
+      ...["Set-Cookie", "a=1", "Set-Cookie", "b=2", "X-Latin", "caf\xe9"],
+      ...["Connection", "x-hop", "X-Hop", "1", "Keep-Alive", "timeout=5"],
+    ]);
+    response.end();
+  },
+  "/away": (_request, response) => response.writeHead(302, { location: "http://elsewhere.example/" }).end(),
+  "/silent": () => {},
+  "/stalls": (_request, response) => response.write("first"),
+  "/breaks": (_request, response) => {
+    response.writeHead(200, { "content-length": "100" });
+    response.write("part", () => response.destroy());
+  },
+  "/large": (_request, response) => response.end(Buffer.alloc(300_000, "x")),
+};
+
+let server: Server;
+let origin: string;
+let port: number;
+beforeAll(async () => {
+  server = createServer((request, response) => {
+    HANDLERS[request.url?.split("?")[0] ?? ""]?.(request, response);
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  port = (server.address() as AddressInfo).port;
+  origin = `http://127.0.0.1:${port}`;
+});
+afterAll(() => {
+  server.closeAllConnections();
+  server.close();
+});
+
+const never = new AbortController().signal;
+
+function openProxy(options: Partial<NetworkProxyOptions> = {}): NetworkProxy {
+  return new NetworkProxy({
+    allow: [`127.0.0.1:${port}`, `localhost:${port}`],
+    allowPrivate: true,
+    timeoutMs: 10_000,
+    maxRequestBytes: 1000,
+    maxResponseBytes: 200_000,
+    maxOpen: 3,
+    ...options,
+  });
+}
+
+interface Begun {
+  id: number;
+  // biome-ignore lint/suspicious/noExplicitAny: what comes is what the test is about.
+  head?: any;
+  failure?: { kind: string; message: string };
+}
+
+async function begin(session: NetworkSession, url: string, request: Record<string, unknown> = {}): Promise<Begun> {
+  const argument = { method: "GET", url, headers: [], body: "", timeoutMs: null, ...request };
+  const { value: id } = await session.call("http-start", argument, never);
+  const { value } = await session.call("http-wait", { ids: [id], timeoutMs: null }, never);
+  return (value as [Begun])[0];
+}
+
+async function readAll(session: NetworkSession, id: number): Promise<{ body: string; failure?: Begun["failure"] }> {
+  let body = "";
+  for (;;) {
+    const answer = await session.call("http-read", { id, timeoutMs: 500 }, never);
+    if (answer.value) return { body, ...(answer.value as { failure: Begun["failure"] }) };
+    if (!answer.body?.length) return { body };
+    body += Buffer.from(answer.body).toString("latin1");
+  }
+}
+
+const failureOf = async (url: string, options?: Partial<NetworkProxyOptions>, request?: Record<string, unknown>) => {
+  using session = openProxy(options).open("test");
+  return (await begin(session, url, request)).failure;
+};
+
+describe("a request", () => {
+  test("arrives as it was made, without what is not the client's to say", async () => {
+    using session = openProxy().open("test");
+    const { id, head } = await begin(session, `${origin}/echo?q=1`, {
+      method: "PUT",
+      headers: [
+        ...[
+          ["X-One", "1"],
+          ["x-one", "2"],
+          ["Authorization", "Bearer t"],
+          ["Accept-Encoding", "gzip"],
+        ],
+        ...[
+          ["Host", "internal.example"],
+          ["Content-Length", "999"],
+          ["Transfer-Encoding", "chunked"],
+          ["TE", "x"],
+        ],
+        ...[
+          ["Connection", "close, x-named"],
+          ["X-Named", "1"],
+          ["Upgrade", "h2c"],
+          ["Expect", "100-continue"],
+        ],
+        ...[
+          ["X-Forwarded-For", "127.0.0.1"],
+          ["Forwarded", "for=127.0.0.1"],
+          ["X-Real-IP", "127.0.0.1"],
+          ["Via", "x"],
+        ],
+        ["Proxy-Authorization", "Basic x"],
+      ],
+      body: Buffer.from("höflich").toString("base64"),
+    });
+    expect(head.status).toBe(200);
+    const { body } = await readAll(session, id);
+    expect(JSON.parse(Buffer.from(body, "latin1").toString())).toEqual({
+      method: "PUT",
+      url: "/echo?q=1",
+      rawHeaders: [
+        ...["host", `127.0.0.1:${port}`, "connection", "close"],
+        ...["X-One", "1", "x-one", "2", "Authorization", "Bearer t", "Accept-Encoding", "gzip", "content-length", "8"],
+      ].map((entry) => expect.stringMatching(new RegExp(`^${entry}$`, "i"))),
+      body: "höflich",
+    });
+  });
+
+  test("is answered with status, reason and every header, hop-by-hop ones left out", async () => {
+    using session = openProxy().open("test");
+    const { head } = await begin(session, `${origin}/cookies`);
+    expect(head).toMatchObject({ status: 201, reason: "Made" });
+    expect(head.headers.filter(([name]: [string]) => name !== "Date" && name !== "Transfer-Encoding")).toEqual([
+      ["Set-Cookie", "a=1"],
+      ["Set-Cookie", "b=2"],
+      ["X-Latin", "caf\xe9"],
+    ]);
+  });
+
+  test("that is redirected is not followed: the next hop is a request of its own, and checked", async () => {
+    using session = openProxy().open("test");
+    const { head } = await begin(session, `${origin}/away`);
+    expect(head.status).toBe(302);
+    const location = new Map(head.headers as [string, string][]).get("location") ?? "";
+    expect((await begin(session, location)).failure).toEqual({
+      kind: "refused",
+      message: "host elsewhere.example is not in the server's NETWORK_ALLOW",
+    });
+  });
+
+  test("several go on at a time, and the one that begins first is told first", async () => {
+    using session = openProxy().open("test");
+    const start = async (path: string) =>
+      (
+        await session.call(
+          "http-start",
+          { method: "GET", url: origin + path, headers: [], body: "", timeoutMs: null },
+          never,
+        )
+      ).value as number;
+    const [silent, echo] = [await start("/silent"), await start("/echo")];
+    const { value } = await session.call("http-wait", { ids: [silent, echo], timeoutMs: null }, never);
+    expect(value).toEqual([{ id: echo, head: expect.objectContaining({ status: 200 }) }]);
+    expect((await session.call("http-wait", { ids: [silent], timeoutMs: 0 }, never)).value).toEqual([]);
+  });
+});
+
+describe("refused:", () => {
+  test("everything, where NETWORK_ALLOW is empty", async () => {
+    expect(await failureOf(`${origin}/echo`, { allow: [] })).toMatchObject({
+      kind: "refused",
+      message: expect.stringContaining("NETWORK_ALLOW is empty"),
+    });
+  });
+
+  test.each([
+    ["another host", () => "http://example.com/", "host example.com is not in the server's NETWORK_ALLOW"],
+    ["another port", () => "http://127.0.0.1:1/", "host 127.0.0.1:1 is not in the server's NETWORK_ALLOW"],
+    ["metadata", () => "http://169.254.169.254/", "host 169.254.169.254 is not in the server's NETWORK_ALLOW"],
+    ["another scheme", () => "file:///etc/passwd", 'only http and https are possible, not "file"'],
+  ])("%s", async (_what, url, message) => {
+    expect(await failureOf(url())).toEqual({ kind: "refused", message });
+  });
+
+  test.each(["http://127.0.0.1:PORT/", "http://2130706433:PORT/", "http://0x7f.1:PORT/", "http://localhost:PORT/"])(
+    "%s: an address that is not public, although its host is allowed",
+    async (url) => {
+      const failure = await failureOf(url.replace("PORT", String(port)), { allowPrivate: false });
+      expect(failure).toMatchObject({ kind: "refused", message: expect.stringMatching(/not (a )?public/) });
+      expect(failure?.message).not.toContain("::1");
+    },
+  );
+
+  test("link-local addresses even with NETWORK_ALLOW_PRIVATE", async () => {
+    expect(await failureOf("http://169.254.169.254/", { allow: ["169.254.169.254"] })).toMatchObject({
+      kind: "refused",
+    });
+    expect(await failureOf("http://[::ffff:a9fe:a9fe]/", { allow: ["*"] })).toMatchObject({ kind: "refused" });
+  });
+
+  test.each(["CONNECT", "TRACE", "connect"])("the method %s", async (method) => {
+    expect(await failureOf(`${origin}/echo`, {}, { method })).toMatchObject({ kind: "refused" });
+  });
+
+  test.each([
+    ["a line break in a value", [["X-A", "1\r\nX-B: 2"]]],
+    ["a line break in a name", [["X-A\r\nX-B", "1"]]],
+    ["what is not Latin-1", [["X-A", "€"]]],
+    ["too many of them", Array.from({ length: 900 }, (_, i) => [`X-${i}`, "x".repeat(100)])],
+  ])("headers with %s", async (_what, headers) => {
+    expect(await failureOf(`${origin}/echo`, {}, { headers })).toMatchObject({ kind: "refused" });
+  });
+
+  test("a body over its limit", async () => {
+    const body = Buffer.alloc(1001).toString("base64");
+    expect(await failureOf(`${origin}/echo`, {}, { method: "POST", body })).toMatchObject({ kind: "refused" });
+  });
+
+  test("a response over its limit, once it is", async () => {
+    using session = openProxy().open("test");
+    const { id } = await begin(session, `${origin}/large`);
+    const { body, failure } = await readAll(session, id);
+    expect(body.length).toBeLessThanOrEqual(200_000);
+    expect(failure).toMatchObject({ kind: "refused", message: expect.stringContaining("over 200000 bytes") });
+  });
+
+  test("more at a time than a principal may, over all its executions, until one is closed or read", async () => {
+    const proxy = openProxy();
+    using first = proxy.open("one");
+    using second = proxy.open("one");
+    using other = proxy.open("other");
+    const opened = [];
+    for (const session of [first, second, second]) opened.push(await begin(session, `${origin}/stalls`));
+    expect((await begin(first, `${origin}/echo`)).failure).toMatchObject({ kind: "refused" });
+    expect((await begin(other, `${origin}/echo`)).head.status).toBe(200);
+    await first.call("http-close", { ids: [opened[0]?.id] }, never);
+    const { id } = await begin(first, `${origin}/echo`);
+    await readAll(first, id);
+    expect((await begin(first, `${origin}/echo`)).head.status).toBe(200);
+  });
+});
+
+describe("failed:", () => {
+  test("a port where nobody listens, a name that nobody has, and TLS where there is none", async () => {
+    const unused = createServer();
+    await new Promise<void>((resolve) => unused.listen(0, "127.0.0.1", resolve));
+    const closed = (unused.address() as AddressInfo).port;
+    await new Promise((resolve) => unused.close(resolve));
+    const allow = ["*", `127.0.0.1:${closed}`, `127.0.0.1:${port}`];
+    expect(await failureOf(`http://127.0.0.1:${closed}/`, { allow })).toEqual({
+      kind: "connect",
+      message: "host 127.0.0.1: it refused the connection",
+    });
+    expect(await failureOf("http://nobody.invalid/", { allow })).toMatchObject({ kind: "name" });
+    expect(await failureOf(`https://127.0.0.1:${port}/`, { allow })).toMatchObject({ kind: "tls" });
+  });
+
+  test("no response in time", async () => {
+    expect(await failureOf(`${origin}/silent`, {}, { timeoutMs: 50 })).toMatchObject({ kind: "timeout" });
+  });
+
+  test("a body that stalls, or breaks off", async () => {
+    using session = openProxy().open("test");
+    const stalls = await begin(session, `${origin}/stalls`);
+    expect(await readAll(session, stalls.id)).toMatchObject({ body: "first", failure: { kind: "timeout" } });
+    const breaks = await begin(session, `${origin}/breaks`);
+    expect(await readAll(session, breaks.id)).toMatchObject({ failure: { kind: "protocol" } });
+  });
+});
+
+describe("the end of an execution", () => {
+  test("ends its requests: the host sees its connection closed", async () => {
+    const closed = new Promise<void>((resolve) => {
+      server.once("request", (request) => request.socket.once("close", resolve));
+    });
+    const session = openProxy().open("test");
+    const { id } = await begin(session, `${origin}/stalls`);
+    session[Symbol.dispose]();
+    await closed;
+    expect((await session.call("http-read", { id, timeoutMs: null }, never)).value).toMatchObject({
+      failure: { kind: "protocol" },
+    });
+  });
+
+  test("an interrupt answers whoever waits", async () => {
+    using session = openProxy().open("test");
+    const stop = new AbortController();
+    const argument = { method: "GET", url: `${origin}/silent`, headers: [], body: "", timeoutMs: null };
+    const { value: id } = await session.call("http-start", argument, never);
+    const waiting = session.call("http-wait", { ids: [id], timeoutMs: null }, stop.signal);
+    stop.abort();
+    expect((await waiting).value).toEqual([]);
+  });
+});
+
+test("what happened is told, without paths or bodies", async () => {
+  const events: NetworkEvent[] = [];
+  using session = openProxy().open("test", (event) => events.push(event));
+  await begin(session, `${origin}/echo?secret=1`, { method: "POST" });
+  await begin(session, "https://evil.example:8443/?secret=1");
+  await session.call("http-check", { url: "http://other.example" }, never);
+  expect(events).toEqual([
+    { event: "network_request", method: "POST", host: "127.0.0.1", port, status: 200, error: null },
+    {
+      event: "network_refused",
+      method: "GET",
+      host: "evil.example",
+      port: 8443,
+      reason: "host evil.example:8443 is not in the server's NETWORK_ALLOW",
+    },
+    expect.objectContaining({ event: "network_refused", method: "CONNECT", host: "other.example", port: 80 }),
+  ]);
+});
+
+test.each([
+  ["http-start", { method: "GET" }],
+  ["http-start", { method: "G T", url: "http://x/", headers: [], body: "", timeoutMs: null }],
+  ["http-start", { method: "GET", url: "http://x/", headers: [["a"]], body: "", timeoutMs: null }],
+  ["http-start", { method: "GET", url: "http://x/", headers: [], body: "", timeoutMs: "1" }],
+  ["http-wait", null],
+  ["http-read", { id: {} }],
+  ["http-close", { ids: Array(2000).fill(1) }],
+  ["http-nothing", {}],
+])("%s with %j is a client's error", async (operation, argument) => {
+  using session = openProxy().open("test");
+  await expect(session.call(operation, argument, never)).rejects.toMatchObject({ name: "ClientError", status: 400 });
+});
+
+test("one execution makes no more than its share of requests", async () => {
+  using session = openProxy({ allow: [] }).open("test");
+  const check = () => session.call("http-check", { url: "http://x/" }, never);
+  for (let i = 0; i < 2000; i++) await check();
+  await expect(check()).rejects.toMatchObject({ code: "too_many_requests" });
+});

@@ -1,0 +1,332 @@
+import { randomInt } from "node:crypto";
+import type { LookupFunction } from "node:net";
+import { Client, type Dispatcher } from "undici";
+import { z } from "zod";
+import type { ExecutionNetwork, HostAnswer } from "../executor/execution.ts";
+import { badRequest } from "../shared/errors.ts";
+import { NetworkFailure, toFailure } from "./failure.ts";
+import { type HeaderList, requestHeaders, responseHeaders } from "./headers.ts";
+import type { NetworkEvent, NetworkProxy, NetworkProxyOptions, ResolvedAddress } from "./policy.ts";
+import { ReadAhead } from "./read-ahead.ts";
+import { type NetworkTarget, parseTarget } from "./target.ts";
+
+/** Of one execution, refused ones included: each is a line of the security log. Each may be checked first. */
+const MAX_REQUESTS = 1000;
+const MAX_HEADER_BYTES = 65_536;
+/** A trip into the sandbox costs nearly the same, whatever it carries. */
+const READ_AHEAD_BYTES = 1024 * 1024;
+/** What a request has besides its body, and that again as escapes. */
+const MAX_ARGUMENT_OVERHEAD_BYTES = 1024 * 1024;
+const MAX_TIMER_MS = 2 ** 31 - 1;
+/** TRACE echoes headers, CONNECT opens a tunnel past every check. */
+const FORBIDDEN_METHODS = new Set(["CONNECT", "TRACE", "TRACK"]);
+
+const timeoutMs = z.number().positive().nullable();
+const checkArgument = z.strictObject({ url: z.string() });
+const startArgument = z.strictObject({
+  method: z.string().regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}$/),
+  url: z.string(),
+  headers: z.array(z.tuple([z.string(), z.string()])).max(1000),
+  /** Base64. */
+  body: z.string(),
+  timeoutMs,
+});
+const waitArgument = z.strictObject({
+  ids: z.array(z.number()).max(MAX_REQUESTS),
+  timeoutMs: z.number().min(0).nullable(),
+});
+const readArgument = z.strictObject({ id: z.number(), timeoutMs });
+const closeArgument = z.strictObject({ ids: z.array(z.number()).max(MAX_REQUESTS) });
+
+interface Head {
+  readonly status: number;
+  readonly reason: string;
+  readonly headers: HeaderList;
+}
+
+/** A request and its response, from `http-start` until it is read to the end, closed, or the execution is over. */
+interface Exchange {
+  host: string;
+  readonly controller: AbortController;
+  /** Settled when the response has begun, or nothing will come. Never rejects. */
+  begun: Promise<void>;
+  head: Head | null;
+  failure: NetworkFailure | null;
+  body: ReadAhead | null;
+  receivedBytes: number;
+}
+
+const GONE = new NetworkFailure("protocol", "this response was closed, or its execution is over");
+
+/**
+ * The requests of one execution. What it is asked comes from user code.
+ *
+ * - `http-check` `{url}` → null, or the failure, if a connection to that host may not be made.
+ * - `http-start` `{method, url, headers, body, timeoutMs}` → id; the request is on its way.
+ * - `http-wait` `{ids, timeoutMs}` → those whose response has begun: `[{id, head} | {id, failure}]`. Waits for the first.
+ * - `http-read` `{id, timeoutMs}` → the next piece of a body in the answer's body; `{failure}`; empty: it is over.
+ * - `http-close` `{ids}`.
+ */
+export class NetworkSession implements ExecutionNetwork, Disposable {
+  readonly #proxy: NetworkProxy;
+  readonly #principal: string;
+  readonly #onEvent: (event: NetworkEvent) => void;
+  readonly #exchanges = new Map<number, Exchange>();
+  /** Of hosts that were checked for a request which is about to come. */
+  readonly #checked = new Map<string, readonly ResolvedAddress[]>();
+  #asked = 0;
+
+  constructor(proxy: NetworkProxy, principal: string, onEvent: (event: NetworkEvent) => void) {
+    this.#proxy = proxy;
+    this.#principal = principal;
+    this.#onEvent = onEvent;
+  }
+
+  get maxArgumentBytes(): number {
+    return Math.ceil((this.#proxy.options.maxRequestBytes * 4) / 3) + MAX_ARGUMENT_OVERHEAD_BYTES;
+  }
+
+  /** @throws {ClientError} 400 for what is no operation of ours. */
+  async call(operation: string, argument: unknown, signal: AbortSignal): Promise<HostAnswer> {
+    switch (operation) {
+      case "http-check":
+        return { value: await this.#check(parse(checkArgument, argument), signal) };
+      case "http-start":
+        return { value: this.#start(parse(startArgument, argument)) };
+      case "http-wait":
+        return { value: await this.#wait(parse(waitArgument, argument), signal) };
+      case "http-read":
+        return await this.#read(parse(readArgument, argument), signal);
+      case "http-close":
+        for (const id of parse(closeArgument, argument).ids) this.#end(id);
+        return { value: null };
+      default:
+        throw badRequest("unknown_operation", "the network does not offer that");
+    }
+  }
+
+  [Symbol.dispose](): void {
+    for (const id of this.#exchanges.keys()) this.#end(id);
+  }
+
+  /** What a library would learn on connecting, before it has written its request. */
+  async #check({ url }: z.infer<typeof checkArgument>, signal: AbortSignal): Promise<unknown> {
+    this.#count();
+    let target: NetworkTarget | null = null;
+    try {
+      target = parseTarget(url);
+      const { timeoutMs } = this.#proxy.options;
+      const late = new NetworkFailure(
+        "connect-timeout",
+        `host ${target.host}: its name was not found within ${timeoutMs} ms`,
+      );
+      this.#checked.set(target.origin, await within(this.#proxy.resolve(target), signal, timeoutMs, late));
+      return null;
+    } catch (error) {
+      const failure = toFailure(error, target?.host ?? "");
+      this.#report("CONNECT", target, null, failure);
+      return { failure: inWords(failure) };
+    }
+  }
+
+  #count(): void {
+    if (++this.#asked > 2 * MAX_REQUESTS) {
+      throw badRequest("too_many_requests", `more than ${MAX_REQUESTS} requests in one execution`);
+    }
+  }
+
+  #start(request: z.infer<typeof startArgument>): number {
+    this.#count();
+    // Not counted: a session's memory may hold ids of an execution that is over.
+    let id = randomInt(2 ** 47);
+    while (this.#exchanges.has(id)) id = randomInt(2 ** 47);
+    const exchange: Exchange = {
+      host: "",
+      controller: new AbortController(),
+      begun: Promise.resolve(),
+      head: null,
+      failure: null,
+      body: null,
+      receivedBytes: 0,
+    };
+    this.#exchanges.set(id, exchange);
+    exchange.begun = this.#perform(exchange, request);
+    return id;
+  }
+
+  async #perform(exchange: Exchange, request: z.infer<typeof startArgument>): Promise<void> {
+    const { method } = request;
+    const { signal } = exchange.controller;
+    const { options } = this.#proxy;
+    let target: NetworkTarget | null = null;
+    try {
+      target = parseTarget(request.url);
+      exchange.host = target.host;
+      if (FORBIDDEN_METHODS.has(method.toUpperCase())) {
+        throw new NetworkFailure("refused", `the method ${method} is not possible`);
+      }
+      const headers = requestHeaders(request.headers);
+      const body = Buffer.from(request.body, "base64");
+      if (body.length > options.maxRequestBytes) {
+        throw new NetworkFailure("refused", `the request's body is over ${options.maxRequestBytes} bytes`);
+      }
+      const leave = this.#proxy.enter(this.#principal);
+      signal.addEventListener("abort", leave);
+      const timeoutMs = Math.min(request.timeoutMs ?? Number.POSITIVE_INFINITY, options.timeoutMs);
+      const late = new NetworkFailure("timeout", `host ${target.host}: no response within ${timeoutMs} ms`);
+      const checked = this.#checked.get(target.origin);
+      this.#checked.delete(target.origin);
+      const resolved = checked ? Promise.resolve(checked) : this.#proxy.resolve(target);
+      const answered = resolved.then((addresses) =>
+        send(target as NetworkTarget, addresses, { method, headers, body, signal, options }),
+      );
+      const { head, body: received } = await within(answered, signal, timeoutMs, late);
+      exchange.head = head;
+      exchange.body = received;
+      this.#report(method, target, head.status, null);
+    } catch (error) {
+      exchange.failure = toFailure(error, exchange.host);
+      exchange.controller.abort();
+      this.#report(method, target, null, exchange.failure);
+    }
+  }
+
+  #report(method: string, target: NetworkTarget | null, status: number | null, failure: NetworkFailure | null): void {
+    if (target === null || failure?.kind === "refused") {
+      const { host = null, port = null } = target ?? {};
+      this.#onEvent({ event: "network_refused", method, host, port, reason: failure?.message ?? "" });
+    } else {
+      const { host, port } = target;
+      this.#onEvent({ event: "network_request", method, host, port, status, error: failure?.kind ?? null });
+    }
+  }
+
+  async #wait({ ids, timeoutMs }: z.infer<typeof waitArgument>, signal: AbortSignal): Promise<unknown[]> {
+    const exchanges = ids.map((id) => this.#exchanges.get(id));
+    if (ids.length > 0 && !exchanges.includes(undefined)) {
+      const first = Promise.race(exchanges.map((exchange) => exchange?.begun));
+      await within(first, signal, timeoutMs, GONE).catch(() => {});
+    }
+    return ids.flatMap((id): unknown[] => {
+      const exchange = this.#exchanges.get(id);
+      if (!exchange) return [{ id, failure: inWords(GONE) }];
+      if (exchange.head) return [{ id, head: exchange.head }];
+      if (!exchange.failure) return [];
+      this.#end(id);
+      return [{ id, failure: inWords(exchange.failure) }];
+    });
+  }
+
+  async #read({ id, timeoutMs }: z.infer<typeof readArgument>, signal: AbortSignal): Promise<HostAnswer> {
+    const exchange = this.#exchanges.get(id);
+    if (!exchange?.body) return { value: { failure: inWords(GONE) } };
+    try {
+      const limitMs = timeoutMs ?? this.#proxy.options.timeoutMs;
+      const late = new NetworkFailure("timeout", `host ${exchange.host}: nothing more came within ${limitMs} ms`);
+      const body = await within(exchange.body.next(), signal, limitMs, late);
+      if (body === null) {
+        this.#end(id);
+        return { value: null };
+      }
+      exchange.receivedBytes += body.length;
+      const { maxResponseBytes } = this.#proxy.options;
+      if (exchange.receivedBytes > maxResponseBytes) {
+        const what = `the response of host ${exchange.host} is over ${maxResponseBytes} bytes`;
+        throw new NetworkFailure("refused", what);
+      }
+      return { value: null, body };
+    } catch (error) {
+      this.#end(id);
+      return { value: { failure: inWords(toFailure(error, exchange.host)) } };
+    }
+  }
+
+  #end(id: number): void {
+    this.#exchanges.get(id)?.controller.abort();
+    this.#exchanges.delete(id);
+  }
+}
+
+/** Sends a request over a connection of its own, to one of the addresses that were checked and to no other. */
+async function send(
+  { origin, path }: NetworkTarget,
+  addresses: readonly ResolvedAddress[],
+  {
+    method,
+    headers,
+    body,
+    signal,
+    options: { timeoutMs },
+  }: {
+    readonly method: string;
+    readonly headers: HeaderList;
+    readonly body: Buffer;
+    readonly signal: AbortSignal;
+    readonly options: NetworkProxyOptions;
+  },
+): Promise<{ head: Head; body: ReadAhead }> {
+  const lookup: LookupFunction = (_host, { all }, callback) => {
+    const [first] = addresses;
+    if (all) callback(null, [...addresses]);
+    else callback(null, first?.address ?? "", first?.family);
+  };
+  signal.throwIfAborted();
+  const client = new Client(origin, {
+    connect: { lookup, timeout: timeoutMs, maxCachedSessions: 0 },
+    pipelining: 0,
+    headersTimeout: timeoutMs,
+    bodyTimeout: timeoutMs,
+    maxHeaderSize: MAX_HEADER_BYTES,
+  });
+  signal.addEventListener("abort", () => client.destroy().catch(() => {}));
+  const response = await client.request({
+    method: method as Dispatcher.HttpMethod,
+    path,
+    headers: headers.flat(),
+    body: body.length > 0 ? body : null,
+    signal,
+    responseHeaders: "raw",
+  });
+  client.close().catch(() => {});
+  // What `raw` gives is a flat list.
+  const flat = response.headers as unknown as readonly string[];
+  const pairs = flat.flatMap((name, index) => (index % 2 === 0 ? [[name, flat[index + 1] ?? ""] as const] : []));
+  return {
+    head: { status: response.statusCode, reason: response.statusText, headers: responseHeaders(pairs) },
+    body: new ReadAhead(response.body, READ_AHEAD_BYTES),
+  };
+}
+
+/** @throws `late` after `limitMs`. @throws {NetworkFailure} when the signal is aborted. */
+async function within<T>(
+  work: Promise<T>,
+  signal: AbortSignal,
+  limitMs: number | null,
+  late: NetworkFailure,
+): Promise<T> {
+  const { promise: stopped, reject } = Promise.withResolvers<never>();
+  const onAbort = () => reject(new NetworkFailure("timeout", "the request was stopped"));
+  const timer = limitMs === null ? undefined : setTimeout(() => reject(late), Math.min(limitMs, MAX_TIMER_MS));
+  signal.addEventListener("abort", onAbort);
+  if (signal.aborted) onAbort();
+  // Whichever loses may still fail, and nobody else listens.
+  work.catch(() => {});
+  stopped.catch(() => {});
+  try {
+    return await Promise.race([work, stopped]);
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener("abort", onAbort);
+  }
+}
+
+/** @throws {ClientError} 400 */
+function parse<T>(schema: z.ZodType<T>, argument: unknown): T {
+  const parsed = schema.safeParse(argument);
+  if (!parsed.success) throw badRequest("invalid_request", "the network does not understand that request");
+  return parsed.data;
+}
+
+function inWords({ kind, message }: NetworkFailure): { kind: string; message: string } {
+  return { kind, message };
+}

@@ -1,0 +1,135 @@
+import { lookup } from "node:dns/promises";
+import { isIP } from "node:net";
+import type { Config } from "../shared/settings.ts";
+import { isAllowedAddress } from "./addresses.ts";
+import { AllowList } from "./allow-list.ts";
+import { NetworkSession } from "./exchange.ts";
+import { NetworkFailure, toFailure } from "./failure.ts";
+import type { NetworkTarget } from "./target.ts";
+
+export interface NetworkProxyOptions {
+  /** As the setting NETWORK_ALLOW has it. */
+  readonly allow: readonly string[];
+  /** Hosts of the list may have private addresses, too. */
+  readonly allowPrivate: boolean;
+  /** Until a connection is there, then until a response begins, then between two pieces of it, ms. */
+  readonly timeoutMs: number;
+  readonly maxRequestBytes: number;
+  readonly maxResponseBytes: number;
+  /** Most requests of one principal that are under way, or whose responses have not been read to the end. */
+  readonly maxOpen: number;
+}
+
+/** What happened, for the security log. */
+export type NetworkEvent =
+  | {
+      readonly event: "network_request";
+      readonly method: string;
+      readonly host: string;
+      readonly port: number;
+      /** Null: there was no response. */
+      readonly status: number | null;
+      readonly error: string | null;
+    }
+  | {
+      readonly event: "network_refused";
+      readonly method: string;
+      readonly host: string | null;
+      readonly port: number | null;
+      readonly reason: string;
+    };
+
+export interface ResolvedAddress {
+  readonly address: string;
+  readonly family: number;
+}
+
+/** @throws {StartupError} if NETWORK_ALLOW has an entry that is no host. */
+export function openNetwork(config: Config): NetworkProxy {
+  return new NetworkProxy({
+    allow: config.NETWORK_ALLOW,
+    allowPrivate: config.NETWORK_ALLOW_PRIVATE,
+    timeoutMs: config.NETWORK_TIMEOUT_MS,
+    maxRequestBytes: config.NETWORK_MAX_REQUEST_MB * 1024 * 1024,
+    maxResponseBytes: config.NETWORK_MAX_RESPONSE_MB * 1024 * 1024,
+    maxOpen: config.NETWORK_MAX_OPEN,
+  });
+}
+
+/** What user code may reach, and how much of it at a time. */
+export class NetworkProxy {
+  readonly options: NetworkProxyOptions;
+  readonly #allowed: AllowList;
+  readonly #open = new Map<string, number>();
+
+  /** @throws {StartupError} if the list of hosts has an entry that is none. */
+  constructor(options: NetworkProxyOptions) {
+    this.options = options;
+    this.#allowed = new AllowList(options.allow);
+  }
+
+  /** The network of one execution. Disposing of it ends every request that it began. */
+  open(principal: string, onEvent: (event: NetworkEvent) => void = () => {}): NetworkSession {
+    return new NetworkSession(this, principal, onEvent);
+  }
+
+  /**
+   * The addresses that a connection to `host` may go to.
+   *
+   * @throws {NetworkFailure} `refused`, if the host may not be reached; `name`, if there is no such host.
+   */
+  async resolve({ host, port }: NetworkTarget): Promise<readonly ResolvedAddress[]> {
+    if (this.#allowed.isEmpty) {
+      throw new NetworkFailure(
+        "refused",
+        `host ${host}: this server gives no network access (its NETWORK_ALLOW is empty)`,
+      );
+    }
+    if (!this.#allowed.allows(host, port)) {
+      const usual = port === 80 || port === 443;
+      throw new NetworkFailure(
+        "refused",
+        `host ${host}${usual ? "" : `:${port}`} is not in the server's NETWORK_ALLOW`,
+      );
+    }
+    const family = isIP(host);
+    let addresses: readonly ResolvedAddress[];
+    try {
+      addresses = family === 0 ? await lookup(host, { all: true }) : [{ address: host, family }];
+    } catch (error) {
+      throw toFailure(error, host);
+    }
+    // Every one: which of them a connection takes is not ours to say, and a name with both kinds is an attack.
+    if (addresses.length === 0 || !addresses.every(({ address }) => isAllowedAddress(address, this.options))) {
+      const what =
+        family === 0 ? `host ${host} resolves to an address that is not public` : `${host} is not a public address`;
+      throw new NetworkFailure("refused", what);
+    }
+    return addresses;
+  }
+
+  /**
+   * Takes one of a principal's places.
+   *
+   * @returns gives it back; once is enough, more does no harm.
+   * @throws {NetworkFailure} `refused`, if all are taken. Waiting for one could be waiting for oneself.
+   */
+  enter(principal: string): () => void {
+    const open = this.#open.get(principal) ?? 0;
+    if (open >= this.options.maxOpen) {
+      throw new NetworkFailure(
+        "refused",
+        `more than ${this.options.maxOpen} requests at a time; read responses to the end or close them`,
+      );
+    }
+    this.#open.set(principal, open + 1);
+    let left = false;
+    return () => {
+      if (left) return;
+      left = true;
+      const now = (this.#open.get(principal) ?? 1) - 1;
+      if (now === 0) this.#open.delete(principal);
+      else this.#open.set(principal, now);
+    };
+  }
+}

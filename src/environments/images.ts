@@ -1,0 +1,534 @@
+import { createHash, randomUUID } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { access, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import os from "node:os";
+import path from "node:path";
+import { pipeline } from "node:stream/promises";
+import { BytecodeCompiler } from "../packages/bytecode-compiler.ts";
+import { KeptArchives } from "../packages/kept-archives.ts";
+import { programProblem } from "../packages/library-check.ts";
+import { PackageError } from "../packages/package-error.ts";
+import { chargeShare } from "../packages/package-shares.ts";
+import { GUEST_DIR, PYODIDE_DIR, SHARED_FILES } from "../sandbox/launch.ts";
+import { buildImage, jobOfNobody, Sandbox, type SandboxOptions } from "../sandbox/sandbox.ts";
+import { ARCHIVES_FOLDER, imageName, manifestName, temporaryName } from "../shared/cache-layout.ts";
+import { denoVersion } from "../shared/deno-binary.ts";
+import { SandboxDiedError, StartupError } from "../shared/errors.ts";
+import { makeFolder } from "../shared/make-folder.ts";
+import { type GuestEnvironment, type GuestOptions, PROTOCOL_VERSION } from "../wire/frames.ts";
+import { decodeImage } from "../wire/image-format.ts";
+import { ENDS_INTERPRETER } from "../wire/import-rules.ts";
+import { buildStdlibArchive, compilerKey, findStdlibArchive, type StdlibArchive } from "./stdlib-archive.ts";
+
+/** Standard library modules that are imported in every image, so that no execution pays for them. */
+export const PRELOADED_MODULES: readonly string[] = (
+  "abc argparse array ast asyncio base64 bisect calendar cmath codecs collections collections.abc contextlib copy csv " +
+  "dataclasses datetime decimal difflib enum fractions functools glob gzip hashlib heapq hmac html html.parser inspect io " +
+  "itertools json logging math numbers operator os pathlib pickle platform pprint queue random re secrets shlex shutil " +
+  "statistics string struct sys tempfile textwrap threading time timeit traceback types typing unicodedata unittest " +
+  "urllib.parse uuid warnings weakref xml.etree.ElementTree zipfile zlib zoneinfo"
+).split(" ");
+
+const BUILD_MEMORY_MB = 1024;
+const BUILD_TIMEOUT_MS = 300_000;
+/** For all attempts together. */
+const MAX_BUILD_MS = 900_000;
+/** For a caller's packages: others wait for the processor meanwhile. */
+export const MAX_DERIVED_BUILD_MS = 180_000;
+/** How long a first start may take, and the execution after it. */
+const TRY_OUT_MS = 60_000;
+/** Each leaves out what the one before found to be unfit. */
+const MAX_ATTEMPTS = 5;
+
+/** A memory image on disk, checked. */
+export interface Image {
+  readonly path: string;
+  readonly sha256: string;
+  readonly bytes: number;
+  readonly pythonVersion: string;
+  readonly builtAt: string;
+  readonly buildMs: number;
+  /** Modules that could not be imported: name → why. */
+  readonly failedImports: Readonly<Record<string, string>>;
+  /** Modules and libraries that it goes without, since no image can hold them: name → why. */
+  readonly unfit: Readonly<Record<string, string>>;
+  /** WebAssembly memory of a sandbox that boots it, bytes; 0 for the standard library's, which is the least there is. */
+  readonly heapBytes: number;
+}
+
+/** The standard library's image, and the archive that its files are in. */
+export interface BaseImage extends Image {
+  readonly stdlib: StdlibArchive;
+  readonly stdlibPath: string;
+}
+
+interface Manifest extends Omit<Image, "path"> {
+  readonly key: string;
+}
+
+export interface ImageCacheOptions {
+  readonly cacheDir: string;
+  /** How a sandbox process is started on this host. */
+  readonly host: Omit<SandboxOptions, "guest">;
+  /** Told when something takes time. */
+  readonly onProgress: (message: string) => void;
+}
+
+/** An environment before it has an image. */
+export type UnbuiltEnvironment = Omit<GuestEnvironment, "imagePath">;
+
+/**
+ * Memory images in a folder: the base image with the standard library, and one for each environment on top of it.
+ *
+ * A file's name is a hash of everything it depends on, so an upgrade never meets an old one. What is damaged is built
+ * anew, and a build that was cut off leaves nothing that could be taken for whole.
+ */
+export class ImageCache {
+  readonly #options: ImageCacheOptions;
+  readonly #archives: KeptArchives;
+  readonly #underWay = new Map<string, Promise<Image>>();
+  #stdlib: Promise<StdlibArchive> | undefined;
+  #compilerKey: Promise<string> | undefined;
+  #runtimeHash: Promise<string> | undefined;
+
+  constructor(options: ImageCacheOptions) {
+    this.#options = options;
+    this.#archives = new KeptArchives(path.join(options.cacheDir, ARCHIVES_FOLDER));
+  }
+
+  /** @throws {StartupError} if the cache folder cannot be used. @throws {SandboxDiedError} if building fails. */
+  async base(): Promise<BaseImage> {
+    const stdlib = await this.#stdlibArchive();
+    const key = await this.#key("base", [PRELOADED_MODULES, stdlib.sha256]);
+    const start = { baseImagePath: null, stdlibPath: stdlib.path, preload: PRELOADED_MODULES };
+    const image = await this.#once("stdlib", key, "the standard library", start, null, MAX_BUILD_MS);
+    return { ...image, stdlib, stdlibPath: stdlib.path };
+  }
+
+  /** How a sandbox starts that compiles the sources of packages. */
+  async compiler(): Promise<SandboxOptions> {
+    const { path: baseImagePath, stdlibPath } = await this.base();
+    return compilerOptions(this.#options.host, { baseImagePath, stdlibPath });
+  }
+
+  /** Names the compiler of Python's that {@link compiler} has. */
+  async compilerKey(): Promise<string> {
+    this.#compilerKey ??= compilerKey();
+    return await this.#compilerKey;
+  }
+
+  /**
+   * @param name for the file's name and for people.
+   * @param maxBuildMs how long it may be built, if it has to be.
+   * @throws {PackageError} if no sandbox starts from it. @throws as `base`.
+   */
+  async environment(
+    name: string,
+    archiveSha256: string,
+    environment: UnbuiltEnvironment,
+    maxBuildMs = MAX_BUILD_MS,
+  ): Promise<Image> {
+    const base = await this.base();
+    const key = await this.#environmentKey(base, archiveSha256, environment);
+    const label = `the environment "${name}"`;
+    const start = { baseImagePath: base.path, stdlibPath: base.stdlibPath, preload: PRELOADED_MODULES };
+    return await this.#once(name, key, label, start, { ...environment, imagePath: null }, maxBuildMs);
+  }
+
+  /** As `environment`, but null if there is none yet. */
+  async find(name: string, archiveSha256: string, environment: UnbuiltEnvironment): Promise<Image | null> {
+    const key = await this.#environmentKey(await this.base(), archiveSha256, environment);
+    return await readCached(this.#imagePath(name, key), key);
+  }
+
+  /** Whether there is one, which is looked at only when it is used. */
+  async isThere(name: string, archiveSha256: string, environment: UnbuiltEnvironment): Promise<boolean> {
+    const key = await this.#environmentKey(await this.base(), archiveSha256, environment);
+    return await access(manifestName(this.#imagePath(name, key))).then(
+      () => true,
+      () => false,
+    );
+  }
+
+  async #environmentKey(base: Image, archiveSha256: string, environment: UnbuiltEnvironment): Promise<string> {
+    const { libraries, imports, aliases } = environment;
+    return await this.#key("environment", [base.sha256, archiveSha256, libraries, imports, aliases]);
+  }
+
+  #imagePath(name: string, key: string): string {
+    return path.join(this.#options.cacheDir, imageName(name, key));
+  }
+
+  /** Looks at the disk again for images whose files have gone. */
+  async forget(paths: ReadonlySet<string>): Promise<void> {
+    const stdlib = await this.#stdlib?.catch(() => null);
+    if (stdlib?.files.some((file) => paths.has(file))) this.#stdlib = undefined;
+    for (const [key, image] of this.#underWay) {
+      if (paths.has((await image.catch(() => null))?.path ?? "")) this.#underWay.delete(key);
+    }
+  }
+
+  /** Most memory that a sandbox has, bytes. */
+  get memoryBytes(): number {
+    return this.#options.host.memoryMb * 2 ** 20;
+  }
+
+  /** Names the program that makes images, and that runs them. */
+  async runtimeKey(): Promise<string> {
+    // Deno keeps what it compiles under the modules' addresses.
+    return await this.#key("runtime", [GUEST_DIR, PYODIDE_DIR]);
+  }
+
+  /** SHA-256 over the program that makes images, and `inputs`. */
+  async #key(kind: string, inputs: unknown): Promise<string> {
+    this.#runtimeHash ??= hashRuntime();
+    const hash = createHash("sha256").update(JSON.stringify([kind, await this.#runtimeHash, inputs]));
+    return hash.digest("hex").slice(0, 32);
+  }
+
+  async #stdlibArchive(): Promise<StdlibArchive> {
+    this.#stdlib ??= this.#foundOrBuiltStdlib();
+    this.#stdlib.catch(() => {
+      this.#stdlib = undefined;
+    });
+    return await this.#stdlib;
+  }
+
+  async #foundOrBuiltStdlib(): Promise<StdlibArchive> {
+    const { cacheDir, host, onProgress } = this.#options;
+    const key = await this.compilerKey();
+    const known = await findStdlibArchive(this.#archives, key);
+    if (known !== null) return known;
+    onProgress("Compiling the standard library (once, some seconds) …");
+    const startedAt = performance.now();
+    // The interpreter that compiles it has an image as well, of the standard library as it comes, for as long as it takes.
+    const bootstrap = path.join(cacheDir, temporaryName(randomUUID(), "bootstrap"));
+    try {
+      const { image } = await buildWithoutUnfit(
+        { baseImagePath: null, stdlibPath: null, preload: [] },
+        null,
+        host,
+        MAX_BUILD_MS,
+      );
+      await makeFolder(cacheDir).then(
+        () => writeFile(bootstrap, image),
+        (cause) => Promise.reject(unusableCache(cacheDir, cause)),
+      );
+      const { pythonVersion } = decodeImage(image).header;
+      const compiler = new BytecodeCompiler(async () =>
+        compilerOptions(host, { baseImagePath: bootstrap, stdlibPath: null }),
+      );
+      const archive = await buildStdlibArchive(this.#archives, key, pythonVersion, compiler).finally(() =>
+        compiler.close(),
+      );
+      const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
+      onProgress(`Compiled the standard library: ${(archive.bytes / 2 ** 20).toFixed(1)} MiB in ${seconds} s.`);
+      return archive;
+    } catch (cause) {
+      if (cause instanceof PackageError) throw unusableCache(cacheDir, cause.cause ?? cause);
+      const { code } = cause as NodeJS.ErrnoException;
+      throw code === undefined ? cause : unusableCache(cacheDir, cause);
+    } finally {
+      await rm(bootstrap, { force: true });
+    }
+  }
+
+  #once(
+    name: string,
+    key: string,
+    label: string,
+    start: BuildStart,
+    environment: GuestEnvironment | null,
+    maxBuildMs: number,
+  ): Promise<Image> {
+    const known = this.#underWay.get(key);
+    if (known) return known;
+    const image = this.#cachedOrBuilt(name, key, label, start, environment, maxBuildMs);
+    this.#underWay.set(key, image);
+    // A failure is tried again when somebody asks again.
+    image.catch(() => this.#underWay.delete(key));
+    return image;
+  }
+
+  async #cachedOrBuilt(
+    name: string,
+    key: string,
+    label: string,
+    start: BuildStart,
+    environment: GuestEnvironment | null,
+    maxBuildMs: number,
+  ): Promise<Image> {
+    const { host, onProgress } = this.#options;
+    const imagePath = this.#imagePath(name, key);
+    const cached = await readCached(imagePath, key);
+    if (cached !== null) return cached;
+    onProgress(`Building the memory image of ${label} (once, a few seconds) …`);
+    const startedAt = performance.now();
+    if (environment === null) {
+      const problem = await programProblem();
+      if (problem !== null)
+        throw new StartupError(`Pyodide's program cannot be restored after an execution: ${problem}.`);
+    }
+    const { image, ...facts } = await buildWithoutUnfit(start, environment, host, maxBuildMs);
+    const { header } = decodeImage(image);
+    const manifest: Manifest = {
+      key,
+      sha256: createHash("sha256").update(image).digest("hex"),
+      bytes: image.length,
+      pythonVersion: header.pythonVersion,
+      heapBytes: header.heapBytes,
+      builtAt: new Date().toISOString(),
+      buildMs: Math.round(performance.now() - startedAt),
+      ...facts,
+    };
+    chargeShare(`image ${name}`, image.length);
+    const tryOut = async () => {
+      // One that is too large is refused for that.
+      if (environment === null || header.heapBytes > this.memoryBytes) return;
+      const libraries = environment.libraries.filter((library) => !(library in facts.unfit));
+      await tryImage(start, { ...environment, libraries, imagePath }, host);
+    };
+    await this.#store(imagePath, image, manifest, tryOut);
+    const { key: _, ...rest } = manifest;
+    const sizeMb = (image.length / 2 ** 20).toFixed(1);
+    onProgress(`Built the memory image of ${label}: ${sizeMb} MiB in ${(manifest.buildMs / 1000).toFixed(1)} s.`);
+    return { path: imagePath, ...rest };
+  }
+
+  /** @param tryOut called before the image counts as whole, which is when it has its manifest. */
+  async #store(imagePath: string, image: Uint8Array, manifest: Manifest, tryOut: () => Promise<void>): Promise<void> {
+    const { cacheDir } = this.#options;
+    const orUnusable = async (writing: Promise<unknown>) =>
+      await writing.catch((cause) => {
+        throw unusableCache(cacheDir, cause);
+      });
+    await orUnusable(makeFolder(cacheDir));
+    await orUnusable(writeAtomically(imagePath, image));
+    try {
+      await tryOut();
+    } catch (error) {
+      await rm(imagePath, { force: true });
+      throw error;
+    }
+    await orUnusable(writeAtomically(manifestName(imagePath), JSON.stringify(manifest, null, 2)));
+    await removeLeftovers(cacheDir);
+  }
+}
+
+/** What to say where the cache folder cannot be made, or cannot be written. */
+export function unusableCache(cacheDir: string, cause: unknown): StartupError {
+  const reason = (cause as NodeJS.ErrnoException).code ?? String(cause);
+  return new StartupError(
+    `The cache folder ${cacheDir} cannot be written (${reason}). Make it writable, or set CACHE_DIR to a folder that is.`,
+    { cause },
+  );
+}
+
+/** A sandbox for work of the server's own, with memory enough for it. */
+function compilerOptions(
+  host: Omit<SandboxOptions, "guest">,
+  start: Pick<BuildStart, "stdlibPath"> & { readonly baseImagePath: string },
+): SandboxOptions {
+  return {
+    ...host,
+    guest: {
+      ...start,
+      environment: null,
+      preload: [],
+      maxHeapBytes: Number.MAX_SAFE_INTEGER,
+      mapMemory: false,
+      hashCheckpoint: false,
+    },
+    memoryMb: Math.max(host.memoryMb, BUILD_MEMORY_MB),
+    maxProcessorTimeMs: 0,
+  };
+}
+
+/** What an image is built from. */
+type BuildStart = Pick<GuestOptions, "baseImagePath" | "stdlibPath" | "preload">;
+
+/**
+ * Starts one sandbox from an image and runs something in it: a library may do another thing here than while the image was built.
+ *
+ * @throws {PackageError} if that fails, with its reason.
+ */
+async function tryImage(
+  { baseImagePath, stdlibPath }: BuildStart,
+  environment: GuestEnvironment,
+  host: Omit<SandboxOptions, "guest">,
+): Promise<void> {
+  const failed = (reason: string, cause?: unknown) =>
+    new PackageError("package_incompatible", `The packages cannot be used here: ${reason}.`, { cause });
+  const options = {
+    ...host,
+    startTimeoutMs: Math.max(host.startTimeoutMs, TRY_OUT_MS),
+    guest: {
+      baseImagePath,
+      stdlibPath,
+      environment,
+      preload: [],
+      maxHeapBytes: Number.MAX_SAFE_INTEGER,
+      mapMemory: false,
+      hashCheckpoint: false,
+    },
+  };
+  const sandbox = await Sandbox.start(options).catch((error) => {
+    if (!(error instanceof SandboxDiedError)) throw error;
+    throw failed(`no sandbox starts with them (${firstLine(error.message)})`, error);
+  });
+  try {
+    const { killed } = await sandbox.execute(jobOfNobody("None", TRY_OUT_MS));
+    const verdict = await sandbox.idle;
+    if (killed || verdict.state === "discard") {
+      throw failed(`a sandbox with them does not last (${verdict.state === "discard" ? verdict.reason : "it ended"})`);
+    }
+  } finally {
+    sandbox.kill("it was tried out");
+  }
+}
+
+/** What a process that did not start has said, without where in its program that was. */
+function firstLine(message: string): string {
+  const [line = ""] = message.split("\n");
+  return line.slice(line.lastIndexOf("Error: ") + "Error: ".length);
+}
+
+/** Builds an image, and again without what turns out to have no place in one. */
+async function buildWithoutUnfit(
+  start: BuildStart,
+  environment: GuestEnvironment | null,
+  host: Omit<SandboxOptions, "guest">,
+  maxBuildMs: number,
+): Promise<Awaited<ReturnType<typeof buildImage>>> {
+  const deadline = performance.now() + maxBuildMs;
+  let unfit: Record<string, string> = {};
+  const isFit = (name: string) => !(name in unfit);
+  const build = async (imports: readonly string[]) =>
+    await buildImage({
+      guest: {
+        ...start,
+        environment: environment && { ...environment, imports, libraries: environment.libraries.filter(isFit) },
+        maxHeapBytes: Number.MAX_SAFE_INTEGER,
+        mapMemory: false,
+        hashCheckpoint: false,
+      },
+      ...host,
+      // Not less because sandboxes have less: modules that found no memory would be missing from the image for good.
+      memoryMb: Math.max(host.memoryMb, BUILD_MEMORY_MB),
+      startTimeoutMs: Math.max(1, Math.min(BUILD_TIMEOUT_MS, deadline - performance.now())),
+    });
+  for (let attempt = 1; ; attempt++) {
+    const imports = environment?.imports.filter(isFit) ?? [];
+    const built = await build(imports).catch((error) => {
+      if (error instanceof SandboxDiedError && attempt < MAX_ATTEMPTS && performance.now() < deadline) return error;
+      throw error;
+    });
+    if (built instanceof SandboxDiedError) {
+      const deadly = await firstDeadly(imports, build);
+      if (deadly === null) throw built;
+      unfit = { ...unfit, [deadly]: ENDS_INTERPRETER };
+      continue;
+    }
+    if (Object.keys(built.unfit).length === 0) return { ...built, unfit };
+    if (attempt === MAX_ATTEMPTS) throw new SandboxDiedError(`No image can be made: ${JSON.stringify(built.unfit)}`);
+    unfit = { ...unfit, ...built.unfit };
+  }
+}
+
+/** @returns the first module whose import a build does not survive; null: none survives even without imports. */
+async function firstDeadly(
+  imports: readonly string[],
+  build: (imports: readonly string[]) => Promise<unknown>,
+): Promise<string | null> {
+  const survives = async (count: number) =>
+    await build(imports.slice(0, count)).then(
+      () => true,
+      (error) => {
+        if (error instanceof SandboxDiedError) return false;
+        throw error;
+      },
+    );
+  if (!(await survives(0))) return null;
+  let surviving = 0;
+  let dying = imports.length;
+  while (dying - surviving > 1) {
+    const middle = (surviving + dying) >> 1;
+    if (await survives(middle)) surviving = middle;
+    else dying = middle;
+  }
+  return imports[dying - 1] ?? null;
+}
+
+/** @returns null if there is no image, or it is not byte for byte what was built. */
+async function readCached(imagePath: string, key: string): Promise<Image | null> {
+  try {
+    const manifest = JSON.parse(await readFile(manifestName(imagePath), "utf8")) as Manifest;
+    if (manifest.key !== key) return null;
+    const hash = createHash("sha256");
+    await pipeline(createReadStream(imagePath, { highWaterMark: 1 << 20 }), hash);
+    if (hash.digest("hex") !== manifest.sha256) return null;
+    const { key: _, ...rest } = manifest;
+    return { path: imagePath, ...rest };
+  } catch {
+    return null;
+  }
+}
+
+/** A file of the guest's that is part of what runs: no test, and not what `doctor` runs in a sandbox's place. */
+function isOfRuntime(name: string): boolean {
+  return /\.(ts|py)$/.test(name) && !/\.test\.ts$/.test(name) && name !== "isolation-probe.ts";
+}
+
+async function hashRuntime(): Promise<string> {
+  const hash = createHash("sha256");
+  for (const [name, content] of await runtimeInputs()) hash.update(`${name}\0${content.length}\0`).update(content);
+  return hash.digest("hex");
+}
+
+/** All that the bytes of an image, or whether it fits, depend on: name → content. Where it is installed is not part of it. */
+export async function runtimeInputs(): Promise<(readonly [name: string, content: string | Uint8Array])[]> {
+  const pyodideFiles = ["package.json", "pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip"];
+  const guestFiles = (await readdir(GUEST_DIR, { recursive: true })).filter(isOfRuntime).sort();
+  const files = [
+    ...pyodideFiles.map((name) => [name, path.join(PYODIDE_DIR, name)] as const),
+    ...guestFiles.map((name) => [name, path.join(GUEST_DIR, name)] as const),
+    ...SHARED_FILES.map((file) => [path.basename(file), file] as const),
+  ];
+  return [
+    ...(await Promise.all(files.map(async ([name, file]) => [name, await readFile(file)] as const))),
+    ["deno", denoVersion()],
+    ["protocol", String(PROTOCOL_VERSION)],
+  ];
+}
+
+/** Of this process: servers in containers, which may share a cache, often have the same number. */
+const WRITER = `${os.hostname()}.${process.pid}`;
+
+/** A reader sees the old file or the new one, never a part. */
+async function writeAtomically(file: string, content: string | Uint8Array): Promise<void> {
+  const temporary = temporaryName(WRITER, file);
+  try {
+    await writeFile(temporary, content, { flush: true });
+    await rename(temporary, file);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw error;
+  }
+}
+
+/** What builds on this host that were cut off have left; of other hosts nobody knows here whether they go on. */
+async function removeLeftovers(cacheDir: string): Promise<void> {
+  for (const name of await readdir(cacheDir)) {
+    const [host, pid] = /\.image(?:\.json)?\.(.+)\.(\d+)\.tmp$/.exec(name)?.slice(1) ?? [];
+    if (host === os.hostname() && !isAlive(Number(pid))) await rm(path.join(cacheDir, name), { force: true });
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM";
+  }
+}

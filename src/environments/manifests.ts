@@ -1,0 +1,63 @@
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import { writeAtomically } from "../packages/kept-archives.ts";
+import { PackageError } from "../packages/package-error.ts";
+import type { PackageSet } from "../packages/package-set.ts";
+import { hashFile } from "../packages/wheel-store.ts";
+import { memoryName } from "../shared/cache-layout.ts";
+
+/** What an environment came to when it was built. */
+export interface Known {
+  readonly set: PackageSet;
+  /** What could not be had: requirement → why. */
+  readonly missing: Readonly<Record<string, string>>;
+}
+
+/** Remembers beside the images what environments came to, so that the next start asks no source again. */
+export class EnvironmentMemory {
+  readonly #folder: string;
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  /** Servers of one cache may mean different things by a name, so that what it is built from is part of the file's. */
+  fileOf(name: string, inputs: unknown): string {
+    return path.join(this.#folder, memoryName(name, keyOf(inputs).slice(0, 32)));
+  }
+
+  /**
+   * @param inputs all that it was built from.
+   * @returns null if it was never built, or from something else, or its archive is not whole.
+   */
+  async recall(name: string, inputs: unknown): Promise<Known | null> {
+    try {
+      const { key, set, missing } = JSON.parse(await readFile(this.fileOf(name, inputs), "utf8")) as Known & {
+        key: string;
+      };
+      if (key !== keyOf(inputs)) return null;
+      return (await hashFile(set.archive.path)) === set.archive.sha256 ? { set, missing } : null;
+    } catch {
+      return null;
+    }
+  }
+
+  /** Where nothing can be written, as in a container with all it needs, the next start asks the sources again. */
+  async remember(name: string, inputs: unknown, { set, missing }: Known): Promise<void> {
+    await writeAtomically(this.fileOf(name, inputs), JSON.stringify({ key: keyOf(inputs), set, missing })).catch(
+      (error) => {
+        if (!(error instanceof PackageError)) throw error;
+      },
+    );
+  }
+}
+
+/** A version of this software that remembers otherwise takes another number. */
+const FORMAT = 3;
+
+function keyOf(inputs: unknown): string {
+  return createHash("sha256")
+    .update(JSON.stringify([FORMAT, inputs]))
+    .digest("hex");
+}

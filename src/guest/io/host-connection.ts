@@ -1,0 +1,136 @@
+import {
+  type Frame,
+  FrameReader,
+  type GuestMessage,
+  type HostMessage,
+  ORDINARY_MESSAGE_TYPES,
+  type OrdinaryMessage,
+  type PackageListing,
+  readHeaderOf,
+} from "../../wire/frames.ts";
+import type { Host } from "./device.ts";
+import { type Finding, Outlet } from "./frame-writer.ts";
+import { Inbox } from "./input-ring.ts";
+import { CONTROL, type Shared, SIGINT } from "./shared-state.ts";
+
+/** What the interpreter is asked to do, one at a time; each ends with `idle`. */
+export type Task =
+  | Extract<HostMessage, { type: "execute" | "rewind" }>
+  | (Extract<HostMessage, { type: "load" }> & { readonly body: Uint8Array });
+
+const encoder = new TextEncoder();
+
+type Answer = Extract<HostMessage, { type: "answer" }> & { readonly body: Uint8Array };
+
+/**
+ * The interpreter's way to the host and back, all of it synchronous: no promise, timer or finaliser of JavaScript ever runs between
+ * two executions, or inside one.
+ */
+export class HostConnection implements Host {
+  readonly #control: Int32Array<SharedArrayBuffer>;
+  readonly #interrupt: Uint8Array;
+  readonly #inbox: Inbox;
+  readonly #outlet: Outlet;
+  readonly #reader = new FrameReader<OrdinaryMessage>(readHeaderOf(ORDINARY_MESSAGE_TYPES));
+  readonly #frames: Frame<OrdinaryMessage>[] = [];
+  readonly #processNonce: string;
+  #jobNonce = "";
+  #nextCall = 1;
+  /** Called when the host has installed packages for user code that is running, before that code goes on. */
+  onPackages: (listing: PackageListing) => void = () => {};
+
+  /** @param processNonce for what belongs to no job. */
+  constructor(shared: Shared, processNonce: string) {
+    this.#control = new Int32Array(shared.control);
+    this.#interrupt = new Uint8Array(shared.interrupt);
+    this.#inbox = new Inbox(shared);
+    this.#outlet = new Outlet(shared);
+    this.#processNonce = processNonce;
+  }
+
+  /** Blocks until there is one. @returns null: there will be none, the host has ended this process. */
+  nextTask(): Task | null {
+    for (let frame = this.#next(); frame !== null; frame = this.#next()) {
+      const { nonce, message, body } = frame;
+      // An answer that nobody waits for any more belongs to a call that was interrupted.
+      if (message.type === "answer") continue;
+      if (message.type === "start") throw new Error("the host said start twice");
+      this.#jobNonce = nonce;
+      return { ...message, body } as Task;
+    }
+    return null;
+  }
+
+  /** Says what belongs to no job. */
+  announce(message: Extract<GuestMessage, { type: "ready" | "image" | "fatal" }>, body?: Uint8Array): void {
+    this.#outlet.send(this.#processNonce, message, ...(body ? [body] : []));
+  }
+
+  finish(finding: Finding): void {
+    this.#outlet.sendResult(this.#jobNonce, finding);
+  }
+
+  /** Says what follows a job's result. */
+  report(message: Extract<GuestMessage, { type: "state" | "idle" }>, ...body: Uint8Array[]): void {
+    this.#outlet.send(this.#jobNonce, message, ...body);
+  }
+
+  print(stream: "stdout" | "stderr", bytes: Uint8Array, streaming: boolean): void {
+    if (this.#outlet.print(stream, bytes) && streaming) this.#outlet.announceOutput(this.#jobNonce);
+  }
+
+  /** Whether the host has interrupted what runs. */
+  isInterrupted(): boolean {
+    return Atomics.load(this.#control, CONTROL.INTERRUPTED) === 1;
+  }
+
+  sleep(durationMs: number): void {
+    const deadline = performance.now() + durationMs;
+    for (let left = durationMs; left > 0; left = deadline - performance.now()) {
+      // In this order: an interrupt that comes after the look changes what is waited for.
+      const seen = Atomics.load(this.#control, CONTROL.WAKE);
+      if (this.#interrupt[0] !== 0) return;
+      Atomics.wait(this.#control, CONTROL.WAKE, seen, left);
+    }
+  }
+
+  repeatInterrupt(): void {
+    if (this.#control[CONTROL.INTERRUPTED] === 1) this.#interrupt[0] = SIGINT;
+  }
+
+  display(bundle: Uint8Array): void {
+    this.#outlet.sendInOrder(this.#jobNonce, { type: "display" }, bundle);
+  }
+
+  /** Blocks until the host answers; a refusal is in `error`. */
+  call(operation: string, argument: unknown): Answer {
+    const call = this.#nextCall++;
+    this.#outlet.send(this.#jobNonce, { type: "call", call, operation }, encoder.encode(JSON.stringify(argument)));
+    for (;;) {
+      const frame = this.#next();
+      if (frame === null) throw new Error("the host is gone");
+      const { message, body } = frame;
+      if (message.type !== "answer" || message.call !== call) continue;
+      if (operation !== "install-packages" || message.error !== undefined) return { ...message, body };
+      if (message.value !== null) this.onPackages(message.value as PackageListing);
+      return { ...message, value: null, body };
+    }
+  }
+
+  /** @throws if the host refuses. */
+  fetch(operation: string, argument: unknown): Uint8Array {
+    const answer = this.call(operation, argument);
+    if (answer.error !== undefined) throw new Error(answer.error);
+    return answer.body;
+  }
+
+  #next(): Frame<OrdinaryMessage> | null {
+    for (;;) {
+      const frame = this.#frames.shift();
+      if (frame) return frame;
+      const bytes = this.#inbox.read();
+      if (bytes === null) return null;
+      this.#frames.push(...this.#reader.push(bytes));
+    }
+  }
+}

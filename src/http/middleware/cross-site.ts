@@ -1,0 +1,61 @@
+import { isIP } from "node:net";
+import type { RequestHandler } from "express";
+import { ClientError } from "../../shared/errors.ts";
+import type { Config } from "../../shared/settings.ts";
+import { parseApiKeys } from "./authentication.ts";
+
+/** Methods that a page may send anywhere without harm: they change nothing, and it cannot read the answer. */
+const SAFE_METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS"]);
+
+/**
+ * The origins whose pages may use the server from a browser, as CORS_ORIGIN names them.
+ *
+ * @returns `*` where it says so, or says nothing while there are no keys that another site's page could make use of.
+ */
+export function allowedOrigins(config: Pick<Config, "API_KEYS" | "API_KEY" | "CORS_ORIGIN">): "*" | readonly string[] {
+  const origins = config.CORS_ORIGIN.split(",")
+    .map((origin) => origin.trim())
+    .filter((origin) => origin !== "");
+  if (origins.includes("*")) return "*";
+  return origins.length === 0 && parseApiKeys(config).length === 0 ? "*" : origins;
+}
+
+/**
+ * Keeps pages of other sites from using a server without keys, where CORS_ORIGIN says that they may not.
+ *
+ * CORS alone does not. A form, or a POST of plain text, is sent without the browser asking first, so its code runs though the
+ * page sees no reply. And a page whose name resolves to this machine a moment later (DNS rebinding) has the server's own
+ * origin; what it cannot choose is the `Host` header. With keys none of this helps a page, for it has no key, and no browser
+ * sends one along.
+ *
+ * @returns middleware that fails with {@link ClientError} 403 `wrong_host` or `cross_site`.
+ */
+export function refuseOtherSites(
+  config: Pick<Config, "API_KEYS" | "API_KEY" | "CORS_ORIGIN" | "HOST">,
+): RequestHandler {
+  const origins = allowedOrigins(config);
+  if (origins === "*" || parseApiKeys(config).length > 0) return (_request, _response, next) => next();
+  const names = new Set(["localhost", config.HOST.toLowerCase(), ...origins.map((origin) => hostnameOf(origin))]);
+  return (request, _response, next) => {
+    const { host = "" } = request.headers;
+    const name = hostnameOf(`http://${host}`);
+    // An address is nobody's to rebind.
+    if (name === null || (isIP(name) === 0 && !names.has(name))) {
+      return next(new ClientError(403, "wrong_host", "This server does not go by that name. Add it to CORS_ORIGIN."));
+    }
+    const origin = request.get("origin");
+    const isOwn =
+      origin === undefined ||
+      origin === `${request.protocol}://${host}` ||
+      origin === `http://${host}` ||
+      origins.includes(origin);
+    if (isOwn || SAFE_METHODS.has(request.method)) return next();
+    next(new ClientError(403, "cross_site", "Pages of other sites may not use this server. See CORS_ORIGIN."));
+  };
+}
+
+/** In lower case, IPv6 without brackets; null if there is none. */
+function hostnameOf(origin: string): string | null {
+  const hostname = URL.parse(origin)?.hostname ?? "";
+  return hostname === "" ? null : hostname.replace(/^\[(.*)\]$/, "$1");
+}

@@ -1,0 +1,51 @@
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import express, { type RequestHandler, Router } from "express";
+import { prefixOf } from "../middleware/base-path.ts";
+
+const WEB_DIR = fileURLToPath(new URL("../../../web/", import.meta.url));
+/** The one build of Chart.js that imports nothing: import maps would need an inline script. */
+const CHART_JS = path.join(path.dirname(createRequire(import.meta.url).resolve("chart.js")), "chart.umd.min.js");
+const PAGE_SCRIPTS_AND_STYLES = /\.(?:js|css|svg)$/;
+
+/** Every load asks whether the file is still the same (ETag), so that after an update no page mixes old and new modules. */
+const REVALIDATE = "public, no-cache";
+
+/**
+ * The pages and what they load: `/`, `/docs`, `/api/dashboard/stats/dashboard` and `/assets/*`.
+ *
+ * They hold no data and need no key: mount them before `authenticate`. What they show they ask the API for.
+ */
+export function pageRoutes(): Router {
+  const router = Router();
+  router.get("/", page("playground.html"));
+  router.get("/docs", page("docs.html"));
+  router.get("/api/dashboard/stats/dashboard", page("dashboard.html"));
+  router.get("/assets/chart.js", (_request, response) => {
+    response.sendFile(CHART_JS, { headers: { "Cache-Control": REVALIDATE } });
+  });
+  router.use("/assets", onlyAssets, express.static(WEB_DIR, { index: false, redirect: false, setHeaders: revalidate }));
+  return router;
+}
+
+/** Its links begin with what stands before this server's paths. */
+function page(name: string): RequestHandler {
+  return async (_request, response) => {
+    const html = await readFile(path.join(WEB_DIR, name), "utf8");
+    const linked = html.replaceAll(/ (href|src)="\//g, ` $1="${prefixOf(response)}/`);
+    response.set("Cache-Control", REVALIDATE).type("html").send(linked);
+  };
+}
+
+/** Pages have one address each, and notes for developers none. */
+const onlyAssets: RequestHandler = (request, _response, next) => {
+  next(PAGE_SCRIPTS_AND_STYLES.test(request.path) ? undefined : "router");
+};
+
+function revalidate(response: express.Response, file: string): void {
+  response.setHeader("Cache-Control", REVALIDATE);
+  // The frame that HTML output is shown in has no origin, so nothing here is of its own.
+  if (path.basename(file) === "frame.css") response.setHeader("Cross-Origin-Resource-Policy", "cross-origin");
+}

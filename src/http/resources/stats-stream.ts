@@ -1,0 +1,93 @@
+import { Router } from "express";
+import { ClientError } from "../../shared/errors.ts";
+import { EVERYBODY } from "../../statistics/counters.ts";
+import type { Statistics } from "../../statistics/statistics.ts";
+import { EventStream } from "../event-stream.ts";
+import { principalOf, requireScope } from "../middleware/authentication.ts";
+import { visibleTo } from "./statistics.ts";
+
+export interface StatisticsStreamOptions {
+  readonly statistics: Statistics;
+  /** Least ms between two events of one stream; default 1000. */
+  readonly minIntervalMs?: number;
+  /**
+   * Most ms between two events, so that clocks on the page go on, and what other servers of a
+   * fleet have counted shows; default 15 s.
+   */
+  readonly heartbeatMs?: number;
+  /** Most ms without a write, also while the store does not answer; default 15 s. */
+  readonly commentMs?: number;
+  /** Streams of one principal open at a time; default 20. */
+  readonly maxStreams?: number;
+}
+
+/**
+ * `GET /api/dashboard/stats/stream`: what `GET /api/dashboard/stats` replies, as server-sent events: one at once, then one
+ * whenever something changed that its principal may see, and one every `heartbeatMs`. Runs behind `authenticate`.
+ *
+ * Fails with {@link ClientError} 429 `too_many_streams` while its principal has `maxStreams` open.
+ */
+export function statisticsStreamRoutes({
+  statistics,
+  minIntervalMs = 1000,
+  heartbeatMs = 15_000,
+  commentMs = 15_000,
+  maxStreams = 20,
+}: StatisticsStreamOptions): Router {
+  const openStreams = new Map<string, number>();
+  const router = Router();
+  router.get("/api/dashboard/stats/stream", requireScope("stats"), (_request, response) => {
+    const { id } = principalOf(response);
+    if ((openStreams.get(id) ?? 0) >= maxStreams) {
+      throw new ClientError(429, "too_many_streams", "Too many of your dashboards are open", { retryAfterS: 10 });
+    }
+    const principal = visibleTo(response);
+    const stream = new EventStream(response, commentMs);
+    stream.open();
+    let due: NodeJS.Timeout | undefined;
+    let sentAtMs = 0;
+    let dueAtMs = Number.POSITIVE_INFINITY;
+    const schedule = (atMs: number) => {
+      if (atMs >= dueAtMs) return;
+      clearTimeout(due);
+      dueAtMs = atMs;
+      due = setTimeout(() => void send(), Math.max(0, atMs - performance.now()));
+    };
+    let isSending = false;
+    const send = async () => {
+      sentAtMs = performance.now();
+      dueAtMs = Number.POSITIVE_INFINITY;
+      if (isSending) return schedule(sentAtMs + minIntervalMs);
+      isSending = true;
+      try {
+        // A client that does not read gets the newest numbers once it does, and costs no memory until then.
+        if (!response.writableNeedDrain) {
+          const { stats } = await statistics.snapshot(principal);
+          stream.send({ success: true, stats, timestamp: new Date().toISOString() });
+        }
+      } catch {
+        // The store refuses. A timer has nobody to throw to; the page connects anew, and is told then.
+        response.end();
+      } finally {
+        isSending = false;
+      }
+      if (!response.writableEnded && !response.destroyed) schedule(sentAtMs + heartbeatMs);
+    };
+    const onChange = (whose: string) => {
+      // That an event came would tell of somebody else's execution, whatever it says.
+      if (principal === undefined || whose === principal || whose === EVERYBODY) schedule(sentAtMs + minIntervalMs);
+    };
+
+    openStreams.set(id, (openStreams.get(id) ?? 0) + 1);
+    response.once("close", () => {
+      const left = (openStreams.get(id) ?? 1) - 1;
+      if (left > 0) openStreams.set(id, left);
+      else openStreams.delete(id);
+      clearTimeout(due);
+      statistics.off("change", onChange);
+    });
+    statistics.on("change", onChange);
+    void send();
+  });
+  return router;
+}

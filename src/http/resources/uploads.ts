@@ -1,0 +1,173 @@
+import { readdirSync, readFileSync, rmSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import path from "node:path";
+import { type Request, type RequestHandler, type Response, Router } from "express";
+import multer from "multer";
+import { callerOf, executeFor, type Services } from "../../service/execution-service.ts";
+import { badRequest, ClientError } from "../../shared/errors.ts";
+import { makeFolder, makeFolderSync } from "../../shared/make-folder.ts";
+import { StorageStartupError } from "../../shared/storage-startup-error.ts";
+import { storageError, troubleOf } from "../../shared/storage-trouble.ts";
+import { wrongContentType } from "../content-type.ts";
+import { sanitiseFilename } from "../filenames.ts";
+import { principalOf, requireScope } from "../middleware/authentication.ts";
+import { isTextFile } from "../text-content.ts";
+import { invalidEncoding } from "../text-decoding.ts";
+
+const FIELDS = ["csvFile", "file"];
+/** What can be described; the rest is only stored. */
+const TABLES = [".csv", ".json"];
+const LATEST_CSV = "uploaded_file.csv";
+/** As multer makes them up. */
+const TEMPORARY_NAME = /^[0-9a-f]{32}$/;
+const ANALYSIS_TIMEOUT_MS = 30_000;
+const ANALYSIS = readFileSync(new URL("../../programs/analyse_upload.py", import.meta.url), "utf8");
+
+/** `POST /api/upload`, also `/api/upload-csv`. */
+export function uploadRoutes(services: Services): Router {
+  const router = Router();
+  const receive = receiveFile(services);
+  router.post(["/api/upload", "/api/upload-csv"], requireScope("files"), receive, async (request, response) => {
+    const { file } = request;
+    if (!file) throw badRequest("no_file", "No file uploaded");
+    response.json(await takeIn(services, request, response, file));
+  });
+  return router;
+}
+
+async function takeIn(services: Services, request: Request, response: Response, file: Express.Multer.File) {
+  const principal = principalOf(response);
+  const originalName = file.originalname;
+  const wanted = sanitiseFilename(originalName);
+  const alsoAs = extensionOf(wanted) === ".csv" ? [LATEST_CSV] : [];
+  const workspace = services.workspaces.of(principal.id);
+  const store = async () => {
+    const isText = await isTextFile(file.path);
+    return { ...(await workspace.upload({ hostFile: file.path }, { filename: wanted, originalName, alsoAs })), isText };
+  };
+  // Before anybody is answered: the temporary file never outlives its request.
+  const record = await store().finally(async () => await rm(file.path, { force: true }));
+  const { filename } = record;
+  services.statistics.recordUpload(principal.id);
+  services.securityLog?.append({
+    event: "file_upload",
+    ...callerOf(request, response),
+    details: { success: true, filename, originalName, size: record.size, sha256: record.sha256, isText: record.isText },
+  });
+  return {
+    success: true,
+    file: {
+      originalName,
+      size: record.size,
+      pyodideFilename: filename,
+      keepFile: true,
+      // The base name is what `/api/uploaded-files` lists and deletes; it is no path of the host.
+      tempPath: `uploads/${filename}`,
+      isText: record.isText,
+    },
+    analysis: await analyse(services, response, filename),
+    timestamp: new Date().toISOString(),
+  };
+}
+
+/** A file that cannot be described is uploaded all the same. */
+async function analyse(services: Services, response: Response, filename: string): Promise<object> {
+  const nothing = { success: false, filename, shape: null, columns: null, sample: null, memory_usage: null };
+  const extension = extensionOf(filename);
+  if (!TABLES.includes(extension)) return { ...nothing, error: `A ${extension} file is no table.` };
+  try {
+    const { success, result, error } = await executeFor(services, principalOf(response), {
+      code: ANALYSIS,
+      context: JSON.stringify({ filename }),
+      environment: services.packages.defaultEnvironment,
+      timeoutMs: ANALYSIS_TIMEOUT_MS,
+    });
+    return success ? (result.parse() as object) : { ...nothing, error };
+  } catch (error) {
+    if (error instanceof ClientError) return { ...nothing, error: error.message };
+    throw error;
+  }
+}
+
+/** Puts the one file of the request on disk, and takes it away again whatever goes wrong. */
+function receiveFile({ config }: Services): RequestHandler {
+  makeUploadFolder(config.UPLOAD_DIR);
+  const upload = multer({
+    // Made anew where it is gone, or where the disk had no room for it when the server started.
+    storage: multer.diskStorage({
+      destination: (_request, _file, done) =>
+        makeFolder(config.UPLOAD_DIR, 0o700).then(
+          () => done(null, config.UPLOAD_DIR),
+          (error) => done(error, config.UPLOAD_DIR),
+        ),
+    }),
+    // As browsers send names; multer's own default is Latin-1.
+    defParamCharset: "utf8",
+    limits: { fileSize: config.MAX_FILE_SIZE, files: 1, fields: 20, parts: 30, fieldSize: 64 * 1024, headerPairs: 100 },
+    fileFilter: (_request, file, accept) => {
+      const extension = extensionOf(sanitiseFilename(file.originalname));
+      // Also a name that was damaged before it came here: whatever it was, it cannot be asked for any more.
+      if (file.originalname.includes("\ufffd")) return accept(invalidEncoding("The file name is not valid UTF-8"));
+      if (!FIELDS.includes(file.fieldname)) return accept(badRequest("unexpected_field", "Unexpected field"));
+      if (config.UPLOAD_TYPES.includes(extension)) return accept(null, true);
+      const message = `File type ${extension || "(none)"} not allowed. Allowed types: ${config.UPLOAD_TYPES.join(", ")}`;
+      accept(badRequest("file_type", message));
+    },
+  }).any();
+  return (request, response, next) => {
+    const wrong = wrongContentType(request, ["multipart/form-data"]);
+    if (wrong !== null) return next(badRequest("wrong_content_type", `No file uploaded. ${wrong}`));
+    if (!request.is("multipart/form-data")) return next(badRequest("no_file", "No file uploaded"));
+    upload(request, response, (error: unknown) => {
+      // Multer has taken away what it wrote.
+      if (error !== undefined) return next(toClientError(error, config.MAX_FILE_SIZE));
+      const [file] = Array.isArray(request.files) ? request.files : [];
+      if (file) request.file = file;
+      next();
+    });
+  };
+}
+
+/** Makes the folder, and removes what a server that was killed has left there. @throws {StorageStartupError} */
+function makeUploadFolder(folder: string): void {
+  try {
+    makeFolderSync(folder, 0o700);
+    for (const name of readdirSync(folder)) {
+      if (TEMPORARY_NAME.test(name)) rmSync(path.join(folder, name), { force: true });
+    }
+  } catch (cause) {
+    // A full disk has room again some time; uploads are refused until then.
+    if (troubleOf(cause) === "full") return;
+    const damaged = "Set UPLOAD_DIR to a folder.";
+    throw new StorageStartupError({ what: folder, folder, setting: "UPLOAD_DIR", damaged, cause });
+  }
+}
+
+function toClientError(error: unknown, maxBytes: number): unknown {
+  if (error instanceof multer.MulterError) {
+    switch (error.code) {
+      case "LIMIT_FILE_SIZE":
+        return badRequest("file_too_large", `File size too large. Maximum size: ${formatMb(maxBytes)}`);
+      case "LIMIT_FILE_COUNT":
+        return badRequest("too_many_files", "Too many files");
+      case "LIMIT_UNEXPECTED_FILE":
+        return badRequest("unexpected_field", "Unexpected field");
+      default:
+        return badRequest("invalid_upload", error.message);
+    }
+  }
+  // A body that was cut off, or is no multipart at all. What has a `syscall` is a failure of our own disk.
+  if (error instanceof Error && !(error instanceof ClientError) && !("syscall" in error)) {
+    return badRequest("invalid_upload", "The upload is incomplete or malformed");
+  }
+  return storageError(error) ?? error;
+}
+
+function formatMb(bytes: number): string {
+  const mb = bytes / (1024 * 1024);
+  return Number.isInteger(mb) ? `${mb}MB` : `${bytes} bytes`;
+}
+
+function extensionOf(filename: string): string {
+  return path.extname(filename).toLowerCase();
+}

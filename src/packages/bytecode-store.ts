@@ -1,0 +1,82 @@
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { parseArchive } from "../wire/archive-format.ts";
+import { type ArchivePart, buildArchive } from "./archive.ts";
+import type { BytecodeCompiler } from "./bytecode-compiler.ts";
+import { type ArchiveNote, KeptArchives } from "./kept-archives.ts";
+
+const FORMAT = 1;
+/** Where an environment's packages are in a sandbox. In another place Python corrects what the code says of itself. */
+const FOLDER = "/lib/environment";
+
+/** What wheels are compiled to, kept as archives that hold nothing else: each wheel is compiled once. */
+export class BytecodeStore {
+  readonly #archives: KeptArchives;
+  readonly #compiler: BytecodeCompiler;
+  /** Names the compiler: another may come to other bytecode. */
+  readonly compilerKey: () => Promise<string>;
+  readonly #underWay = new Map<string, Promise<ArchivePart>>();
+
+  constructor(folder: string, compiler: BytecodeCompiler, compilerKey: () => Promise<string>) {
+    this.#archives = new KeptArchives(folder);
+    this.#compiler = compiler;
+    this.compilerKey = compilerKey;
+  }
+
+  /** @returns the bytecode of a wheel's sources; null if it is not there yet. */
+  async find(sha256: string): Promise<ArchivePart | null> {
+    const note = await this.#archives.find<ArchiveNote>(await this.#key(sha256), FORMAT);
+    return note && (await this.#open(note));
+  }
+
+  /** As `find`, and compiles what is not there yet. @throws {SandboxDiedError} if no sandbox can be started. */
+  async get(wheel: ArchivePart, sha256: string): Promise<ArchivePart> {
+    const underWay = this.#underWay.get(sha256);
+    if (underWay) return await underWay;
+    const making = this.#make(wheel, sha256).finally(() => this.#underWay.delete(sha256));
+    this.#underWay.set(sha256, making);
+    return await making;
+  }
+
+  async #make(wheel: ArchivePart, sha256: string): Promise<ArchivePart> {
+    const known = await this.find(sha256);
+    if (known !== null) return known;
+    const compiled = await this.#compiler.compile(wheel, FOLDER, isImported);
+    const bytes = new Map(compiled.map((file) => [file.path, file.bytes]));
+    const files = compiled.map((file) => ({
+      path: file.path,
+      zipPath: file.path,
+      size: file.bytes.length,
+      hash: null,
+    }));
+    const read = async ({ path }: { path: string }) => Buffer.from(bytes.get(path) as Uint8Array);
+    const archive = await buildArchive([{ filename: wheel.filename, files, read }], this.#archives.folder);
+    const note = { format: FORMAT, archive: { sha256: archive.sha256, bytes: archive.bytes } };
+    await this.#archives.remember(await this.#key(sha256), note);
+    return await this.#open(note);
+  }
+
+  async #open({ archive: { sha256 } }: ArchiveNote): Promise<ArchivePart> {
+    const archive = parseArchive(await readFile(this.#archives.pathOf(sha256)));
+    const entries = new Map(archive.entries.map((entry) => [entry.path, entry]));
+    return {
+      filename: sha256,
+      files: archive.entries.map(({ path, size }) => ({ path, zipPath: path, size, hash: null })),
+      read: async ({ path }) => {
+        const entry = entries.get(path);
+        if (!entry) throw new RangeError(`no bytecode is called ${path}`);
+        return Buffer.from(archive.read(entry));
+      },
+    };
+  }
+
+  async #key(wheelSha256: string): Promise<string> {
+    const parts = ["bytecode", FORMAT, await this.compilerKey(), wheelSha256];
+    return createHash("sha256").update(JSON.stringify(parts)).digest("hex");
+  }
+}
+
+/** Not data, and not what packages test themselves with: a third of many, that hardly any program imports. */
+function isImported(path: string): boolean {
+  return path.startsWith("site-packages/") && !path.includes("/tests/");
+}

@@ -1,0 +1,72 @@
+import { randomUUID } from "node:crypto";
+import { readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { archiveName, archiveNoteName, temporaryName } from "../shared/cache-layout.ts";
+import { makeFolder } from "../shared/make-folder.ts";
+import { storageError } from "./package-error.ts";
+import { hashFile } from "./wheel-store.ts";
+
+/** What was learnt by making an archive, as it is kept beside it. */
+export interface ArchiveNote {
+  readonly format: number;
+  readonly archive: { readonly sha256: string; readonly bytes: number };
+}
+
+/** Archives in a folder, found by a hash of what each was made of. */
+export class KeptArchives {
+  readonly folder: string;
+  /** Hashed by this process since it started; the rest is not believed until it is. */
+  readonly #verified = new Set<string>();
+
+  constructor(folder: string) {
+    this.folder = folder;
+  }
+
+  pathOf(sha256: string): string {
+    return path.join(this.folder, archiveName(sha256));
+  }
+
+  notePathOf(key: string): string {
+    return path.join(this.folder, archiveNoteName(key));
+  }
+
+  /**
+   * @param key 64 hex digits.
+   * @returns null if there is none of this format, or its archive is gone or damaged.
+   */
+  async find<Note extends ArchiveNote>(key: string, format: number): Promise<Note | null> {
+    try {
+      const note = JSON.parse(await readFile(this.notePathOf(key), "utf8")) as Note;
+      if (note.format !== format) return null;
+      const { sha256, bytes } = note.archive;
+      const file = this.pathOf(sha256);
+      if ((await stat(file)).size !== bytes) return null;
+      if (!this.#verified.has(sha256)) {
+        if ((await hashFile(file)) !== sha256) return null;
+        this.#verified.add(sha256);
+      }
+      return note;
+    } catch {
+      return null;
+    }
+  }
+
+  /** Keeps a note on an archive that this process has written. @throws {PackageError} `package_storage` if the disk is full or read-only. */
+  async remember(key: string, note: ArchiveNote): Promise<void> {
+    this.#verified.add(note.archive.sha256);
+    await writeAtomically(this.notePathOf(key), JSON.stringify(note));
+  }
+}
+
+/** @throws {PackageError} `package_storage` if the disk is full or read-only. */
+export async function writeAtomically(file: string, text: string): Promise<void> {
+  const temporary = path.join(path.dirname(file), temporaryName(randomUUID()));
+  try {
+    await makeFolder(path.dirname(file));
+    await writeFile(temporary, text, { flush: true });
+    await rename(temporary, file);
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => {});
+    throw storageError(error) ?? error;
+  }
+}

@@ -1,0 +1,203 @@
+import type { CacheKeeper } from "../environments/cache-collector.ts";
+import type { ModuleOwners } from "../environments/module-owners.ts";
+import { baseOf, type Environments } from "../environments/registry.ts";
+import type { PackageArchive } from "../executor/execution.ts";
+import type { ArchiveReader } from "../packages/archive-reader.ts";
+import { PackageError } from "../packages/package-error.ts";
+import type { PackageSet } from "../packages/package-set.ts";
+import { archiveShareKey, chargeShare, type PackageShares } from "../packages/package-shares.ts";
+import type { Installed, PackageStore } from "../packages/package-store.ts";
+import { shareKeyOf } from "../packages/wheel-store.ts";
+import { ClientError, SandboxDiedError } from "../shared/errors.ts";
+import { ENDS_INTERPRETER } from "../wire/import-rules.ts";
+
+export interface CallerPackagesOptions {
+  readonly store: PackageStore;
+  readonly environments: Environments;
+  readonly archives: ArchiveReader;
+  readonly keeper: CacheKeeper;
+  readonly owners: ModuleOwners;
+  readonly shares: PackageShares;
+}
+
+/** @param error a {@link PackageError}'s code; null: it is installed. */
+export type OnInstall = (requirement: string, error: string | null) => void;
+
+/** Which environment, with which packages on top, a caller's code runs in. */
+export class CallerPackages {
+  readonly #options: CallerPackagesOptions;
+
+  constructor(options: CallerPackagesOptions) {
+    this.#options = options;
+  }
+
+  get defaultEnvironment(): string {
+    return this.#options.environments.defaultName;
+  }
+
+  get environments(): Environments {
+    return this.#options.environments;
+  }
+
+  /**
+   * Packages in Python alone are mounted; those with shared libraries make an environment of their own, derived from the
+   * one that was asked for.
+   *
+   * @throws {ClientError} 400 if there is no such environment.
+   */
+  async environmentFor(
+    principal: string,
+    environment: string,
+  ): Promise<{ environment: string; archive: PackageArchive | null }> {
+    const { store, environments } = this.#options;
+    const set = await store.get(principal, environments.base(environment));
+    if (set === null) return { environment, archive: null };
+    if (set.compiled) return { environment: await environments.derive(environment, set), archive: null };
+    return { environment, archive: this.#archiveOf(set) };
+  }
+
+  /** The name of what {@link environmentFor} gives; nothing is built. */
+  async environmentName(principal: string, environment: string): Promise<string> {
+    const { store, environments } = this.#options;
+    const set = await store.get(principal, environments.base(environment));
+    return set?.compiled ? environments.derivedName(environment, set) : environment;
+  }
+
+  /**
+   * As {@link environmentFor}, for a session: it stays in the environment it was made in, whatever was installed since.
+   *
+   * @throws {ClientError} 409 `session_environment_gone` if that was derived from packages that are gone.
+   */
+  async environmentOfSession(
+    principal: string,
+    environment: string,
+  ): Promise<{ environment: string; archive: PackageArchive | null }> {
+    const { store, environments } = this.#options;
+    const base = baseOf(environment);
+    if (environment === base) {
+      const set = await store.get(principal, environments.base(base));
+      // Of packages with shared libraries, too, what is Python can be imported.
+      return { environment, archive: set && this.#archiveOf(set) };
+    }
+    if (await environments.recall(environment)) return { environment, archive: null };
+    const current = await this.environmentFor(principal, base);
+    if (current.environment === environment) return current;
+    throw new ClientError(
+      409,
+      "session_environment_gone",
+      "The session was made with packages that are not installed any more. Its files can still be read.",
+    );
+  }
+
+  /**
+   * Adds a package for a caller, ready to be used by its next execution.
+   *
+   * @throws {PackageError} if it cannot be had, saying why.
+   */
+  async install(principal: string, environment: string, requirement: string): Promise<Installed> {
+    const { store, environments, shares } = this.#options;
+    return await shares.installing(principal, async () => {
+      for (const { name } of environments.list()) await this.#chargeInstalled(principal, name);
+      // Before it counts as installed: what no environment can hold would fail every later execution.
+      return await store.install(principal, requirement, environments.base(environment), async (set) => {
+        this.#chargeSet(environment, set);
+        if (set.compiled) await this.#derive(environment, set, requirement);
+      });
+    });
+  }
+
+  /** Counts what is there already; what is gone from cache and source counts once it is built again. */
+  async #chargeInstalled(principal: string, environment: string): Promise<void> {
+    const { store, environments } = this.#options;
+    const set = await store.get(principal, environments.base(environment)).catch(() => null);
+    if (set !== null) this.#chargeSet(environment, set);
+  }
+
+  #chargeSet(environment: string, { packages, archive, compiled, ...rest }: PackageSet): void {
+    const { environments } = this.#options;
+    for (const { filename, bytes } of packages) chargeShare(shareKeyOf(filename), bytes);
+    chargeShare(archiveShareKey(packages.map(({ filename }) => filename)), archive.bytes);
+    if (!compiled) return;
+    const name = environments.derivedName(environment, { packages, archive, compiled, ...rest });
+    const bytes = environments.imageBytes(name);
+    if (bytes !== null) chargeShare(`image ${name}`, bytes);
+  }
+
+  /**
+   * As `micropip.install`.
+   *
+   * @param running the environment that the code runs in.
+   * @param inSession whether that is a session's, which cannot take shared libraries in any more.
+   * @param onInstall is told of each requirement that was tried: null, or why it cannot be had.
+   * @returns all of the caller's packages; null: there are none besides the environment's.
+   */
+  async installWhileRunning(
+    principal: string,
+    running: string,
+    requirements: readonly string[],
+    { inSession = false, onInstall = () => {} }: { inSession?: boolean; onInstall?: OnInstall | undefined } = {},
+  ): Promise<PackageArchive | null> {
+    const environment = baseOf(running);
+    let set: PackageSet | null = null;
+    for (const requirement of requirements) {
+      try {
+        set = (await this.install(principal, environment, requirement)).set;
+      } catch (error) {
+        onInstall(requirement, error instanceof PackageError ? error.code : "internal");
+        throw error;
+      }
+      onInstall(requirement, null);
+    }
+    if (set === null || set.packages.length === 0) return null;
+    if (set.compiled) {
+      if ((await this.#options.environments.derive(environment, set)) === running) return null;
+      const names = set.packages.filter(({ compiled }) => compiled).map(({ name }) => name);
+      const next = inSession
+        ? "It is installed now, for executions without a session, new sessions, and this one once it is reset."
+        : "It is installed now: run this code again.";
+      throw new PackageError(
+        "package_incompatible",
+        `${names.join(", ")} has compiled code, which a running interpreter cannot take in. ${next}`,
+      );
+    }
+    return this.#archiveOf(set);
+  }
+
+  /** What a failed import is told: see {@link ModuleOwners.explain}. */
+  async explainModule(running: string, module: string, mayInstall: boolean): Promise<string | null> {
+    const { environments, owners } = this.#options;
+    const others = environments.list().filter(({ name }) => name !== baseOf(running));
+    return await owners.explain(module, environments.get(running), { mayInstall, others });
+  }
+
+  async #derive(environment: string, set: PackageSet, requirement: string): Promise<void> {
+    const { environments } = this.#options;
+    const cannotBeUsed = (reason: string, cause?: unknown) =>
+      new PackageError("package_incompatible", `${requirement} cannot be used here: ${reason}.`, { cause });
+    const name = await environments.derive(environment, set).catch((error) => {
+      throw error instanceof SandboxDiedError ? cannotBeUsed("the interpreter ended while loading it", error) : error;
+    });
+    const { unfit } = environments.get(name).image;
+    const deadly = set.packages
+      .flatMap(({ imports }) => imports)
+      .find((module) => unfit[module]?.startsWith(ENDS_INTERPRETER));
+    if (deadly !== undefined) throw cannotBeUsed(`in ${deadly}, ${unfit[deadly]}`);
+    const unloadable = set.sharedLibraries.find((library) => library in unfit);
+    if (unloadable !== undefined) throw cannotBeUsed(`${unloadable} cannot be loaded, ${unfit[unloadable]}`);
+  }
+
+  async clear(principal: string): Promise<void> {
+    const { store, environments } = this.#options;
+    // Those that are being built, too.
+    for (const name of environments.names) await store.clear(principal, name);
+  }
+
+  #archiveOf({ archive }: PackageSet): PackageArchive {
+    const { archives, keeper } = this.#options;
+    keeper.use(archive.path);
+    return {
+      listing: archives.listing(archive),
+      read: (offset, length) => archives.read(archive, offset, length),
+    };
+  }
+}

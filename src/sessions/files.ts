@@ -1,0 +1,93 @@
+import { sha256Hex } from "../shared/blob-folder.ts";
+import { ClientError, notFound } from "../shared/errors.ts";
+import type { FileEntry } from "../wire/frames.ts";
+import { workspacePath } from "../workspaces/paths.ts";
+import type { WorkspaceIndex, WorkspaceLimits, Written } from "../workspaces/workspace-index.ts";
+import type { SessionSnapshot } from "./format.ts";
+import { readFile, readFiles, readState, toStored } from "./states.ts";
+import type { SessionStore } from "./store.ts";
+import type { SessionTurns } from "./turns.ts";
+import { mib, refusePinned } from "./views.ts";
+
+export interface SessionFilesOptions {
+  readonly turns: SessionTurns;
+  readonly store: SessionStore;
+  /** Names the image of an environment. */
+  readonly identityOf: (environment: string) => string;
+  readonly limits: WorkspaceLimits;
+  /** Largest stored state of one session, files included, bytes. */
+  readonly maxBytes: number;
+}
+
+/** A session's own files, from outside of it. Paths are the sandbox's. */
+export class SessionFiles {
+  readonly #options: SessionFilesOptions;
+
+  constructor(options: SessionFilesOptions) {
+    this.#options = options;
+  }
+
+  /** Files and folders, parents before children. */
+  async list(principal: string, id: string): Promise<readonly FileEntry[]> {
+    return (await readFiles(this.#options.store, await this.#options.turns.record(principal, id))).listing;
+  }
+
+  /** @throws {ClientError} 404 `File not found`. */
+  async read(principal: string, id: string, path: string): Promise<Uint8Array> {
+    const { store } = this.#options;
+    const record = await this.#options.turns.record(principal, id);
+    return await readFile(store, record, await readFiles(store, record), workspacePath(path));
+  }
+
+  async write(principal: string, id: string, path: string, content: Uint8Array): Promise<FileEntry> {
+    const sha256 = await sha256Hex(content);
+    const mtimeMs = Date.now();
+    const { length: size } = content;
+    await this.#change(principal, id, new Map([[sha256, content]]), (files) => {
+      if (files.get(path)?.kind === "folder")
+        throw new ClientError(409, "not_a_file", "There is a folder of this name");
+      const written: Written = { path: workspacePath(path), kind: "file", mtimeMs, sha256, size };
+      return files.merge([written], [], this.#options.limits);
+    });
+    return { path, size, mtimeMs, kind: "file" };
+  }
+
+  /** @throws {ClientError} 404 `File not found`, 409 `file_open` while the session has it open. */
+  async delete(principal: string, id: string, path: string): Promise<void> {
+    await this.#change(principal, id, null, (files, snapshot) => {
+      if (files.get(workspacePath(path))?.kind !== "file") throw notFound("File not found");
+      const { state } = snapshot;
+      if (state?.streams.some((stream) => stream.path === path)) {
+        throw new ClientError(409, "file_open", "The session has this file open");
+      }
+      return files.merge([], [path], this.#options.limits);
+    });
+  }
+
+  async #change(
+    principal: string,
+    id: string,
+    /** Null: something is deleted. */
+    contents: ReadonlyMap<string, Uint8Array> | null,
+    plan: (files: WorkspaceIndex, snapshot: SessionSnapshot) => WorkspaceIndex,
+  ): Promise<void> {
+    const { turns, store, identityOf, maxBytes } = this.#options;
+    await turns.run(principal, id, undefined, async (live, lease) => {
+      refusePinned(live, "given other files");
+      const { record } = lease;
+      const snapshot = await readState(store, record, identityOf(record.environment));
+      const files = plan(snapshot.files, snapshot);
+      const { ref, stored } = await toStored({ ...snapshot, files }, contents ?? new Map());
+      if (ref.size + ref.fileBytes > maxBytes) {
+        throw new ClientError(413, "session_full", `A session may take at most ${mib(maxBytes)} MiB.`);
+      }
+      turns.evict(live);
+      await turns.change(
+        live,
+        lease,
+        { head: ref, previous: record.head },
+        { ...stored, isDeletion: contents === null },
+      );
+    });
+  }
+}

@@ -1,0 +1,148 @@
+/**
+ * A session at rest:
+ *
+ *     8 bytes   "PYEXSESS"
+ *     u32 le    format version
+ *     u32 le    length of the header, bytes
+ *     header    JSON in UTF-8: see `header` below
+ *     memory    what `load` takes (protocol.ts), contents of unnamed files included, compressed with zstd
+ *     32 bytes  SHA-256 of all before
+ *
+ * Contents of files are not in it: the header lists them by hash, so that states of one session share them.
+ */
+import { createHash } from "node:crypto";
+import { promisify } from "node:util";
+import { constants, zstdCompress, zstdCompressSync, zstdDecompress } from "node:zlib";
+import { z } from "zod";
+import type { SessionState } from "../wire/frames.ts";
+import { sessionState } from "../wire/guest-messages.ts";
+import { WorkspaceIndex } from "../workspaces/workspace-index.ts";
+
+export const SESSION_VERSION = 4;
+
+const MAGIC = Buffer.from("PYEXSESS");
+const PREFIX_BYTES = 16;
+const CHECKSUM_BYTES = 32;
+/** One block of memory and its number, as `load` takes them. */
+const BYTES_PER_BLOCK = 256 + 4;
+// Slower levels win little: most of it is zero, and the rest small objects that do not repeat.
+const COMPRESSION = { params: { [constants.ZSTD_c_compressionLevel]: 1 } };
+// 0.05 to 0.5 ms [measured]: the way to another thread and back takes longer.
+const MAX_INLINE_BYTES = 512 * 1024;
+
+const compress = promisify(zstdCompress);
+const decompress = promisify(zstdDecompress);
+
+/** A session as it was after an execution. */
+export interface SessionSnapshot {
+  /** Identity of the environment's image that the memory differs from: no other can be put under it. */
+  readonly environment: string;
+  /** Null: nothing has run since the session began. */
+  readonly state: SessionState | null;
+  /** As `Sandbox.load` takes it; empty if `state` is null. */
+  readonly memory: Uint8Array;
+  readonly files: WorkspaceIndex;
+  /** Executions up to then. */
+  readonly executions: number;
+}
+
+/** The bytes are no session, a damaged one, or one of another version; `message` says what is wrong. */
+export class SessionFormatError extends Error {
+  override readonly name = "SessionFormatError";
+}
+
+const count = z.number().int().nonnegative();
+
+const header = z.object({
+  environment: z.string(),
+  executions: count,
+  state: sessionState.nullable(),
+  memoryBytes: count.max(2 ** 33),
+  /** A `WorkspaceIndex`. */
+  files: z.unknown(),
+});
+
+/**
+ * @returns the bytes, and their hash: what they are stored by.
+ * @throws {SessionFormatError} if the sandbox that captured it described something impossible.
+ */
+export async function encodeSession(snapshot: SessionSnapshot): Promise<{ bytes: Buffer; sha256: string }> {
+  const { environment, executions, memory, files } = snapshot;
+  const state = snapshot.state && sessionState.safeParse(snapshot.state);
+  if (state?.success === false) throw new SessionFormatError(`its state is not one: ${firstIssue(state.error)}`);
+  checkMemory(state?.data ?? null, memory.length);
+  const facts: Omit<z.input<typeof header>, "files"> = {
+    environment,
+    executions,
+    state: state?.data ?? null,
+    memoryBytes: memory.length,
+  };
+  // The index is JSON already.
+  const headerBytes = Buffer.from(`${JSON.stringify(facts).slice(0, -1)},"files":${files.toJson("")}}`);
+  const compressed =
+    memory.length <= MAX_INLINE_BYTES ? zstdCompressSync(memory, COMPRESSION) : await compress(memory, COMPRESSION);
+  const prefix = Buffer.alloc(PREFIX_BYTES);
+  MAGIC.copy(prefix);
+  prefix.writeUInt32LE(SESSION_VERSION, 8);
+  prefix.writeUInt32LE(headerBytes.length, 12);
+  const hash = createHash("sha256").update(prefix).update(headerBytes).update(compressed);
+  const checksum = hash.copy().digest();
+  const sha256 = hash.update(checksum).digest("hex");
+  return { bytes: Buffer.concat([prefix, headerBytes, compressed, checksum]), sha256 };
+}
+
+/** @throws {SessionFormatError} naming the first thing that is wrong. */
+export async function decodeSession(bytes: Uint8Array): Promise<SessionSnapshot> {
+  const { facts, files, compressed } = readHeader(bytes);
+  let memory: Uint8Array;
+  try {
+    memory = await decompress(compressed, { maxOutputLength: Math.max(1, facts.memoryBytes) });
+  } catch (cause) {
+    throw new SessionFormatError("the memory cannot be decompressed", { cause });
+  }
+  if (memory.length !== facts.memoryBytes) throw new SessionFormatError("the memory is incomplete");
+  const { environment, state, executions } = facts;
+  return { environment, state, memory, files, executions };
+}
+
+/** The files alone: a session whose memory no longer fits an environment still has them. */
+export function decodeSessionFiles(bytes: Uint8Array): WorkspaceIndex {
+  return readHeader(bytes).files;
+}
+
+function readHeader(bytes: Uint8Array) {
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+  if (buffer.length < PREFIX_BYTES + CHECKSUM_BYTES) throw new SessionFormatError("it is cut off");
+  if (!buffer.subarray(0, 8).equals(MAGIC)) throw new SessionFormatError("it is not a session");
+  const version = buffer.readUInt32LE(8);
+  if (version !== SESSION_VERSION) {
+    throw new SessionFormatError(`it has format version ${version}, and this server reads ${SESSION_VERSION}`);
+  }
+  const end = buffer.length - CHECKSUM_BYTES;
+  const headerEnd = PREFIX_BYTES + buffer.readUInt32LE(12);
+  if (headerEnd > end) throw new SessionFormatError("its header is cut off");
+  const sum = createHash("sha256").update(buffer.subarray(0, end)).digest();
+  if (!sum.equals(buffer.subarray(end))) throw new SessionFormatError("its checksum is wrong");
+  let facts: z.output<typeof header>;
+  let files: WorkspaceIndex;
+  try {
+    facts = header.parse(JSON.parse(buffer.toString("utf8", PREFIX_BYTES, headerEnd)));
+    files = WorkspaceIndex.parse(JSON.stringify(facts.files));
+  } catch (cause) {
+    throw new SessionFormatError("its header cannot be read", { cause });
+  }
+  checkMemory(facts.state, facts.memoryBytes);
+  return { facts, files, compressed: buffer.subarray(headerEnd, end) };
+}
+
+function checkMemory(state: SessionState | null, memoryBytes: number): void {
+  const unnamedBytes = state?.unnamed.reduce((sum, { bytes }) => sum + bytes, 0) ?? 0;
+  if ((state?.blockCount ?? 0) * BYTES_PER_BLOCK + unnamedBytes !== memoryBytes) {
+    throw new SessionFormatError("its memory does not fit its state");
+  }
+}
+
+function firstIssue(error: z.ZodError): string {
+  const [issue] = error.issues;
+  return `${issue?.path.join(".")}: ${issue?.message}`;
+}

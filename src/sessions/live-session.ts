@@ -1,0 +1,51 @@
+import type { WorkspaceIndex } from "../workspaces/workspace-index.ts";
+import type { NewSnapshot, SessionLease, SessionRecord } from "./store.ts";
+import { TurnQueue } from "./turn-queue.ts";
+
+/** Executions and changes that may wait for one session. */
+const MAX_TURNS = 256;
+
+/** A session in a sandbox. */
+export interface Resident {
+  /** What the pool knows it by. */
+  readonly key: string;
+  /** The stored revision that it is, or will be once it is stored. */
+  readonly revision: number;
+  readonly files: WorkspaceIndex;
+  /** Contents of files that are not stored yet. */
+  readonly contents: ReadonlyMap<string, Uint8Array>;
+  /** Why it cannot be captured; null: it can, or nobody knows yet. */
+  pinned: string | null;
+}
+
+/** What this server knows of a session beyond what is stored. There is one as long as there is something to know. */
+export class LiveSession {
+  readonly id: string;
+  readonly principal: string;
+  readonly turns = new TurnQueue(MAX_TURNS);
+  /** Stops what runs. */
+  running: AbortController | null = null;
+  resident: Resident | null = null;
+  /** Kept between turns while the session is more than what is stored. */
+  lease: SessionLease | null = null;
+  /** A state that could not be stored when its reply was sent. */
+  unstored: { readonly record: SessionRecord; readonly snapshot: NewSnapshot; failures: number } | null = null;
+  /** Why the session is not as its last reply left it; told with the next. */
+  setback: string | null = null;
+
+  constructor(id: string, principal: string) {
+    this.id = id;
+    this.principal = principal;
+  }
+
+  get isForgettable(): boolean {
+    const { turns, resident, lease, setback } = this;
+    return turns.length === 0 && resident === null && lease === null && setback === null;
+  }
+
+  takeSetback(): string | null {
+    const { setback } = this;
+    this.setback = null;
+    return setback;
+  }
+}

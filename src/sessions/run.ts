@@ -1,0 +1,133 @@
+import { randomUUID } from "node:crypto";
+import type { ExecutionRequest, Workspace } from "../executor/execution.ts";
+import { toJob } from "../executor/executor.ts";
+import type { Loan, SandboxPool } from "../executor/pool.ts";
+import type { Capture, JobResult, Sandbox } from "../sandbox/sandbox.ts";
+import { ClientError } from "../shared/errors.ts";
+import { addressChanges } from "../workspaces/addressed-changes.ts";
+import type { WorkspaceIndex, WorkspaceLimits } from "../workspaces/workspace-index.ts";
+import type { SessionSnapshot } from "./format.ts";
+import type { Resident } from "./live-session.ts";
+
+/** A state did not fit any sandbox, or took two with it. */
+export class NotLoadedError extends Error {
+  override readonly name = "NotLoadedError";
+}
+
+export interface SessionExecution {
+  readonly request: ExecutionRequest;
+  readonly id: string;
+  /** The sandbox's copy, if one may still have it. */
+  readonly resident: Resident | null;
+  /** The stored state, for when none has. */
+  readonly load: () => Promise<SessionSnapshot>;
+  /** A stored content of one of `files`. */
+  readonly readFile: (files: WorkspaceIndex, path: string) => Promise<Uint8Array>;
+  readonly reseed: boolean;
+  /** How many the session has had, this one included. */
+  readonly number: number;
+  readonly limits: WorkspaceLimits;
+  /** Called before the sandbox does anything: from now on its copy is not the stored state any more. */
+  readonly onBegin: () => void;
+}
+
+/** What an execution has left on its sandbox. */
+export interface SessionOutcome {
+  readonly result: JobResult;
+  /** Null: the process was killed. */
+  readonly left: {
+    readonly key: string;
+    readonly files: WorkspaceIndex;
+    readonly contents: ReadonlyMap<string, Uint8Array>;
+    /** The state, or why there is none to be had. Resolves once the sandbox can be used again. */
+    readonly captured: Promise<Capture | "lost">;
+  } | null;
+  /** Why what the execution wrote cannot be kept. */
+  readonly refusedFiles: ClientError | null;
+}
+
+/**
+ * Runs code on a session: on the sandbox that still holds it, else on any that loads it.
+ *
+ * @returns when there is a result; the state is captured after that.
+ * @throws {NotLoadedError}; what `load` and `SandboxPool.use` throw.
+ */
+export async function executeInSession(pool: SandboxPool, execution: SessionExecution): Promise<SessionOutcome> {
+  const { request, resident } = execution;
+  const { environment, principal, signal, onWait } = request;
+  const options = { environment, principal, signal, onWait, ...(resident && { resident: resident.key }) };
+  for (let attempt = 1; ; attempt++) {
+    // Nobody is to wait for the disk with a sandbox in hand.
+    if (resident === null || !pool.holds(resident.key)) await execution.load();
+    try {
+      return await pool.use(options, (sandbox, loan) => runOn(sandbox, loan, execution));
+    } catch (error) {
+      // A sandbox may die of something else just then; two will not.
+      if (!(error instanceof NotLoadedError) || attempt === 2) throw error;
+    }
+  }
+}
+
+async function runOn(sandbox: Sandbox, loan: Loan, execution: SessionExecution): Promise<SessionOutcome> {
+  const { request, limits, onBegin, readFile } = execution;
+  const held = loan.isResident ? execution.resident : null;
+  onBegin();
+  let files: WorkspaceIndex;
+  let reseed = false;
+  if (held) {
+    // It has drawn its seeds here, also if it could not be stored since.
+    files = held.files;
+  } else {
+    const snapshot = await execution.load();
+    files = snapshot.files;
+    const { state, memory } = snapshot;
+    reseed = execution.reseed || state === null;
+    const listing = { entries: files.listing, maxBytes: limits.maxBytes, maxFiles: limits.maxFiles };
+    const packages = request.packages?.listing ?? null;
+    const verdict = await sandbox.load(state && { state, memory }, listing, packages);
+    if (verdict.state === "discard") throw new NotLoadedError(verdict.reason);
+  }
+  const workspace: Workspace = {
+    list: async () => files.listing,
+    quota: async () => ({ bytes: limits.maxBytes, files: limits.maxFiles }),
+    read: async (path) => {
+      const entry = files.get(path);
+      const unstored = entry?.kind === "file" ? held?.contents.get(entry.sha256) : undefined;
+      return unstored ?? (await readFile(files, path));
+    },
+    apply: async () => {},
+  };
+  request.onStart?.();
+  const running = sandbox.execute({
+    ...toJob({ ...request, workspace }),
+    mode: "session",
+    execution: execution.number,
+    reseed,
+    files: null,
+  });
+  const { captured, idle } = sandbox;
+  void captured.then((capture) => {
+    if (capture.state === null) loan.pin();
+  });
+  const result = await running;
+  if (result.killed || result.files === null) return { result, left: null, refusedFiles: null };
+  const key = `${execution.id}#${randomUUID()}`;
+  loan.keep(key);
+  const whole = Promise.all([captured, idle, loan.returned]).then(([capture, verdict]): Capture | "lost" =>
+    capture.state === null && verdict.state !== "resident" ? "lost" : capture,
+  );
+  try {
+    const { changes, contents } = result.files;
+    const addressed = await addressChanges(changes, contents, limits);
+    const left = {
+      key,
+      files: files.merge(addressed.written, changes.deleted, limits),
+      contents: new Map([...(held?.contents ?? []), ...addressed.contents]),
+      captured: whole,
+    };
+    return { result, left, refusedFiles: null };
+  } catch (error) {
+    if (!(error instanceof ClientError)) throw error;
+    return { result, left: { key, files, contents: new Map(), captured: whole }, refusedFiles: error };
+  }
+}

@@ -1,0 +1,346 @@
+import { randomBytes } from "node:crypto";
+import type { ExecutionRequest, ExecutionResult, SessionNote } from "../executor/execution.ts";
+import { notKept, toExecutionResult } from "../executor/executor.ts";
+import type { SandboxPool } from "../executor/pool.ts";
+import { ClientError } from "../shared/errors.ts";
+import { steadyClock, steadyNowMs } from "../shared/steady-clock.ts";
+import type { WorkspaceLimits } from "../workspaces/workspace-index.ts";
+import { SessionCheckpoints } from "./checkpoints.ts";
+import { SessionFiles } from "./files.ts";
+import { SessionFormatError, type SessionSnapshot } from "./format.ts";
+import type { LiveSession } from "./live-session.ts";
+import { executeInSession, NotLoadedError, type SessionOutcome } from "./run.ts";
+import { readFile, readState, toStored } from "./states.ts";
+import type { SessionLease, SessionRecord, SessionStore } from "./store.ts";
+import { AS_BEFORE, interrupted, next, SessionTurns } from "./turns.ts";
+import { checkedName, mib, refusePinned, type SessionView, viewOf } from "./views.ts";
+
+export interface SessionsOptions {
+  readonly pool: SandboxPool;
+  readonly store: SessionStore;
+  /** Names the image of an environment: memory that differs from one cannot be put on another. */
+  readonly identityOf: (environment: string) => string;
+  /** When a state is stored: before the reply, or between it and the session's next execution. */
+  readonly durability: "commit" | "after-reply";
+  readonly defaultTtlMs: number;
+  /** Largest stored state of one session, files included, bytes. */
+  readonly maxBytes: number;
+  readonly maxOfPrincipal: number;
+  readonly files: WorkspaceLimits;
+  /** Told of what no caller is told. */
+  readonly onError: (error: unknown, session: string) => void;
+}
+
+const SWEEP_INTERVAL_MS = 60_000;
+/** A machine's clock that has moved so much against the monotonic one was set. */
+const CLOCK_STEP_MS = 60_000;
+
+/**
+ * Sessions: interpreters that stay between executions, whatever becomes of the process they run in.
+ *
+ * A session at rest is a record and a state in the store. To run, its lease is taken, the state is loaded into a sandbox
+ * (or found still there), and after the execution captured and stored under the next revision. The sandbox keeps its copy
+ * until somebody else waits for it. Executions and changes of one session take turns in the order in which they came.
+ */
+export class Sessions {
+  readonly checkpoints: SessionCheckpoints;
+  readonly files: SessionFiles;
+  readonly #options: SessionsOptions;
+  readonly #turns: SessionTurns;
+  readonly #sweeper: NodeJS.Timeout;
+
+  constructor(options: SessionsOptions) {
+    const { pool, store, identityOf, maxBytes, files: limits, onError } = options;
+    this.#options = options;
+    this.#turns = new SessionTurns({ pool, store, onError });
+    this.checkpoints = new SessionCheckpoints({ turns: this.#turns, store, identityOf });
+    this.files = new SessionFiles({ turns: this.#turns, store, identityOf, limits, maxBytes });
+    this.#sweeper = setInterval(() => void this.sweep(), SWEEP_INTERVAL_MS).unref();
+  }
+
+  /**
+   * Makes a session. Nothing runs until its first execution.
+   *
+   * @param id 1 to 64 letters, digits, dots, hyphens and underscores, not beginning with a dot; default: 128 random bits.
+   * @throws {ClientError} 400 `invalid_session_id`, 409 `session_exists`, 429 `session_limit`.
+   */
+  async create(
+    principal: string,
+    { environment, ttlMs, id }: { environment: string; ttlMs?: number | undefined; id?: string | undefined },
+  ): Promise<SessionView> {
+    this.#options.identityOf(environment);
+    const now = steadyNowMs();
+    const record: SessionRecord = {
+      id: id === undefined ? newId() : checkedName(id, "session id"),
+      principal,
+      environment,
+      createdAtMs: now,
+      lastUsedAtMs: now,
+      ttlMs: ttlMs ?? this.#options.defaultTtlMs,
+      revision: 0,
+      executions: 0,
+      reseed: true,
+      head: null,
+      previous: null,
+      checkpoints: [],
+    };
+    await this.#options.store.create(record, this.#options.maxOfPrincipal);
+    return this.#view(record);
+  }
+
+  async list(principal: string): Promise<readonly SessionView[]> {
+    return (await this.#options.store.list(principal)).map((record) => this.#view(record));
+  }
+
+  /** @throws {ClientError} 404 if there is none, or it is another principal's. */
+  async get(principal: string, id: string): Promise<SessionView> {
+    return this.#view(await this.record(principal, id));
+  }
+
+  /** Stops what runs in it, and deletes it with all its states and files. */
+  async delete(principal: string, id: string): Promise<void> {
+    await this.record(principal, id);
+    this.#turns.live(id)?.running?.abort(interrupted());
+    await this.#turns.run(principal, id, undefined, async (live, lease) => {
+      await lease.delete();
+      this.#turns.evict(live);
+      live.setback = null;
+      live.unstored = null;
+    });
+  }
+
+  /** @returns a new session that goes on from where this one is, with seeds of its own. */
+  async fork(principal: string, id: string): Promise<SessionView> {
+    return await this.#turns.run(principal, id, undefined, async (live, lease) => {
+      refusePinned(live, "forked");
+      const now = steadyNowMs();
+      const { store, maxOfPrincipal } = this.#options;
+      const fork: SessionRecord = {
+        ...lease.record,
+        id: newId(),
+        createdAtMs: now,
+        lastUsedAtMs: now,
+        revision: 0,
+        reseed: true,
+        previous: null,
+        checkpoints: [],
+      };
+      await store.create(fork, maxOfPrincipal, lease);
+      return this.#view(fork);
+    });
+  }
+
+  /** Puts a session into another environment, if it has no state yet: that belongs to the one it was made in. */
+  async move(principal: string, id: string, environment: string): Promise<SessionView> {
+    this.#options.identityOf(environment);
+    return await this.#turns.run(principal, id, undefined, async (live, lease) => {
+      if (lease.record.head === null && !live.resident && !live.unstored)
+        await this.#turns.change(live, lease, { environment });
+      return this.#view(lease.record);
+    });
+  }
+
+  /** Back to a checkpoint; see {@link SessionCheckpoints.restore}. */
+  async restore(principal: string, id: string, name: string): Promise<SessionView> {
+    return this.#view(await this.checkpoints.restore(principal, id, name));
+  }
+
+  /** Back to the image: no variable, no file. Checkpoints stay. */
+  async reset(principal: string, id: string): Promise<SessionView> {
+    return this.#view(await this.checkpoints.reset(principal, id));
+  }
+
+  /** Stops what runs in it as a timeout would. @returns whether something ran here. */
+  async interrupt(principal: string, id: string): Promise<boolean> {
+    await this.record(principal, id);
+    const running = this.#turns.live(id)?.running;
+    if (running) running.abort(interrupted());
+    else await this.#options.store.announceInterrupt(id);
+    return Boolean(running);
+  }
+
+  /**
+   * Runs code in a session. What `Engine.execute` says holds; `session` in the result tells what became of the session.
+   *
+   * @param request its environment is the session's (`record`).
+   * @throws {ClientError} 404; 409 `session_damaged`, `session_environment_changed`, `session_unloadable`, `session_moved`;
+   *   429; 503 and 507 where the store cannot be used, and then the session is as it was before.
+   */
+  async execute(id: string, request: ExecutionRequest): Promise<ExecutionResult> {
+    const reply = Promise.withResolvers<ExecutionResult>();
+    this.#turns
+      .run(
+        request.principal,
+        id,
+        request.signal,
+        (live, lease) => this.#execute(live, lease, request, reply.resolve),
+        request.onWait,
+      )
+      .then(
+        () => reply.reject(new Error("an execution ended without a result")),
+        (error) => {
+          reply.reject(error);
+          // The reply may have been sent before this.
+          if (!(error instanceof ClientError)) this.#options.onError(error, id);
+        },
+      );
+    return await reply.promise;
+  }
+
+  /** @throws {ClientError} 404 if there is none, or it is another principal's. */
+  async record(principal: string, id: string): Promise<SessionRecord> {
+    return await this.#turns.record(principal, id);
+  }
+
+  /** Deletes sessions that have ended, by a clock that goes on evenly; where this machine's has been set, they are moved with it. */
+  async sweep(): Promise<void> {
+    const { store } = this.#options;
+    try {
+      const stepMs = steadyClock.stepMs();
+      if (Math.abs(stepMs) > CLOCK_STEP_MS) await store.followClock(stepMs);
+      const nowMs = steadyNowMs();
+      for (const { id } of await store.ended(nowMs)) {
+        if (!this.#turns.drop(id)) continue;
+        await store.deleteEnded(id, nowMs);
+      }
+    } catch (error) {
+      this.#options.onError(error, "");
+    }
+  }
+
+  /** Refuses new executions and waits, for up to `graceMs`, until all states are stored. */
+  async stop(graceMs: number): Promise<void> {
+    clearInterval(this.#sweeper);
+    await this.#turns.stop(graceMs);
+  }
+
+  async #execute(
+    live: LiveSession,
+    lease: SessionLease,
+    request: ExecutionRequest,
+    reply: (result: ExecutionResult) => void,
+  ): Promise<void> {
+    const { pool, store, durability, identityOf } = this.#options;
+    const before = lease.record;
+    const identity = identityOf(before.environment);
+    const setback = live.takeSetback();
+    const wasPinned = live.resident?.pinned != null;
+    let snapshot: Promise<SessionSnapshot> | undefined;
+    const abort = new AbortController();
+    live.running = abort;
+    const signals = [abort.signal, lease.lost, ...(request.signal ? [request.signal] : [])];
+    let outcome: SessionOutcome;
+    try {
+      outcome = await executeInSession(pool, {
+        request: { ...request, environment: before.environment, signal: AbortSignal.any(signals) },
+        id: live.id,
+        resident: live.resident,
+        load: () => (snapshot ??= readState(store, before, identity)),
+        readFile: (files, path) => readFile(store, before, files, path),
+        reseed: before.reseed,
+        number: before.executions + 1,
+        limits: this.#options.files,
+        onBegin: () => {
+          live.resident = null;
+        },
+      });
+    } catch (error) {
+      live.setback ??= setback;
+      if (!(error instanceof NotLoadedError)) throw error;
+      throw new ClientError(
+        409,
+        "session_unloadable",
+        `The session cannot be loaded: ${error.message}. Restore a checkpoint, or start a new session.`,
+      );
+    } finally {
+      live.running = null;
+    }
+    const { result, left } = outcome;
+    const answer = (note: Omit<SessionNote, "id">, cause?: ClientError) => {
+      const reason = note.reason ?? setback ?? undefined;
+      const session: SessionNote = {
+        id: live.id,
+        ...(reason !== undefined && { restored: true, reason }),
+        ...(note.pinned !== undefined && { pinned: note.pinned }),
+      };
+      const outcome = { ...toExecutionResult(result, request.timeoutMs), session };
+      reply(note.reason === undefined ? outcome : notKept(outcome, "SessionNotKept", note.reason, cause));
+    };
+    const asBefore = wasPinned ? "The session is as it was when it could last be stored" : AS_BEFORE;
+    if (left === null) {
+      const why = result.end === "finished" ? "the sandbox ended" : "the execution had to be killed";
+      answer({ reason: `${asBefore}: ${why}.` });
+      return;
+    }
+    if (outcome.refusedFiles) {
+      pool.evict(left.key);
+      answer({ reason: `${asBefore}: ${outcome.refusedFiles.message}` }, outcome.refusedFiles);
+      return;
+    }
+    // Where somebody waited, the sandbox may have gone on to them before its borrower was told of the result.
+    if (pool.keeps(left.key)) {
+      const { key, files, contents } = left;
+      live.resident = { key, revision: before.revision + 1, files, contents, pinned: null };
+    }
+    const answersFirst = durability === "after-reply";
+    if (answersFirst) answer({});
+    const setBack = (reason: string) => {
+      if (live.resident?.key === left.key) live.resident = null;
+      pool.evict(left.key);
+      if (answersFirst) live.setback = reason;
+      else answer({ reason });
+    };
+
+    const capture = await left.captured;
+    if (capture === "lost") return setBack(`${asBefore}: the interpreter could not go on.`);
+    if (capture.state === null) {
+      if (!live.resident) return setBack(`${asBefore}: ${capture.reason}, and its sandbox was needed.`);
+      live.resident = { ...live.resident, revision: before.revision, pinned: capture.reason };
+      if (!answersFirst) answer({ pinned: capture.reason });
+      return;
+    }
+    const executions = before.executions + 1;
+    let stored: Awaited<ReturnType<typeof toStored>>;
+    try {
+      const { state, memory } = capture;
+      const after = { environment: identity, state, memory, files: left.files, executions };
+      stored = await toStored(after, left.contents);
+    } catch (error) {
+      if (!(error instanceof SessionFormatError)) throw error;
+      return setBack(`${asBefore}: ${error.message}.`);
+    }
+    const bytes = stored.ref.size + stored.ref.fileBytes;
+    const { maxBytes } = this.#options;
+    if (bytes > maxBytes) {
+      return setBack(`${asBefore}: it would take ${mib(bytes)} MiB, and ${mib(maxBytes)} MiB is the most.`);
+    }
+    const record = next(before, { head: stored.ref, previous: before.head, executions, reseed: false });
+    try {
+      await lease.commit(record, stored.stored, true);
+    } catch (error) {
+      if (!answersFirst || !(error instanceof ClientError) || error.code === "session_moved") {
+        if (live.resident?.key === left.key) live.resident = null;
+        pool.evict(left.key);
+        if (!answersFirst) {
+          // Where another server has the session, or the store itself is wrong, there is nothing to go back to.
+          if (!(error instanceof ClientError) || error.code === "session_moved") throw error;
+          return answer({ reason: `${AS_BEFORE}: ${error.message}` }, error);
+        }
+        live.setback = `${AS_BEFORE}: it could not be stored.`;
+        throw error;
+      }
+      this.#turns.holdUnstored(live, record, stored.stored);
+      return;
+    }
+    if (live.resident?.key === left.key) live.resident = { ...live.resident, contents: new Map() };
+    if (!answersFirst) answer({});
+  }
+
+  #view(record: SessionRecord): SessionView {
+    return viewOf(record, this.#turns.live(record.id));
+  }
+}
+
+function newId(): string {
+  return randomBytes(16).toString("base64url");
+}

@@ -1,0 +1,125 @@
+import type { Blob } from "../shared/blob-folder.ts";
+
+/** A stored state of a session: a blob in the session format, and what a listing says about it. */
+export interface SnapshotRef extends Blob {
+  /** Bytes of all files in it. */
+  readonly fileBytes: number;
+  /** Executions up to then. */
+  readonly executions: number;
+  /** ms since 1970. */
+  readonly createdAtMs: number;
+}
+
+export interface CheckpointRef extends SnapshotRef {
+  readonly name: string;
+}
+
+/** What is known of a session without its memory. */
+export interface SessionRecord {
+  readonly id: string;
+  readonly principal: string;
+  /** Name of the package set. */
+  readonly environment: string;
+  readonly createdAtMs: number;
+  readonly lastUsedAtMs: number;
+  /** Unused for so long, it ends; ms. */
+  readonly ttlMs: number;
+  /** Counts up with every change. */
+  readonly revision: number;
+  readonly executions: number;
+  /** The next execution draws new random seeds. */
+  readonly reseed: boolean;
+  /** The state it goes on from; null: the environment's image, no files. */
+  readonly head: SnapshotRef | null;
+  /** The state before that, for when the head is damaged. */
+  readonly previous: SnapshotRef | null;
+  readonly checkpoints: readonly CheckpointRef[];
+}
+
+/** A state to be stored, with the contents its files need and the store may not have. */
+export interface NewSnapshot {
+  readonly blob: Blob;
+  readonly bytes: Uint8Array;
+  /** Every content that its files refer to. */
+  readonly files: readonly Blob[];
+  /** By SHA-256; those that the session's stored states have already may be missing. */
+  readonly contents: ReadonlyMap<string, Uint8Array>;
+  /** There is less than before: it may use the room that is kept for deletions. */
+  readonly isDeletion?: boolean;
+}
+
+/**
+ * The right to run and change a session. One at a time has it, over all servers that share the store.
+ *
+ * Every method throws {@link ClientError} 503 `store_unavailable` while the store cannot be reached.
+ */
+export interface SessionLease {
+  /** The session as it was when the lease was had, or as this lease has last changed it. */
+  readonly record: SessionRecord;
+  /** Aborted when another may have the session. */
+  readonly lost: AbortSignal;
+  /**
+   * Changes the session, all or nothing; durable when it returns. States that the record no longer names are dropped.
+   *
+   * @param isLast the lease may be given back with the change, which saves a round trip; `release` it all the same.
+   * @throws {ClientError} 409 `session_moved` if the lease was lost (nothing has changed), 507 `store_full` for a share, `storage_full` for the disk or Redis.
+   */
+  commit(record: SessionRecord, snapshot?: NewSnapshot, isLast?: boolean): Promise<void>;
+  /** Deletes the session. The lease ends with it. */
+  delete(): Promise<void>;
+  release(): Promise<void>;
+}
+
+/** What a session's record names is not in the store as it was put there. */
+export class MissingBlobError extends Error {
+  override readonly name = "MissingBlobError";
+}
+
+/** Sessions at rest. */
+export interface SessionStore {
+  /**
+   * Makes a session.
+   *
+   * @param maxOfPrincipal most sessions that its principal may have, this one included.
+   * @param from the session that has the record's states already.
+   * @throws {ClientError} 409 `session_exists`, 429 `session_limit`, 503 `store_unavailable`, 507 `store_full`.
+   */
+  create(record: SessionRecord, maxOfPrincipal: number, from?: SessionLease): Promise<void>;
+  /** @returns undefined if there is none, or it has ended. */
+  get(id: string): Promise<SessionRecord | undefined>;
+  /**
+   * A content of one of a session's stored states.
+   *
+   * @throws {MissingBlobError} if it is not there, or not whole.
+   */
+  read(id: string, blob: Blob): Promise<Uint8Array>;
+  /** A principal's sessions, the last used first. */
+  list(principal: string): Promise<readonly SessionRecord[]>;
+  /**
+   * Waits until nobody else has the session.
+   *
+   * @returns undefined if there is no such session of that principal.
+   * @throws {ClientError} 503 `session_busy` if another server keeps it too long.
+   */
+  acquire(id: string, principal: string, signal?: AbortSignal): Promise<SessionLease | undefined>;
+  /** Sessions that have ended; at most a hundred. */
+  ended(nowMs: number): Promise<readonly { id: string }[]>;
+  /** Moves all times of sessions by a step of this machine's clock, which the steady one then follows. */
+  followClock(stepMs: number): Promise<void>;
+  /** Deletes a session, provided that it has ended. */
+  deleteEnded(id: string, nowMs: number): Promise<void>;
+  /** Has the server that runs something in the session interrupt it. Not waited for. */
+  announceInterrupt(id: string): Promise<void>;
+  /** Called for each interrupt that another server announced. */
+  onInterrupt: (id: string) => void;
+  close(): Promise<void>;
+}
+
+export function endsAtMs({ lastUsedAtMs, ttlMs }: Pick<SessionRecord, "lastUsedAtMs" | "ttlMs">): number {
+  return lastUsedAtMs + ttlMs;
+}
+
+/** All states that a record names. */
+export function snapshotsOf({ head, previous, checkpoints }: SessionRecord): SnapshotRef[] {
+  return [head, previous, ...checkpoints].filter((snapshot) => snapshot !== null);
+}

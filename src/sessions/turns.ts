@@ -1,0 +1,232 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { SandboxPool } from "../executor/pool.ts";
+import { ClientError, serverStopping } from "../shared/errors.ts";
+import { steadyNowMs } from "../shared/steady-clock.ts";
+import { LiveSession } from "./live-session.ts";
+import type { SessionLease, SessionRecord, SessionStore } from "./store.ts";
+
+export interface SessionTurnsOptions {
+  readonly pool: SandboxPool;
+  readonly store: SessionStore;
+  /** Told of what no caller is told. */
+  readonly onError: (error: unknown, session: string) => void;
+}
+
+const FIRST_RETRY_MS = 1000;
+const LONGEST_RETRY_MS = 30_000;
+/** States that wait in memory for a store that is away, all together. */
+const MAX_UNSTORED_BYTES = 512 * 1024 * 1024;
+
+export const AS_BEFORE = "The session is as it was before this execution";
+
+/**
+ * Who has a session, and for how long: executions and changes of one session take turns in the order in which they came,
+ * each with the session's lease, and each with what could not be stored before stored first.
+ */
+export class SessionTurns {
+  readonly #options: SessionTurnsOptions;
+  readonly #live = new Map<string, LiveSession>();
+  #unstoredBytes = 0;
+  #stopping = false;
+
+  constructor(options: SessionTurnsOptions) {
+    this.#options = options;
+    options.pool.on("evicted", (key) => this.#evicted(key));
+    options.store.onInterrupt = (id) => this.#live.get(id)?.running?.abort(interrupted());
+  }
+
+  /** What this server knows of a session beyond what is stored; undefined: nothing. */
+  live(id: string): LiveSession | undefined {
+    return this.#live.get(id);
+  }
+
+  /** @throws {ClientError} 404 if there is none, or it is another principal's. */
+  async record(principal: string, id: string): Promise<SessionRecord> {
+    const record = await this.#options.store.get(id);
+    if (record?.principal !== principal) throw sessionNotFound();
+    return record;
+  }
+
+  /**
+   * Has the session to itself for one action, with what is not stored yet stored first.
+   *
+   * @param onWait called if others have it, and this action has a place among those that wait.
+   */
+  async run<T>(
+    principal: string,
+    id: string,
+    signal: AbortSignal | undefined,
+    action: (live: LiveSession, lease: SessionLease) => Promise<T>,
+    onWait?: () => void,
+  ): Promise<T> {
+    if (this.#stopping) throw serverStopping();
+    // Before anybody can wait in another's queue.
+    if (!this.#live.has(id)) await this.record(principal, id);
+    const live = this.#live.get(id) ?? new LiveSession(id, principal);
+    if (live.principal !== principal) throw sessionNotFound();
+    this.#live.set(id, live);
+    try {
+      const turn = live.turns.run(() => this.#withLease(live, signal, action), signal);
+      if (live.turns.length > 1) onWait?.();
+      return await turn;
+    } finally {
+      this.#forget(live);
+    }
+  }
+
+  async change(
+    live: LiveSession,
+    lease: SessionLease,
+    changes: Partial<SessionRecord>,
+    stored?: Parameters<SessionLease["commit"]>[1],
+  ): Promise<void> {
+    const record = next(lease.record, changes);
+    await lease.commit(record, stored);
+    // A change that leaves the head as it was leaves the sandbox's copy good.
+    if (live.resident) live.resident = { ...live.resident, revision: record.revision };
+  }
+
+  /** Has the pool take a session's sandbox back; what is stored stays. */
+  evict(live: LiveSession): void {
+    const { resident } = live;
+    live.resident = null;
+    if (resident) this.#options.pool.evict(resident.key);
+  }
+
+  /** Keeps a state that could not be stored when its reply was sent, and tries again and again. */
+  holdUnstored(live: LiveSession, record: SessionRecord, snapshot: Parameters<SessionLease["commit"]>[1]): void {
+    const bytes = snapshot?.bytes.length ?? 0;
+    if (!snapshot || this.#unstoredBytes + bytes > MAX_UNSTORED_BYTES) {
+      this.evict(live);
+      live.setback = `${AS_BEFORE}: it could not be stored.`;
+      return;
+    }
+    this.#unstoredBytes += bytes;
+    live.unstored = { record, snapshot, failures: 0 };
+    this.#retryLater(live);
+  }
+
+  /** Gives up what this server has of a session that has ended, unless somebody is at it. @returns whether it did. */
+  drop(id: string): boolean {
+    const live = this.#live.get(id);
+    if (live && live.turns.length > 0) return false;
+    if (live) this.evict(live);
+    this.#live.delete(id);
+    return true;
+  }
+
+  /** Refuses new turns and waits, for up to `graceMs`, until all states are stored. */
+  async stop(graceMs: number): Promise<void> {
+    this.#stopping = true;
+    const deadline = performance.now() + graceMs;
+    const isBusy = () => this.#live.values().some(({ turns, unstored }) => turns.length > 0 || unstored !== null);
+    while (isBusy() && performance.now() < deadline) await sleep(10);
+  }
+
+  async #withLease<T>(
+    live: LiveSession,
+    signal: AbortSignal | undefined,
+    action: (live: LiveSession, lease: SessionLease) => Promise<T>,
+  ): Promise<T> {
+    if (live.lease?.lost.aborted) await this.#letGo(live, live.lease, "another server went on with it");
+    const lease = live.lease ?? (await this.#options.store.acquire(live.id, live.principal, signal));
+    if (!lease) {
+      this.evict(live);
+      live.setback = null;
+      throw sessionNotFound();
+    }
+    live.lease = lease;
+    try {
+      await this.#storeUnstored(live, lease);
+      if (live.resident && live.resident.revision !== lease.record.revision) this.evict(live);
+      return await action(live, lease);
+    } finally {
+      if (live.unstored === null && live.resident?.pinned == null && live.lease === lease) {
+        live.lease = null;
+        await lease.release().catch((error: unknown) => this.#options.onError(error, live.id));
+      }
+    }
+  }
+
+  /** Gives up what is only here. */
+  async #letGo(live: LiveSession, lease: SessionLease, reason: string): Promise<void> {
+    this.#dropUnstored(live);
+    this.evict(live);
+    live.lease = null;
+    live.setback = `The session is as it was when it was last stored: ${reason}.`;
+    await lease.release().catch(() => {});
+  }
+
+  #retryLater(live: LiveSession): void {
+    const pauseMs = Math.min(LONGEST_RETRY_MS, FIRST_RETRY_MS * 2 ** (live.unstored?.failures ?? 0));
+    setTimeout(() => {
+      if (live.unstored === null) return;
+      // An empty turn: the attempt is what every turn begins with.
+      live.turns
+        .run(() => this.#withLease(live, undefined, async () => {}))
+        .catch(() => {
+          if (live.unstored === null) return;
+          live.unstored.failures++;
+          this.#retryLater(live);
+        })
+        .finally(() => this.#forget(live));
+    }, pauseMs).unref();
+  }
+
+  async #storeUnstored(live: LiveSession, lease: SessionLease): Promise<void> {
+    const { unstored } = live;
+    if (unstored === null) return;
+    try {
+      await lease.commit(unstored.record, unstored.snapshot);
+    } catch (error) {
+      if (error instanceof ClientError && error.code === "session_moved") {
+        await this.#letGo(live, lease, "another server went on with it");
+      }
+      throw error;
+    }
+    this.#dropUnstored(live);
+    if (live.resident) live.resident = { ...live.resident, contents: new Map() };
+  }
+
+  #dropUnstored(live: LiveSession): void {
+    this.#unstoredBytes -= live.unstored?.snapshot.bytes.length ?? 0;
+    live.unstored = null;
+  }
+
+  /** The pool has taken a sandbox back. */
+  #evicted(key: string): void {
+    const live = this.#live.get(key.slice(0, key.lastIndexOf("#")));
+    if (live?.resident?.key !== key) return;
+    const { pinned } = live.resident;
+    live.resident = null;
+    if (pinned !== null) {
+      live.setback = `The session is as it was when it could last be stored: it could not leave its sandbox (${pinned}), which is gone.`;
+      // An empty turn gives the lease back.
+      const nothing = () => this.#withLease(live, undefined, async () => {});
+      live.turns.run(nothing).then(
+        () => this.#forget(live),
+        (error) => this.#options.onError(error, live.id),
+      );
+    }
+    this.#forget(live);
+  }
+
+  #forget(live: LiveSession): void {
+    if (live.isForgettable && this.#live.get(live.id) === live) this.#live.delete(live.id);
+  }
+}
+
+/** The record of a session after a change. */
+export function next(record: SessionRecord, changes: Partial<SessionRecord>): SessionRecord {
+  // Not less than before: the clock may have been set back.
+  const lastUsedAtMs = Math.max(record.lastUsedAtMs, steadyNowMs());
+  return { ...record, ...changes, lastUsedAtMs, revision: record.revision + 1 };
+}
+
+function sessionNotFound(): ClientError {
+  return new ClientError(404, "session_not_found", "Session not found");
+}
+
+export function interrupted(): ClientError {
+  return new ClientError(409, "interrupted", "Execution was cancelled");
+}

@@ -1,0 +1,82 @@
+import { ClientError } from "../shared/errors.ts";
+import { steadyClock } from "../shared/steady-clock.ts";
+import type { LiveSession } from "./live-session.ts";
+import { endsAtMs, type SessionRecord, type SnapshotRef } from "./store.ts";
+
+export type SessionStatus = "resident" | "running" | "pinned" | "hibernated";
+
+/** A session as its owner sees it. Times are ms since 1970. */
+export interface SessionView {
+  readonly id: string;
+  readonly environment: string;
+  /** On this server. `pinned`: what it holds cannot be stored, see `pinned`. */
+  readonly state: SessionStatus;
+  readonly createdAtMs: number;
+  readonly lastUsedAtMs: number;
+  readonly expiresAtMs: number;
+  /** Of its stored state. */
+  readonly memoryBytes: number;
+  readonly fileBytes: number;
+  readonly executions: number;
+  readonly checkpoints: number;
+  /** Why it cannot leave its sandbox; what it did since it last could is lost with that. */
+  readonly pinned?: string;
+}
+
+export interface CheckpointView {
+  readonly name: string;
+  readonly createdAtMs: number;
+  readonly executions: number;
+  readonly memoryBytes: number;
+  readonly fileBytes: number;
+}
+
+/** Less is the drift of clocks that nothing has set. */
+const SHOWN_STEP_MS = 1000;
+
+const PLAIN_NAME = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
+
+export function viewOf(record: SessionRecord, live: LiveSession | undefined): SessionView {
+  const { id, environment, createdAtMs, lastUsedAtMs, head, executions, checkpoints } = record;
+  const pinned = live?.resident?.pinned ?? null;
+  const state = live?.running ? "running" : pinned !== null ? "pinned" : live?.resident ? "resident" : "hibernated";
+  // By the clock that this machine shows.
+  const stepMs = steadyClock.stepMs();
+  const shown = (timeMs: number) => (Math.abs(stepMs) < SHOWN_STEP_MS ? timeMs : timeMs + stepMs);
+  return {
+    id,
+    environment,
+    state,
+    createdAtMs: shown(createdAtMs),
+    lastUsedAtMs: shown(lastUsedAtMs),
+    expiresAtMs: shown(endsAtMs(record)),
+    memoryBytes: head?.size ?? 0,
+    fileBytes: head?.fileBytes ?? 0,
+    executions,
+    checkpoints: checkpoints.length,
+    ...(pinned !== null && { pinned }),
+  };
+}
+
+export function viewOfCheckpoint(checkpoint: SnapshotRef & { name: string }): CheckpointView {
+  const { name, createdAtMs, executions, size, fileBytes } = checkpoint;
+  return { name, createdAtMs, executions, memoryBytes: size, fileBytes };
+}
+
+export function checkedName(name: string, what: "session id" | "checkpoint name"): string {
+  if (PLAIN_NAME.test(name)) return name;
+  throw new ClientError(
+    400,
+    what === "session id" ? "invalid_session_id" : "invalid_checkpoint_name",
+    `Invalid ${what}. Use 1 to 64 letters, digits, dots, hyphens and underscores, and no dot first.`,
+  );
+}
+
+export function refusePinned({ resident }: LiveSession, participle: string): void {
+  if (resident?.pinned == null) return;
+  throw new ClientError(409, "session_pinned", `The session cannot be ${participle} now: it holds ${resident.pinned}.`);
+}
+
+export function mib(bytes: number): string {
+  return (bytes / 2 ** 20).toFixed(1);
+}

@@ -1,0 +1,56 @@
+import { ClientError } from "../shared/errors.ts";
+
+/** Where a sandbox starts, and where uploads arrive. */
+export const HOME = "/home/pyodide";
+
+/** The only places of a sandbox whose files are kept. */
+export const ROOTS = [HOME, "/tmp", "/plots"] as const;
+
+/** Folders that every workspace has, whatever user code removes. */
+export const FIXED_FOLDERS: ReadonlySet<string> = new Set([...ROOTS, "/plots/matplotlib", "/plots/seaborn"]);
+
+// Linux's NAME_MAX and PATH_MAX: what Python code elsewhere is used to.
+const MAX_COMPONENT_BYTES = 255;
+const MAX_PATH_BYTES = 4096;
+
+/**
+ * Lets only the canonical spelling of a workspace path through, so that two spellings can never mean one file.
+ *
+ * These paths are names in an index, never host paths; refusing the rest keeps them safe for whoever lists or packs them.
+ *
+ * @returns the path: absolute, normalised, one of {@link ROOTS} or below it, at most 4096 bytes of UTF-8.
+ * @throws {ClientError} 400 `invalid_path` for anything else.
+ */
+export function workspacePath(path: string): string {
+  // The sandbox's word: where it has fallen, the types are what it likes.
+  if (typeof path !== "string") throw new ClientError(400, "invalid_path", "Not a path of a workspace");
+  const root = ROOTS.find((candidate) => path === candidate || path.startsWith(`${candidate}/`));
+  const allowed =
+    root !== undefined &&
+    path.isWellFormed() &&
+    !path.includes("\0") &&
+    Buffer.byteLength(path) <= MAX_PATH_BYTES &&
+    path.slice(1).split("/").every(isComponent);
+  if (!allowed) throw new ClientError(400, "invalid_path", `Not a path of a workspace: ${shown(path)}`);
+  return path;
+}
+
+/** The folder a path lies in: `/plots` for `/plots/a.png`. */
+export function parentOf(path: string): string {
+  return path.slice(0, path.lastIndexOf("/"));
+}
+
+/** The last component: `a.png` for `/plots/a.png`. */
+export function nameOf(path: string): string {
+  return path.slice(path.lastIndexOf("/") + 1);
+}
+
+function isComponent(component: string): boolean {
+  return (
+    component !== "" && component !== "." && component !== ".." && Buffer.byteLength(component) <= MAX_COMPONENT_BYTES
+  );
+}
+
+function shown(path: string): string {
+  return JSON.stringify(path.length > 100 ? `${path.slice(0, 100)}…` : path);
+}
