@@ -73,7 +73,7 @@ describe("what Deno has kept", () => {
     if (host.isolation.wrapping === null) skip("no layer of the operating system's works here");
     const said = await behindTheLayers(denoDir);
     expect(said).toContain(`"file://${PYODIDE_DIR}/pyodide.asm.mjs"`);
-    expect(said).toContain('/src/guest/watcher.ts"');
+    expect(said).toContain('/src/guest/io/watcher.ts"');
   });
 
   test("and all else in a cache that servers have used is of a kind that the collector knows", () => {

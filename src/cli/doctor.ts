@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { pino } from "pino";
 import { bootOptions, impliedSettings, openEnvironments, openHost } from "../compose/server.ts";
-import { openNetwork } from "../egress/policy.ts";
+import { openNetwork } from "../egress/egress.ts";
 import { denoCache } from "../environments/deno-cache.ts";
 import type { Image } from "../environments/images.ts";
 import type { BuiltBefore } from "../environments/registry.ts";

@@ -7,7 +7,7 @@ import { parseArgs } from "node:util";
 import { type DestinationStream, pino } from "pino";
 import { surviveUncaught } from "../compose/last-resort.ts";
 import { impliedSettings, openEnvironments, openHost, startRuntime, startServer } from "../compose/server.ts";
-import { openNetwork } from "../egress/policy.ts";
+import { openNetwork } from "../egress/egress.ts";
 import { contextOf, executeBody, parseBody } from "../http/validation.ts";
 import { escapeControls } from "../security-log/event.ts";
 import { verifySecurityLog } from "../security-log/verify.ts";

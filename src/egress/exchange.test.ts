@@ -2,8 +2,9 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { Egress } from "./egress.ts";
 import type { NetworkSession } from "./exchange.ts";
-import { type NetworkEvent, NetworkProxy, type NetworkProxyOptions } from "./policy.ts";
+import type { EgressOptions, NetworkEvent } from "./policy.ts";
 
 type Handler = (request: IncomingMessage, response: ServerResponse) => unknown;
 
@@ -47,8 +48,8 @@ afterAll(() => {
 
 const never = new AbortController().signal;
 
-function openProxy(options: Partial<NetworkProxyOptions> = {}): NetworkProxy {
-  return new NetworkProxy({
+function openProxy(options: Partial<EgressOptions> = {}): Egress {
+  return new Egress({
     allow: [`127.0.0.1:${port}`, `localhost:${port}`],
     allowPrivate: true,
     timeoutMs: 10_000,
@@ -83,7 +84,7 @@ async function readAll(session: NetworkSession, id: number): Promise<{ body: str
   }
 }
 
-const failureOf = async (url: string, options?: Partial<NetworkProxyOptions>, request?: Record<string, unknown>) => {
+const failureOf = async (url: string, options?: Partial<EgressOptions>, request?: Record<string, unknown>) => {
   using session = openProxy(options).open("test");
   return (await begin(session, url, request)).failure;
 };

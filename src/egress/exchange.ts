@@ -2,11 +2,11 @@ import { randomInt } from "node:crypto";
 import type { LookupFunction } from "node:net";
 import { Client, type Dispatcher } from "undici";
 import { z } from "zod";
-import type { ExecutionNetwork, HostAnswer } from "../executor/execution.ts";
 import { badRequest } from "../shared/errors.ts";
+import type { ExecutionNetwork, HostAnswer } from "../wire/host-calls.ts";
 import { NetworkFailure, toFailure } from "./failure.ts";
 import { type HeaderList, requestHeaders, responseHeaders } from "./headers.ts";
-import type { NetworkEvent, NetworkProxy, NetworkProxyOptions, ResolvedAddress } from "./policy.ts";
+import type { EgressOptions, EgressPolicy, NetworkEvent, ResolvedAddress } from "./policy.ts";
 import { ReadAhead } from "./read-ahead.ts";
 import { type NetworkTarget, parseTarget } from "./target.ts";
 
@@ -68,7 +68,7 @@ const GONE = new NetworkFailure("protocol", "this response was closed, or its ex
  * - `http-close` `{ids}`.
  */
 export class NetworkSession implements ExecutionNetwork, Disposable {
-  readonly #proxy: NetworkProxy;
+  readonly #policy: EgressPolicy;
   readonly #principal: string;
   readonly #onEvent: (event: NetworkEvent) => void;
   readonly #exchanges = new Map<number, Exchange>();
@@ -76,14 +76,14 @@ export class NetworkSession implements ExecutionNetwork, Disposable {
   readonly #checked = new Map<string, readonly ResolvedAddress[]>();
   #asked = 0;
 
-  constructor(proxy: NetworkProxy, principal: string, onEvent: (event: NetworkEvent) => void) {
-    this.#proxy = proxy;
+  constructor(policy: EgressPolicy, principal: string, onEvent: (event: NetworkEvent) => void) {
+    this.#policy = policy;
     this.#principal = principal;
     this.#onEvent = onEvent;
   }
 
   get maxArgumentBytes(): number {
-    return Math.ceil((this.#proxy.options.maxRequestBytes * 4) / 3) + MAX_ARGUMENT_OVERHEAD_BYTES;
+    return Math.ceil((this.#policy.options.maxRequestBytes * 4) / 3) + MAX_ARGUMENT_OVERHEAD_BYTES;
   }
 
   /** @throws {ClientError} 400 for what is no operation of ours. */
@@ -115,12 +115,12 @@ export class NetworkSession implements ExecutionNetwork, Disposable {
     let target: NetworkTarget | null = null;
     try {
       target = parseTarget(url);
-      const { timeoutMs } = this.#proxy.options;
+      const { timeoutMs } = this.#policy.options;
       const late = new NetworkFailure(
         "connect-timeout",
         `host ${target.host}: its name was not found within ${timeoutMs} ms`,
       );
-      this.#checked.set(target.origin, await within(this.#proxy.resolve(target), signal, timeoutMs, late));
+      this.#checked.set(target.origin, await within(this.#policy.resolve(target), signal, timeoutMs, late));
       return null;
     } catch (error) {
       const failure = toFailure(error, target?.host ?? "");
@@ -157,7 +157,7 @@ export class NetworkSession implements ExecutionNetwork, Disposable {
   async #perform(exchange: Exchange, request: z.infer<typeof startArgument>): Promise<void> {
     const { method } = request;
     const { signal } = exchange.controller;
-    const { options } = this.#proxy;
+    const { options } = this.#policy;
     let target: NetworkTarget | null = null;
     try {
       target = parseTarget(request.url);
@@ -170,13 +170,13 @@ export class NetworkSession implements ExecutionNetwork, Disposable {
       if (body.length > options.maxRequestBytes) {
         throw new NetworkFailure("refused", `the request's body is over ${options.maxRequestBytes} bytes`);
       }
-      const leave = this.#proxy.enter(this.#principal);
+      const leave = this.#policy.enter(this.#principal);
       signal.addEventListener("abort", leave);
       const timeoutMs = Math.min(request.timeoutMs ?? Number.POSITIVE_INFINITY, options.timeoutMs);
       const late = new NetworkFailure("timeout", `host ${target.host}: no response within ${timeoutMs} ms`);
       const checked = this.#checked.get(target.origin);
       this.#checked.delete(target.origin);
-      const resolved = checked ? Promise.resolve(checked) : this.#proxy.resolve(target);
+      const resolved = checked ? Promise.resolve(checked) : this.#policy.resolve(target);
       const answered = resolved.then((addresses) =>
         send(target as NetworkTarget, addresses, { method, headers, body, signal, options }),
       );
@@ -221,7 +221,7 @@ export class NetworkSession implements ExecutionNetwork, Disposable {
     const exchange = this.#exchanges.get(id);
     if (!exchange?.body) return { value: { failure: inWords(GONE) } };
     try {
-      const limitMs = timeoutMs ?? this.#proxy.options.timeoutMs;
+      const limitMs = timeoutMs ?? this.#policy.options.timeoutMs;
       const late = new NetworkFailure("timeout", `host ${exchange.host}: nothing more came within ${limitMs} ms`);
       const body = await within(exchange.body.next(), signal, limitMs, late);
       if (body === null) {
@@ -229,7 +229,7 @@ export class NetworkSession implements ExecutionNetwork, Disposable {
         return { value: null };
       }
       exchange.receivedBytes += body.length;
-      const { maxResponseBytes } = this.#proxy.options;
+      const { maxResponseBytes } = this.#policy.options;
       if (exchange.receivedBytes > maxResponseBytes) {
         const what = `the response of host ${exchange.host} is over ${maxResponseBytes} bytes`;
         throw new NetworkFailure("refused", what);
@@ -262,7 +262,7 @@ async function send(
     readonly headers: HeaderList;
     readonly body: Buffer;
     readonly signal: AbortSignal;
-    readonly options: NetworkProxyOptions;
+    readonly options: EgressOptions;
   },
 ): Promise<{ head: Head; body: ReadAhead }> {
   const lookup: LookupFunction = (_host, { all }, callback) => {

@@ -1,13 +1,11 @@
 import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
-import type { Config } from "../shared/settings.ts";
 import { isAllowedAddress } from "./addresses.ts";
 import { AllowList } from "./allow-list.ts";
-import { NetworkSession } from "./exchange.ts";
 import { NetworkFailure, toFailure } from "./failure.ts";
 import type { NetworkTarget } from "./target.ts";
 
-export interface NetworkProxyOptions {
+export interface EgressOptions {
   /** As the setting NETWORK_ALLOW has it. */
   readonly allow: readonly string[];
   /** Hosts of the list may have private addresses, too. */
@@ -44,33 +42,16 @@ export interface ResolvedAddress {
   readonly family: number;
 }
 
-/** @throws {StartupError} if NETWORK_ALLOW has an entry that is no host. */
-export function openNetwork(config: Config): NetworkProxy {
-  return new NetworkProxy({
-    allow: config.NETWORK_ALLOW,
-    allowPrivate: config.NETWORK_ALLOW_PRIVATE,
-    timeoutMs: config.NETWORK_TIMEOUT_MS,
-    maxRequestBytes: config.NETWORK_MAX_REQUEST_MB * 1024 * 1024,
-    maxResponseBytes: config.NETWORK_MAX_RESPONSE_MB * 1024 * 1024,
-    maxOpen: config.NETWORK_MAX_OPEN,
-  });
-}
-
 /** What user code may reach, and how much of it at a time. */
-export class NetworkProxy {
-  readonly options: NetworkProxyOptions;
+export class EgressPolicy {
+  readonly options: EgressOptions;
   readonly #allowed: AllowList;
   readonly #open = new Map<string, number>();
 
   /** @throws {StartupError} if the list of hosts has an entry that is none. */
-  constructor(options: NetworkProxyOptions) {
+  constructor(options: EgressOptions) {
     this.options = options;
     this.#allowed = new AllowList(options.allow);
-  }
-
-  /** The network of one execution. Disposing of it ends every request that it began. */
-  open(principal: string, onEvent: (event: NetworkEvent) => void = () => {}): NetworkSession {
-    return new NetworkSession(this, principal, onEvent);
   }
 
   /**

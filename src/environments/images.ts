@@ -476,7 +476,7 @@ async function readCached(imagePath: string, key: string): Promise<Image | null>
 
 /** A file of the guest's that is part of what runs: no test, and not what `doctor` runs in a sandbox's place. */
 function isOfRuntime(name: string): boolean {
-  return /\.(ts|py)$/.test(name) && !/\.test\.ts$/.test(name) && name !== "isolation-probe.ts";
+  return /\.(ts|py)$/.test(name) && !/\.test\.ts$/.test(name);
 }
 
 async function hashRuntime(): Promise<string> {

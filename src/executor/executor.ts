@@ -4,7 +4,8 @@ import { ClientError } from "../shared/errors.ts";
 import { JsonLimitError } from "../shared/json/json-scanner.ts";
 import { JsonText } from "../shared/json/json-text.ts";
 import { type FileListing, MAX_PACKAGE_READ_BYTES, type RunnerOutcome } from "../wire/frames.ts";
-import type { ExecutionRequest, ExecutionResult, ExecutionStatus, PackageArchive, Workspace } from "./execution.ts";
+import type { PackageArchive, Workspace } from "../wire/host-calls.ts";
+import type { ExecutionRequest, ExecutionResult, ExecutionStatus } from "./execution.ts";
 
 /** What the sandbox may ask for by itself; all that is not of the network's. */
 const SMALL_ARGUMENT_BYTES = 64 * 1024;

@@ -41,7 +41,7 @@ exit(0);
 async function serve(options: GuestOptions): Promise<void> {
   const compiling = WebAssembly.compile(exposeState(readProgram()));
   // This and all that follows while the program is being compiled, on whatever core is free.
-  const watcher = new Worker(new URL("watcher.ts", guestDir), { type: "module" });
+  const watcher = new Worker(new URL("io/watcher.ts", guestDir), { type: "module" });
   const watcherLoaded = nextWord(watcher);
   const read = await readBoot(options, compiling);
   if (isBuilding(read)) {

@@ -1,5 +1,4 @@
 import { existsSync, readFileSync } from "node:fs";
-import type { Wrapping } from "./wrap.ts";
 
 /**
  * Stack of a sandbox's main thread, where the interpreter is. Calls in WebAssembly are on it, and Python, which has a stack of its own in memory, does
@@ -14,9 +13,12 @@ const RESERVE_BYTES = 1192 * 1024;
 
 const SHELL = "/bin/sh";
 
-/** @returns how large a stack a sandbox gets, bytes: no more than the server's own hard limit. */
-export function mainStackBytes(wrapping: Wrapping | null): number {
-  if (wrapping !== null) return Math.min(WANTED_BYTES, wrapping.facts.hardLimits.stack);
+/**
+ * @param hardLimitBytes what the wrapper found the server's own hard limit to be; null: there is no wrapper.
+ * @returns how large a stack a sandbox gets, bytes: no more than that.
+ */
+export function mainStackBytes(hardLimitBytes: number | null): number {
+  if (hardLimitBytes !== null) return Math.min(WANTED_BYTES, hardLimitBytes);
   if (process.platform !== "linux" || !existsSync(SHELL)) return DEFAULT_BYTES;
   const [, hard] = /^Max stack size\s+\S+\s+(\S+)/m.exec(readFileSync("/proc/self/limits", "utf8")) ?? [];
   return hard === "unlimited" ? WANTED_BYTES : Math.min(WANTED_BYTES, Number(hard ?? DEFAULT_BYTES));

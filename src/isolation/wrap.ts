@@ -83,7 +83,7 @@ export function limitsOf(
   { plan, facts, cpuSeconds }: Wrapping,
   { memoryBytes }: Pick<SandboxCommand, "memoryBytes">,
 ): Readonly<Partial<Record<Limit | "core" | "fsize", number>>> {
-  const stack = mainStackBytes({ plan, facts, cpuSeconds });
+  const stack = mainStackBytes(facts.hardLimits.stack);
   const within = (name: Limit, wanted: number) => Math.min(Math.ceil(wanted), facts.hardLimits[name]);
   return {
     core: 0,

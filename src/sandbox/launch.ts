@@ -9,10 +9,14 @@ import { denoBinary } from "../shared/deno-binary.ts";
 import type { GuestOptions } from "../wire/frames.ts";
 
 export const GUEST_DIR = fileURLToPath(new URL("../guest/", import.meta.url));
-/** The modules that the guest imports from this folder. */
-export const SHARED_FILES = ["protocol.ts", "archive-format.ts", "image-format.ts", "import-rules.ts"].map((name) =>
-  fileURLToPath(new URL(name, import.meta.url)),
-);
+/** What host and guest share, and the guest therefore loads. */
+export const SHARED_FILES = [
+  "frames.ts",
+  "protocol-error.ts",
+  "archive-format.ts",
+  "image-format.ts",
+  "import-rules.ts",
+].map((name) => fileURLToPath(new URL(`../wire/${name}`, import.meta.url)));
 export const PYODIDE_DIR = path.dirname(createRequire(import.meta.url).resolve("pyodide/package.json"));
 
 const WASM_PAGES_PER_MB = 16;
@@ -76,7 +80,7 @@ export function sandboxCommand({
 export function launch(options: LaunchOptions): ChildProcess {
   const { command, args, readable } = sandboxCommand({
     ...options,
-    stackBytes: mainStackBytes(options.isolation.wrapping),
+    stackBytes: mainStackBytes(options.isolation.wrapping?.facts.hardLimits.stack ?? null),
   });
   const { isolation, memoryMb, denoDir } = options;
   const readOnlyPaths = denoDir === null ? readable : [...readable, denoDir];

@@ -24,12 +24,12 @@ import {
   MAX_VALUE_BYTES,
   NONCE_BYTES,
   type PackageListing,
-  ProtocolError,
   type RunnerOutcome,
   type SessionState,
   type Verdict,
 } from "../wire/frames.ts";
 import { checked, fileChanges, readGuestMessage, runnerOutcome } from "../wire/guest-messages.ts";
+import { ProtocolError } from "../wire/protocol-error.ts";
 import { CollectedOutput } from "./collected-output.ts";
 import { type LaunchOptions, launch } from "./launch.ts";
 

@@ -1,7 +1,6 @@
 import type { CacheKeeper } from "../environments/cache-collector.ts";
 import type { ModuleOwners } from "../environments/module-owners.ts";
 import { baseOf, type Environments } from "../environments/registry.ts";
-import type { PackageArchive } from "../executor/execution.ts";
 import type { ArchiveReader } from "../packages/archive-reader.ts";
 import { PackageError } from "../packages/package-error.ts";
 import type { PackageSet } from "../packages/package-set.ts";
@@ -9,6 +8,7 @@ import { archiveShareKey, chargeShare, type PackageShares } from "../packages/pa
 import type { Installed, PackageStore } from "../packages/package-store.ts";
 import { shareKeyOf } from "../packages/wheel-store.ts";
 import { ClientError, SandboxDiedError } from "../shared/errors.ts";
+import type { PackageArchive } from "../wire/host-calls.ts";
 import { ENDS_INTERPRETER } from "../wire/import-rules.ts";
 
 export interface CallerPackagesOptions {

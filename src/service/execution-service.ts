@@ -1,14 +1,13 @@
-import type { Request, Response } from "express";
-import type { NetworkEvent, NetworkProxy } from "../egress/policy.ts";
+import type { Egress } from "../egress/egress.ts";
+import type { NetworkEvent } from "../egress/policy.ts";
 import { baseOf } from "../environments/registry.ts";
 import type { ExecutionRequest, ExecutionResult, OutputEvent } from "../executor/execution.ts";
 import type { Engine } from "../executor/executor.ts";
-import { type Principal, principalOf } from "../http/middleware/authentication.ts";
-import type { ExecuteBody } from "../http/validation.ts";
 import { codeDetails, type SecurityEvent } from "../security-log/event.ts";
 import type { SecurityLog } from "../security-log/security-log.ts";
 import type { Sessions } from "../sessions/sessions.ts";
 import { badRequest, ClientError } from "../shared/errors.ts";
+import type { Principal } from "../shared/principal.ts";
 import type { Config } from "../shared/settings.ts";
 import type { Statistics } from "../statistics/statistics.ts";
 import type { ExecutionOutcome, Metrics } from "../telemetry/metrics.ts";
@@ -25,7 +24,7 @@ export interface Services {
   readonly sessions: Sessions;
   readonly workspaces: WorkspaceStore;
   readonly packages: CallerPackages;
-  readonly network: NetworkProxy;
+  readonly network: Egress;
   /** Null where log files are off. */
   readonly securityLog: SecurityLog | null;
   readonly statistics: Statistics;
@@ -33,41 +32,58 @@ export interface Services {
 }
 
 /** Who asks, as logs and statistics have it. */
-export function callerOf(request: Request, response: Response) {
-  return {
-    ip: request.ip ?? null,
-    userAgent: request.get("user-agent") ?? null,
-    requestId: String(response.locals.requestId),
-    principal: principalOf(response).id,
-  };
+export interface Caller {
+  readonly ip: string | null;
+  readonly userAgent: string | null;
+  readonly requestId: string;
+  /** Id of the principal. */
+  readonly principal: string;
+}
+
+/** What a caller asks to run. What is absent has the default of the server's settings. */
+export interface ExecutionInput {
+  readonly code: string;
+  /** The code as it came, where that was not UTF-8 in JSON. */
+  readonly codeBytes?: Uint8Array | undefined;
+  /** JSON text of an object. */
+  readonly context?: string | undefined;
+  readonly stdin?: string | undefined;
+  /** ms */
+  readonly timeout?: number | undefined;
+  readonly environment?: string | undefined;
+  readonly files?: "workspace" | "none" | undefined;
+  /** Id of the session to run in. */
+  readonly session?: string | undefined;
+}
+
+/** By whom, and for how long: aborting the signal (the client went away) stops the execution. */
+export interface ExecutionContext {
+  readonly principal: Principal;
+  readonly caller: Caller;
+  readonly signal: AbortSignal;
 }
 
 /**
  * Runs a caller's code: in its workspace, with its packages, recorded before it is answered.
  *
- * @param body `codeBytes` is the code as it came, where that was not UTF-8 in JSON.
  * @throws {ClientError} 503 while the security log cannot be written and AUDIT_REQUIRED is set; what `Engine.execute` throws.
  */
 export async function runCode(
   services: Services,
-  body: ExecuteBody & { readonly codeBytes?: Uint8Array | undefined },
-  request: Request,
-  response: Response,
+  input: ExecutionInput,
+  { principal, caller, signal }: ExecutionContext,
   watch: Pick<CallerExecution, "onWait" | "onStart" | "onOutput"> = {},
 ): Promise<ExecutionResult> {
   const { config } = services;
   requireAudit(services);
-  const caller = callerOf(request, response);
-  // At once: a client that goes away while something is looked up must be noticed, too.
-  const signal = clientGone(response);
-  const code = codeDetails(body.code, config.LOG_CODE, body.codeBytes);
-  const environment = await environmentOf(services, body, caller.principal);
+  const code = codeDetails(input.code, config.LOG_CODE, input.codeBytes);
+  const environment = await environmentOf(services, input, principal.id);
   let result: ExecutionResult;
   try {
-    result = await executeFor(services, principalOf(response), {
-      ...body,
+    result = await executeFor(services, principal, {
+      ...input,
       environment,
-      timeoutMs: body.timeout ?? config.EXECUTION_TIMEOUT_MS,
+      timeoutMs: input.timeout ?? config.EXECUTION_TIMEOUT_MS,
       signal,
       ...watch,
       onNetwork: ({ event, ...details }) =>
@@ -95,17 +111,21 @@ export async function runCode(
 }
 
 /** @throws {ClientError} 404 if it is to run in a session that there is not, 400 if that has another environment. */
-async function environmentOf({ sessions, packages }: Services, body: ExecuteBody, principal: string): Promise<string> {
-  if (body.session === undefined) return body.environment ?? packages.defaultEnvironment;
-  const { environment, head } = await sessions.record(principal, body.session);
-  if (body.environment !== undefined && body.environment !== baseOf(environment)) {
+async function environmentOf(
+  { sessions, packages }: Services,
+  input: ExecutionInput,
+  principal: string,
+): Promise<string> {
+  if (input.session === undefined) return input.environment ?? packages.defaultEnvironment;
+  const { environment, head } = await sessions.record(principal, input.session);
+  if (input.environment !== undefined && input.environment !== baseOf(environment)) {
     throw badRequest("other_environment", `The session runs in the environment "${environment}".`);
   }
   if (head !== null) return environment;
   // It has nothing to lose yet: it can have what its owner has installed since it was made.
   const { environment: current } = await packages.environmentFor(principal, baseOf(environment));
   if (current === environment) return environment;
-  return (await sessions.move(principal, body.session, current)).environment;
+  return (await sessions.move(principal, input.session, current)).environment;
 }
 
 export interface CallerExecution {
@@ -168,7 +188,7 @@ export async function executeFor(
 /** Puts on record what somebody had installed, or tried to: by request, or from code. */
 export function recordInstall(
   { securityLog, statistics }: Services,
-  caller: ReturnType<typeof callerOf>,
+  caller: Caller,
   requirement: string,
   error: string | null,
 ): void {
@@ -189,7 +209,7 @@ function requireAudit({ config, securityLog }: Services): void {
 /** @returns whether the security log has it. */
 function record(
   { securityLog, metrics }: Services,
-  caller: ReturnType<typeof callerOf>,
+  caller: Caller,
   code: ReturnType<typeof codeDetails>,
   environment: string,
   result: ExecutionResult | null,
@@ -217,14 +237,4 @@ function record(
   if (outcome !== "rejected") return securityLog.append(line);
   securityLog.appendFolded(line, caller.principal, FOLDED_BURST);
   return true;
-}
-
-/** Aborts when the client closes the connection before it has the answer. */
-export function clientGone(response: Response): AbortSignal {
-  const controller = new AbortController();
-  response.once("close", () => {
-    // Nobody reads this reply; as an error of the client's it is not logged as a fault of the server's.
-    if (!response.writableFinished) controller.abort(new ClientError(499, "client_gone", "The client went away"));
-  });
-  return controller.signal;
 }

@@ -155,7 +155,7 @@ const MAX_STEPS_WHERE_FULL = 64;
 
 /**
  * The sessions of one server in SQLite: who has which, and the bytes of all but large contents, so that a change is durable
- * with one wait for the disk. Every call waits for that disk, so a thread of its own makes them (`session-database-thread.ts`).
+ * with one wait for the disk. Every call waits for that disk, so a thread of its own makes them (`database-thread.ts`).
  */
 export class SessionDatabase {
   readonly #database: DatabaseSync;

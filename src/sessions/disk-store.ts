@@ -42,7 +42,7 @@ const MAX_KNOWN_RECORDS = 4096;
  * Sessions on this machine's disk, durable once a call has returned:
  *
  *     <directory>/lock           held while a process uses the folder
- *     <directory>/index.sqlite   sessions, their states and small files (`session-database.ts`)
+ *     <directory>/index.sqlite   sessions, their states and small files (`database.ts`)
  *     <directory>/blobs/         large contents (`content-files.ts`), and what older versions have stored
  *     <directory>/incoming/      what is being written; emptied at start
  *     <directory>/reserve        room for deletions on a disk that is full (`reserve-file.ts`)

@@ -1,9 +1,10 @@
 import { randomUUID } from "node:crypto";
-import type { ExecutionRequest, Workspace } from "../executor/execution.ts";
+import type { ExecutionRequest } from "../executor/execution.ts";
 import { toJob } from "../executor/executor.ts";
 import type { Loan, SandboxPool } from "../executor/pool.ts";
 import type { Capture, JobResult, Sandbox } from "../sandbox/sandbox.ts";
 import { ClientError } from "../shared/errors.ts";
+import type { Workspace } from "../wire/host-calls.ts";
 import { addressChanges } from "../workspaces/addressed-changes.ts";
 import type { WorkspaceIndex, WorkspaceLimits } from "../workspaces/workspace-index.ts";
 import type { SessionSnapshot } from "./format.ts";

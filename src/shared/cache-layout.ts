@@ -1,6 +1,6 @@
 /**
  * The names of everything in the cache and wheel folders: a maker and a matcher for each kind, so that what is written is what
- * the collector (`cache-keeper.ts`) recognises.
+ * the collector (`cache-collector.ts`) recognises.
  *
  *     <CACHE_DIR>/<environment>-<key>.image             memory image; its manifest beside it: `….image.json`
  *     <CACHE_DIR>/environment-<name>-<key>.json         what an environment consists of

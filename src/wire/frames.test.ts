@@ -1,15 +1,8 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import {
-  concatenate,
-  encodeFrame,
-  type Frame,
-  FrameReader,
-  type GuestMessage,
-  NONCE_BYTES,
-  ProtocolError,
-} from "./frames.ts";
+import { concatenate, encodeFrame, type Frame, FrameReader, type GuestMessage, NONCE_BYTES } from "./frames.ts";
 import { readGuestMessage } from "./guest-messages.ts";
+import { ProtocolError } from "./protocol-error.ts";
 
 const nonce = "0123456789abcdef".repeat(NONCE_BYTES / 16);
 const frame = (reason: string, body: Uint8Array) => concatenate(encodeFrame(nonce, { type: "fatal", reason }, body));

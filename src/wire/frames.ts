@@ -20,6 +20,7 @@
 
 import type { ArchiveEntry } from "./archive-format.ts";
 import type { GuestMessage, SessionState } from "./guest-messages.ts";
+import { ProtocolError, type ReadHeader } from "./protocol-error.ts";
 
 /** An open file of a session, or of an image. */
 export type OpenFile = SessionState["streams"][number];
@@ -172,11 +173,6 @@ export const MAX_GUEST_HEADER_BYTES = 2 * 1024 * 1024;
 /** Largest state of a session that a header takes, characters of JSON; what has more open files than that stays where it is. */
 export const MAX_STATE_CHARACTERS = 1024 * 1024;
 
-/** The other side broke the protocol; nothing that follows on this connection can be believed. */
-export class ProtocolError extends Error {
-  override readonly name = "ProtocolError";
-}
-
 /** Length of a whole frame, by its prefix. */
 export function frameBytes(prefix: Uint8Array): number {
   return 4 + new DataView(prefix.buffer, prefix.byteOffset, PREFIX_BYTES).getUint32(0, true);
@@ -212,9 +208,6 @@ export interface Frame<M> {
   readonly message: M;
   readonly body: Uint8Array;
 }
-
-/** Makes a message of a frame's header, or throws. */
-export type ReadHeader<M> = (header: Uint8Array) => M;
 
 /** @returns a reader for messages whose sender is trusted: only the type is looked at. */
 export function readHeaderOf<M extends { type: string }>(types: readonly M["type"][]): ReadHeader<M> {

@@ -6,7 +6,7 @@
  */
 import { z } from "zod";
 import { scanJson } from "../shared/json/json-scanner.ts";
-import { ProtocolError, type ReadHeader } from "./frames.ts";
+import { ProtocolError, type ReadHeader } from "./protocol-error.ts";
 
 const MAX_REASON_CHARACTERS = 64 * 1024;
 const MAX_HEAP_BYTES = 2 ** 32;

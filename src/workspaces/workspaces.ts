@@ -1,8 +1,8 @@
 import { createReadStream } from "node:fs";
-import type { Workspace } from "../executor/execution.ts";
 import type { Blob } from "../shared/blob-folder.ts";
 import { ClientError, notFound } from "../shared/errors.ts";
 import type { FileChanges, FileEntry } from "../wire/frames.ts";
+import type { Workspace } from "../wire/host-calls.ts";
 import { addressChanges } from "./addressed-changes.ts";
 import { HOME, nameOf, parentOf, workspacePath } from "./paths.ts";
 import type { HeldWorkspace, Snapshot } from "./storage.ts";

@@ -7,6 +7,9 @@ import {
   type StreamOperations,
 } from "../interpreter/emscripten.ts";
 
+/** 1980-01-01, the earliest a zip can say. An archive's files have no time of their own. */
+export const ARCHIVE_MTIME_MS = 315_532_800_000;
+
 const FOLDER_MODE = 0o040555;
 const FILE_MODE = 0o100444;
 

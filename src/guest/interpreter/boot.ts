@@ -12,7 +12,7 @@
 import type { GuestEnvironment, OpenFile } from "../../wire/frames.ts";
 import { ImageFormatError } from "../../wire/image-format.ts";
 import { openArchive } from "../files/archive-file.ts";
-import { ArchiveFiles } from "../files/archive-filesystem.ts";
+import { ARCHIVE_MTIME_MS, ArchiveFiles } from "../files/archive-filesystem.ts";
 import { boundStreams, freeze, TenantFiles } from "../files/filesystem.ts";
 import { reopen } from "../files/open-files.ts";
 import { openStreams } from "../files/streams.ts";
@@ -24,7 +24,7 @@ import { OutsideMemory } from "../memory/outside-memory.ts";
 import { Clock } from "./clock.ts";
 import type { Exports, Module } from "./emscripten.ts";
 import { Ending } from "./ending.ts";
-import { ARCHIVE_MTIME_MS, ENVIRONMENT_PATH, layOut } from "./layout.ts";
+import { ENVIRONMENT_PATH, layOut } from "./layout.ts";
 import { loadLibraries } from "./libraries.ts";
 import { type Boot, loadProgram, type Program } from "./load.ts";
 import { closeRealm, freezeRealm, type ImportSeal, revokePermissions, sealImports } from "./realm.ts";

@@ -1,3 +1,4 @@
+import { ARCHIVE_MTIME_MS } from "../files/archive-filesystem.ts";
 /**
  * Makes memory images: the one way in which Pyodide's own start, and the imports of an environment, ever run.
  */
@@ -12,7 +13,7 @@ import { fillHoles } from "../memory/heap.ts";
 import type { ImageFile } from "../memory/image-file.ts";
 import { openAgain, putBaseInPlace, raiseWalls, startFromBase } from "./boot.ts";
 import type { Module } from "./emscripten.ts";
-import { ARCHIVE_MTIME_MS, ENVIRONMENT_PATH, layOut, PACKAGES_PATH, RUNNER_PATH } from "./layout.ts";
+import { ENVIRONMENT_PATH, layOut, PACKAGES_PATH, RUNNER_PATH } from "./layout.ts";
 import { loadLibraries } from "./libraries.ts";
 import { type Boot, loadPyodide, type Program, type Pyodide } from "./load.ts";
 import { limitRecursion, StackGuard } from "./python-stack.ts";

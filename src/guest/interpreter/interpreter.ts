@@ -6,7 +6,7 @@ import {
   type PackageListing,
   type Verdict,
 } from "../../wire/frames.ts";
-import { ArchiveFiles } from "../files/archive-filesystem.ts";
+import { ARCHIVE_MTIME_MS, ArchiveFiles } from "../files/archive-filesystem.ts";
 import type { TenantFiles } from "../files/filesystem.ts";
 import { relinkPackageFiles } from "../files/open-files.ts";
 import type { RunnerAnswer } from "../io/frame-writer.ts";
@@ -16,7 +16,7 @@ import { JavaScriptState } from "../memory/javascript-state.ts";
 import { NotCapturable } from "../memory/not-capturable.ts";
 import type { BootedInterpreter } from "./boot.ts";
 import type { Ending } from "./ending.ts";
-import { ARCHIVE_MTIME_MS, PACKAGES_PATH } from "./layout.ts";
+import { PACKAGES_PATH } from "./layout.ts";
 import { StackGuard } from "./python-stack.ts";
 import { failure, type Runner } from "./runner.ts";
 

@@ -1,3 +1,4 @@
+import { ARCHIVE_MTIME_MS } from "../files/archive-filesystem.ts";
 import { HOME_LINK, WRITABLE_ROOTS } from "../files/filesystem.ts";
 import { Devices } from "../io/device.ts";
 import type { HostConnection } from "../io/host-connection.ts";
@@ -12,8 +13,6 @@ export const PACKAGES_PATH = "/lib/packages";
  * as they do for its import system: what is said about a call of ours names the line of user code that made it.
  */
 export const RUNNER_PATH = "/lib/importlib_bootstrap";
-/** 1980-01-01, the earliest a zip can say. An archive's files have no time of their own. */
-export const ARCHIVE_MTIME_MS = 315_532_800_000;
 
 /** Devices, our own Python modules, and the folders that everything else is mounted on. */
 export function layOut({ module }: Program, { sources }: Boot, host: HostConnection): Devices {

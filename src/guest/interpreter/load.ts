@@ -1,12 +1,11 @@
 import { Archive } from "../../wire/archive-format.ts";
 import type { GuestOptions } from "../../wire/frames.ts";
-import { ArchiveFiles } from "../files/archive-filesystem.ts";
+import { ARCHIVE_MTIME_MS, ArchiveFiles } from "../files/archive-filesystem.ts";
 import { FileMappings } from "../files/file-mappings.ts";
 import { type ExposedState, stateOf, withdrawState } from "../memory/exposed-state.ts";
 import type { ImageFile } from "../memory/image-file.ts";
 import { RESOLUTION_MS } from "./clock.ts";
 import type { Exports, Module } from "./emscripten.ts";
-import { ARCHIVE_MTIME_MS } from "./layout.ts";
 
 /** All that was read for a start; nothing can be read after it. */
 export interface Boot {

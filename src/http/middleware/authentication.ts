@@ -3,31 +3,15 @@ import { isIP } from "node:net";
 import type { Request, RequestHandler, Response } from "express";
 import ipaddr from "ipaddr.js";
 import { ClientError, StartupError } from "../../shared/errors.ts";
+import { ANONYMOUS, type Principal, SCOPES, type Scope } from "../../shared/principal.ts";
 import type { Config } from "../../shared/settings.ts";
 import type { KeyGuesses } from "./key-guesses.ts";
-
-export const SCOPES = ["execute", "files", "packages", "stats", "admin"] as const;
-
-/** What a key may be used for; none includes another. `admin` is what concerns other principals. */
-export type Scope = (typeof SCOPES)[number];
-
-/** Who sends a request. */
-export interface Principal {
-  /** Owns workspaces, sessions and statistics. */
-  readonly id: string;
-  /** For logs and people. */
-  readonly name: string;
-  readonly scopes: ReadonlySet<Scope>;
-}
 
 interface ApiKey {
   /** SHA-256; the key itself is not kept. */
   readonly digest: Buffer;
   readonly principal: Principal;
 }
-
-/** Everybody, while authentication is off. */
-export const ANONYMOUS: Principal = { id: "anonymous", name: "anonymous", scopes: new Set(SCOPES) };
 
 const WITHOUT_SCOPES: readonly Scope[] = SCOPES.filter((scope) => scope !== "admin");
 /** Of letters and digits drawn at random that is 95 bits. */

@@ -2,7 +2,7 @@ import { type RateLimiterAbstract, RateLimiterMemory, RateLimiterRedis, RateLimi
 import { ClientError } from "../../shared/errors.ts";
 import { KEY_PREFIX, type RedisConnection } from "../../shared/redis-connection.ts";
 import { ClientNetworks, clientNetwork, OTHER_NETWORKS } from "./client-networks.ts";
-import { countingConnection } from "./rate-limit.ts";
+import { countingConnection } from "./counting-connection.ts";
 
 export interface KeyGuessesOptions {
   /** Wrong keys from one network in {@link WINDOW_S} before it has to wait; 0: no limit. */

@@ -5,10 +5,10 @@ import { KEY_PREFIX, type RedisConnection } from "../../shared/redis-connection.
 import type { Config } from "../../shared/settings.ts";
 import { principalOf } from "./authentication.ts";
 import { ClientNetworks } from "./client-networks.ts";
+import { countingConnection } from "./counting-connection.ts";
 
 // Node fires a timer that is set for longer at once, and the memory limiter would forget its counts with it.
 const MAX_WINDOW_MS = 2 ** 31 - 1;
-const REDIS_PATIENCE_MS = 500;
 /** Counts of one principal that are held at a time; what comes from further networks has one count together. */
 const MAX_NETWORKS_OF_PRINCIPAL = 1000;
 
@@ -36,17 +36,6 @@ export function requestLimiter(
     duration: Math.ceil(ofThisProcess.duration),
     keyPrefix: `${KEY_PREFIX}requests`,
   });
-}
-
-const countingConnections = new WeakMap<RedisConnection, ReturnType<RedisConnection["duplicate"]>>();
-
-/** How limiters reach Redis: by a connection of their own, since a request must not wait behind somebody's file only to be counted. */
-export function countingConnection(redis: RedisConnection) {
-  const known = countingConnections.get(redis);
-  const options = { commandTimeout: REDIS_PATIENCE_MS, maxRetriesPerRequest: 0, enableOfflineQueue: false };
-  const storeClient = known ?? redis.duplicate(options);
-  countingConnections.set(redis, storeClient);
-  return { storeClient, rejectIfRedisNotReady: true };
 }
 
 function memoryLimiter({

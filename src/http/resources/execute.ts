@@ -3,9 +3,9 @@ import type { ExecutionResult } from "../../executor/execution.ts";
 import { runCode, type Services } from "../../service/execution-service.ts";
 import { badRequest, ClientError } from "../../shared/errors.ts";
 import { parseRequest } from "../body.ts";
+import { contextOf } from "../caller.ts";
 import { wrongContentType } from "../content-type.ts";
 import { EventStream } from "../event-stream.ts";
-import { outputEvent, sendJson } from "../json-reply.ts";
 import { requireScope } from "../middleware/authentication.ts";
 import { charsetOf, decodeText, InvalidEncodingError, invalidEncoding } from "../text-decoding.ts";
 import { executeBody } from "../validation.ts";
@@ -39,7 +39,7 @@ export function executeRoutes(services: Services): Router {
   const body = (request: Request) => parseRequest(executeBody, request);
 
   router.post("/api/execute", requireScope("execute"), async (request, response) => {
-    sendResult(response, await runCode(services, body(request), request, response));
+    sendResult(response, await runCode(services, body(request), contextOf(request, response)));
   });
 
   const bytes = express.raw({ type: "text/plain", limit: "10mb" });
@@ -47,7 +47,7 @@ export function executeRoutes(services: Services): Router {
     const code = rawCode(request);
     // What the security log has the hash of: a byte order mark, or another encoding, is gone from the text.
     const codeBytes = request.body as Uint8Array;
-    sendResult(response, await runCode(services, { code, codeBytes }, request, response));
+    sendResult(response, await runCode(services, { code, codeBytes }, contextOf(request, response)));
   });
 
   router.post("/api/execute-stream", requireScope("execute"), async (request, response) => {
@@ -63,7 +63,7 @@ export function executeRoutes(services: Services): Router {
       stream.send(event);
     };
     try {
-      const result = await runCode(services, checked, request, response, {
+      const result = await runCode(services, checked, contextOf(request, response), {
         // From here on no status is owed: what has no room was refused.
         onWait: () => stream.open(),
         onStart: begin,

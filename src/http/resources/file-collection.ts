@@ -1,8 +1,9 @@
 import express, { type Request, type Response, type Router } from "express";
-import { callerOf, type Services } from "../../service/execution-service.ts";
+import type { Services } from "../../service/execution-service.ts";
 import { badRequest } from "../../shared/errors.ts";
 import type { FileEntry } from "../../wire/frames.ts";
 import { HOME, nameOf, ROOTS } from "../../workspaces/paths.ts";
+import { callerOf } from "../caller.ts";
 
 /** Files under paths of the sandbox: a session's, or a caller's workspace. */
 export interface FileCollection {

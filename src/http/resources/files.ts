@@ -1,7 +1,8 @@
 import { type Response, Router } from "express";
-import { callerOf, type Services } from "../../service/execution-service.ts";
+import type { Services } from "../../service/execution-service.ts";
 import { notFound } from "../../shared/errors.ts";
 import type { FileEntry } from "../../wire/frames.ts";
+import { callerOf } from "../caller.ts";
 import { checkFilename } from "../filenames.ts";
 import { principalOf, requireScope } from "../middleware/authentication.ts";
 import { sendFile, serveFileCollection } from "./file-collection.ts";

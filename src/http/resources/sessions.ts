@@ -1,8 +1,9 @@
 import { type Response, Router } from "express";
 import { z } from "zod";
-import { callerOf, type Services } from "../../service/execution-service.ts";
+import type { Services } from "../../service/execution-service.ts";
 import type { CheckpointView, SessionView } from "../../sessions/views.ts";
 import { parseRequest } from "../body.ts";
+import { callerOf } from "../caller.ts";
 import { principalOf, requireScope } from "../middleware/authentication.ts";
 import { environment, plainName } from "../validation.ts";
 import { serveFileCollection } from "./file-collection.ts";

@@ -1,5 +1,6 @@
 import { type RequestHandler, type Response, Router } from "express";
-import { callerOf, type Services } from "../../service/execution-service.ts";
+import type { Services } from "../../service/execution-service.ts";
+import { callerOf } from "../caller.ts";
 import { principalOf, requireScope } from "../middleware/authentication.ts";
 import { describeStatus, type StatusOptions } from "./status.ts";
 

@@ -2,7 +2,7 @@ import fs from "node:fs/promises";
 import path from "node:path";
 import { Readable } from "node:stream";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import type { Workspace } from "../../executor/execution.ts";
+import type { Workspace } from "../../wire/host-calls.ts";
 import { FIXED_FOLDERS } from "../paths.ts";
 import type { ExecutionWorkspace, PrincipalWorkspace, WorkspaceStore } from "../workspaces.ts";
 import { temporaryFolder } from "./temporary-folder.ts";

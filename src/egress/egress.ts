@@ -1,0 +1,30 @@
+import type { Config } from "../shared/settings.ts";
+import { NetworkSession } from "./exchange.ts";
+import { type EgressOptions, EgressPolicy, type NetworkEvent } from "./policy.ts";
+
+/** @throws {StartupError} if NETWORK_ALLOW has an entry that is no host. */
+export function openNetwork(config: Config): Egress {
+  return new Egress({
+    allow: config.NETWORK_ALLOW,
+    allowPrivate: config.NETWORK_ALLOW_PRIVATE,
+    timeoutMs: config.NETWORK_TIMEOUT_MS,
+    maxRequestBytes: config.NETWORK_MAX_REQUEST_MB * 1024 * 1024,
+    maxResponseBytes: config.NETWORK_MAX_RESPONSE_MB * 1024 * 1024,
+    maxOpen: config.NETWORK_MAX_OPEN,
+  });
+}
+
+/** HTTP on behalf of user code, to the hosts that the policy allows. */
+export class Egress {
+  readonly #policy: EgressPolicy;
+
+  /** @throws {StartupError} if the list of hosts has an entry that is none. */
+  constructor(options: EgressOptions) {
+    this.#policy = new EgressPolicy(options);
+  }
+
+  /** The network of one execution. Disposing of it ends every request that it began. */
+  open(principal: string, onEvent: (event: NetworkEvent) => void = () => {}): NetworkSession {
+    return new NetworkSession(this.#policy, principal, onEvent);
+  }
+}

@@ -1,0 +1,29 @@
+import type { Request, Response } from "express";
+import type { Caller, ExecutionContext } from "../service/execution-service.ts";
+import { ClientError } from "../shared/errors.ts";
+import { principalOf } from "./middleware/authentication.ts";
+
+/** Who asks, as logs and statistics have it. */
+export function callerOf(request: Request, response: Response): Caller {
+  return {
+    ip: request.ip ?? null,
+    userAgent: request.get("user-agent") ?? null,
+    requestId: String(response.locals.requestId),
+    principal: principalOf(response).id,
+  };
+}
+
+/** To be asked for at once: a client that goes away while something is looked up must be noticed, too. */
+export function contextOf(request: Request, response: Response): ExecutionContext {
+  return { principal: principalOf(response), caller: callerOf(request, response), signal: clientGone(response) };
+}
+
+/** Aborts when the client closes the connection before it has the answer. */
+export function clientGone(response: Response): AbortSignal {
+  const controller = new AbortController();
+  response.once("close", () => {
+    // Nobody reads this reply; as an error of the client's it is not logged as a fault of the server's.
+    if (!response.writableFinished) controller.abort(new ClientError(499, "client_gone", "The client went away"));
+  });
+  return controller.signal;
+}

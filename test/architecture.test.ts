@@ -1,0 +1,92 @@
+import { readdirSync, readFileSync } from "node:fs";
+import path from "node:path";
+import { expect, test } from "vitest";
+
+const ROOT = path.resolve(import.meta.dirname, "..");
+const SRC = path.join(ROOT, "src");
+
+const sources = readdirSync(SRC, { recursive: true, encoding: "utf8" })
+  .map((file) => file.replaceAll(path.sep, "/"))
+  .filter((file) => file.endsWith(".ts") && !file.endsWith(".test.ts") && !file.includes("/testing/"))
+  .sort();
+
+/** The folders of `src/`, in the order in which the README lists them. */
+const listed = Array.from(
+  readFileSync(path.join(ROOT, "README.md"), "utf8").matchAll(/^ {4}src\/([\w-]+)\/ /gm),
+  ([, folder]) => folder as string,
+);
+
+/** Files of `src/` that one names, in imports of values and of types, and in `new URL` and `import()` as well. */
+function importsOf(file: string): string[] {
+  const text = readFileSync(path.join(SRC, file), "utf8");
+  const known = new Set(sources);
+  return Array.from(text.matchAll(/"(\.{1,2}\/[^"\n]+\.ts)"/g), ([, specifier]) =>
+    path.posix.join(path.posix.dirname(file), specifier as string),
+  ).filter((target) => known.has(target));
+}
+
+const imports = new Map(sources.map((file) => [file, importsOf(file)]));
+const folderOf = (file: string): string => file.slice(0, file.indexOf("/"));
+
+test("the README lists each folder of src, and there is no file beside them", () => {
+  expect([...listed].sort()).toEqual(readdirSync(SRC).sort());
+});
+
+test("imports point down the README's list, never up", () => {
+  const edges = Array.from(imports, ([file, targets]) => targets.map((target) => [file, target] as const)).flat();
+  expect(edges.length).toBeGreaterThan(500);
+  const upward = edges.filter(([file, target]) => listed.indexOf(folderOf(target)) < listed.indexOf(folderOf(file)));
+  expect(upward.map((edge) => edge.join(" → "))).toEqual([]);
+});
+
+test("no file imports itself by way of others", () => {
+  const done = new Set<string>();
+  const circles: string[] = [];
+  const visit = (file: string, above: readonly string[]): void => {
+    const at = above.indexOf(file);
+    if (at >= 0) circles.push([...above.slice(at), file].join(" → "));
+    if (at >= 0 || done.has(file)) return;
+    for (const target of imports.get(file) ?? []) visit(target, [...above, file]);
+    done.add(file);
+  };
+  for (const file of sources) visit(file, []);
+  expect(circles).toEqual([]);
+});
+
+test("only files of wire/ are loaded by both the host and the guest", () => {
+  const reached = new Set<string>();
+  const visit = (file: string): void => {
+    if (reached.has(file)) return;
+    reached.add(file);
+    const text = readFileSync(path.join(SRC, file), "utf8");
+    const types = new Set(Array.from(text.matchAll(/import type [^;]*? from "([^"]+)"/g), ([, from]) => from));
+    for (const target of imports.get(file) ?? []) {
+      const specifier = path.posix.relative(path.posix.dirname(file), target);
+      if (!types.has(specifier.startsWith(".") ? specifier : `./${specifier}`)) visit(target);
+    }
+  };
+  visit("guest/main.ts");
+  visit("guest/io/watcher.ts");
+  const shared = [...reached].filter((file) => !file.startsWith("guest/"));
+  expect(shared.sort()).toEqual([
+    "wire/archive-format.ts",
+    "wire/frames.ts",
+    "wire/image-format.ts",
+    "wire/import-rules.ts",
+    "wire/protocol-error.ts",
+  ]);
+});
+
+test("files that READMEs and comments of src name are there", () => {
+  const all = readdirSync(SRC, { recursive: true, encoding: "utf8" }).map((file) => file.replaceAll(path.sep, "/"));
+  const folders = new Set(all);
+  const missing: string[] = [];
+  for (const file of all.filter((name) => /\.(md|ts|py)$/.test(name))) {
+    const text = readFileSync(path.join(SRC, file), "utf8");
+    for (const [, name] of text.matchAll(/`(?:src\/)?([\w-]+(?:\/[\w-]+)*\.(?:ts|py|wat))`/g)) {
+      const isThere = [...folders].some((other) => other === name || other.endsWith(`/${name}`));
+      if (!isThere && !name?.startsWith("site-packages/")) missing.push(`${file}: ${name}`);
+    }
+  }
+  expect(missing).toEqual([]);
+});
