@@ -18,7 +18,7 @@ test("images depend on Deno's version, and not on where anything is installed", 
 test("images depend on all that runs in a sandbox, and on no test", async () => {
   const names = (await runtimeInputs()).map(([name]) => name);
   expect(names).toEqual(
-    expect.arrayContaining(["main.ts", "python/sandbox_runner/execution.py", "protocol.ts", "pyodide.asm.wasm"]),
+    expect.arrayContaining(["main.ts", "python/sandbox_runner/execution.py", "frames.ts", "pyodide.asm.wasm"]),
   );
-  expect(names.filter((name) => name.endsWith(".test.ts") || name === "isolation-probe.ts")).toEqual([]);
+  expect(names.filter((name) => name.endsWith(".test.ts"))).toEqual([]);
 });

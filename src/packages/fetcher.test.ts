@@ -196,9 +196,9 @@ test("NODE_EXTRA_CA_CERTS has a company's own certificates trusted, and files be
   try {
     const address = `https://localhost:${(tls.address() as AddressInfo).port}/`;
     const module = (name: string) => JSON.stringify(fileURLToPath(new URL(name, import.meta.url)));
-    const script = `import { Remote } from ${module("remote.ts")};
-      import { IndexSource } from ${module("index-source.ts")};
-      import { loadPyodideLock } from ${module("pyodide-lock.ts")};
+    const script = `import { Remote } from ${module("fetcher.ts")};
+      import { IndexSource } from ${module("sources/package-index.ts")};
+      import { loadPyodideLock } from ${module("sources/pyodide-lock.ts")};
       const remote = new Remote({ attempts: 1 });
       const { python } = await loadPyodideLock();
       await new IndexSource(${JSON.stringify(address)}, python, remote, null).find("demo")

@@ -5,7 +5,7 @@
  *     u32 le    format version
  *     u32 le    length of the header, bytes
  *     header    JSON in UTF-8: see `header` below
- *     memory    what `load` takes (protocol.ts), contents of unnamed files included, compressed with zstd
+ *     memory    what `load` takes (`wire/frames.ts`), contents of unnamed files included, compressed with zstd
  *     32 bytes  SHA-256 of all before
  *
  * Contents of files are not in it: the header lists them by hash, so that states of one session share them.
