@@ -115,7 +115,7 @@ test("only a sandbox that is to map memory may call the C library", () => {
 test.skipIf(process.platform !== "linux")(
   "a file that cannot be mapped is refused before anything is mapped from it",
   async () => {
-    const code = `import { MemoryMapping } from "file://${GUEST_DIR}memory-mapping.ts";
+    const code = `import { MemoryMapping } from "file://${GUEST_DIR}memory/mapping.ts";
     for (const file of [Deno.execPath(), "/proc/self/status"]) {
       try { console.log(new MemoryMapping().openFile(file).bytes > 0); } catch (error) { console.log(error.message); }
     }`;
