@@ -1,8 +1,8 @@
 import path from "node:path";
 import { z } from "zod";
-import { normalisePrefix } from "../http/middleware/base-path.ts";
 import { StartupError } from "./errors.ts";
 import { type HostLimits, readHostLimits } from "./host-limits.ts";
+import { normalisePrefix } from "./path-prefix.ts";
 
 /** One row of the settings table: how to read an environment variable, its default, and what it means. */
 interface Setting<T> {

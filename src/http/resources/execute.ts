@@ -6,6 +6,7 @@ import { parseRequest } from "../body.ts";
 import { contextOf } from "../caller.ts";
 import { wrongContentType } from "../content-type.ts";
 import { EventStream } from "../event-stream.ts";
+import { outputEvent, sendJson } from "../json-reply.ts";
 import { requireScope } from "../middleware/authentication.ts";
 import { charsetOf, decodeText, InvalidEncodingError, invalidEncoding } from "../text-decoding.ts";
 import { executeBody } from "../validation.ts";
