@@ -1,14 +1,71 @@
+import os from "node:os";
 import { defineConfig } from "vitest/config";
+import { LongestFirst } from "./test/support/longest-first.ts";
+
+/** Rules that documents and source keep, read from the files: `npm run check`. */
+const RULES = ["test/{architecture,decisions,words}.test.ts"];
+/** Tests beside the source that start a process: Redis, a server, a sandbox. */
+const PROCESSES = ["src/**/*.process.test.ts"];
+/** Attacks, hostile input, one caller against another. */
+const SECURITY = [
+  "test/{escapes,fuzz,isolation}/**/*.test.ts",
+  "test/{pollution,principals,principal-share,sandbox-flood,sandbox-sharing}.test.ts",
+];
+/** Scans: `npm test` runs an even sample of each, the nightly run all of it. */
+const SCANS = [
+  "test/{escapes,fuzz}/**/*.test.ts",
+  "test/{deep-structures,open-files,random-sequences,session-kills,session-programs}.test.ts",
+];
+/** What a scan takes all of, and how much of what has no end. */
+const FULL = {
+  SCAN_ALL: "1",
+  ESCAPES_ALL: "1",
+  ESCAPES_MUTATIONS: "1",
+  FUZZ_RUNS: "20000",
+  RANDOM_SEQUENCES: "200",
+  SESSION_KILLS: "200",
+};
+
+/** A worker is a test file with a server and its sandboxes: it takes a core and up to 2 GiB. */
+const WORKERS = Math.max(1, Math.min(os.availableParallelism(), Math.floor(os.totalmem() / 2 ** 31)));
+
+/** Of projects whose files start processes. The image that they share is built once for all of them. */
+const withSandboxes = {
+  testTimeout: 60_000,
+  hookTimeout: 180_000,
+  globalSetup: ["test/setup.ts"],
+};
 
 export default defineConfig({
   test: {
-    include: ["src/**/*.test.ts", "test/**/*.test.ts"],
-    // Each file that needs sandboxes starts its own; two cores carry no more than two such files at once.
-    maxWorkers: 2,
-    testTimeout: 60_000,
-    hookTimeout: 180_000,
+    maxWorkers: WORKERS,
     // A worker that has held gigabytes takes its time to end on a busy machine.
     teardownTimeout: 60_000,
-    globalSetup: ["test/setup.ts"],
+    sequence: { sequencer: LongestFirst },
+    projects: [
+      { extends: true, test: { name: "rules", include: RULES } },
+      {
+        extends: true,
+        test: {
+          name: "unit",
+          include: ["src/**/*.test.ts"],
+          isolate: false,
+          exclude: PROCESSES,
+          setupFiles: ["test/support/no-processes.ts"],
+          testTimeout: 20_000,
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: "sandbox",
+          include: ["test/**/*.test.ts", ...PROCESSES],
+          exclude: [...RULES, ...SECURITY],
+          ...withSandboxes,
+        },
+      },
+      { extends: true, test: { name: "security", include: SECURITY, ...withSandboxes } },
+      { extends: true, test: { name: "nightly", include: SCANS, env: FULL, ...withSandboxes } },
+    ],
   },
 });

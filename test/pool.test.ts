@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { copyFile, truncate } from "node:fs/promises";
+import { truncate } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
@@ -9,6 +9,7 @@ import { fileURLToPath } from "node:url";
 import fc from "fast-check";
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import type { SandboxPool } from "../src/executor/pool.ts";
+import { copyBuilt } from "./support/built.ts";
 import { TEST_CACHE_DIR } from "./support/config.ts";
 import { startTestEngine, type TestEngine } from "./support/engine.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
@@ -413,9 +414,7 @@ describe("the command", () => {
       const [code] = await once(child, "close");
       return { code, out };
     };
-    for (const name of readdirSync(TEST_CACHE_DIR).filter((file) => /\.image(\.json)?$/.test(file))) {
-      await copyFile(path.join(TEST_CACHE_DIR, name), path.join(cache, name));
-    }
+    copyBuilt(cache);
     const images = readdirSync(cache).filter((file) => file.endsWith(".image"));
     expect(images.length).toBeGreaterThan(0);
     const sizes = () => images.map((name) => readFileSync(path.join(cache, name)).length);

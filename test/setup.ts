@@ -1,13 +1,14 @@
 import { chmodSync, mkdtempSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
+import type { TestProject } from "vitest/node";
 import { openHost } from "../src/compose/server.ts";
 import { ImageCache } from "../src/environments/images.ts";
 import { loadConfig } from "../src/shared/settings.ts";
 import { TEST_CACHE_DIR } from "./support/config.ts";
 
 /** Builds the memory image once, so that no test file waits for it, nor two build it at a time. What tests leave behind goes with the run. */
-export default async function setup(): Promise<() => void> {
+export default async function setup(project: TestProject): Promise<() => void> {
   const folder = mkdtempSync(path.join(os.tmpdir(), "pyodide-express-tests-"));
   // Some tests are of servers that are another user's.
   chmodSync(folder, 0o755);
@@ -18,6 +19,11 @@ export default async function setup(): Promise<() => void> {
     host: await openHost(config),
     onProgress: (message) => console.log(message),
   });
-  await images.base();
+  const image = await images.base();
+  const files = [...image.stdlib.files, image.path, `${image.path}.json`];
+  project.provide(
+    "builtFiles",
+    files.map((file) => path.relative(TEST_CACHE_DIR, file)),
+  );
   return () => rmSync(folder, { recursive: true, force: true });
 }

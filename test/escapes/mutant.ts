@@ -2,6 +2,7 @@ import { chmodSync, cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writ
 import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { copyBuilt } from "../support/built.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 
@@ -378,6 +379,7 @@ export class Mutant implements Disposable {
     for (const name of ["intruder-host.ts"]) cpSync(new URL(name, import.meta.url), path.join(this.folder, name));
     for (const name of ["intruder.js", "tamper.js"])
       cpSync(new URL(name, import.meta.url), path.join(this.folder, "src/guest", name));
+    copyBuilt(this.cacheDir);
     for (const { file, from, to } of edits) {
       const place = path.join(this.folder, "src", file);
       const text = readFileSync(place, "utf8");

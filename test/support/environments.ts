@@ -1,10 +1,12 @@
-import { cp, mkdir } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import path from "node:path";
 import { pino } from "pino";
 import { openEnvironments, openHost } from "../../src/compose/server.ts";
 import type { CacheKeeper } from "../../src/environments/cache-collector.ts";
 import type { Environments } from "../../src/environments/registry.ts";
 import type { PackageStore } from "../../src/packages/package-store.ts";
+import { ARCHIVES_FOLDER } from "../../src/shared/cache-layout.ts";
+import { copyBuilt } from "./built.ts";
 import { testConfig } from "./config.ts";
 
 export interface TestEnvironments extends AsyncDisposable {
@@ -34,13 +36,10 @@ export async function openTestEnvironments(settings: Record<string, string>): Pr
   return { environments, store, keeper, messages, warnings, [Symbol.asyncDispose]: close };
 }
 
-/** A cache folder of a test's own that has the standard library's image already. */
-export async function cacheFolder(): Promise<string> {
+/** A cache folder of a test's own that has the standard library's image, and its archive unless `compiled` is false. */
+export async function cacheFolder({ compiled = true } = {}): Promise<string> {
   const folder = path.join(testConfig().DATA_DIR, "cache");
-  await mkdir(folder);
-  await using opened = await openTestEnvironments({ PYODIDE_PACKAGES: "none" });
-  await opened.environments.prepare("stdlib");
-  const { path: image } = opened.environments.get("stdlib").image;
-  for (const file of [image, `${image}.json`]) await cp(file, path.join(folder, path.basename(file)));
+  copyBuilt(folder);
+  if (!compiled) await rm(path.join(folder, ARCHIVES_FOLDER), { recursive: true });
   return folder;
 }
