@@ -1,32 +1,14 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { expect, test } from "vitest";
-
-const ROOT = path.resolve(import.meta.dirname, "..");
-const SRC = path.join(ROOT, "src");
-
-const sources = readdirSync(SRC, { recursive: true, encoding: "utf8" })
-  .map((file) => file.replaceAll(path.sep, "/"))
-  .filter((file) => file.endsWith(".ts") && !file.endsWith(".test.ts") && !file.includes("/testing/"))
-  .sort();
+import { withComponentDrawing } from "../scripts/component-drawing.ts";
+import { folderOf, imports, ROOT, SRC, sources } from "./support/imports.ts";
 
 /** The folders of `src/`, in the order in which the README lists them. */
 const listed = Array.from(
   readFileSync(path.join(ROOT, "README.md"), "utf8").matchAll(/^ {4}src\/([\w-]+)\/ /gm),
   ([, folder]) => folder as string,
 );
-
-/** Files of `src/` that one names, in imports of values and of types, and in `new URL` and `import()` as well. */
-function importsOf(file: string): string[] {
-  const text = readFileSync(path.join(SRC, file), "utf8");
-  const known = new Set(sources);
-  return Array.from(text.matchAll(/"(\.{1,2}\/[^"\n]+\.ts)"/g), ([, specifier]) =>
-    path.posix.join(path.posix.dirname(file), specifier as string),
-  ).filter((target) => known.has(target));
-}
-
-const imports = new Map(sources.map((file) => [file, importsOf(file)]));
-const folderOf = (file: string): string => file.slice(0, file.indexOf("/"));
 
 test("the README lists each folder of src, and there is no file beside them", () => {
   expect([...listed].sort()).toEqual(readdirSync(SRC).sort());
@@ -90,3 +72,38 @@ test("files that READMEs and comments of src name are there", () => {
   }
   expect(missing).toEqual([]);
 });
+
+test("the component drawing in docs/architecture.md shows the imports; if it does not: npm run docs:components", () => {
+  const page = readFileSync(path.join(ROOT, "docs/architecture.md"), "utf8");
+  expect(page).toBe(withComponentDrawing(page));
+});
+
+const GUIDE = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].concat(
+  readdirSync(path.join(ROOT, "docs")).map((file) => `docs/${file}`),
+);
+
+test.each(GUIDE)("files and anchors that %s names are there", (page) => {
+  const text = readFileSync(path.join(ROOT, page), "utf8");
+  const named = Array.from(text.matchAll(/`((?:src|test|web|bench|scripts|examples)\/[\w./-]+)`/g), ([, file]) => file);
+  const isThere = (file: string) => existsSync(path.join(ROOT, file));
+  expect(named.filter((file) => !isThere(file as string))).toEqual([]);
+  const links = Array.from(text.matchAll(/\]\((?!https?:)([^)#\s]*)(?:#([\w-]+))?\)/g), ([, file = "", anchor]) => ({
+    file: file === "" ? page : path.posix.join(path.posix.dirname(page), file),
+    anchor,
+  }));
+  const broken = links.filter(
+    ({ file, anchor }) => !isThere(file) || (anchor !== undefined && !anchorsOf(file).includes(anchor)),
+  );
+  expect(broken).toEqual([]);
+});
+
+/** Anchors of a page's headings, as GitHub makes them. */
+function anchorsOf(page: string): string[] {
+  const text = readFileSync(path.join(ROOT, page), "utf8");
+  return Array.from(text.matchAll(/^#+ (.+)$/gm), ([, title = ""]) =>
+    title
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N}_\- ]/gu, "")
+      .replaceAll(" ", "-"),
+  );
+}

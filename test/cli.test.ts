@@ -156,6 +156,30 @@ describe("run", () => {
     expect(await cli(["run", file], {}, "abc\ndef\n")).toMatchObject({ code: 0, stdout: "cba def\n" });
   });
 
+  test("--trace tells each frame with its size and time on stderr, and nothing of the code", async () => {
+    const file = await script("traced.py", "secret = 'not-in-the-trace'\nprint(len(secret))");
+    const { code, stdout, stderr } = await cli(["run", file, "--trace"]);
+    expect({ code, stdout }).toEqual({ code: 0, stdout: "16\n" });
+    const frames = Array.from(
+      stderr.matchAll(/^trace +(\d+\.\d) +(\d+\.\d) +(\d+) {2}([→←]) ([\w-]+) +(\d+)(?: {2}(.*))?$/gm),
+      ([, ms, , , arrow, type, bytes, detail]) => ({
+        ms: Number(ms),
+        what: `${arrow} ${type}`,
+        bytes: Number(bytes),
+        detail,
+      }),
+    );
+    expect(frames.map(({ what }) => what)).toEqual(
+      expect.arrayContaining(["→ start", "← ready", "→ execute", "← result", "← idle"]),
+    );
+    expect(frames.map(({ ms }) => ms)).toEqual(frames.map(({ ms }) => ms).toSorted((a, b) => a - b));
+    const last = frames.findLast(({ what }) => what === "→ execute");
+    expect(last?.detail).toBe("stateless");
+    expect(last?.bytes).toBeGreaterThan(60);
+    expect(stderr).not.toContain("not-in-the-trace");
+    expect((await cli(["run", file])).stderr).toBe("");
+  });
+
   test("the file may be standard input", async () => {
     expect(await cli(["run", "-"], {}, "print(6 * 7)")).toMatchObject({ code: 0, stdout: "42\n" });
   });

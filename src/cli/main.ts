@@ -16,14 +16,16 @@ import type { JsonText } from "../shared/json/json-text.ts";
 import { loadConfig, loadSettings } from "../shared/settings.ts";
 import { openServerLog } from "../telemetry/server-log.ts";
 import { doctor } from "./doctor.ts";
+import { frameTable } from "./trace.ts";
 
 const MAX_INDENTED_BYTES = 128 * 1024;
 
 const USAGE = `Usage: pyodide-express <command>
 
   serve                          serve over HTTP (settings: environment variables, see README)
-  run FILE [--timeout MS] [--context JSON]
-                                 run one file ("-": standard input) in a sandbox and print what it prints
+  run FILE [--timeout MS] [--context JSON] [--trace]
+                                 run one file ("-": standard input) in a sandbox and print what it prints;
+                                 --trace: each frame to and from the sandbox, its size and time, on stderr
   doctor                         versions, cache, and which isolation is active
   build [NAME]                   build the environments' images now, not at the first start
   audit verify [FOLDER]          check the security log's chain and name the first broken line
@@ -91,7 +93,7 @@ async function run(args: string[]): Promise<number> {
   const { values, positionals } = parseArgs({
     args,
     allowPositionals: true,
-    options: { timeout: { type: "string" }, context: { type: "string" } },
+    options: { timeout: { type: "string" }, context: { type: "string" }, trace: { type: "boolean" } },
   });
   const [file] = positionals;
   if (file === undefined || positionals.length > 1) throw new StartupError(USAGE);
@@ -102,7 +104,8 @@ async function run(args: string[]): Promise<number> {
   const code = await readCode(file);
   const config = { ...loadConfig(), POOL_SIZE: 1 };
   const proxy = openNetwork(config);
-  const runtime = await startRuntime(config, createLogger("warn"));
+  const onFrame = values.trace ? frameTable((line) => process.stderr.write(line)) : undefined;
+  const runtime = await startRuntime(config, createLogger("warn"), { onFrame });
   try {
     using network = proxy.open("cli");
     const result = await runtime.engine.execute({

@@ -222,11 +222,16 @@ export async function openEnvironments(
 /**
  * Builds what is not built yet, and starts sandboxes.
  *
+ * @param onFrame told of each frame of the pool's sandboxes.
  * @returns when all that was defined can run.
  * @throws {StartupError} with what to do about it.
  */
-export async function startRuntime(config: Config, logger: Logger): Promise<Runtime> {
-  const runtime = await openRuntime(config, logger);
+export async function startRuntime(
+  config: Config,
+  logger: Logger,
+  { onFrame }: Pick<SandboxOptions, "onFrame"> = {},
+): Promise<Runtime> {
+  const runtime = await openRuntime(config, logger, null, onFrame);
   try {
     await runtime.ready;
     return runtime;
@@ -241,7 +246,12 @@ export async function startRuntime(config: Config, logger: Logger): Promise<Runt
  *
  * @param redis as for {@link openEnvironments}.
  */
-async function openRuntime(config: Config, logger: Logger, redis: RedisConnection | null = null): Promise<Runtime> {
+async function openRuntime(
+  config: Config,
+  logger: Logger,
+  redis: RedisConnection | null = null,
+  onFrame?: SandboxOptions["onFrame"],
+): Promise<Runtime> {
   const host = await openHost(config);
   const { environments, images, store, keeper, owners, close } = await openEnvironments(config, logger, host, redis);
   const guestOf = (name: string) => bootOptions(config, environments.get(name));
@@ -255,7 +265,7 @@ async function openRuntime(config: Config, logger: Logger, redis: RedisConnectio
     maxExecutions: config.SANDBOX_MAX_EXECUTIONS,
     maxAgeMs: config.SANDBOX_MAX_AGE_MS,
     environment: STDLIB,
-    start: (name) => Sandbox.start({ ...host, denoDir, guest: guestOf(name) }),
+    start: (name) => Sandbox.start({ ...host, denoDir, guest: guestOf(name), onFrame }),
     warmUp,
   });
   pool.on("ready", ({ pid, bootMs, everyPage }) => logger.debug({ pid, bootMs, everyPage }, "sandbox ready"));

@@ -32,6 +32,7 @@ import { checked, fileChanges, readGuestMessage, runnerOutcome } from "../wire/g
 import { ProtocolError } from "../wire/protocol-error.ts";
 import { CollectedOutput } from "./collected-output.ts";
 import { type LaunchOptions, launch } from "./launch.ts";
+import { type FrameTrace, traced } from "./trace.ts";
 
 /** How long an interrupted execution may take to end before its process is killed, ms. */
 export const KILL_GRACE_MS = 250;
@@ -61,6 +62,8 @@ export interface SandboxOptions extends LaunchOptions {
   readonly maxProcessorTimeMs: number;
   /** Ends the process, also while it starts. */
   readonly signal?: AbortSignal | undefined;
+  /** Told of each frame, for `cli run --trace`; default: nothing is. */
+  readonly onFrame?: FrameTrace | undefined;
 }
 
 /** One execution, as a sandbox sees it. */
@@ -618,13 +621,15 @@ class Connection {
   /** Does what a frame asks for. What it returns is waited for before the next frame. */
   onFrame: (frame: Frame<GuestMessage>) => Promise<void> | undefined = () => undefined;
   readonly #process: ChildProcess;
+  readonly #trace: FrameTrace | undefined;
   readonly #reader = new FrameReader<GuestMessage>(readGuestMessage, MAX_FRAME_BYTES, MAX_GUEST_HEADER_BYTES);
   readonly #frames: Frame<GuestMessage>[] = [];
   /** Settled when no frame waits for the one before it. Never rejects. */
   #working: Promise<void> | null = null;
   #diagnostics = "";
 
-  constructor(process: ChildProcess) {
+  constructor(process: ChildProcess, trace: FrameTrace | undefined) {
+    this.#trace = trace;
     this.#process = process;
     this.pid = process.pid ?? -1;
     process.stdout?.on("data", (chunk: Buffer) => this.#receive(chunk));
@@ -650,6 +655,14 @@ class Connection {
   send(nonce: string, message: HostMessage, ...body: Uint8Array[]): void {
     const { stdin } = this.#process;
     if (!stdin?.writable) return;
+    this.#trace?.(
+      traced(
+        this.pid,
+        "sent",
+        message,
+        body.reduce((sum, { length }) => sum + length, 0),
+      ),
+    );
     for (const chunk of encodeFrame(nonce, message, ...body)) stdin.write(chunk);
   }
 
@@ -670,7 +683,10 @@ class Connection {
   #receive(chunk: Buffer): void {
     if (this.endReason !== null) return;
     try {
-      this.#frames.push(...this.#reader.push(chunk));
+      const frames = this.#reader.push(chunk);
+      if (this.#trace)
+        for (const { message, body } of frames) this.#trace(traced(this.pid, "received", message, body.length));
+      this.#frames.push(...frames);
       this.#work();
     } catch (error) {
       this.#refuse(error);
@@ -710,7 +726,7 @@ class Connection {
 async function connect(options: SandboxOptions): Promise<{ connection: Connection; frame: Frame<GuestMessage> }> {
   const { signal } = options;
   if (signal?.aborted) throw new SandboxDiedError("The sandbox process was not started: the server is stopping.");
-  const connection = new Connection(launch(options));
+  const connection = new Connection(launch(options), options.onFrame);
   const onAbort = () => connection.kill("the server is stopping");
   signal?.addEventListener("abort", onAbort, { once: true });
   void connection.ended.then(() => signal?.removeEventListener("abort", onAbort));
