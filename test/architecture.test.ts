@@ -2,6 +2,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { expect, test } from "vitest";
 import { withComponentDrawing } from "../scripts/component-drawing.ts";
+import { anchorOf } from "../scripts/decision-index.ts";
 import { folderOf, imports, ROOT, SRC, sources } from "./support/imports.ts";
 
 /** The folders of `src/`, in the order in which the README lists them. */
@@ -97,13 +98,7 @@ test.each(GUIDE)("files and anchors that %s names are there", (page) => {
   expect(broken).toEqual([]);
 });
 
-/** Anchors of a page's headings, as GitHub makes them. */
 function anchorsOf(page: string): string[] {
   const text = readFileSync(path.join(ROOT, page), "utf8");
-  return Array.from(text.matchAll(/^#+ (.+)$/gm), ([, title = ""]) =>
-    title
-      .toLowerCase()
-      .replace(/[^\p{L}\p{N}_\- ]/gu, "")
-      .replaceAll(" ", "-"),
-  );
+  return Array.from(text.matchAll(/^#+ (.+)$/gm), ([, title = ""]) => anchorOf(title));
 }

@@ -295,7 +295,7 @@ describe("a package that cannot be had is a warning that says why, and the rest 
         await opened.environments.prepare();
         expect(opened.warnings).toEqual([
           expect.stringMatching(
-            /^The environment "default" goes without whole: whole 1.0 needs part>=2,<3; part 2.0 \(part-2.0-py3-none-any.whl, from the package folder\) cannot be had: .*; index [\w.:]+ has part 1.5\.$/,
+            /^The environment "default" goes without whole: whole 1.0 needs part>=2,<3; part 2.0 \(part-2.0-py3-none-any.whl, from the package folder\) cannot be used: .*; index [\w.:]+ has part 1.5\.$/,
           ),
         ]);
         expect(opened.environments.get("default").missing).toEqual({ whole: expect.stringMatching(/needs part/) });

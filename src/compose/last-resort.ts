@@ -12,7 +12,7 @@ interface Fault {
 }
 
 /**
- * Errors that nothing caught: of a promise that nobody waits for, of a socket's event. Each is a bug, and none is a reason for all callers to
+ * Errors that nothing caught: of a promise that is not awaited, of a socket's event. Each is a bug, and none is a reason for all callers to
  * lose the server: what it serves are requests and sandboxes that know nothing of each other. It is logged, and the server goes on.
  *
  * What an error says is not logged, since it may hold a client's text or a key: its class, its code and where it came from are.

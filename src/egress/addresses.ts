@@ -21,6 +21,6 @@ export function isAllowedAddress(address: string, { allowPrivate }: { readonly a
   const range = parsed.range();
   if (allowPrivate && PRIVATE_RANGES.has(range)) return true;
   if (range !== "unicast") return false;
-  // 2000::/3 is all that was ever given out; the rest counts as unicast only because nobody has named it.
+  // Only 2000::/3 is allocated; the library calls the rest unicast because it is reserved without a name.
   return parsed instanceof ipaddr.IPv4 || ((parsed.parts[0] as number) & 0xe000) === 0x2000;
 }

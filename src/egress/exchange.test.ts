@@ -251,7 +251,7 @@ describe("refused:", () => {
 });
 
 describe("failed:", () => {
-  test("a port where nobody listens, a name that nobody has, and TLS where there is none", async () => {
+  test("a port without a listener, a name that does not exist, and TLS where there is none", async () => {
     const unused = createServer();
     await new Promise<void>((resolve) => unused.listen(0, "127.0.0.1", resolve));
     const closed = (unused.address() as AddressInfo).port;
@@ -261,7 +261,7 @@ describe("failed:", () => {
       kind: "connect",
       message: "host 127.0.0.1: it refused the connection",
     });
-    expect(await failureOf("http://nobody.invalid/", { allow })).toMatchObject({ kind: "name" });
+    expect(await failureOf("http://absent.invalid/", { allow })).toMatchObject({ kind: "name" });
     expect(await failureOf(`https://127.0.0.1:${port}/`, { allow })).toMatchObject({ kind: "tls" });
   });
 
@@ -292,7 +292,7 @@ describe("the end of an execution", () => {
     });
   });
 
-  test("an interrupt answers whoever waits", async () => {
+  test("an interrupt answers code that waits", async () => {
     using session = openProxy().open("test");
     const stop = new AbortController();
     const argument = { method: "GET", url: `${origin}/silent`, headers: [], body: "", timeoutMs: null };

@@ -309,7 +309,7 @@ async function within<T>(
   const timer = limitMs === null ? undefined : setTimeout(() => reject(late), Math.min(limitMs, MAX_TIMER_MS));
   signal.addEventListener("abort", onAbort);
   if (signal.aborted) onAbort();
-  // Whichever loses may still fail, and nobody else listens.
+  // The loser of the race may still fail: without a handler that would end the process.
   work.catch(() => {});
   stopped.catch(() => {});
   try {

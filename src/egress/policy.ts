@@ -80,7 +80,7 @@ export class EgressPolicy {
     } catch (error) {
       throw toFailure(error, host);
     }
-    // Every one: which of them a connection takes is not ours to say, and a name with both kinds is an attack.
+    // All addresses must be allowed: the socket may use any of them, and mixed answers indicate DNS rebinding.
     if (addresses.length === 0 || !addresses.every(({ address }) => isAllowedAddress(address, this.options))) {
       const what =
         family === 0 ? `host ${host} resolves to an address that is not public` : `${host} is not a public address`;

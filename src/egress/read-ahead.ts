@@ -1,4 +1,4 @@
-/** Takes in a stream while nobody asks for it, up to a limit, and hands over in one piece what has come. */
+/** Reads a stream ahead of its consumer, up to a limit, and hands over in one piece what has come. */
 export class ReadAhead {
   readonly #bufferBytes: number;
   #chunks: Buffer[] = [];

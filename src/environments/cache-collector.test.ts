@@ -51,7 +51,7 @@ async function left(): Promise<string[]> {
   return names.filter((name) => !["archives", "partial"].includes(name)).toSorted();
 }
 
-describe("what nobody has used for long", () => {
+describe("what was not used for long", () => {
   test("goes, with what belongs to it, and is told", async () => {
     const old = 31 * DAY_MS;
     const gone = [
@@ -83,7 +83,7 @@ describe("what nobody has used for long", () => {
     own.use(used);
     await own.sweep(NOW_MS);
     expect(await left()).toEqual([image("a"), image("b"), `${sha("c")}.whl`].toSorted());
-    // Other servers see by its time that somebody uses it; 31 days later only what is held still is.
+    // Other servers see by its time that it is in use; 31 days later only what is held still is.
     await keeper({ neededWheels: async () => new Set([sha("c")]) }).sweep(NOW_MS + 29 * DAY_MS);
     expect(await left()).toHaveLength(3);
     await own.sweep(NOW_MS + 31 * DAY_MS);

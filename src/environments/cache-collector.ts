@@ -7,7 +7,7 @@ export interface CacheKeeperOptions {
   readonly cacheDir: string;
   /** Downloaded wheels; of one server. */
   readonly wheelsDir: string;
-  /** What nobody has used for so long goes, ms; Infinity: nothing does for that reason. */
+  /** Delete what was not used for this long, ms; Infinity: delete nothing for that reason. */
   readonly unusedMs: number;
   /** Above so many bytes in `cacheDir`, with the wheels that nothing needs, what was used least recently goes as well. */
   readonly maxBytes: number;
@@ -17,7 +17,7 @@ export interface CacheKeeperOptions {
   readonly onRemoved: (paths: ReadonlySet<string>) => void;
 }
 
-/** Servers that share a folder say what they use more often than this; what is younger is somebody's. */
+/** Servers touch files more often than this; anything younger is in use. */
 const IN_USE_MS = 2 * 3_600_000;
 /** What a build has not finished by then was cut off. */
 const CUT_OFF_MS = 24 * 3_600_000;
@@ -39,9 +39,9 @@ interface Item {
 }
 
 /**
- * Takes away what caches hold that nobody uses any more: images of other versions, derived environments of callers who are
+ * Deletes what caches hold that no server uses any more: images of other versions, derived environments of callers who are
  * gone, wheels that nothing needs. When a file was used last is its time of change, which every server that shares the
- * folder sets. All of it could be made again; files with other names are nobody's business here.
+ * folder sets. All of it could be made again; files with other names are left alone.
  */
 export class CacheKeeper {
   readonly #options: CacheKeeperOptions;

@@ -245,7 +245,7 @@ export class ImageCache {
     if (known) return known;
     const image = this.#cachedOrBuilt(name, key, label, start, environment, maxBuildMs);
     this.#underWay.set(key, image);
-    // A failure is tried again when somebody asks again.
+    // The next request tries a failed build again.
     image.catch(() => this.#underWay.delete(key));
     return image;
   }
@@ -516,7 +516,7 @@ async function writeAtomically(file: string, content: string | Uint8Array): Prom
   }
 }
 
-/** What builds on this host that were cut off have left; of other hosts nobody knows here whether they go on. */
+/** Removes temporary files of dead builds of this host; builds of other hosts may still run. */
 async function removeLeftovers(cacheDir: string): Promise<void> {
   for (const name of await readdir(cacheDir)) {
     const [host, pid] = /\.image(?:\.json)?\.(.+)\.(\d+)\.tmp$/.exec(name)?.slice(1) ?? [];

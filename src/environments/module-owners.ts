@@ -136,7 +136,7 @@ export class ModuleOwners {
   }
 
   /**
-   * Says which package a module is part of and how it can be had.
+   * Says which package a module is part of and how to install it.
    *
    * Only for modules that are known: for any other name a package of that name would be a guess, and may be a trap.
    *

@@ -53,7 +53,7 @@ export interface EnvironmentsOptions {
   readonly cacheDir: string;
   /** Changes when the sources may offer something else. */
   readonly sourcesFingerprint: string;
-  /** A package that cannot be had is an error, not a warning. */
+  /** A package that is not available is an error, not a warning. */
   readonly strict: boolean;
   readonly keeper: CacheKeeper;
   readonly onProgress: (message: string) => void;
@@ -415,7 +415,7 @@ export class Environments {
         : `${needing.candidate.name} ${needing.candidate.version} needs ${wanted}; `;
     const has = elsewhere.map((clause) => `; ${clause}`).join("");
     const reason = message.replace(/\.$/, "");
-    const why = `${needs}${name} ${version} (${filename}, from ${source}) cannot be had: ${reason}${has}.`;
+    const why = `${needs}${name} ${version} (${filename}, from ${source}) cannot be used: ${reason}${has}.`;
     return new PackageError(code, why, { ...(code === "package_source_unavailable" && { unreached: [reason] }) });
   }
 

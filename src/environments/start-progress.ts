@@ -1,7 +1,7 @@
 /** `packages`: they are sought and fetched. `archive`: they are unpacked and compiled. `image`: an interpreter imports them. */
 export type BuildStep = "packages" | "archive" | "image";
 
-/** How far an environment is. Names no package: whoever asks a server whether it is ready may be anyone. */
+/** How far an environment is. Names no package: the readiness of a server is public. */
 export interface EnvironmentProgress {
   readonly name: string;
   readonly state: "waiting" | "building" | "ready" | "failed";

@@ -3,7 +3,7 @@ import { steadyNowMs } from "../shared/steady-clock.ts";
 
 /** Failed starts in a row after which an environment is broken. */
 const MAX_FAILURES = 3;
-/** A start that took as long before it failed counts as all of them: nobody waits for three such. */
+/** A start that took as long before it failed counts as all of them: no request should wait for three such. */
 const LONG_START_MS = 5_000;
 const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 30_000;

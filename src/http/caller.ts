@@ -22,7 +22,7 @@ export function contextOf(request: Request, response: Response): ExecutionContex
 export function clientGone(response: Response): AbortSignal {
   const controller = new AbortController();
   response.once("close", () => {
-    // Nobody reads this reply; as an error of the client's it is not logged as a fault of the server's.
+    // The client is gone and reads no reply: an error of the client's, so that it is not logged as a fault of the server's.
     if (!response.writableFinished) controller.abort(new ClientError(499, "client_gone", "The client went away"));
   });
   return controller.signal;

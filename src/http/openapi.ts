@@ -235,7 +235,7 @@ const OPERATIONS: Readonly<Record<string, Readonly<Record<string, Operation>>>> 
     "POST /api/upload-csv": {
       operationId: "uploadCsv",
       ...upload,
-      summary: "Upload a file (the original's other name)",
+      summary: "Upload a file (other name, of the compatibility contract)",
     },
     "GET /api/files": {
       operationId: "listWorkspaceFiles",
@@ -298,7 +298,7 @@ const OPERATIONS: Readonly<Record<string, Readonly<Record<string, Operation>>>> 
       operationId: "fileInfo",
       summary: "Where a file is, and how large",
       requestParams: { path: filename },
-      responses: { 200: json("What there is of this name.", replies.fileInfoReply), ...wrong("Invalid filename.") },
+      responses: { 200: json("The files of this name.", replies.fileInfoReply), ...wrong("Invalid filename.") },
     },
     "POST /api/extract-plots": {
       operationId: "listPlots",

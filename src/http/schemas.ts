@@ -194,7 +194,7 @@ export const filesReply = z.looseObject({ success, files: z.array(file), count, 
 export const fileReply = z.looseObject({ success, file, timestamp });
 
 export const installReply = z.looseObject({
-  success: z.boolean().meta({ description: "False if the package cannot be had; `error` says why." }),
+  success: z.boolean().meta({ description: "False if the package cannot be installed; `error` says why." }),
   message: z.string().optional(),
   installed: z.array(z.looseObject({ name: z.string(), version: z.string() })).optional(),
   error: z.string().optional(),

@@ -67,7 +67,7 @@ export async function detectIsolation(
   if (config.ISOLATION === "deno") return withoutWrapper("switched off by ISOLATION=deno");
   if (process.platform !== "linux") return withoutWrapper(`only on Linux; this is ${process.platform}`);
   const facts = await readHostFacts(denoBinary());
-  // A sandbox is replaced at that age; the kernel's own clock is for the case that nobody is left to do so.
+  // The server replaces a sandbox at that age; the kernel's limit is for the case that the server is gone.
   const cpuSeconds = (2 * config.SANDBOX_MAX_AGE_MS) / 1000;
   const rejected: string[] = [];
   for (const plan of candidatePlans(facts, hasSeccompFilter(process.arch)).filter(consider)) {

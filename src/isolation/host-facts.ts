@@ -6,7 +6,7 @@ import path from "node:path";
 import { promisify } from "node:util";
 import { type HostFacts, type Limit, PROGRAMS, SANDBOX_USERS } from "./plan.ts";
 
-/** Not PATH: what confines the sandbox must not be chosen by whoever can set a variable. */
+/** Not PATH: what confines the sandbox must not be chosen by an environment variable. */
 const FOLDERS = ["/usr/bin", "/bin", "/usr/sbin", "/sbin", "/run/current-system/sw/bin"];
 
 /** First, a range that systemd's table of user ids lists as unused; then the one it gives to services on the fly. */

@@ -2,7 +2,7 @@ import { readFileSync, realpathSync } from "node:fs";
 import os from "node:os";
 
 /**
- * How the sandbox comes to a user that may do less than the server.
+ * How the sandbox gets a user with fewer rights than the server.
  *
  * - `own-user-then-namespace`: the server is root; a user id of its own is taken first, and a user namespace then gives
  *   the right to make the others. Needs every folder on the way to what the sandbox reads to be open to others.

@@ -123,7 +123,7 @@ describe.each(["x64", "arm64"] as const)("the filter for %s", (architecture: Sec
     expect(ask("prctl", 22)).toBe(EPERM);
   });
 
-  it("pushes nothing into a terminal, sends no signal by fcntl, limits nobody else", () => {
+  it("pushes nothing into a terminal, sends no signal by fcntl, limits no other process", () => {
     expect(ask("ioctl", 0, 0x5401)).toBe(ALLOW);
     expect(ask("ioctl", 0, 0x5412)).toBe(ENOTTY);
     expect(ask("fcntl", 0, 8)).toBe(EPERM);

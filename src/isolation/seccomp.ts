@@ -170,7 +170,7 @@ const CONDITIONAL: readonly Rule[] = [
   // FIONBIO, FIOCLEX, and TCGETS, with which `isatty` asks.
   { name: "ioctl", numbers: [16, 29], when: anyOf(1, [0x5421, 0x5451, 0x5401]), otherwise: ENOTTY },
   // F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_GETLK, F_DUPFD_CLOEXEC: not F_SETOWN and F_SETSIG, which send signals. SQLite,
-  // which Deno's caches are in, locks what it reads (F_SETLK). Nobody writes there, and locks fill the kernel's memory.
+  // which Deno's caches are in, locks what it reads (F_SETLK). No process writes there, and locks fill the kernel's memory.
   { name: "fcntl", numbers: [72, 25], when: anyOf(1, [0, 1, 2, 3, 4, 5, 1030]), pretended: anyOf(1, [6]) },
   { name: "prlimit64", numbers: [302, 261], when: anyOf(0, [0]) },
 ];

@@ -40,7 +40,7 @@ const MAX_REDIRECTS = 5;
 const NOT_FOUND = "cannot be found";
 const UNREACHABLE = "cannot be reached";
 const SILENT = "does not answer";
-/** What will not pass in a moment: whoever asks next should not have to wait for it again. */
+/** Failures that last: the next request does not wait for them again. */
 const LASTING: ReadonlySet<string> = new Set([NOT_FOUND, UNREACHABLE, SILENT]);
 const AWAY_MS = 30_000;
 /** A host that answered so recently is slow, not silent. */

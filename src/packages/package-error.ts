@@ -26,7 +26,7 @@ export type PackageErrorCode =
   | "package_storage";
 
 /**
- * A package cannot be had; `message` says which and why, and names no host path and no credentials.
+ * A package is not available; `message` says which and why, and names no host path and no credentials.
  *
  * `/api/install-package` answers these with 200 and `success: false`; elsewhere the status is 422.
  */

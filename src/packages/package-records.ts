@@ -43,10 +43,10 @@ export interface PackageRecords {
   /** The stamp alone. Asked before every execution. */
   stamp(principal: string, environment: string): Promise<string | null>;
   read(principal: string, environment: string): Promise<StampedRecord>;
-  /** @returns false if somebody has changed it since it was `stamp`; then it is as they left it. */
+  /** @returns false, and writes nothing, if the record was changed since it was `stamp`. */
   write(record: PackageRecord, stamp: string | null): Promise<boolean>;
   clear(principal: string, environment: string): Promise<void>;
-  /** SHA-256 of every file that somebody has installed: enough to build what they have again, if nothing else is left. */
+  /** SHA-256 of every file that a principal has installed: enough to build all environments again. */
   wheels(): Promise<ReadonlySet<string>>;
 }
 

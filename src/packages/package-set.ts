@@ -174,7 +174,7 @@ export class PackageSetBuilder {
   }
 
   /**
-   * Fetches what `build` will need, and tells what cannot be had.
+   * Fetches what `build` will need, and tells what is not available.
    *
    * @returns normalised name of the package → why.
    */

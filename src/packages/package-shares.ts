@@ -37,7 +37,7 @@ export function archiveShareKey(filenames: readonly string[]): string {
 
 /**
  * How much of the disk each principal's packages take: wheels, archives and images, of what is installed and of what was fetched or built for
- * it in the last three hours. It is counted for each of those who have the same: nobody's share tells what others have.
+ * it in the last three hours. It is counted for each of those who have the same: no share tells what others have.
  */
 export class PackageShares {
   readonly #maxBytes: number;

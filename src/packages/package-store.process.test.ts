@@ -191,7 +191,7 @@ describe("removing", () => {
 
 describe("an install that fails leaves everything as it was", () => {
   const cases: Record<string, { arrange: () => Promise<void>; code: string; message: RegExp }> = {
-    "a dependency that nobody has": {
+    "a dependency that no source has": {
       arrange: async () => await offer({ name: "bad", version: "1", requires: ["nowhere>=2"] }),
       code: "package_not_found",
       message:
@@ -283,7 +283,7 @@ describe("the cache", () => {
     expect(bytes.equals(await readFile(set.archive.path))).toBe(true);
   });
 
-  test("and the wheels are fetched again, if the same ones can be had", async () => {
+  test("and the wheels are fetched again, if a source still has the same ones", async () => {
     await offer({ name: "demo", version: "1" });
     const { set } = await (await start()).install("alice", "demo", STDLIB);
     await rm(path.join(data, "cache"), { recursive: true });

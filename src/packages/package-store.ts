@@ -56,7 +56,7 @@ export class PackageStore {
    *
    * @param requirement as PEP 508 writes it: `humanize`, `attrs==25.1.0`, `requests[socks]>=2`.
    * @param accept called with all that the principal would have; if it throws, nothing changes.
-   * @throws {PackageError} which package cannot be had, and why.
+   * @throws {PackageError} which package is not available, and why.
    */
   async install(
     principal: string,
@@ -199,7 +199,7 @@ export class PackageStore {
     return { candidate, requires: item.requires.map(parseRequirement), dependsOn: item.dependsOn };
   }
 
-  /** The file that was installed: from the store, or, if that lost it, from where it can be had with the same hash. */
+  /** The file that was installed: from the store, or, if that lost it, from any source that has it with the same hash. */
   async #findAgain(item: InstalledPackage): Promise<Candidate | null> {
     const { name, key, version, filename, format, sha256, source } = item;
     const known = { name, key, version, filename, format, sha256, source };

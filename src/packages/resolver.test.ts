@@ -195,7 +195,7 @@ describe("what is optional", () => {
     return packages.map(({ candidate }) => `${candidate.name} ${candidate.version}`);
   };
 
-  test("comes along where it can be had", async () => {
+  test("comes along where it is available", async () => {
     expect(await resolved({ "app 1": [], "zones 2": ["more"], "more 1": [] })).toEqual(["app 1", "more 1", "zones 2"]);
   });
 
@@ -214,7 +214,7 @@ describe("what is optional", () => {
   });
 });
 
-describe("what cannot be had is said", () => {
+describe("what is not available is said", () => {
   test("no such package, and who needs it", async () => {
     const catalogue = { "a 1": ["b"], "b 2": ["missing-thing>=1"] };
     await expect(chosen(catalogue, ["a"])).rejects.toThrow(

@@ -48,14 +48,14 @@ const LISTED_VERSIONS = 8;
  * Chooses one file for each package that is needed: the first source's newest version that everything agrees with. Cyclic
  * dependencies are fine.
  *
- * @throws {PackageError} saying what is needed by whom, and why it cannot be had.
+ * @throws {PackageError} saying what is needed by whom, and why it is not available.
  */
 export async function resolve(requested: readonly Requirement[], options: ResolveOptions): Promise<Resolution> {
   return await new Resolver(options).resolve(requested);
 }
 
 /**
- * As {@link resolve}, for a list where some is better than nothing: what cannot be had is left out, and told of.
+ * As {@link resolve}, for a list where some is better than nothing: what is not available is left out and reported.
  *
  * @returns `failures`: for each requirement that was left out, why.
  * @throws what is no {@link PackageError}.
@@ -208,7 +208,7 @@ class Resolver {
       [...rest, ...added.map((requirement) => ({ requirement, by: wider }))],
       new Map(decisions).set(key, wider),
     );
-    // Whoever asked for the extras has a part in what they led to.
+    // The requirement that asked for the extras shares the blame for what they led to.
     return "failure" in outcome && outcome.blame.has(key)
       ? { ...outcome, blame: new Set([...outcome.blame, ...namesOf([demand])]) }
       : outcome;
@@ -314,7 +314,7 @@ class Resolver {
       }
       return [...requires.filter((item) => extrasOf(item).length === 0), ...own];
     } catch (error) {
-      // An old version may state its dependencies in a way that nobody reads any more; anything else is worth a halt.
+      // An old version may state its dependencies in a form that is no longer valid; any other error stops the search.
       if (error instanceof PackageError && error.code === "package_invalid_requirement") return error;
       throw error;
     }

@@ -40,7 +40,7 @@ export interface ZipFileEntry {
 }
 
 /**
- * A zip file by somebody who may mean harm. Nothing is ever written to disk under an entry's name; entries are looked at
+ * A zip file from an untrusted source. Nothing is ever written to disk under an entry's name; entries are looked at
  * all together before the first is read, and read whole, one at a time.
  */
 export class SafeZip {

@@ -202,7 +202,7 @@ describe("servers that do not deliver", () => {
     await impatient.close();
   });
 
-  test("nobody there", async () => {
+  test("no server there", async () => {
     const wanted = download();
     await server.close();
     await expect(new WheelStore(folder, remote).fetch(wanted)).rejects.toThrow(

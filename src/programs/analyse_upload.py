@@ -124,7 +124,7 @@ def unique(names):
 
 
 def value(text):
-    # Python also takes `1_000` and digits of other scripts, which is nobody's number elsewhere.
+    # Python also takes `1_000` and digits of other scripts, which is no number elsewhere.
     if text.isascii() and "_" not in text:
         for convert in (int, float):
             try:

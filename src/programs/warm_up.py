@@ -1,4 +1,4 @@
-# Uses what most programs use, so that V8 has compiled it before somebody waits for it. What it comes to is rewound.
+# Uses what most programs use, so that V8 has compiled it before the first execution. Its effects are rewound.
 import dataclasses
 import json
 import math

@@ -22,13 +22,13 @@ export type SecurityEventName =
   | "network_refused"
   /** A line that was being written when the server died was cut off; `details.torn` is what there was of it. */
   | "log_recovered"
-  /** Lines were changed, removed or added by somebody else; `verifySecurityLog` names the first. */
+  /** Lines were changed, removed or added from outside; `verifySecurityLog` names the first. */
   | "log_damaged"
   /** `details.lost` events could not be written, nor be kept in memory until they could. */
   | "log_gap"
   /**
    * The oldest file was deleted to keep the log below its size: lines up to `details.toSeq`, of which the last had the hash
-   * `details.lastHash`. `details.intact` is false if somebody had changed them before.
+   * `details.lastHash`. `details.intact` is false if they had been changed before.
    */
   | "log_sealed";
 
@@ -104,7 +104,7 @@ export function escapeControls(json: string): string {
 }
 
 /**
- * What an event says of code that somebody sent.
+ * What an event says of code that a caller sent.
  *
  * @param code as it was sent; `codeLength` counts its characters.
  * @param logCode the setting LOG_CODE: record the code itself, too, all of it: as `code`, or where that would be long as `codeBase64`,

@@ -46,7 +46,7 @@ test("a burst is written as it comes, and no event is lost by a flush", () => {
   expect(written.at(-1)?.details.count).toBe(15);
 });
 
-test("more kinds than there is room for are counted together, and name nobody", () => {
+test("more kinds than there is room for are counted together, and name no principal", () => {
   const { written, folded } = fold(10);
   for (let i = 0; i < 5000; i++) folded.add(refusal(`10.0.${i >>> 8}.${i & 255}`), String(i), 1);
   folded.flush();

@@ -29,7 +29,7 @@ const TAIL_BYTES = 2 * MAX_LINE_BYTES;
  *
  * Lines that the head does not know are taken over if they go on with the chain, since a crash leaves such. A last line
  * without newline was never reported as written: it is cut off, and what there was of it becomes a finding. Anything
- * else is somebody's work: it is left as it is, the chain goes on from the last line that is vouched for, and so the
+ * else was done from outside: it is left as it is, the chain goes on from the last line that is vouched for, and so the
  * damage stays visible to `verifySecurityLog` for ever.
  *
  * @param known the end as this process left it; without it, the head file says.

@@ -191,7 +191,7 @@ describe("the size of all files", () => {
     expect(await verifySecurityLog(dir)).toMatchObject({ ok: true });
   });
 
-  test("a beginning that somebody else has removed is not what the log says it has", async () => {
+  test("a beginning that was removed from outside is not what the log says it has", async () => {
     const log = open(bounded);
     await fill(log, 500);
     await log.close();

@@ -47,8 +47,8 @@ export interface Note {
 /**
  * Walks the security log in `dir`, rotated files first, and checks every line against its neighbours and the head.
  *
- * It tells any change by somebody who cannot write the chain anew from there to the end, head file included. Against who
- * can, keep `head` of an earlier verification elsewhere.
+ * It tells any change unless the chain was written anew from there to the end, head file included. Against that,
+ * keep `head` of an earlier verification elsewhere.
  *
  * @throws if the folder or a file in it cannot be read.
  */
@@ -96,7 +96,7 @@ async function verifyOnce(dir: string, head: Head | undefined): Promise<Verifica
   for await (const line of lines) {
     const expected = last ? last.seq + 1 : (files[0]?.first ?? 1);
     const parsed = parseLine(line.bytes);
-    // Being written right now, or cut off by a crash: nobody was told that it had been written.
+    // Being written right now, or cut off by a crash: no caller was told that it had been written.
     if (!line.complete && head?.open && expected > head.seq && line.file === files.at(-1)?.name) break;
     if (!line.complete || parsed === undefined) return broken(line, "is not a line of the log");
 

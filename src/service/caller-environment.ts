@@ -92,7 +92,7 @@ export class CallerPackages {
   /**
    * Adds a package for a caller, ready to be used by its next execution.
    *
-   * @throws {PackageError} if it cannot be had, saying why.
+   * @throws {PackageError} if it is not available, saying why.
    */
   async install(principal: string, environment: string, requirement: string): Promise<Installed> {
     const { store, environments, shares } = this.#options;
@@ -128,7 +128,7 @@ export class CallerPackages {
    *
    * @param running the environment that the code runs in.
    * @param inSession whether that is a session's, which cannot take shared libraries in any more.
-   * @param onInstall is told of each requirement that was tried: null, or why it cannot be had.
+   * @param onInstall is told of each requirement that was tried: null, or why it is not available.
    * @returns all of the caller's packages; null: there are none besides the environment's.
    */
   async installWhileRunning(

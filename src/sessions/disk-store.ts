@@ -350,7 +350,7 @@ export class DiskSessions implements SessionStore {
 
 class DiskLease implements SessionLease {
   record: SessionRecord;
-  // Nobody else can have it while the process lives.
+  // No other process can acquire it while this one lives.
   readonly lost = new AbortController().signal;
   readonly #store: DiskSessions;
 

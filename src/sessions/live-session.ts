@@ -14,7 +14,7 @@ export interface Resident {
   readonly files: WorkspaceIndex;
   /** Contents of files that are not stored yet. */
   readonly contents: ReadonlyMap<string, Uint8Array>;
-  /** Why it cannot be captured; null: it can, or nobody knows yet. */
+  /** Why it cannot be captured; null: it can, or that is not known yet. */
   pinned: string | null;
 }
 

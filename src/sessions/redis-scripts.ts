@@ -1,4 +1,4 @@
-// Leases must be had, and sessions deleted, also where Redis is full: that is how there is room again.
+// allow-oom: leases and deletes must work at maxmemory, or space could never be freed.
 const WHEN_FULL = "#!lua flags=allow-oom\n";
 
 /** What a field costs beside its name and value, bytes. */
@@ -151,7 +151,7 @@ export const SCRIPTS = {
     local time = redis.call("TIME")
     return {fields[1], fence, time[1] * 1000 + math.floor(time[2] / 1000)}`,
 
-  /** KEYS session, lease. ARGV fence, holder, ms. A lease that ran out while nobody wanted it is had again. */
+  /** KEYS session, lease. ARGV fence, holder, ms. A lease that expired and was not taken over is acquired again. */
   renew: `${WHEN_FULL}
     if redis.call("HGET", KEYS[1], "fence") ~= ARGV[1] then return "moved" end
     redis.call("SET", KEYS[2], ARGV[2], "PX", ARGV[3])

@@ -96,7 +96,7 @@ export interface SessionStore {
   /** A principal's sessions, the last used first. */
   list(principal: string): Promise<readonly SessionRecord[]>;
   /**
-   * Waits until nobody else has the session.
+   * Waits until no other holder has the session.
    *
    * @returns undefined if there is no such session of that principal.
    * @throws {ClientError} 503 `session_busy` if another server keeps it too long.

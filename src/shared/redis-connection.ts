@@ -46,7 +46,7 @@ export class RedisConnection {
   readonly #duplicates: Redis[] = [];
   readonly #onConnection: (trouble: string | null) => void;
   readonly #onWarning: (message: string) => void;
-  /** By script: what Redis calls it once it has been sent. */
+  /** SHA-1 by script, once it was sent: Redis then takes the hash for the text. */
   readonly #hashes = new Map<string, string>();
   /** Redis's clock less ours, which is the monotonic one: when this machine's time is set, nothing changes. */
   #clockOffsetMs = performance.timeOrigin;
@@ -178,7 +178,7 @@ export class RedisConnection {
     });
   }
 
-  /** Redis's clock, which all servers share and which nobody's changed time moves; ms since 1970. */
+  /** Redis's clock, which all servers share and which a change of a server's time does not move; ms since 1970. */
   nowMs(): number {
     return performance.now() + this.#clockOffsetMs;
   }
@@ -194,7 +194,7 @@ export class RedisConnection {
   }
 
   /**
-   * For a change that came after its deadline: Redis was slow, or somebody has set its clock, which is therefore read again.
+   * For a change that came after its deadline: Redis was slow, or its clock was set, so it is read again.
    *
    * @throws {ClientError} 503 `store_unavailable`, always.
    */

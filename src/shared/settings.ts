@@ -129,7 +129,7 @@ export const SETTINGS = {
   CACHE_UNUSED_DAYS: setting(
     integer(0, 3650),
     "30",
-    "images, archives and wheels that nobody used for so long are deleted, days; 0: never",
+    "images, archives and wheels that were not used for so long are deleted, days; 0: never",
   ),
   CACHE_MAX_MB: setting(
     integer(1),
@@ -193,7 +193,11 @@ export const SETTINGS = {
     "",
     "keys as name:key[:scope+scope…], comma separated, a key of 16 characters or more; empty: authentication off; no scopes: all but admin",
   ),
-  API_KEY: setting(text, "", "one key with every scope and the name `default`; the original's variable"),
+  API_KEY: setting(
+    text,
+    "",
+    "one key with every scope and the name `default`; the variable of the compatibility contract",
+  ),
   AUTH_MAX_FAILURES: setting(
     integer(0),
     "10",
@@ -258,7 +262,7 @@ export const SETTINGS = {
   SANDBOX_MAX_HEAP_MB: setting(
     integer(0, 4096),
     "160",
-    "discard instead of rewind above this heap, MiB; 0: whenever it has grown, of which the next could tell",
+    "discard instead of rewind above this heap, MiB; 0: whenever the heap has grown (the next execution can see its size)",
   ),
   SANDBOX_START_TIMEOUT_MS: setting(integer(100), "60000", "give up on a sandbox that is not ready by then, ms"),
   MEMORY_MAPPING: setting(
@@ -291,7 +295,7 @@ export const SETTINGS = {
   ENVIRONMENT_STRICT: setting(
     flag,
     "false",
-    "a package of an environment that cannot be had is an error, not a warning",
+    "a package of an environment that is not available is an error, not a warning",
   ),
   NETWORK_ALLOW: setting(
     list,

@@ -153,7 +153,7 @@ export class DiskStatistics implements StatisticsStore {
 
   /**
    * The oldest events that no counters have yet, under a name. It is the same name and the same events until they are
-   * finished, also after a restart, so that whoever counts them can tell that it has done so.
+   * finished, also after a restart, so that a server that counts them can tell whether it has done so.
    *
    * @returns null if there are none.
    */

@@ -220,7 +220,7 @@ describe.each(STORES)("statistics %s", (_name, makeStore) => {
         overview: { totalExecutions: 1, successRate: "0.0" },
         recent: { filesUploaded: 1 },
       });
-      expect((await statistics.snapshot("nobody")).stats.overview.totalExecutions).toBe(0);
+      expect((await statistics.snapshot("unknown")).stats.overview.totalExecutions).toBe(0);
       expect((await statistics.snapshot()).stats).toMatchObject({
         overview: { totalExecutions: 2 },
         recent: { filesUploaded: 1 },

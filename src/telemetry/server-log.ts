@@ -33,7 +33,7 @@ const redactPaths = [...SECRET_KEYS, "API_KEY", "API_KEYS"].flatMap((key) =>
 
 /** Opens the server's log: JSON lines with `level`, `timestamp` and `msg` to standard output and to `server.log`. */
 export function openServerLog({ level, dir, maxBytes, pretty, stdout = process.stdout }: ServerLogOptions): ServerLog {
-  // Whoever read our output may go away; without a listener that would end the server.
+  // The reader of stdout may go away: without a listener that would end the server.
   if (stdout === process.stdout) process.stdout.on("error", () => {});
   const file = dir === "" ? null : path.join(dir, "server.log");
   const rotating = file === null ? undefined : new RotatingFile(file, maxBytes);

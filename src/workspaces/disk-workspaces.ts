@@ -23,7 +23,7 @@ export interface DiskWorkspacesOptions extends WorkspaceLimits {
  *         incoming/                                what is being written; emptied at start
  *
  * No name that a client or user code chose is part of a host path. A change first makes its blobs durable, then replaces
- * the index by a rename, and only then removes blobs that nobody needs: a crash at any point leaves the state before the
+ * the index by a rename, and only then removes blobs without a reference: a crash at any point leaves the state before the
  * change or after it.
  */
 export class DiskWorkspaces implements WorkspaceStore {

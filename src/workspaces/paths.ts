@@ -16,7 +16,7 @@ const MAX_PATH_BYTES = 4096;
 /**
  * Lets only the canonical spelling of a workspace path through, so that two spellings can never mean one file.
  *
- * These paths are names in an index, never host paths; refusing the rest keeps them safe for whoever lists or packs them.
+ * These paths are names in an index, never host paths; refusing the rest keeps them safe to list and to pack.
  *
  * @returns the path: absolute, normalised, one of {@link ROOTS} or below it, at most 4096 bytes of UTF-8.
  * @throws {ClientError} 400 `invalid_path` for anything else.

@@ -27,7 +27,7 @@ const CHANGE = `
   for _, sha256 in ipairs(cjson.decode(ARGV[9])) do redis.call("UNLINK", prefix .. sha256) end
   return "changed"`;
 
-/** Changes a workspace, unless somebody else has since it was looked at. */
+/** Changes a workspace, unless it was changed since it was read. */
 export const CHANGE_WORKSPACE = CHANGE;
 
 /** The same, allowed also where Redis is full: only for changes after which there is less. */

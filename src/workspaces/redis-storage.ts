@@ -14,7 +14,7 @@ export interface RedisWorkspaceOptions {
   readonly principal: string;
   /** Name of the workspace in Redis; further keys begin with it. */
   readonly key: string;
-  /** Contents that nobody needs any more never take more than this, bytes: as much as the workspace itself may. */
+  /** Contents without a reference never take more than this, bytes: as much as the workspace itself may. */
   readonly maxBytes: number;
   readonly keepGarbageMs?: number;
 }
@@ -38,7 +38,7 @@ interface RedisReceivedBlob extends ReceivedBlob {
 const KEEP_GARBAGE_MS = 10 * 60_000;
 /** What was sent and then never named by a change is forgotten after this time. */
 const KEEP_INCOMING_MS = 10 * 60_000;
-/** One command moves no more than this, bytes, so that nobody waits long behind it. */
+/** One command moves no more than this, bytes, so that no other command waits long behind it. */
 const CHUNK_BYTES = 1024 * 1024;
 const MAX_PIPELINE_COMMANDS = 500;
 /** Contents; what is kept of them is rewritten with each change. */
@@ -211,7 +211,7 @@ export class RedisWorkspace implements WorkspaceStorage {
       redis.hmget(key, "revision", "index", "garbage"),
     );
     if (!revision || !index) {
-      // Somebody has emptied Redis.
+      // Redis was emptied.
       this.#known = { id: "", index: WorkspaceIndex.empty(Date.now()), garbage: [] };
     } else {
       this.#known = { id: revision, index: parseIndex(index), garbage: garbageList.parse(JSON.parse(garbage ?? "[]")) };

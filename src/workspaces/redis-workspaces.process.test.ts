@@ -120,7 +120,7 @@ describe.skipIf(!hasRedis)("workspaces in Redis", () => {
       expect([await direct.ttl(key("")), await direct.ttl(name)]).toEqual([-1, -1]);
     });
 
-    test("that nobody needs expire, unless they are needed again before", async () => {
+    test("without a reference expire, unless they are needed again before", async () => {
       await store.of("alice").put("/tmp/a", bytes("one"));
       await store.of("alice").put("/tmp/b", bytes("two"));
       await store.of("alice").remove("/tmp/a");
@@ -132,7 +132,7 @@ describe.skipIf(!hasRedis)("workspaces in Redis", () => {
       expect(await ttl("two")).toBe(-1);
     });
 
-    test("that nobody needs never take more than a workspace may", async () => {
+    test("without a reference never take more than a workspace may", async () => {
       for (let i = 0; i < 10; i++) await store.of("alice").put("/tmp/a", Buffer.alloc(3 * MIB, `${i}`));
       // The file, and what fits into 8 MiB of those before.
       expect(await contents()).toHaveLength(3);

@@ -9,7 +9,7 @@ export interface RedisWorkspacesOptions extends WorkspaceLimits {
   readonly connection: RedisConnection;
   /** As for workspaces on disk; default 200,000. */
   readonly maxCachedEntries?: number;
-  /** How long contents that nobody needs any more stay for executions that began before; default 10 minutes. */
+  /** How long contents without a reference stay for executions that began before; default 10 minutes. */
   readonly keepGarbageMs?: number;
 }
 

@@ -44,8 +44,8 @@ export interface WorkspaceStorage {
   /**
    * Changes the workspace durably, or not at all.
    *
-   * @param plan makes the next index from the current one; what it throws, this throws. Called again where somebody
-   *   else changed the workspace meanwhile.
+   * @param plan makes the next index from the current one; what it throws, this throws. Called again where another
+   *   change came first.
    */
   change(plan: (current: WorkspaceIndex) => WorkspaceIndex, contents?: NewContents): Promise<void>;
 }

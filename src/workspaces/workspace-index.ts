@@ -41,7 +41,7 @@ const MAX_PATH_BYTES_TOTAL = 4 * 1024 * 1024;
 const MAX_ORIGINAL_NAME_CHARACTERS = 255;
 // A session is stored after each execution, most of which change no file.
 const MAX_KEPT_JSON_CHARACTERS = 64 * 1024;
-// Beyond these a Date is invalid, and whoever prints it throws.
+// Beyond these a Date is invalid, and printing it throws.
 const MAX_TIME_MS = 8.64e15;
 
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
@@ -58,7 +58,7 @@ const indexFile = z.object({
 });
 
 /**
- * What is in one workspace at one moment. Immutable: a change makes a new one, so whoever holds one has a snapshot.
+ * What is in one workspace at one moment. Immutable: a change makes a new one, so a reference is a snapshot.
  *
  * Each entry's parent is a folder in it, up to one of the fixed folders.
  */
@@ -119,7 +119,7 @@ export class WorkspaceIndex {
     return this.#entries;
   }
 
-  /** How many files and folders there are, for whoever bounds the memory of many indexes. */
+  /** Files and folders, by which the cache bounds the memory of many indexes. */
   get entryCount(): number {
     return this.#entries.size + this.uploads.size;
   }
@@ -144,7 +144,7 @@ export class WorkspaceIndex {
   /**
    * The workspace after what one execution did, on top of what others did meanwhile. Path by path the later one wins:
    *
-   * - Only the paths in `deleted` go, and a folder only if nothing is left in it: what somebody else put there stays.
+   * - Only the paths in `deleted` go, and a folder only if nothing is left in it: what another execution put there stays.
    * - A file that is written where a folder now is replaces it and all that is in it, and the other way round.
    * - Parents that are missing come back.
    * - The fixed folders stay.

@@ -20,7 +20,7 @@ export async function compileLibraries(
   const compiled: Record<string, WebAssembly.Module> = {};
   const compile = async (library: string) => {
     const entry = entries.get(library);
-    // Whoever loads it says what is wrong with it.
+    // The loader says what is wrong with it.
     const module =
       entry && (await WebAssembly.compile(archive.read(entry) as Uint8Array<ArrayBuffer>).catch(() => null));
     if (module) compiled[library] = module;

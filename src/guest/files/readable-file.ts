@@ -23,7 +23,7 @@ export class ReadableFile {
     return filled;
   }
 
-  /** @returns so many bytes from `position` on, or what there is. */
+  /** @returns `length` bytes from `position` on; fewer where the file ends. */
   read(position: number, length: number): Uint8Array<ArrayBuffer> {
     const bytes = new Uint8Array(Math.max(0, Math.min(length, this.bytes - position)));
     return bytes.subarray(0, this.readInto(bytes, position));

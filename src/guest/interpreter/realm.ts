@@ -38,7 +38,7 @@ const KEPT_GLOBALS = new Set([
 export function closeRealm(): void {
   const realm = globalThis as Record<PropertyKey, unknown>;
   for (const name of Reflect.ownKeys(globalThis)) {
-    // What has a symbol for its name is Deno's: by it the global object is known for one when the process ends.
+    // Keep symbol keys: Deno identifies the global object by one at exit.
     if (typeof name === "symbol" || KEPT_GLOBALS.has(name)) continue;
     try {
       if (!Reflect.deleteProperty(realm, name)) realm[name] = undefined;

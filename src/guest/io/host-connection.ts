@@ -52,7 +52,7 @@ export class HostConnection implements Host {
   nextTask(): Task | null {
     for (let frame = this.#next(); frame !== null; frame = this.#next()) {
       const { nonce, message, body } = frame;
-      // An answer that nobody waits for any more belongs to a call that was interrupted.
+      // A late answer belongs to a call that was interrupted.
       if (message.type === "answer") continue;
       if (message.type === "start") throw new Error("the host said start twice");
       this.#jobNonce = nonce;

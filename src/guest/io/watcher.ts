@@ -107,7 +107,7 @@ class Input {
   }
 }
 
-/** Ends the process, whatever the interpreter is doing: nobody is left to hear of it. */
+/** Ends the process, whatever the interpreter is doing: the server is gone. */
 function end(control: Int32Array<SharedArrayBuffer>): void {
   Atomics.store(control, CONTROL.CLOSED, 1);
   wakeInterpreter(control);

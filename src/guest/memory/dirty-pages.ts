@@ -44,7 +44,7 @@ export class WrittenPages {
     const known = this.#known;
     // To read the page map takes longer than most executions.
     if (known?.bytes === buffer.byteLength && known.faults === this.#kernel.faults()) return known.runs;
-    // A page that is sure to be among the written ones: were the entries another memory's, after it moved, it would not be.
+    // Canary: dirty the last page. If the page map does not list it, the memory has moved: treat every page as dirty.
     const words = new Int32Array(buffer);
     Atomics.or(words, words.length - 1, 0);
     const faults = this.#kernel.faults();
@@ -55,7 +55,7 @@ export class WrittenPages {
     return runs;
   }
 
-  /** Has a run be again what is mapped there, and written to by nobody. @throws {Error} if it is not: its content is not known then. */
+  /** Drops private copies of a run (MADV_DONTNEED): its pages map the file again. @throws {Error} if that fails: the content is unknown then. */
   discard([start, end]: Run): void {
     this.#known = null;
     if (!this.#kernel.discard(start, end - start)) throw new Error("memory could not be given back");

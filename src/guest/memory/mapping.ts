@@ -84,7 +84,7 @@ export class MemoryMapping {
   openFile(path: string): MappableFile {
     const system = this.#system;
     const descriptor = this.#open(path);
-    // In a memory that is nobody's: where this fails, nothing that is needed is lost.
+    // In a memory of its own: a failure loses nothing that is needed.
     const { mmap } = system;
     perform(
       mmap,
@@ -189,7 +189,7 @@ function perform(mmap: System["mmap"], calls: readonly Call[]): void {
   for (let index = 0; index < calls.length; index++) {
     const call = calls[index] as Call;
     const mapped = mmap(call[0], call[1], PROT_READ_WRITE, MAP_PRIVATE | MAP_FIXED | call[2], call[3], call[4]);
-    // After a failure nobody knows what is there.
+    // After a failure the content is unknown.
     if (mapped !== call[0]) throw new Error("memory could not be mapped");
   }
 }

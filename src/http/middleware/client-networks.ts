@@ -34,7 +34,7 @@ export class ClientNetworks {
     this.#options = { now: () => performance.now(), ...options };
   }
 
-  /** @param owner whose networks count together: a principal; default: all that nobody has let in yet. */
+  /** @param owner whose networks count together: a principal; default: all that are not authenticated. */
   nameOf(ip: string | undefined, owner = ""): string {
     const { maxOfOwner, now } = this.#options;
     let seen = this.#seen.get(owner);
@@ -83,7 +83,7 @@ export class ClientNetworks {
 
 /** What one customer of a provider has: an IPv4 address, or the first 64 bits of an IPv6 address. */
 export function clientNetwork(ip: string | undefined): string {
-  // Undefined once the connection is gone: nobody reads the reply, and all such requests may share one count.
+  // Undefined once the connection is gone: no reply can be read, so all such requests share one count.
   if (ip === undefined || !ipaddr.isValid(ip)) return "unknown";
   const address = ipaddr.process(ip);
   if (address.kind() === "ipv4") return address.toString();

@@ -39,7 +39,7 @@ export function refuseOtherSites(
   return (request, _response, next) => {
     const { host = "" } = request.headers;
     const name = hostnameOf(`http://${host}`);
-    // An address is nobody's to rebind.
+    // An address cannot be rebound.
     if (name === null || (isIP(name) === 0 && !names.has(name))) {
       return next(new ClientError(403, "wrong_host", "This server does not go by that name. Add it to CORS_ORIGIN."));
     }

@@ -23,7 +23,7 @@ export function errorHandler(logger: Logger): ErrorRequestHandler {
     const known = toClientError(error);
     if (known === null)
       logger.error({ err: error, requestId: response.locals.requestId, path: request.path }, "request failed");
-    // The client has gone, or the reply has begun: there is nobody, or no way, to tell.
+    // The client has gone, or the reply has begun: no error can be sent any more.
     if (response.headersSent || response.destroyed) {
       response.end();
       return;

@@ -56,7 +56,7 @@ test.each([
   await until(async () => (await ask(server.origin, ALICE)) === 200);
 });
 
-test("replies that nobody reads are bounded for their principal alone, and given up after a while", async () => {
+test("replies that the client does not read are bounded for their principal alone, and given up after a while", async () => {
   await using server = await limited({ stuckMs: 300 });
   const { hostname, port } = new URL(server.origin);
   const sockets = await Promise.all(

@@ -21,7 +21,7 @@ const STUCK_MS = 60_000;
 
 /**
  * Bounds what one principal has the server hold: bodies that come, or whose requests wait for a sandbox, and replies that
- * nobody reads. Each has a limit of its own; their number has not.
+ * the client does not read. Each has a limit of its own; their number has not.
  *
  * Runs behind `authenticate`, before bodies are read.
  *

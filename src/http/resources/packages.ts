@@ -13,7 +13,7 @@ import { environment, parseBody } from "../validation.ts";
 import { toReply } from "./execute.ts";
 
 const MAX_NAME_CHARACTERS = 100;
-/** Names that the original refused; clients rely on it. What may not happen is stopped by the sandbox in any case. */
+/** Names that the compatibility contract refuses. Safety does not rest on this: the sandbox stops what they could do. */
 const REFUSED = new Set(["os", "subprocess", "socket", "urllib3", "requests-oauthlib"]);
 const LIST_PACKAGES = readFileSync(new URL("../../programs/list_packages.py", import.meta.url), "utf8");
 const LIST_TIMEOUT_MS = 30_000;

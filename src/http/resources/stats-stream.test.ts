@@ -105,18 +105,18 @@ test("sends without a change too, so that the connection is kept", async () => {
 test("shows a principal its own numbers, and an administrator everybody's", async () => {
   await using server = await start();
   record("ana");
-  record("somebody else");
+  record("another principal");
   await using own = await open(server.origin, "a-key-of-sixteen");
   await using all = await open(server.origin, "r-key-of-sixteen");
   expect([await own.next(), await all.next()]).toEqual([1, 2]);
 });
 
-test("does not tell a principal by an event that somebody else did something", async () => {
+test("does not tell a principal by an event that another did something", async () => {
   await using server = await start();
   await using own = await open(server.origin, "a-key-of-sixteen");
   await using all = await open(server.origin, "r-key-of-sixteen");
   expect([await own.next(), await all.next()]).toEqual([0, 0]);
-  record("somebody else");
+  record("another principal");
   expect(await all.next()).toBe(1);
   record("ana");
   expect(await own.next()).toBe(1);

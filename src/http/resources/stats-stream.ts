@@ -66,7 +66,7 @@ export function statisticsStreamRoutes({
           stream.send({ success: true, stats, timestamp: new Date().toISOString() });
         }
       } catch {
-        // The store refuses. A timer has nobody to throw to; the page connects anew, and is told then.
+        // The store refuses. No caller would catch what a timer throws; the page connects anew, and gets the error then.
         response.end();
       } finally {
         isSending = false;
@@ -74,7 +74,7 @@ export function statisticsStreamRoutes({
       if (!response.writableEnded && !response.destroyed) schedule(sentAtMs + heartbeatMs);
     };
     const onChange = (whose: string) => {
-      // That an event came would tell of somebody else's execution, whatever it says.
+      // The event itself would tell of another principal's execution, whatever it says.
       if (principal === undefined || whose === principal || whose === EVERYBODY) schedule(sentAtMs + minIntervalMs);
     };
 

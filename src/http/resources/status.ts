@@ -49,7 +49,7 @@ export function describeStatus({ engine, executionTimeoutMs, version, facts }: S
     version,
     timestamp: new Date().toISOString(),
     pool: seesLoad ? pool : { size: pool.size },
-    // What callers have derived has a name that tells of them, and concerns nobody else.
+    // The name of a derived environment tells of its caller, so others do not see it.
     brokenEnvironments: pool.broken.map(({ environment }) => environment).filter((name) => baseOf(name) === name),
     ...facts(),
   };

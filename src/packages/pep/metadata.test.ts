@@ -25,7 +25,7 @@ test("only the header counts, in any case, with continued lines", () => {
   expect(metadata.requires[1]?.marker).not.toBeNull();
 });
 
-test("a Requires-Python that nobody can read is no obstacle", () => {
+test("a Requires-Python that is not valid is no obstacle", () => {
   expect(parse("Requires-Python: >=3.8,").requiresPython).toBe(">=3.8");
   expect(parse("Requires-Python: three").requiresPython).toBe("");
 });

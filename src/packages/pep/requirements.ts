@@ -16,7 +16,7 @@ export interface Requirement {
   readonly marker: Marker | null;
   /** The whole text, trimmed. */
   readonly text: string;
-  /** Taken where it can be had, and gone without where not. */
+  /** Installed where it is available, left out where not. */
   readonly optional?: true;
 }
 

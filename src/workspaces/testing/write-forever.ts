@@ -1,5 +1,5 @@
 /**
- * Changes one workspace until somebody kills it, and says each round that is durable: a line with its number.
+ * Changes one workspace until it is killed, and says each round that is durable: a line with its number.
  *
  * A round leaves `/home/pyodide/first` and `/tmp/last` with the round's content, one file named for the round, one upload.
  */

@@ -1,8 +1,8 @@
 """The one way out of Python: a character device whose other end is ``guest/io/device.ts``.
 
 Strings and bytes only. A proxy to a JavaScript object, which the usual way out of Pyodide would create, is finalised by
-JavaScript's garbage collector at a time nobody chooses, and after a rewind that would change a reference count in somebody
-else's memory.
+JavaScript's garbage collector at any time, and after a rewind that would change a reference count in another
+execution's memory.
 """
 
 import os

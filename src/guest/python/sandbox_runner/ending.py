@@ -25,7 +25,7 @@ _connections = []
 
 
 def remember():
-    """Called before a memory image is taken: what there is now is not the program's."""
+    """Called before a memory image is taken: what exists now is not the program's."""
     global _at_checkpoint
     _at_checkpoint = _registered()
 

@@ -20,7 +20,7 @@ def perform(request):
 
 def import_module(name):
     """Import a module for the image. Returns why it failed; an empty string if it did not."""
-    # Whoever imports matplotlib first decides; Pyodide's own default wants a page to draw on.
+    # The first import of matplotlib decides; Pyodide's own default wants a page to draw on.
     os.environ["MPLBACKEND"] = "agg"
     importlib.invalidate_caches()
     with warnings.catch_warnings():

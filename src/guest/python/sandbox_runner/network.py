@@ -14,7 +14,7 @@ from . import device
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _unclosed = []
-"""Responses nobody reads any more. They are closed with the next request: the garbage collector, which finds most of them, may run
+"""Responses that are not read any more. They are closed with the next request: the garbage collector, which finds most of them, may run
 in the middle of another message to the host."""
 _waiting = {}
 """Request → future, of the requests that coroutines wait for."""
@@ -65,7 +65,7 @@ async def wait_async(request):
 
 
 def close(request):
-    """Say that nobody will read (the rest of) a response."""
+    """Say that (the rest of) a response will not be read."""
     _unclosed.append(request)
 
 
@@ -75,7 +75,7 @@ def are_awaited():
 
 
 def wake_waiting(timeout):
-    """Wait up to `timeout` seconds (None: without limit) for a response to begin, and wake whoever awaits it."""
+    """Wait up to `timeout` seconds (None: without limit) for a response to begin, and wake the tasks that await it."""
     for answer in _ask_for_begun(list(_waiting), timeout):
         future = _waiting.pop(answer["id"], None)
         if future is not None and not future.done():
@@ -166,7 +166,7 @@ class _Message(Body):
         head = wait(self._request)
         lines = [f"HTTP/1.1 {head['status']} {head['reason']}"]
         lines += [f"{name}: {value}" for name, value in head["headers"]]
-        # The connection serves no second request, and whoever keeps it for one has to know.
+        # The connection serves no second request, and a client that would keep it has to know.
         return "\r\n".join([*lines, "Connection: close", "", ""]).encode("latin-1", "replace")
 
 

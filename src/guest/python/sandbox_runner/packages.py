@@ -22,7 +22,7 @@ async def install(
     """Install packages for this caller: they are there now, and in later executions.
 
     `requirements` is one requirement or a list of them, as PEP 508 writes them. Raises ValueError saying which package
-    cannot be had, and why. The server decides where packages come from; the other parameters have no effect.
+    is not available, and why. The server decides where packages come from; the other parameters have no effect.
     """
     # Not `list`, which is the function below.
     install_now([requirements] if isinstance(requirements, str) else [*requirements])

@@ -1,0 +1,32 @@
+/** `npm run docs:decisions`: writes the index of docs/decisions.md from its headings. A new one gets today's date; change a status by hand. */
+import { readFile, writeFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+
+const PAGE = fileURLToPath(new URL("../docs/decisions.md", import.meta.url));
+const HEAD = "| decision | since | status |\n| --- | --- | --- |\n";
+const ROW = /^\| \[(?<title>.+)\]\(#.+\) \| (?<since>.+) \| (?<status>.+) \|$/gm;
+
+/** As GitHub makes an anchor of a heading. */
+export function anchorOf(title: string): string {
+  return title
+    .toLowerCase()
+    .replace(/[^\p{L}\p{N}_\- ]/gu, "")
+    .replaceAll(" ", "-");
+}
+
+/** @param today for decisions that have no row yet, as 2026-01-31. @throws if the page has no index. */
+export function withDecisionIndex(page: string, today: string): string {
+  const begin = page.indexOf(HEAD);
+  if (begin < 0) throw new Error("docs/decisions.md has lost the head of its index");
+  const end = page.indexOf("\n\n", begin) + 1;
+  const rows = new Map(Array.from(page.matchAll(ROW), ({ groups }) => [groups?.title, groups]));
+  const index = Array.from(page.matchAll(/^## (.+)$/gm), ([, title = ""]) => {
+    const { since = today, status = "in force" } = rows.get(title) ?? {};
+    return `| [${title}](#${anchorOf(title)}) | ${since} | ${status} |\n`;
+  });
+  return page.slice(0, begin) + HEAD + index.join("") + page.slice(end);
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  await writeFile(PAGE, withDecisionIndex(await readFile(PAGE, "utf8"), new Date().toISOString().slice(0, 10)));
+}
