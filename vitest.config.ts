@@ -22,12 +22,13 @@ const FULL = {
   ESCAPES_ALL: "1",
   ESCAPES_MUTATIONS: "1",
   FUZZ_RUNS: "20000",
-  RANDOM_SEQUENCES: "200",
+  SEQUENCES: "200",
   SESSION_KILLS: "200",
+  SESSION_PROGRAM_RUNS: "20",
 };
 
-/** A worker is a test file with a server and its sandboxes: it takes a core and up to 2 GiB. */
-const WORKERS = Math.max(1, Math.min(os.availableParallelism(), Math.floor(os.totalmem() / 2 ** 31)));
+/** A worker is a test file with a server and its sandboxes: up to 2 GiB, and idle for a third of its time, while something ends. */
+const WORKERS = Math.max(1, Math.min(Math.ceil(os.availableParallelism() * 1.5), Math.floor(os.totalmem() / 2 ** 31)));
 
 /** Of projects whose files start processes. The image that they share is built once for all of them. */
 const withSandboxes = {

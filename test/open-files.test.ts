@@ -6,6 +6,7 @@ import { makeWheel } from "../src/packages/testing/wheels.ts";
 import { testConfig } from "./support/config.ts";
 import { py } from "./support/engine.ts";
 import { cacheFolder } from "./support/environments.ts";
+import { isSampled } from "./support/scan.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
 
 const ALICE = { "x-api-key": "alice-key-0123456789abcdef" };
@@ -237,8 +238,10 @@ const OPEN: Readonly<Record<string, readonly [open: string, reads: readonly (rea
   ],
 };
 
-describe.each(Object.entries(OPEN))("a session that has %s open", (_, [open, reads]) => {
-  test.each(moves)("goes on after %s", async (_, move) => {
+const KINDS = Object.entries(OPEN).map(([name, kind], index) => [name, kind, index] as const);
+describe.each(KINDS)("a session that has %s open", (_, [open, reads], index) => {
+  const sampled = moves.filter((_, move) => isSampled(index, move, moves.length));
+  test.each(sampled)("goes on after %s", async (_, move) => {
     const id = await newSession();
     await run(`${open}; None`, id);
     for (const [code, result] of reads) {

@@ -4,8 +4,8 @@ import type { Sandbox } from "../src/sandbox/sandbox.ts";
 import { runOn, startTestSandbox } from "./support/sandbox.ts";
 
 /** How many sequences to run, and for how long at the most: `SEQUENCES=2000 npx vitest run test/random-sequences.test.ts`. */
-const SEQUENCES = Number(process.env.SEQUENCES ?? 25);
-const LIMIT_MS = process.env.SEQUENCES === undefined ? 30_000 : 24 * 60 * 60_000;
+const SEQUENCES = Number(process.env.SEQUENCES ?? 15);
+const LIMIT_MS = process.env.SEQUENCES === undefined ? 20_000 : 24 * 60 * 60_000;
 
 /** Of programs that use numpy, what it loads when it is first used included. */
 const NUMPY_FRAGMENTS: readonly ((n: number) => string)[] = [

@@ -7,7 +7,7 @@ import { hasRedis, startRedis } from "./support/redis.ts";
 import { type ServerProcess, startServerProcess } from "./support/server-process.ts";
 
 /** Kills in each test; the figure is 200. */
-const KILLS = Number(process.env.SESSION_KILLS ?? 6);
+const KILLS = Number(process.env.SESSION_KILLS ?? 4);
 const SESSIONS = 4;
 const SETTINGS = { POOL_SIZE: "2", SESSION_DURABILITY: "commit", SESSION_LEASE_MS: "1000", LOG_LEVEL: "info" };
 
