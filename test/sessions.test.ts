@@ -264,7 +264,7 @@ describe("files", () => {
     expect((await server.delete(`/api/sessions/${id}/files/held`, alice)).status).toBe(409);
   });
 
-  test.each(["%2e%2e%2fetc", "a%2fb%00", "..%5cx", "a//b"])("%s is no name", async (name) => {
+  test.each(["%2e%2e%2fetc", "a%2fb%00", "..%5cx", "a%2F%2Fb"])("%s is no name", async (name) => {
     const id = await create();
     expect((await server.put(`/api/sessions/${id}/files/${name}`, "x", alice)).status).toBe(400);
   });

@@ -88,7 +88,7 @@ describe("/api/files", () => {
     expect((await server.put("/api/files/x", "x", as("carol"))).status).toBe(403);
   });
 
-  test.each(["..%2Fx", "a/..%2F..%2Fx", "%2e%2e/x", "a%5Cb", "a%00", "a//b", "tmp/"])(
+  test.each(["..%2Fx", "a/..%2F..%2Fx", "%2e%2e/x", "a%5Cb", "a%00", "a%2F%2Fb", "tmp/"])(
     "refuses the path %s",
     async (path) => {
       // What a client's URL parser folds away never arrives.
