@@ -376,10 +376,12 @@ test("sandboxes of a large environment are rewound, and discarded only when code
       result: 80 * 2 ** 20,
     });
     expect(await tested.run("1")).toMatchObject({ result: 1 });
-    expect(pool.status().discarded).toEqual({});
+    // The standard library is served while an environment is being built: its sandbox makes place.
+    const { environment: _, ...before } = pool.status().discarded;
+    expect(before).toEqual({});
     await tested.run("x = bytearray(100 * 2**20)");
     expect(await tested.run("1")).toMatchObject({ result: 1 });
-    expect(pool.status().discarded).toEqual({ "heap over its limit": 1 });
+    expect(pool.status().discarded).toMatchObject({ "heap over its limit": 1 });
   } finally {
     await tested.stop();
   }
@@ -460,7 +462,10 @@ test("a source that cannot be asked takes nothing away that an environment had b
   const first = await prepare();
   expect(first.packages).toEqual([wheels.good.filename]);
   await source.close();
-  expect(await prepare()).toEqual(first);
+  expect(await prepare()).toEqual({
+    packages: first.packages,
+    warnings: [expect.stringMatching(/goes without nowhere-to-be-found: 127\.0\.0\.1:\d+ cannot be reached\.$/)],
+  });
 }, 120_000);
 
 describe("the cache", () => {
