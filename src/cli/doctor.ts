@@ -64,7 +64,7 @@ export async function doctor({ config, inferred }: ReturnType<typeof loadSetting
     ]);
     sandbox.kill("the doctor is done");
     await sandbox.ended;
-    return `ready in ${sandbox.bootMs} ms`;
+    return `ready in ${Math.round(sandbox.bootMs)} ms`;
   });
   const width = Math.max(...rows.map(([name]) => name.length));
   for (const [name, value] of rows) console.log(`${name.padEnd(width)}  ${value}`);
