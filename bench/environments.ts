@@ -13,7 +13,8 @@ import { pino } from "pino";
 import { bootOptions, openEnvironments, openHost } from "../src/compose/server.ts";
 import { denoCache } from "../src/environments/deno-cache.ts";
 import type { Environment } from "../src/environments/registry.ts";
-import { jobOfNobody, Sandbox } from "../src/sandbox/sandbox.ts";
+import { internalJob } from "../src/sandbox/running-job.ts";
+import { Sandbox } from "../src/sandbox/sandbox.ts";
 import { loadConfig } from "../src/shared/settings.ts";
 import { type LoadResult, load } from "./load.ts";
 import { EVERY_PROGRAM, type Program } from "./programs.ts";
@@ -124,7 +125,7 @@ async function rewindTimes(sandbox: Sandbox, module: string): Promise<number[]> 
   const { code } = EVERY_PROGRAM.find(({ name }) => name === module) as Program;
   const times: number[] = [];
   for (let i = 0; i < REWINDS; i++) {
-    await sandbox.execute(jobOfNobody(code, 30_000));
+    await sandbox.execute(internalJob(code, 30_000));
     const answeredAt = performance.now();
     await sandbox.idle;
     times.push(performance.now() - answeredAt);

@@ -21,9 +21,11 @@ import { resolve } from "../src/packages/resolver.ts";
 import { loadPyodideLock } from "../src/packages/sources/pyodide-lock.ts";
 import { createPackageSources } from "../src/packages/sources/sources.ts";
 import { WheelStore } from "../src/packages/wheel-store.ts";
-import { buildImage, jobOfNobody, Sandbox } from "../src/sandbox/sandbox.ts";
+import { buildImage } from "../src/sandbox/build-image.ts";
+import { internalJob } from "../src/sandbox/running-job.ts";
+import { Sandbox } from "../src/sandbox/sandbox.ts";
 import { loadConfig } from "../src/shared/settings.ts";
-import type { GuestEnvironment } from "../src/wire/frames.ts";
+import type { GuestEnvironment } from "../src/wire/messages.ts";
 import { median } from "./settings.ts";
 
 const ROUNDS = 7;
@@ -110,10 +112,10 @@ if (wheels !== "") {
 }
 
 async function importMs(sandbox: Sandbox, modules: string): Promise<number> {
-  const { outcome, executionTimeMs } = await sandbox.execute(jobOfNobody(`import ${modules}`, 60_000));
-  if (!outcome.success) throw new Error(`import ${modules}: ${outcome.error}`);
+  const { result } = await sandbox.execute(internalJob(`import ${modules}`, 60_000));
+  if (!result.success) throw new Error(`import ${modules}: ${result.error}`);
   await sandbox.idle;
-  return executionTimeMs;
+  return result.executionTimeMs;
 }
 
 console.log(`${"import".padEnd(44)} ${"ours, ms".padStart(9)} ${"peer, ms".padStart(9)}  ours ÷ peer`);

@@ -56,6 +56,7 @@ test("only files of wire/ are loaded by both the host and the guest", () => {
     "wire/frames.ts",
     "wire/image-format.ts",
     "wire/import-rules.ts",
+    "wire/messages.ts",
     "wire/protocol-error.ts",
   ]);
 });

@@ -9,7 +9,7 @@ import { PackageServer } from "../src/packages/testing/package-server.ts";
 import { makeWheel } from "../src/packages/testing/wheels.ts";
 import { verifySecurityLog } from "../src/security-log/verify.ts";
 import { createClient, type TestClient } from "./support/client.ts";
-import { processorTime } from "./support/processor-time.ts";
+import { cpuTime } from "./support/cpu-time.ts";
 import { readSecurityLog } from "./support/security-log.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
 import { until } from "./support/until.ts";
@@ -211,7 +211,7 @@ describe("the security log", () => {
         codeLength: code.length,
         environment: "stdlib",
         executionTime: expect.any(Number),
-        cpuTime: processorTime,
+        cpuTime: cpuTime,
         resultLength: '"four"'.length,
         hasOutput: true,
         error: null,

@@ -93,7 +93,7 @@ test("whose library traps in every boot costs its owner's requests, and nobody e
   expect(Date.now(), "the machine is too slow for this test").toBeLessThan(trapsFromMs);
   await until(() => Date.now() > trapsFromMs + 2000);
 
-  const { pool } = server.engine;
+  const { pool } = server.executor;
   for (const sandbox of pool.sandboxes()) process.kill(sandbox.pid, "SIGKILL");
   await until(() => pool.status().idle === 2 && pool.status().started >= 4);
   // Alice asks, and asks again, in both ways; Bob meanwhile is served.

@@ -11,7 +11,8 @@ import { sourceHash } from "../src/packages/pyc.ts";
 import { temporaryFolder } from "../src/packages/testing/temporary-folder.ts";
 import type { SandboxOptions } from "../src/sandbox/sandbox.ts";
 import { Archive, type ArchiveEntry } from "../src/wire/archive-format.ts";
-import type { PackageListing } from "../src/wire/frames.ts";
+import type { HostCall } from "../src/wire/host-calls.ts";
+import type { PackageListing } from "../src/wire/messages.ts";
 import { testConfig } from "./support/config.ts";
 import { guestOptions, runOn, startTestSandbox } from "./support/sandbox.ts";
 
@@ -68,13 +69,12 @@ async function mountable(file: string, sha256: string) {
   const archive = new Archive((offset, length) => bytes.subarray(offset, offset + length), bytes.length);
   const listing: PackageListing = { sha256, entries: archive.entries };
   const read: string[] = [];
-  const onCall = async (_operation: string, argument: { parse(): unknown }) => {
-    const { offset, length } = argument.parse() as { offset: number; length: number };
+  const answer: HostCall<"read-package">["answer"] = ({ offset, length }) => {
     const entry = archive.entries.find((item) => item.offset <= offset && offset < item.offset + item.size);
     read.push((entry as ArchiveEntry).path);
     return { value: null, body: bytes.subarray(archive.dataStart + offset, archive.dataStart + offset + length) };
   };
-  return { packages: listing, onCall, read };
+  return { packages: listing, calls: () => ({ "read-package": { answer } }), read };
 }
 
 test("what can be compiled is, beside its source; syntax errors, tests and data go without", async () => {
@@ -110,19 +110,19 @@ test("imports read the bytecode and not the source; tracebacks and inspect show 
   const folder = await temporaryFolder();
   const archive = await packArchive(folder);
   const sandbox = await startTestSandbox();
-  const { packages, onCall, read } = await mountable(archive.path, archive.sha256);
-  const { result } = await runOn(sandbox, "import pack, pack.text\npack.__cached__", { packages, onCall });
-  expect(String(result.value)).toBe('"/lib/packages/site-packages/pack/__pycache__/__init__.cpython-314.pyc"');
+  const { packages, calls, read } = await mountable(archive.path, archive.sha256);
+  const { result } = await runOn(sandbox, "import pack, pack.text\npack.__cached__", { packages, calls });
+  expect(result.result).toBe("/lib/packages/site-packages/pack/__pycache__/__init__.cpython-314.pyc");
   expect(read.filter((name) => name.endsWith(".py"))).toEqual([]);
   const code =
     "import pack, inspect\nprint(inspect.getsource(pack.broken), pack.broken.__code__.co_filename)\npack.broken()";
-  const failed = await runOn(sandbox, code, { packages, onCall });
+  const failed = await runOn(sandbox, code, { packages, calls });
   expect(String(failed.result.stdout)).toBe(
     'def broken():\n    raise ValueError("of pack")\n /lib/packages/site-packages/pack/__init__.py\n',
   );
-  expect(failed.result.outcome.errorInfo?.traceback).toContain('    raise ValueError("of pack")');
-  const old = await runOn(sandbox, "import pack.old", { packages, onCall });
-  expect(old.result.outcome.errorInfo?.type).toBe("SyntaxError");
+  expect(failed.result.errorInfo?.traceback).toContain('    raise ValueError("of pack")');
+  const old = await runOn(sandbox, "import pack.old", { packages, calls });
+  expect(old.result.errorInfo?.type).toBe("SyntaxError");
   sandbox.kill("the test is done");
 }, 60_000);
 
@@ -137,7 +137,7 @@ import doctest, tarfile, pdb, inspect, os, pkgutil, importlib.resources
 [compiled, tarfile.__file__, tarfile.__cached__, inspect.getsource(tarfile.is_tarfile).splitlines()[0], open(os.__file__).readline()[:8],
  any(module.name == "tarfile" for module in pkgutil.iter_modules()), importlib.resources.files("email").joinpath("mime").is_dir()]`;
   const { result } = await runOn(sandbox, code);
-  expect(JSON.parse(String(result.value))).toEqual([
+  expect(result.result).toEqual([
     [],
     "/lib/python314.zip/tarfile.py",
     "/lib/python314.zip/__pycache__/tarfile.cpython-314.pyc",

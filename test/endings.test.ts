@@ -399,7 +399,7 @@ describe("memory that is mapped to files", () => {
     const session = await newSession();
     const hibernate = async () => {
       // As many at once as there are sandboxes, until it was needed.
-      while (server.engine.pool.status().resident > 0) {
+      while (server.executor.pool.status().resident > 0) {
         await Promise.all([1, 2].map(() => run("import time; time.sleep(0.05)")));
       }
     };

@@ -370,7 +370,7 @@ test("sandboxes of a large environment are rewound, and discarded only when code
     SANDBOX_MAX_HEAP_MB: "64",
   });
   try {
-    const { pool } = tested.engine;
+    const { pool } = tested.executor;
     for (let i = 0; i < 3; i++) expect(await tested.run("len(large.DATA)\n1")).toMatchObject({ success: false });
     expect(await tested.run("import large\nx = bytearray(10 * 2**20)\nlen(large.DATA)")).toMatchObject({
       result: 80 * 2 ** 20,

@@ -115,7 +115,7 @@ describe.skipIf(TEST_WHEELS === "")("figures of real matplotlib", () => {
     const first = "x = 1\nplt.plot([1, 2]); plt.title('t', fontweight='bold'); plt.show()";
     await Promise.all(ids.map((id) => execute(first, id)));
     expect(await Promise.all(ids.map(async (id) => (await execute("x", id)).result))).toEqual([1, 1, 1, 1]);
-    const sandboxes = server.engine.pool.sandboxes();
+    const sandboxes = server.executor.pool.sandboxes();
     for (const { pid } of sandboxes) process.kill(pid, "SIGKILL");
     await Promise.all(sandboxes.map(({ ended }) => ended));
     const width =

@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import { request as httpRequest } from "node:http";
 import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { processorTime } from "./support/processor-time.ts";
+import { cpuTime } from "./support/cpu-time.ts";
 import { openRawRequest } from "./support/raw-request.ts";
 import { type Reply, startTestServer, type TestServer } from "./support/server.ts";
 
@@ -47,7 +47,7 @@ describe("POST /api/execute: a reply", () => {
       outputs: [],
       timestamp: expect.stringMatching(ISO_TIMESTAMP),
       executionTime: expect.any(Number),
-      cpuTime: processorTime,
+      cpuTime: cpuTime,
     });
   });
 
@@ -688,7 +688,7 @@ describe("a stopping server", () => {
     expect(
       (await stopping.get("/ready", { origin: "https://x.example" })).headers.get("access-control-allow-origin"),
     ).toBe("*");
-    await stopping.engine.pool.stop(0);
+    await stopping.executor.pool.stop(0);
     expect(await stopping.get("/ready")).toMatchObject({ status: 503, body: { ready: false } });
     expect(await stopping.get("/api/health")).toMatchObject({
       status: 503,

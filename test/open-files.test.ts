@@ -93,10 +93,10 @@ const MOVES: Readonly<Record<string, () => Promise<unknown>>> = {
     const code = "import time; time.sleep(0.05)";
     // As many at once as there are sandboxes, until the session's was needed.
     do await Promise.all([1, 2].map(() => server.post("/api/execute", { code }, ALICE)));
-    while (server.engine.pool.status().resident > 0);
+    while (server.executor.pool.status().resident > 0);
   },
   "kill -9 of all sandboxes": async () => {
-    const sandboxes = server.engine.pool.sandboxes();
+    const sandboxes = server.executor.pool.sandboxes();
     for (const { pid } of sandboxes) process.kill(pid, "SIGKILL");
     await Promise.all(sandboxes.map(({ ended }) => ended));
   },

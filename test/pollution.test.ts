@@ -448,11 +448,11 @@ describe("what is left behind is invisible to the next execution", () => {
   test.each(POLLUTERS.map((polluter) => [polluter.name, polluter] as const))(
     "%s",
     async (_, { code, discards, mayFail }) => {
-      const before = tested.engine.pool.status();
+      const before = tested.executor.pool.status();
       const { success, errorInfo } = await tested.run(code, { stdin: "0123456789" });
       if (!mayFail) expect({ success, errorInfo }).toEqual({ success: true, errorInfo: undefined });
       expect(await traces()).toEqual({});
-      const after = tested.engine.pool.status();
+      const after = tested.executor.pool.status();
       const reasons = Object.keys(after.discarded).filter(
         (reason) => after.discarded[reason] !== before.discarded[reason],
       );
@@ -470,7 +470,7 @@ describe("no byte of a tenant stays in memory", () => {
     pattern = re.compile(b"${[...marker].map((letter) => `[${letter}]`).join("")}")
     sum(1 for _ in pattern.finditer((ctypes.c_char * (end - 4096)).from_address(4096)))`;
   const places = async (before = "") => {
-    const end = tested.engine.pool.sandboxes()[0]?.heapBytes;
+    const end = tested.executor.pool.sandboxes()[0]?.heapBytes;
     const { result, error } = await tested.run(before + scan, { context: { end } });
     expect(error).toBe(null);
     return result as number;

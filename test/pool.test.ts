@@ -61,7 +61,7 @@ describe("a queue that is full", () => {
   afterAll(() => server.stop(0));
 
   test("is 429 with Retry-After, and those in it are served", async () => {
-    const pool = server.engine.pool;
+    const pool = server.executor.pool;
     const nap = { code: "import time; time.sleep(0.5); 'slept'" };
     const first = server.post("/api/execute", nap);
     await until("the sandbox is busy", () => pool.status().busy === 1);
@@ -76,7 +76,7 @@ describe("a queue that is full", () => {
   });
 
   test("a client that goes away gives its place up", async () => {
-    const pool = server.engine.pool;
+    const pool = server.executor.pool;
     const first = server.post("/api/execute", { code: "import time; time.sleep(0.5)" });
     await until("the sandbox is busy", () => pool.status().busy === 1);
     const controller = new AbortController();
@@ -96,7 +96,7 @@ describe("a queue that is full", () => {
   });
 
   test("a client that goes away stops its execution", async () => {
-    const pool = server.engine.pool;
+    const pool = server.executor.pool;
     const controller = new AbortController();
     const gone = fetch(`${server.url}/api/execute`, {
       method: "POST",
@@ -132,13 +132,13 @@ describe("turns", () => {
 
   test("an execution that is given up before its turn never runs", async () => {
     const controller = new AbortController();
-    const before = tested.engine.pool.status().executions;
+    const before = tested.executor.pool.status().executions;
     const first = tested.run("import time; time.sleep(0.2)");
     const second = tested.run("1", { signal: controller.signal });
     controller.abort(new Error("given up"));
     await expect(second).rejects.toThrow("given up");
     await first;
-    expect(tested.engine.pool.status().executions).toBe(before + 1);
+    expect(tested.executor.pool.status().executions).toBe(before + 1);
     await expect(tested.run("1", { signal: controller.signal })).rejects.toThrow("given up");
   });
 });
@@ -152,37 +152,37 @@ describe("sandboxes are replaced", () => {
     tested = await startTestEngine({ SANDBOX_MAX_EXECUTIONS: "3" });
     const pids = new Set<number>();
     for (let i = 0; i < 7; i++) {
-      await until("a sandbox is there", () => tested?.engine.pool.status().idle === 1);
-      for (const pid of pidsOf(tested.engine.pool)) pids.add(pid);
+      await until("a sandbox is there", () => tested?.executor.pool.status().idle === 1);
+      for (const pid of pidsOf(tested.executor.pool)) pids.add(pid);
       expect(await tested.run("1")).toMatchObject({ result: 1 });
     }
     expect(pids.size).toBe(3);
-    expect(tested.engine.pool.status().discarded).toEqual({ "served its executions": 2 });
+    expect(tested.executor.pool.status().discarded).toEqual({ "served its executions": 2 });
   });
 
   test("after so much time", async () => {
     tested = await startTestEngine({ SANDBOX_MAX_AGE_MS: "1000" });
-    const [pid] = pidsOf(tested.engine.pool);
+    const [pid] = pidsOf(tested.executor.pool);
     await tested.run("import time; time.sleep(1.1)");
     expect(await tested.run("1")).toMatchObject({ result: 1 });
-    expect(pidsOf(tested.engine.pool)).not.toContain(pid);
-    expect(tested.engine.pool.status().discarded).toEqual({ "served its time": expect.any(Number) });
+    expect(pidsOf(tested.executor.pool)).not.toContain(pid);
+    expect(tested.executor.pool.status().discarded).toEqual({ "served its time": expect.any(Number) });
     expect(isRunning(pid as number)).toBe(false);
   });
 
   test("above so much heap", async () => {
     tested = await startTestEngine({ SANDBOX_MAX_HEAP_MB: "64" });
     expect(await tested.run("x = bytearray(10 * 2**20)")).toMatchObject({ success: true });
-    expect(tested.engine.pool.status().discarded).toEqual({});
+    expect(tested.executor.pool.status().discarded).toEqual({});
     expect(await tested.run("x = bytearray(60 * 2**20)")).toMatchObject({ success: true });
     expect(await tested.run("1")).toMatchObject({ result: 1 });
-    expect(tested.engine.pool.status().discarded).toEqual({ "heap over its limit": 1 });
+    expect(tested.executor.pool.status().discarded).toEqual({ "heap over its limit": 1 });
   });
 
   test("whenever the heap has grown, where the next is not to see that", async () => {
     tested = await startTestEngine({ SANDBOX_MAX_HEAP_MB: "0" });
-    const { engine, run } = tested;
-    const { pool } = engine;
+    const { executor, run } = tested;
+    const { pool } = executor;
     const heapBytes = () => run("import ctypes\nctypes.CDLL(None).emscripten_get_heap_size()");
     const { result } = await heapBytes();
     await run("x = bytearray(1000)");
@@ -194,7 +194,7 @@ describe("sandboxes are replaced", () => {
 
   test("when one is killed while idle, and while its execution's files are put away", async () => {
     tested = await startTestEngine();
-    const { pool } = tested.engine;
+    const { pool } = tested.executor;
     process.kill(pidsOf(pool)[0] as number, "SIGKILL");
     await until("another took its place", () => pool.status().started === 2 && pool.status().idle === 1);
     expect(await tested.run("1")).toMatchObject({ result: 1 });
@@ -219,14 +219,14 @@ describe("sandboxes are replaced", () => {
     const workspace = { list: fail, quota: fail, read: fail, apply: fail };
     await expect(tested.run("1", { workspace })).rejects.toThrow("disk");
     expect(await tested.run("1")).toMatchObject({ result: 1 });
-    expect(tested.engine.pool.status().started).toBe(1);
+    expect(tested.executor.pool.status().started).toBe(1);
   });
 
   test("killed at random under load: only what was on them fails, and capacity comes back", {
     timeout: 120_000,
   }, async () => {
     tested = await startTestEngine({ POOL_SIZE: "2", QUEUE_LIMIT: "1000" });
-    const { pool } = tested.engine;
+    const { pool } = tested.executor;
     const { run } = tested;
     const kills = fc.sample(fc.record({ afterMs: fc.nat(400), which: fc.nat(1) }), 8);
     let working = true;
@@ -270,7 +270,7 @@ describe("sandboxes are replaced", () => {
 
   test("stopping refuses what waits, lets what runs end, and leaves no process", async () => {
     tested = await startTestEngine({ POOL_SIZE: "2", SANDBOX_MAX_EXECUTIONS: "1" });
-    const { pool } = tested.engine;
+    const { pool } = tested.executor;
     await until("both are there", () => pool.status().idle === 2);
     const pids = pidsOf(pool);
     // One more is being started when it stops: the first has served its execution.

@@ -9,7 +9,7 @@ beforeAll(async () => {
 afterAll(() => tested.stop());
 
 test("a principal that floods leaves another a sandbox and half of the queue", async () => {
-  const { pool } = tested.engine;
+  const { pool } = tested.executor;
   await expect.poll(() => pool.status().idle, { timeout: 60_000 }).toBe(2);
   const stop = new AbortController();
   const flood = () =>

@@ -7,7 +7,7 @@ import { innermostProcess } from "../src/isolation/process-facts.ts";
 import { GUEST_DIR, PYODIDE_DIR, sandboxCommand } from "../src/sandbox/launch.ts";
 import type { Sandbox, SandboxOptions } from "../src/sandbox/sandbox.ts";
 import { denoBinary } from "../src/shared/deno-binary.ts";
-import type { GuestOptions } from "../src/wire/frames.ts";
+import type { GuestOptions } from "../src/wire/messages.ts";
 import { testConfig } from "./support/config.ts";
 import { guestOptions, runOn, startTestSandbox } from "./support/sandbox.ts";
 
@@ -73,13 +73,13 @@ test("a file that was entered behind the system's own names is gone", async () =
   const sandbox = await start({ verifyRewind: true });
   const planted = await runOn(sandbox, BEHIND_SYSTEM_NAMES);
   expect(planted.verdict).toMatchObject({ state: "pristine" });
-  const names = planted.result.value.parse() as string[];
+  const names = planted.result.result as string[];
   expect(names.length).toBeGreaterThan(10);
   const found = await runOn(
     sandbox,
     `import os\n[n for n in ${JSON.stringify(names)} if os.path.lexists(n) or os.path.lexists("/home/pyodide/" + n)]`,
   );
-  expect(found.result.value.parse()).toEqual([]);
+  expect(found.result.result).toEqual([]);
 });
 
 describe.each([true, false])("with mapMemory: %s", (mapMemory) => {

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { afterEach, describe, expect, onTestFinished, test } from "vitest";
 import { SandboxPool } from "../src/executor/pool.ts";
 import type { Sandbox } from "../src/sandbox/sandbox.ts";
-import type { Verdict } from "../src/wire/frames.ts";
+import type { Verdict } from "../src/wire/guest-messages.ts";
 import { createClient } from "./support/client.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
 import { until } from "./support/until.ts";
@@ -173,7 +173,7 @@ describe("a server whose sandboxes are not shared", () => {
     const started = await startTestServer({ SANDBOX_SHARING: "principal", POOL_SIZE: "2", ...settings });
     server = started;
     const tenants = new Map<number, Set<string>>();
-    const { pool } = started.engine;
+    const { pool } = started.executor;
     const use = pool.use.bind(pool);
     pool.use = async (options, work) =>
       await use(options, async (sandbox, loan) => {
@@ -216,7 +216,7 @@ describe("a server whose sandboxes are not shared", () => {
     const { server, tenants } = await start();
     for (let i = 0; i < 6; i++) expect((await server.post("/api/execute", { code: "1 + 1" })).body.result).toBe(2);
     expect(tenants.size).toBe(1);
-    await until(async () => server.engine.pool.status().idle === 3);
-    expect(server.engine.pool.status()).toMatchObject({ size: 2, started: 3 });
+    await until(async () => server.executor.pool.status().idle === 3);
+    expect(server.executor.pool.status()).toMatchObject({ size: 2, started: 3 });
   });
 });

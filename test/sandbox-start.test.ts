@@ -38,7 +38,7 @@ const shared = createShared();
     isolation: { tool: "none", layers: [], rejected: [], wrapping: null },
     denoDir: null,
     startTimeoutMs: START_TIMEOUT_MS,
-    maxProcessorTimeMs: 0,
+    maxCpuTimeMs: 0,
   });
   const rejected = expect(started).rejects.toThrow(
     "The sandbox process failed to start: it was not ready within 60000 ms: something is wrong here",

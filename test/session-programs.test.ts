@@ -192,10 +192,10 @@ const EVENTS = {
   hibernate: async () => {
     // As many at once as there are sandboxes: each has to be had, and none keeps the session.
     await Promise.all([1, 2].map(() => server.post("/api/execute", { code: "import time; time.sleep(0.02)" })));
-    expect(server.engine.pool.status().resident).toBe(0);
+    expect(server.executor.pool.status().resident).toBe(0);
   },
   killSandboxes: async () => {
-    const sandboxes = server.engine.pool.sandboxes();
+    const sandboxes = server.executor.pool.sandboxes();
     for (const { pid } of sandboxes) process.kill(pid, "SIGKILL");
     await Promise.all(sandboxes.map(({ ended }) => ended));
   },

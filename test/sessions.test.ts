@@ -149,8 +149,8 @@ describe("when an execution fails", () => {
     await run(id, "x = 1");
     const running = run(id, "x = 2\nimport time\nfor _ in range(1000): time.sleep(0.01)");
     await until(async () => (await server.get(`/api/sessions/${id}`, alice)).body.session.state === "running");
-    await until(async () => server.engine.pool.status().busy > 0);
-    for (const { pid } of server.engine.pool.sandboxes()) process.kill(pid, "SIGKILL");
+    await until(async () => server.executor.pool.status().busy > 0);
+    for (const { pid } of server.executor.pool.sandboxes()) process.kill(pid, "SIGKILL");
     expect(await running).toMatchObject({ success: false, session: { restored: true } });
     expect((await run(id, "x")).result).toBe(1);
   });

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { cpuTime } from "./support/cpu-time.ts";
 import { py } from "./support/engine.ts";
-import { processorTime } from "./support/processor-time.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
 import { until } from "./support/until.ts";
 
@@ -98,7 +98,7 @@ describe("events", () => {
         outputs: [],
         timestamp: expect.stringMatching(/Z$/),
         executionTime: expect.any(Number),
-        cpuTime: processorTime,
+        cpuTime: cpuTime,
       },
       { type: "complete" },
     ]);

@@ -13,16 +13,10 @@ const ORIGINAL = /\bthe original\b/gi;
 const PENDING = new Set([
   "src/compose/server.ts",
   "src/environments/images.ts",
-  "src/executor/execution.ts",
   "src/executor/pool.ts",
   "src/executor/sandbox-tenants.ts",
-  "src/executor/warm-up.ts",
   "src/guest/files/filesystem.ts",
   "src/guest/memory/baseline.ts",
-  "src/packages/bytecode-compiler.ts",
-  "src/sandbox/sandbox.ts",
-  "src/service/execution-service.ts",
-  "src/sessions/run.ts",
   "src/sessions/sessions.ts",
   "src/sessions/turns.ts",
 ]);

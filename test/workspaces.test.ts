@@ -28,7 +28,7 @@ afterAll(async () => {
 
 async function run(principal: string, code: string) {
   using workspace = store.of(principal).forExecution();
-  const { success, result, stderr } = await runtime.engine.execute({
+  const { success, result, stderr } = await runtime.executor.execute({
     code,
     environment: "stdlib",
     timeoutMs: 20_000,

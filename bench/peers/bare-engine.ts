@@ -5,12 +5,12 @@ import { pino } from "pino";
 import { startRuntime } from "../../src/compose/server.ts";
 import { loadConfig } from "../../src/shared/settings.ts";
 
-const { engine, environments, stop } = await startRuntime(loadConfig(), pino({ level: "silent" }));
+const { executor, environments, stop } = await startRuntime(loadConfig(), pino({ level: "silent" }));
 const app = express();
 app.post("/api/execute", express.json(), async (request, response) => {
   const { code } = request.body as { code: string };
   const environment = environments.defaultName;
-  response.json(await engine.execute({ code, environment, timeoutMs: 30_000, principal: "bench" }));
+  response.json(await executor.execute({ code, environment, timeoutMs: 30_000, principal: "bench" }));
 });
 const server = app.listen(0, "127.0.0.1", () => {
   console.log(`Ready on http://127.0.0.1:${(server.address() as AddressInfo).port}`);

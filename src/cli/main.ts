@@ -108,7 +108,7 @@ async function run(args: string[]): Promise<number> {
   const runtime = await startRuntime(config, createLogger("warn"), { onFrame });
   try {
     using network = proxy.open("cli");
-    const result = await runtime.engine.execute({
+    const result = await runtime.executor.execute({
       code,
       environment: runtime.environments.defaultName,
       context,
@@ -116,7 +116,7 @@ async function run(args: string[]): Promise<number> {
       stdin: file !== "-" && !process.stdin.isTTY ? await text(process.stdin) : "",
       timeoutMs: timeoutMs ?? config.EXECUTION_TIMEOUT_MS,
       principal: "cli",
-      network,
+      calls: () => network.calls,
       onOutput: (event) => {
         if (event.type === "stdout") process.stdout.write(event.content);
         if (event.type === "stderr") process.stderr.write(event.content);

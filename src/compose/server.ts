@@ -11,7 +11,7 @@ import { denoCache } from "../environments/deno-cache.ts";
 import { ImageCache, unusableCache } from "../environments/images.ts";
 import { ModuleOwners } from "../environments/module-owners.ts";
 import { baseOf, Environments } from "../environments/registry.ts";
-import { Engine } from "../executor/executor.ts";
+import { Executor } from "../executor/executor.ts";
 import { SandboxPool } from "../executor/pool.ts";
 import { warmUp } from "../executor/warm-up.ts";
 import { createApp } from "../http/app.ts";
@@ -56,7 +56,7 @@ import { RedisStatistics } from "../statistics/redis-store.ts";
 import { Statistics } from "../statistics/statistics.ts";
 import type { StatisticsStore } from "../statistics/store.ts";
 import { Metrics } from "../telemetry/metrics.ts";
-import type { GuestEnvironment, GuestOptions } from "../wire/frames.ts";
+import type { GuestEnvironment, GuestOptions } from "../wire/messages.ts";
 import { DiskWorkspaces } from "../workspaces/disk-workspaces.ts";
 import { RedisWorkspaces } from "../workspaces/redis-workspaces.ts";
 import type { WorkspaceStore } from "../workspaces/workspaces.ts";
@@ -83,7 +83,7 @@ const CACHE_SWEEP_INTERVAL_MS = 3_600_000;
 export interface RunningServer {
   /** `http://127.0.0.1:3000` */
   readonly url: string;
-  readonly engine: Engine;
+  readonly executor: Executor;
   /**
    * Resolves when all that was defined can run. Until then the standard library's environment is served as soon as it can be, and
    * what cannot yet is 503 `starting`. Rejects with why the server cannot start; then `stop` it.
@@ -95,7 +95,7 @@ export interface RunningServer {
 
 /** Everything that runs Python, without HTTP. */
 export interface Runtime {
-  readonly engine: Engine;
+  readonly executor: Executor;
   readonly isolation: IsolationReport;
   readonly environments: Environments;
   readonly packages: CallerPackages;
@@ -119,7 +119,7 @@ export async function openHost(config: Config): Promise<Omit<SandboxOptions, "gu
   return {
     memoryMb: config.SANDBOX_MEMORY_MB,
     startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS,
-    maxProcessorTimeMs: config.EXECUTION_CPU_MS,
+    maxCpuTimeMs: config.EXECUTION_CPU_MS,
     isolation,
     denoDir: null,
   };
@@ -304,7 +304,7 @@ async function openRuntime(
 
   const archives = new ArchiveReader();
   return {
-    engine: new Engine(pool, () => isStarting),
+    executor: new Executor(pool, () => isStarting),
     isolation: host.isolation,
     environments,
     packages: new CallerPackages({
@@ -355,9 +355,9 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   const runtime = await openRuntime(config, logger, redis);
   let graceMs = 0;
   stack.defer(async () => await runtime.stop(graceMs));
-  const { engine, environments, packages, isolation } = runtime;
+  const { executor, environments, packages, isolation } = runtime;
   const sessions = new Sessions({
-    pool: engine.pool,
+    pool: executor.pool,
     store,
     identityOf: (name) => environments.get(name).image.sha256,
     durability: config.SESSION_DURABILITY,
@@ -374,22 +374,22 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     ...(securityLog?.reason == null ? [] : [`The security log cannot be written: ${securityLog.reason}.`]),
   ];
   const metrics = new Metrics({
-    queueDepth: () => engine.pool.status().queued,
+    queueDepth: () => executor.pool.status().queued,
     sandboxes: () => {
-      const { idle, busy, starting, failed } = engine.pool.status();
+      const { idle, busy, starting, failed } = executor.pool.status();
       return { idle, busy, starting, failed };
     },
     securityLogHealthy: () => securityLog?.healthy ?? true,
-    ready: () => engine.isReady,
+    ready: () => executor.isReady,
     degraded: () => troubles().length > 0,
   });
-  engine.pool.on("discarded", (reason) => metrics.recordDiscard(reason.split(":", 1)[0] as string));
-  engine.pool.on("rewound", () => metrics.recordRewind());
+  executor.pool.on("discarded", (reason) => metrics.recordDiscard(reason.split(":", 1)[0] as string));
+  executor.pool.on("rewound", () => metrics.recordRewind());
 
   const app = createApp({
     config,
     logger,
-    engine,
+    executor,
     sessions,
     workspaces,
     packages,
@@ -400,7 +400,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     rateLimiter,
     keyGuesses,
     status: {
-      engine,
+      executor,
       environment: () => environments.defaultName,
       executionTimeoutMs: config.EXECUTION_TIMEOUT_MS,
       version: await pyodideVersion(),
@@ -447,7 +447,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   const running = stack.move();
   return {
     url: `http://${family === "IPv6" ? `[${address}]` : address}:${port}`,
-    engine,
+    executor,
     ready: runtime.ready,
     async stop(grace) {
       graceMs = grace;

@@ -1,17 +1,23 @@
 import { randomInt } from "node:crypto";
 import type { LookupFunction } from "node:net";
 import { Client, type Dispatcher } from "undici";
-import { z } from "zod";
 import { badRequest } from "../shared/errors.ts";
-import type { ExecutionNetwork, HostAnswer } from "../wire/host-calls.ts";
+import {
+  type HostCallAnswer,
+  type HostCallArgument,
+  type HostCalls,
+  type HttpCallName,
+  type HttpFailure,
+  type HttpHead,
+  type HttpProgress,
+  MAX_HTTP_REQUESTS,
+} from "../wire/host-calls.ts";
 import { NetworkFailure, toFailure } from "./failure.ts";
 import { type HeaderList, requestHeaders, responseHeaders } from "./headers.ts";
 import type { EgressOptions, EgressPolicy, NetworkEvent, ResolvedAddress } from "./policy.ts";
 import { ReadAhead } from "./read-ahead.ts";
 import { type NetworkTarget, parseTarget } from "./target.ts";
 
-/** Of one execution, refused ones included: each is a line of the security log. Each may be checked first. */
-const MAX_REQUESTS = 1000;
 const MAX_HEADER_BYTES = 65_536;
 /** A trip into the sandbox costs nearly the same, whatever it carries. */
 const READ_AHEAD_BYTES = 1024 * 1024;
@@ -21,36 +27,13 @@ const MAX_TIMER_MS = 2 ** 31 - 1;
 /** TRACE echoes headers, CONNECT opens a tunnel past every check. */
 const FORBIDDEN_METHODS = new Set(["CONNECT", "TRACE", "TRACK"]);
 
-const timeoutMs = z.number().positive().nullable();
-const checkArgument = z.strictObject({ url: z.string() });
-const startArgument = z.strictObject({
-  method: z.string().regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}$/),
-  url: z.string(),
-  headers: z.array(z.tuple([z.string(), z.string()])).max(1000),
-  /** Base64. */
-  body: z.string(),
-  timeoutMs,
-});
-const waitArgument = z.strictObject({
-  ids: z.array(z.number()).max(MAX_REQUESTS),
-  timeoutMs: z.number().min(0).nullable(),
-});
-const readArgument = z.strictObject({ id: z.number(), timeoutMs });
-const closeArgument = z.strictObject({ ids: z.array(z.number()).max(MAX_REQUESTS) });
-
-interface Head {
-  readonly status: number;
-  readonly reason: string;
-  readonly headers: HeaderList;
-}
-
 /** A request and its response, from `http-start` until it is read to the end, closed, or the execution is over. */
 interface Exchange {
   host: string;
   readonly controller: AbortController;
   /** Settled when the response has begun, or nothing will come. Never rejects. */
   begun: Promise<void>;
-  head: Head | null;
+  head: HttpHead | null;
   failure: NetworkFailure | null;
   body: ReadAhead | null;
   receivedBytes: number;
@@ -58,16 +41,8 @@ interface Exchange {
 
 const GONE = new NetworkFailure("protocol", "this response was closed, or its execution is over");
 
-/**
- * The requests of one execution. What it is asked comes from user code.
- *
- * - `http-check` `{url}` → null, or the failure, if a connection to that host may not be made.
- * - `http-start` `{method, url, headers, body, timeoutMs}` → id; the request is on its way.
- * - `http-wait` `{ids, timeoutMs}` → those whose response has begun: `[{id, head} | {id, failure}]`. Waits for the first.
- * - `http-read` `{id, timeoutMs}` → the next piece of a body in the answer's body; `{failure}`; empty: it is over.
- * - `http-close` `{ids}`.
- */
-export class NetworkSession implements ExecutionNetwork, Disposable {
+/** The requests of one execution. What it is asked comes from user code. */
+export class NetworkSession implements Disposable {
   readonly #policy: EgressPolicy;
   readonly #principal: string;
   readonly #onEvent: (event: NetworkEvent) => void;
@@ -82,27 +57,24 @@ export class NetworkSession implements ExecutionNetwork, Disposable {
     this.#onEvent = onEvent;
   }
 
-  get maxArgumentBytes(): number {
-    return Math.ceil((this.#policy.options.maxRequestBytes * 4) / 3) + MAX_ARGUMENT_OVERHEAD_BYTES;
-  }
-
-  /** @throws {ClientError} 400 for what is no operation of ours. */
-  async call(operation: string, argument: unknown, signal: AbortSignal): Promise<HostAnswer> {
-    switch (operation) {
-      case "http-check":
-        return { value: await this.#check(parse(checkArgument, argument), signal) };
-      case "http-start":
-        return { value: this.#start(parse(startArgument, argument)) };
-      case "http-wait":
-        return { value: await this.#wait(parse(waitArgument, argument), signal) };
-      case "http-read":
-        return await this.#read(parse(readArgument, argument), signal);
-      case "http-close":
-        for (const id of parse(closeArgument, argument).ids) this.#end(id);
-        return { value: null };
-      default:
-        throw badRequest("unknown_operation", "the network does not offer that");
-    }
+  /** What user code may ask of it. */
+  get calls(): Required<Pick<HostCalls, HttpCallName>> {
+    return {
+      "http-check": { answer: async (argument, signal) => ({ value: await this.#check(argument, signal) }) },
+      "http-start": {
+        // The largest body in base64, and the rest of a request.
+        maxArgumentBytes: Math.ceil((this.#policy.options.maxRequestBytes * 4) / 3) + MAX_ARGUMENT_OVERHEAD_BYTES,
+        answer: (argument) => ({ value: this.#start(argument) }),
+      },
+      "http-wait": { answer: async (argument, signal) => ({ value: await this.#wait(argument, signal) }) },
+      "http-read": { answer: (argument, signal) => this.#read(argument, signal) },
+      "http-close": {
+        answer: ({ ids }) => {
+          for (const id of ids) this.#end(id);
+          return { value: null };
+        },
+      },
+    };
   }
 
   [Symbol.dispose](): void {
@@ -110,7 +82,10 @@ export class NetworkSession implements ExecutionNetwork, Disposable {
   }
 
   /** What a library would learn on connecting, before it has written its request. */
-  async #check({ url }: z.infer<typeof checkArgument>, signal: AbortSignal): Promise<unknown> {
+  async #check(
+    { url }: HostCallArgument<"http-check">,
+    signal: AbortSignal,
+  ): Promise<{ readonly failure: HttpFailure } | null> {
     this.#count();
     let target: NetworkTarget | null = null;
     try {
@@ -130,12 +105,13 @@ export class NetworkSession implements ExecutionNetwork, Disposable {
   }
 
   #count(): void {
-    if (++this.#asked > 2 * MAX_REQUESTS) {
-      throw badRequest("too_many_requests", `more than ${MAX_REQUESTS} requests in one execution`);
+    // Refused ones included: each is a line of the security log. Each may be checked first.
+    if (++this.#asked > 2 * MAX_HTTP_REQUESTS) {
+      throw badRequest("too_many_requests", `more than ${MAX_HTTP_REQUESTS} requests in one execution`);
     }
   }
 
-  #start(request: z.infer<typeof startArgument>): number {
+  #start(request: HostCallArgument<"http-start">): number {
     this.#count();
     // Not counted: a session's memory may hold ids of an execution that is over.
     let id = randomInt(2 ** 47);
@@ -154,7 +130,7 @@ export class NetworkSession implements ExecutionNetwork, Disposable {
     return id;
   }
 
-  async #perform(exchange: Exchange, request: z.infer<typeof startArgument>): Promise<void> {
+  async #perform(exchange: Exchange, request: HostCallArgument<"http-start">): Promise<void> {
     const { method } = request;
     const { signal } = exchange.controller;
     const { options } = this.#policy;
@@ -201,13 +177,13 @@ export class NetworkSession implements ExecutionNetwork, Disposable {
     }
   }
 
-  async #wait({ ids, timeoutMs }: z.infer<typeof waitArgument>, signal: AbortSignal): Promise<unknown[]> {
+  async #wait({ ids, timeoutMs }: HostCallArgument<"http-wait">, signal: AbortSignal): Promise<HttpProgress[]> {
     const exchanges = ids.map((id) => this.#exchanges.get(id));
     if (ids.length > 0 && !exchanges.includes(undefined)) {
       const first = Promise.race(exchanges.map((exchange) => exchange?.begun));
       await within(first, signal, timeoutMs, GONE).catch(() => {});
     }
-    return ids.flatMap((id): unknown[] => {
+    return ids.flatMap((id): HttpProgress[] => {
       const exchange = this.#exchanges.get(id);
       if (!exchange) return [{ id, failure: inWords(GONE) }];
       if (exchange.head) return [{ id, head: exchange.head }];
@@ -217,7 +193,10 @@ export class NetworkSession implements ExecutionNetwork, Disposable {
     });
   }
 
-  async #read({ id, timeoutMs }: z.infer<typeof readArgument>, signal: AbortSignal): Promise<HostAnswer> {
+  async #read(
+    { id, timeoutMs }: HostCallArgument<"http-read">,
+    signal: AbortSignal,
+  ): Promise<HostCallAnswer<"http-read">> {
     const exchange = this.#exchanges.get(id);
     if (!exchange?.body) return { value: { failure: inWords(GONE) } };
     try {
@@ -264,7 +243,7 @@ async function send(
     readonly signal: AbortSignal;
     readonly options: EgressOptions;
   },
-): Promise<{ head: Head; body: ReadAhead }> {
+): Promise<{ head: HttpHead; body: ReadAhead }> {
   const lookup: LookupFunction = (_host, { all }, callback) => {
     const [first] = addresses;
     if (all) callback(null, [...addresses]);
@@ -320,13 +299,6 @@ async function within<T>(
   }
 }
 
-/** @throws {ClientError} 400 */
-function parse<T>(schema: z.ZodType<T>, argument: unknown): T {
-  const parsed = schema.safeParse(argument);
-  if (!parsed.success) throw badRequest("invalid_request", "the network does not understand that request");
-  return parsed.data;
-}
-
-function inWords({ kind, message }: NetworkFailure): { kind: string; message: string } {
+function inWords({ kind, message }: NetworkFailure): HttpFailure {
   return { kind, message };
 }

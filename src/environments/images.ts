@@ -9,15 +9,18 @@ import { KeptArchives } from "../packages/kept-archives.ts";
 import { programProblem } from "../packages/library-check.ts";
 import { PackageError } from "../packages/package-error.ts";
 import { chargeShare } from "../packages/package-shares.ts";
+import { buildImage } from "../sandbox/build-image.ts";
 import { GUEST_DIR, PYODIDE_DIR, SHARED_FILES } from "../sandbox/launch.ts";
-import { buildImage, jobOfNobody, Sandbox, type SandboxOptions } from "../sandbox/sandbox.ts";
+import { internalJob } from "../sandbox/running-job.ts";
+import { Sandbox, type SandboxOptions } from "../sandbox/sandbox.ts";
 import { ARCHIVES_FOLDER, imageName, manifestName, temporaryName } from "../shared/cache-layout.ts";
 import { denoVersion } from "../shared/deno-binary.ts";
 import { SandboxDiedError, StartupError } from "../shared/errors.ts";
 import { makeFolder } from "../shared/make-folder.ts";
-import { type GuestEnvironment, type GuestOptions, PROTOCOL_VERSION } from "../wire/frames.ts";
+import { PROTOCOL_VERSION } from "../wire/frames.ts";
 import { decodeImage } from "../wire/image-format.ts";
 import { ENDS_INTERPRETER } from "../wire/import-rules.ts";
+import type { GuestEnvironment, GuestOptions } from "../wire/messages.ts";
 import { buildStdlibArchive, compilerKey, findStdlibArchive, type StdlibArchive } from "./stdlib-archive.ts";
 
 /** Standard library modules that are imported in every image, so that no execution pays for them. */
@@ -340,7 +343,7 @@ function compilerOptions(
       hashCheckpoint: false,
     },
     memoryMb: Math.max(host.memoryMb, BUILD_MEMORY_MB),
-    maxProcessorTimeMs: 0,
+    maxCpuTimeMs: 0,
   };
 }
 
@@ -377,11 +380,10 @@ async function tryImage(
     throw failed(`no sandbox starts with them (${firstLine(error.message)})`, error);
   });
   try {
-    const { killed } = await sandbox.execute(jobOfNobody("None", TRY_OUT_MS));
+    await sandbox.execute(internalJob("None", TRY_OUT_MS));
+    // A process that has ended is one to discard, too.
     const verdict = await sandbox.idle;
-    if (killed || verdict.state === "discard") {
-      throw failed(`a sandbox with them does not last (${verdict.state === "discard" ? verdict.reason : "it ended"})`);
-    }
+    if (verdict.state === "discard") throw failed(`a sandbox with them does not last (${verdict.reason})`);
   } finally {
     sandbox.kill("it was tried out");
   }

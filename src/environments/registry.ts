@@ -8,7 +8,7 @@ import { type Resolution, type ResolvedPackage, resolve, resolveAvailable } from
 import type { PackageSource } from "../packages/sources/package-source.ts";
 import { describeUnreached, type Unreached, unreachedOf } from "../packages/sources/unreached-sources.ts";
 import { badRequest, ClientError, StartupError } from "../shared/errors.ts";
-import type { GuestEnvironment } from "../wire/frames.ts";
+import type { GuestEnvironment } from "../wire/messages.ts";
 import type { CacheKeeper } from "./cache-collector.ts";
 import { DEFAULT, type EnvironmentDefinition, STDLIB } from "./definitions.ts";
 import { type Image, type ImageCache, MAX_DERIVED_BUILD_MS, type UnbuiltEnvironment } from "./images.ts";

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { expect, test, vi } from "vitest";
 import type { Sandbox } from "../sandbox/sandbox.ts";
 import { ClientError } from "../shared/errors.ts";
-import type { Verdict } from "../wire/frames.ts";
+import type { Verdict } from "../wire/guest-messages.ts";
 import { EnvironmentHealth } from "./environment-health.ts";
 import { SandboxPool } from "./pool.ts";
 

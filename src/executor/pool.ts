@@ -1,7 +1,7 @@
 import { EventEmitter } from "node:events";
 import type { Sandbox } from "../sandbox/sandbox.ts";
 import { ClientError, serverStopping } from "../shared/errors.ts";
-import type { Verdict } from "../wire/frames.ts";
+import type { Verdict } from "../wire/guest-messages.ts";
 import { type BrokenEnvironment, EnvironmentHealth } from "./environment-health.ts";
 import { FairQueue } from "./fair-queue.ts";
 import { SandboxTenants, type Sharing } from "./sandbox-tenants.ts";

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
-import { jobOfNobody, type Sandbox } from "../sandbox/sandbox.ts";
-import type { Verdict } from "../wire/frames.ts";
+import { internalJob } from "../sandbox/running-job.ts";
+import type { Sandbox } from "../sandbox/sandbox.ts";
+import type { Verdict } from "../wire/guest-messages.ts";
 
 export const WARM_UP = readFileSync(new URL("../programs/warm_up.py", import.meta.url), "utf8");
 const TIMEOUT_MS = 10_000;
@@ -12,6 +13,6 @@ const TIMEOUT_MS = 10_000;
  * @returns what can be done with the sandbox after it.
  */
 export async function warmUp(sandbox: Sandbox): Promise<Verdict> {
-  await sandbox.execute(jobOfNobody(WARM_UP, TIMEOUT_MS));
+  await sandbox.execute(internalJob(WARM_UP, TIMEOUT_MS));
   return await sandbox.idle;
 }

@@ -2,14 +2,8 @@
  * A sandbox process. This thread, the main one, boots the interpreter, says `ready`, and from then on does one task after another
  * in a loop that never returns to JavaScript's event loop. A second thread, the watcher, reads what the host sends meanwhile.
  */
-import {
-  type Frame,
-  FrameReader,
-  type GuestOptions,
-  ORDINARY_MESSAGE_TYPES,
-  type OrdinaryMessage,
-  readHeaderOf,
-} from "../wire/frames.ts";
+import { type Frame, FrameReader, readHeaderOf } from "../wire/frames.ts";
+import { type GuestOptions, ORDINARY_MESSAGE_TYPES, type OrdinaryMessage } from "../wire/messages.ts";
 import { compileLibraries, openArchive } from "./files/archive-file.ts";
 import { ReadableFile } from "./files/readable-file.ts";
 import { boot } from "./interpreter/boot.ts";
@@ -66,7 +60,7 @@ async function serve(options: GuestOptions): Promise<void> {
   await watching;
   host.announce({ type: "ready", pythonVersion, pyodideVersion, heapBytes, everyPage, checkpoint });
   for (let task = host.nextTask(); task !== null; task = host.nextTask()) {
-    const verdict = interpreter.perform(task);
+    const verdict = interpreter.perform(task.message, task.body);
     host.report({ type: "idle", verdict, heapBytes: memory.buffer.byteLength });
     if (verdict.state === "discard") return;
   }

@@ -55,7 +55,7 @@ export const execReply = z
     timestamp,
     executionTime: ms.meta({ description: "ms that the code ran, without waiting in the queue." }),
     cpuTime: ms.nullable().meta({
-      description: "ms of processor time that it took, in steps of 10; null where the server's system does not tell.",
+      description: "ms of CPU time that it took, in steps of 10; null where the server's system does not tell.",
     }),
     errorInfo: errorInfo.optional(),
     truncated: z.boolean().optional().meta({ description: "True if output or result were cut at their limits." }),

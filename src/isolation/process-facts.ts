@@ -45,7 +45,7 @@ const MS_PER_TICK = 10;
  *
  * @returns ms, in steps of 10; null where the system does not tell (no /proc), or there is no such process.
  */
-export function processorTimeMs(pid: number): number | null {
+export function cpuTimeMs(pid: number): number | null {
   try {
     const fields = statFields(readFileSync(`/proc/${pid}/stat`, "utf8"));
     return (Number(fields[11]) + Number(fields[12])) * MS_PER_TICK;

@@ -1,6 +1,6 @@
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { Archive } from "../wire/archive-format.ts";
-import { MAX_PACKAGE_READ_BYTES, type PackageListing } from "../wire/frames.ts";
+import { MAX_PACKAGE_READ_BYTES, type PackageListing } from "../wire/messages.ts";
 
 const MAX_OPEN_ARCHIVES = 64;
 

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { setImmediate } from "node:timers/promises";
-import { jobOfNobody, Sandbox, type SandboxOptions } from "../sandbox/sandbox.ts";
+import { internalJob } from "../sandbox/running-job.ts";
+import { Sandbox, type SandboxOptions } from "../sandbox/sandbox.ts";
 import { SandboxDiedError } from "../shared/errors.ts";
 import { readHostLimits } from "../shared/host-limits.ts";
 import { encodeArchiveHeader } from "../wire/archive-format.ts";
@@ -123,27 +124,32 @@ export class BytecodeCompiler {
       sources.map(({ bytes }, index) => ({ path: nameOf(index), size: bytes.length })),
     );
     const data = Buffer.concat(sources.map(({ bytes }) => bytes));
-    const { files, outcome, end, killed, crashed } = await sandbox.execute({
-      ...jobOfNobody(COMPILE_SCRIPT, CHUNK_TIMEOUT_MS),
-      context: JSON.stringify({
-        folder: `${folder}/`,
-        names: sources.map((_, index) => nameOf(index)),
-        paths: sources.map(({ path }) => path),
-      }),
-      files: { entries: [], maxBytes: MAX_RESULT_BYTES, maxFiles: 16 },
-      packages: { sha256: String(this.#lastListing++), entries },
-      onCall: async (operation, argument) => {
-        if (operation !== "read-package") throw new Error("nothing else is offered here");
-        const { offset, length } = argument.parse() as { offset: number; length: number };
-        return { value: null, body: data.subarray(offset, offset + length) };
+    const job = internalJob(COMPILE_SCRIPT, CHUNK_TIMEOUT_MS);
+    const context = JSON.stringify({
+      folder: `${folder}/`,
+      names: sources.map((_, index) => nameOf(index)),
+      paths: sources.map(({ path }) => path),
+    });
+    const { files, result } = await sandbox.execute({
+      ...job,
+      message: {
+        ...job.message,
+        program: { ...job.message.program, context },
+        files: { entries: [], maxBytes: MAX_RESULT_BYTES, maxFiles: 16 },
+        packages: { sha256: String(this.#lastListing++), entries },
       },
+      calls: () => ({
+        "read-package": {
+          answer: ({ offset, length }) => ({ value: null, body: data.subarray(offset, offset + length) }),
+        },
+      }),
     });
     const { state } = await sandbox.idle;
     if (state === "pristine" && !this.#isClosed) this.#keep(sandbox);
     else sandbox.kill("it has compiled what it should");
     const written = files?.changes.written.findIndex(({ path }) => path === RESULT_PATH) ?? -1;
-    if (killed || crashed || end !== "finished") return null;
-    if (written === -1) throw new SandboxDiedError(`Compiling Python sources failed: ${outcome.error}`);
+    if (result.status !== "completed" && result.status !== "error") return null;
+    if (written === -1) throw new SandboxDiedError(`Compiling Python sources failed: ${result.error}`);
     const tag = `cpython-${sandbox.pythonVersion.split(".").slice(0, 2).join("")}`;
     return await readResult(files?.contents[written] as Uint8Array, sources, tag);
   }

@@ -6,12 +6,13 @@ import { type IsolationReport, wrapCommand } from "../isolation/detect.ts";
 import { mainStackBytes, v8StackKib } from "../isolation/main-stack.ts";
 import { spawnWrapped } from "../isolation/wrap.ts";
 import { denoBinary } from "../shared/deno-binary.ts";
-import type { GuestOptions } from "../wire/frames.ts";
+import type { GuestOptions } from "../wire/messages.ts";
 
 export const GUEST_DIR = fileURLToPath(new URL("../guest/", import.meta.url));
 /** What host and guest share, and the guest therefore loads. */
 export const SHARED_FILES = [
   "frames.ts",
+  "messages.ts",
   "protocol-error.ts",
   "archive-format.ts",
   "image-format.ts",

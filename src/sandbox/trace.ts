@@ -1,4 +1,5 @@
-import type { GuestMessage, HostMessage } from "../wire/frames.ts";
+import type { GuestMessage } from "../wire/guest-messages.ts";
+import type { HostMessage } from "../wire/messages.ts";
 
 /** One frame on a sandbox's pipes, without anything that user code or a caller has put into it. */
 export interface TracedFrame {
@@ -28,7 +29,7 @@ export function traced(
 function detailOf(message: HostMessage | GuestMessage): string {
   switch (message.type) {
     case "execute":
-      return message.mode;
+      return message.program.execution === null ? "stateless" : "session";
     case "call":
       return message.operation;
     case "output":

@@ -82,7 +82,7 @@ export class SecurityLog {
     this.#sealOldest();
   }
 
-  /** False while events cannot be written; by AUDIT_REQUIRED the engine then refuses to run code. */
+  /** False while events cannot be written; by AUDIT_REQUIRED the service then refuses to run code. */
   get healthy(): boolean {
     return this.#reason === null;
   }

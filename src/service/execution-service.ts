@@ -1,8 +1,9 @@
 import type { Egress } from "../egress/egress.ts";
 import type { NetworkEvent } from "../egress/policy.ts";
 import { baseOf } from "../environments/registry.ts";
-import type { ExecutionRequest, ExecutionResult, OutputEvent } from "../executor/execution.ts";
-import type { Engine } from "../executor/executor.ts";
+import type { ExecutionRequest } from "../executor/execution.ts";
+import type { Executor } from "../executor/executor.ts";
+import type { ExecutionResult } from "../sandbox/outcome.ts";
 import { codeDetails, type SecurityEvent } from "../security-log/event.ts";
 import type { SecurityLog } from "../security-log/security-log.ts";
 import type { Sessions } from "../sessions/sessions.ts";
@@ -20,7 +21,7 @@ const FOLDED_BURST = 100;
 /** What stands behind every route. */
 export interface Services {
   readonly config: Config;
-  readonly engine: Engine;
+  readonly executor: Executor;
   readonly sessions: Sessions;
   readonly workspaces: WorkspaceStore;
   readonly packages: CallerPackages;
@@ -40,7 +41,7 @@ export interface Caller {
   readonly principal: string;
 }
 
-/** What a caller asks to run. What is absent has the default of the server's settings. */
+/** What a caller asks to run: the body of a request, less its form. What is absent has the default of the server's settings. */
 export interface ExecutionInput {
   readonly code: string;
   /** The code as it came, where that was not UTF-8 in JSON. */
@@ -56,42 +57,46 @@ export interface ExecutionInput {
   readonly session?: string | undefined;
 }
 
-/** By whom, and for how long: aborting the signal (the client went away) stops the execution. */
+/** For whom code runs. */
 export interface ExecutionContext {
   readonly principal: Principal;
   readonly caller: Caller;
+  /** Aborting it (the client went away) stops the execution. */
   readonly signal: AbortSignal;
+}
+
+type Listeners = Pick<ExecutionRequest, "onWait" | "onStart" | "onOutput">;
+
+/** Called for what the code does besides running. */
+interface Observers extends Listeners {
+  readonly onNetwork?: (event: NetworkEvent) => void;
+  readonly onInstall?: OnInstall;
 }
 
 /**
  * Runs a caller's code: in its workspace, with its packages, recorded before it is answered.
  *
- * @throws {ClientError} 503 while the security log cannot be written and AUDIT_REQUIRED is set; what `Engine.execute` throws.
+ * @throws {ClientError} 503 while the security log cannot be written and AUDIT_REQUIRED is set; what `Executor.execute` throws.
  */
 export async function runCode(
   services: Services,
   input: ExecutionInput,
   { principal, caller, signal }: ExecutionContext,
-  watch: Pick<CallerExecution, "onWait" | "onStart" | "onOutput"> = {},
+  listeners: Listeners = {},
 ): Promise<ExecutionResult> {
-  const { config } = services;
   requireAudit(services);
-  const code = codeDetails(input.code, config.LOG_CODE, input.codeBytes);
+  const code = codeDetails(input.code, services.config.LOG_CODE, input.codeBytes);
   const environment = await environmentOf(services, input, principal.id);
   let result: ExecutionResult;
   try {
-    result = await executeFor(services, principal, {
-      ...input,
-      environment,
-      timeoutMs: input.timeout ?? config.EXECUTION_TIMEOUT_MS,
-      signal,
-      ...watch,
+    result = await execute(services, principal, { ...input, environment }, signal, {
+      ...listeners,
       onNetwork: ({ event, ...details }) =>
         services.securityLog?.appendFolded({ event, ...caller, details }, caller.principal, FOLDED_BURST),
       onInstall: (requirement, error) => recordInstall(services, caller, requirement, error),
     });
   } catch (error) {
-    // Recorded all the same: that somebody tried is what an audit wants to know.
+    // Recorded all the same: an audit wants to know of attempts.
     const cancelled = error instanceof ClientError && error.code === "client_gone";
     record(services, caller, code, environment, null, cancelled ? "cancelled" : "rejected");
     throw error;
@@ -108,6 +113,15 @@ export async function runCode(
     executionTimeMs: result.executionTimeMs,
   });
   return result;
+}
+
+/** Runs a program of the server's own for a principal: as its code does, but not recorded. */
+export async function runInternal(
+  services: Services,
+  principal: Principal,
+  input: ExecutionInput,
+): Promise<ExecutionResult> {
+  return await execute(services, principal, input);
 }
 
 /** @throws {ClientError} 404 if it is to run in a session that there is not, 400 if that has another environment. */
@@ -128,64 +142,55 @@ async function environmentOf(
   return (await sessions.move(principal, input.session, current)).environment;
 }
 
-export interface CallerExecution {
-  readonly code: string;
-  /** JSON text of an object. */
-  readonly context?: string | undefined;
-  readonly stdin?: string | undefined;
-  readonly environment: string;
-  readonly timeoutMs: number;
-  readonly files?: "workspace" | "none" | undefined;
-  /** Id of the session to run in. */
-  readonly session?: string | undefined;
-  readonly signal?: AbortSignal | undefined;
-  readonly onWait?: (() => void) | undefined;
-  readonly onStart?: (() => void) | undefined;
-  readonly onOutput?: ((event: OutputEvent) => void) | undefined;
-  readonly onNetwork?: ((event: NetworkEvent) => void) | undefined;
-  /** Called for what the code installs. */
-  readonly onInstall?: OnInstall | undefined;
-}
-
-/** Runs code in a principal's workspace and with its packages; nothing is recorded. */
-export async function executeFor(
-  {
-    engine,
-    sessions,
-    workspaces,
-    packages,
-    network,
-  }: Pick<Services, "engine" | "sessions" | "workspaces" | "packages" | "network">,
+/** Runs code in a principal's workspace, or session, and with its packages; nothing is recorded. */
+async function execute(
+  { config, executor, sessions, workspaces, packages, network }: Services,
   principal: Principal,
-  execution: CallerExecution,
+  { session, files, timeout = config.EXECUTION_TIMEOUT_MS, code, context, stdin, ...input }: ExecutionInput,
+  signal?: AbortSignal,
+  { onWait, onStart, onOutput, onNetwork, onInstall }: Observers = {},
 ): Promise<ExecutionResult> {
-  const inSession = execution.session !== undefined;
+  const inSession = session !== undefined;
+  const asked = input.environment ?? packages.defaultEnvironment;
   const { environment, archive } = inSession
-    ? await packages.environmentOfSession(principal.id, execution.environment)
-    : await packages.environmentFor(principal.id, execution.environment);
-  using opened = network.open(principal.id, execution.onNetwork);
+    ? await packages.environmentOfSession(principal.id, asked)
+    : await packages.environmentFor(principal.id, asked);
+  const mayInstall = principal.scopes.has("packages");
+  using opened = new DisposableStack();
   const request: ExecutionRequest = {
-    ...execution,
-    network: opened,
+    code,
+    context,
+    stdin,
+    timeoutMs: timeout,
     environment,
     principal: principal.id,
     packages: archive ?? undefined,
-    installPackages: async (requirements) => {
-      if (!principal.scopes.has("packages")) {
-        throw new ClientError(403, "missing_scope", 'This API key lacks the scope "packages"');
-      }
-      const { onInstall } = execution;
-      return await packages.installWhileRunning(principal.id, environment, requirements, { inSession, onInstall });
-    },
-    explainModule: async (module) =>
-      await packages.explainModule(environment, module, principal.scopes.has("packages")),
+    signal,
+    onWait,
+    onStart,
+    onOutput,
+    calls: () => ({
+      // Opened by the first call: most code makes none.
+      ...opened.use(network.open(principal.id, onNetwork)).calls,
+      "install-packages": {
+        answer: async (requirements) => {
+          if (!mayInstall) throw new ClientError(403, "missing_scope", 'This API key lacks the scope "packages"');
+          const changed = { inSession, onInstall };
+          const all = await packages.installWhileRunning(principal.id, environment, requirements, changed);
+          return { value: null, ...(all && { packages: all }) };
+        },
+      },
+      "explain-module": {
+        answer: async (module) => ({ value: await packages.explainModule(environment, module, mayInstall) }),
+      },
+    }),
   };
-  if (execution.session !== undefined) return await sessions.execute(execution.session, request);
-  using workspace = execution.files === "none" ? null : workspaces.of(principal.id).forExecution();
-  return await engine.execute({ ...request, workspace: workspace ?? undefined });
+  if (session !== undefined) return await sessions.execute(session, request);
+  using workspace = files === "none" ? null : workspaces.of(principal.id).forExecution();
+  return await executor.execute({ ...request, workspace: workspace ?? undefined });
 }
 
-/** Puts on record what somebody had installed, or tried to: by request, or from code. */
+/** Puts on record what a caller had installed, or tried to: by request, or from code. */
 export function recordInstall(
   { securityLog, statistics }: Services,
   caller: Caller,
@@ -216,7 +221,7 @@ function record(
   outcome: ExecutionOutcome,
 ): boolean {
   metrics.recordExecution(outcome, baseOf(environment), result?.executionTimeMs);
-  metrics.recordProcessorTime(caller.principal, result?.processorTimeMs ?? 0);
+  metrics.recordCpuTime(caller.principal, result?.cpuTimeMs ?? 0);
   if (securityLog === null) return true;
   const line: SecurityEvent = {
     event: result?.success ? "code_execution" : "code_execution_error",
@@ -227,7 +232,7 @@ function record(
       ...code,
       environment,
       executionTime: result && Math.round(result.executionTimeMs * 1000) / 1000,
-      cpuTime: result?.processorTimeMs ?? null,
+      cpuTime: result?.cpuTimeMs ?? null,
       resultLength: result === null || result.result.isNull ? 0 : result.result.bytes.length,
       hasOutput: result !== null && (result.stdout !== "" || result.stderr !== ""),
       error: result?.errorInfo?.type ?? null,

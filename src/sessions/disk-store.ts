@@ -124,7 +124,7 @@ export class DiskSessions implements SessionStore {
   }
 
   async acquire(id: string, principal: string): Promise<SessionLease | undefined> {
-    // This process is the only one, and the engine lets one turn at a time have a session.
+    // This process is the only one, and the server lets one turn at a time have a session.
     if (this.#leases.has(id)) throw new Error("a session's lease is asked for twice");
     const record = await this.get(id);
     if (record?.principal !== principal) return undefined;

@@ -1,6 +1,6 @@
 import { sha256Hex } from "../shared/blob-folder.ts";
 import { ClientError, notFound } from "../shared/errors.ts";
-import type { FileEntry } from "../wire/frames.ts";
+import type { FileEntry } from "../wire/messages.ts";
 import { workspacePath } from "../workspaces/paths.ts";
 import type { WorkspaceIndex, WorkspaceLimits, Written } from "../workspaces/workspace-index.ts";
 import type { SessionSnapshot } from "./format.ts";

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import type { SessionState } from "../wire/frames.ts";
+import type { SessionState } from "../wire/guest-messages.ts";
 import { WorkspaceIndex } from "../workspaces/workspace-index.ts";
 import {
   decodeSession,

@@ -14,7 +14,7 @@ import { createHash } from "node:crypto";
 import { promisify } from "node:util";
 import { constants, zstdCompress, zstdCompressSync, zstdDecompress } from "node:zlib";
 import { z } from "zod";
-import type { SessionState } from "../wire/frames.ts";
+import type { SessionState } from "../wire/guest-messages.ts";
 import { sessionState } from "../wire/guest-messages.ts";
 import { WorkspaceIndex } from "../workspaces/workspace-index.ts";
 

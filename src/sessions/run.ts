@@ -2,7 +2,9 @@ import { randomUUID } from "node:crypto";
 import type { ExecutionRequest } from "../executor/execution.ts";
 import { toJob } from "../executor/executor.ts";
 import type { Loan, SandboxPool } from "../executor/pool.ts";
-import type { Capture, JobResult, Sandbox } from "../sandbox/sandbox.ts";
+import type { ExecutionResult } from "../sandbox/outcome.ts";
+import type { Capture } from "../sandbox/running-job.ts";
+import type { Sandbox } from "../sandbox/sandbox.ts";
 import { ClientError } from "../shared/errors.ts";
 import type { Workspace } from "../wire/host-calls.ts";
 import { addressChanges } from "../workspaces/addressed-changes.ts";
@@ -34,13 +36,13 @@ export interface SessionExecution {
 
 /** What an execution has left on its sandbox. */
 export interface SessionOutcome {
-  readonly result: JobResult;
-  /** Null: the process was killed. */
+  readonly result: ExecutionResult;
+  /** Null: the sandbox ended under the execution. */
   readonly left: {
     readonly key: string;
     readonly files: WorkspaceIndex;
     readonly contents: ReadonlyMap<string, Uint8Array>;
-    /** The state, or why there is none to be had. Resolves once the sandbox can be used again. */
+    /** The state, or why there is none. Resolves once the sandbox can be used again. */
     readonly captured: Promise<Capture | "lost">;
   } | null;
   /** Why what the execution wrote cannot be kept. */
@@ -58,7 +60,7 @@ export async function executeInSession(pool: SandboxPool, execution: SessionExec
   const { environment, principal, signal, onWait } = request;
   const options = { environment, principal, signal, onWait, ...(resident && { resident: resident.key }) };
   for (let attempt = 1; ; attempt++) {
-    // Nobody is to wait for the disk with a sandbox in hand.
+    // Load before a sandbox is taken: the disk may be slow, and others wait for the sandbox.
     if (resident === null || !pool.holds(resident.key)) await execution.load();
     try {
       return await pool.use(options, (sandbox, loan) => runOn(sandbox, loan, execution));
@@ -99,26 +101,20 @@ async function runOn(sandbox: Sandbox, loan: Loan, execution: SessionExecution):
     apply: async () => {},
   };
   request.onStart?.();
-  const running = sandbox.execute({
-    ...toJob({ ...request, workspace }),
-    mode: "session",
-    execution: execution.number,
-    reseed,
-    files: null,
-  });
+  const running = sandbox.execute(toJob({ ...request, workspace }, { execution: execution.number, reseed }, null));
   const { captured, idle } = sandbox;
   void captured.then((capture) => {
     if (capture.state === null) loan.pin();
   });
-  const result = await running;
-  if (result.killed || result.files === null) return { result, left: null, refusedFiles: null };
+  const { result, files: written } = await running;
+  if (written === null) return { result, left: null, refusedFiles: null };
   const key = `${execution.id}#${randomUUID()}`;
   loan.keep(key);
   const whole = Promise.all([captured, idle, loan.returned]).then(([capture, verdict]): Capture | "lost" =>
     capture.state === null && verdict.state !== "resident" ? "lost" : capture,
   );
   try {
-    const { changes, contents } = result.files;
+    const { changes, contents } = written;
     const addressed = await addressChanges(changes, contents, limits);
     const left = {
       key,

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
-import type { ExecutionRequest, ExecutionResult, SessionNote } from "../executor/execution.ts";
-import { notKept, toExecutionResult } from "../executor/executor.ts";
+import type { ExecutionRequest } from "../executor/execution.ts";
 import type { SandboxPool } from "../executor/pool.ts";
+import { type ExecutionResult, notKept, type SessionNote } from "../sandbox/outcome.ts";
 import { ClientError } from "../shared/errors.ts";
 import { steadyClock, steadyNowMs } from "../shared/steady-clock.ts";
 import type { WorkspaceLimits } from "../workspaces/workspace-index.ts";
@@ -160,7 +160,7 @@ export class Sessions {
   }
 
   /**
-   * Runs code in a session. What `Engine.execute` says holds; `session` in the result tells what became of the session.
+   * Runs code in a session. What `Executor.execute` says holds; `session` in the result tells what became of the session.
    *
    * @param request its environment is the session's (`record`).
    * @throws {ClientError} 404; 409 `session_damaged`, `session_environment_changed`, `session_unloadable`, `session_moved`;
@@ -263,12 +263,12 @@ export class Sessions {
         ...(reason !== undefined && { restored: true, reason }),
         ...(note.pinned !== undefined && { pinned: note.pinned }),
       };
-      const outcome = { ...toExecutionResult(result, request.timeoutMs), session };
+      const outcome = { ...result, session };
       reply(note.reason === undefined ? outcome : notKept(outcome, "SessionNotKept", note.reason, cause));
     };
     const asBefore = wasPinned ? "The session is as it was when it could last be stored" : AS_BEFORE;
     if (left === null) {
-      const why = result.end === "finished" ? "the sandbox ended" : "the execution had to be killed";
+      const why = result.status === "sandbox_died" ? "the sandbox ended" : "the execution had to be killed";
       answer({ reason: `${asBefore}: ${why}.` });
       return;
     }

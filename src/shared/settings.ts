@@ -250,7 +250,7 @@ export const SETTINGS = {
   EXECUTION_CPU_MS: setting(
     integer(0, 3_600_000),
     "0",
-    "most processor time of one execution, ms, on Linux; 0: as much as fits into its timeout",
+    "most CPU time of one execution, ms, on Linux; 0: as much as fits into its timeout",
   ),
   SANDBOX_MEMORY_MB: setting(
     integer(64, 4096),

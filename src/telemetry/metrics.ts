@@ -135,7 +135,7 @@ export class Metrics {
   }
 
   /** @param ms in steps of 10. */
-  recordProcessorTime(principal: string, ms: number): void {
+  recordCpuTime(principal: string, ms: number): void {
     this.#processorSeconds.inc({ principal: this.#principals(principal) }, ms / 1000);
   }
 

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { concatenate, encodeFrame, type Frame, FrameReader, type GuestMessage, NONCE_BYTES } from "./frames.ts";
+import { concatenate, encodeFrame, type Frame, FrameReader, NONCE_BYTES } from "./frames.ts";
+import type { GuestMessage } from "./guest-messages.ts";
 import { readGuestMessage } from "./guest-messages.ts";
 import { ProtocolError } from "./protocol-error.ts";
 

@@ -94,7 +94,7 @@ export const fileChanges = z.strictObject({
   deleted: z.array(sandboxPath).readonly(),
 });
 
-const errorInfo = z.strictObject({
+export const errorInfo = z.strictObject({
   /** Class name of the exception: `ZeroDivisionError`. User code chose it. */
   type: z.string(),
   message: z.string(),
@@ -104,19 +104,6 @@ const errorInfo = z.strictObject({
   line: count.nullable(),
   column: count.nullable(),
 });
-
-/** What the runner in Python answers, besides the result's value, which is JSON of its own. User code can make it answer anything. */
-export const runnerOutcome = z
-  .strictObject({
-    success: z.boolean(),
-    error: z.string().nullable(),
-    errorInfo: errorInfo.optional(),
-    truncated: z.boolean().optional(),
-  })
-  .refine(
-    ({ success, error, errorInfo }) => success === (error === null) && success === (errorInfo === undefined),
-    "an error, and what is known of it, or neither",
-  );
 
 /** Whether a sandbox may go on after an execution. */
 const verdict = z.discriminatedUnion("state", [
@@ -161,17 +148,18 @@ export const guestMessage = z.discriminatedUnion("type", [
     /** ms that the code ran. */
     executionTimeMs: timeMs,
     /**
-     * Body: the outcome (`RunnerOutcome` as JSON), the result's value as JSON, stdout, stderr, the changes of files
-     * (`FileChanges` as JSON; none: it ran without files), then the contents of the written files.
+     * Body: the error (`ErrorInfo` as JSON; `null`: none), the result's value as JSON, stdout, stderr, the changes of files
+     * (`FileChanges` as JSON; empty: it ran without files), then the contents of the written files. Error and value come from the
+     * runner in Python: user code can make them anything.
      */
-    outcomeBytes: bodyBytes,
+    errorBytes: bodyBytes,
     valueBytes: bodyBytes,
     stdoutBytes: bodyBytes,
     stderrBytes: bodyBytes,
     changesBytes: bodyBytes,
-    /** stdout or stderr was cut at its limit. */
+    /** The value, stdout or stderr was cut at its limit. */
     truncated: z.boolean(),
-    /** The interpreter ended under the code, by a trap or a stack that overflowed: the outcome is not Python's. */
+    /** The interpreter ended under the code, by a trap or a stack that overflowed: error and value are not Python's. */
     crashed: z.boolean(),
   }),
   /** After a session's `result`: what it is now, body as in `load`; or null, and why it cannot be captured. */
@@ -188,8 +176,12 @@ export type GuestMessage = z.output<typeof guestMessage>;
 export type Verdict = z.output<typeof verdict>;
 export type SessionState = z.output<typeof sessionState>;
 export type FileChanges = z.output<typeof fileChanges>;
-export type RunnerOutcome = z.output<typeof runnerOutcome>;
 export type ErrorInfo = z.output<typeof errorInfo>;
+export type ResultMessage = Extract<GuestMessage, { type: "result" }>;
+/** An open file of a session, or of an image. */
+export type OpenFile = SessionState["streams"][number];
+export type MappedFile = SessionState["mappings"][number];
+export type UnnamedFile = SessionState["unnamed"][number];
 
 /** A state has some ten thousand values at the most, and no other header has as many. */
 const HEADER_LIMITS = { maxDepth: 8, maxNodes: 100_000 };

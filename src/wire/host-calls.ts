@@ -1,5 +1,123 @@
-/** What an execution may ask of the host while it runs. The host's parts implement these; the sandbox's messages name them. */
-import type { FileChanges, FileEntry, PackageListing } from "./frames.ts";
+/**
+ * What an execution may ask of the host while it runs: one table, which the host checks with and which gives both ends their types.
+ * Python names these operations in `device.ask` (`sandbox_runner/device.py`); `host-calls.test.ts` holds its sources to the table.
+ *
+ * The guest has the types alone: whatever it sends may be an attacker's.
+ */
+import { z } from "zod";
+import type { FileChanges } from "./guest-messages.ts";
+import { type FileEntry, MAX_PACKAGE_READ_BYTES, type MimeBundle, type PackageListing } from "./messages.ts";
+
+/** Most requests that a call can name; an execution cannot make more. */
+export const MAX_HTTP_REQUESTS = 1000;
+
+const path = z.string().max(4096);
+/** How long the code waits at the most; null: as long as the server lets it. */
+const waitMs = z.number().positive().nullable();
+const requestIds = z.array(z.number()).max(MAX_HTTP_REQUESTS);
+
+/** Each call with what its argument has to be. */
+export const HOST_CALLS = {
+  /** Content of a file of the workspace, in the answer's body. */
+  "read-file": path,
+  /** A part of a package archive, counted from the beginning of its data, in the answer's body. */
+  "read-package": z.strictObject({
+    sha256: z.string().max(64),
+    offset: z.int().nonnegative(),
+    length: z.int().nonnegative().max(MAX_PACKAGE_READ_BYTES),
+  }),
+  /** What `micropip.install` does. The packages come with the answer. */
+  "install-packages": z.array(z.string().max(1000)).max(100),
+  /** Which package a module is part of that could not be imported, and how to install it. */
+  "explain-module": path,
+  /** Whether a connection to the URL's host may be made. */
+  "http-check": z.strictObject({ url: z.string() }),
+  /** Sends a request, without waiting for its response. */
+  "http-start": z.strictObject({
+    method: z.string().regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}$/),
+    url: z.string(),
+    headers: z.array(z.tuple([z.string(), z.string()])).max(1000),
+    /** Base64. */
+    body: z.string(),
+    timeoutMs: waitMs,
+  }),
+  /** Waits for the first of these whose response has begun. */
+  "http-wait": z.strictObject({ ids: requestIds, timeoutMs: z.number().min(0).nullable() }),
+  /** The next piece of a response's content, in the answer's body; empty: there is no more. */
+  "http-read": z.strictObject({ id: z.number(), timeoutMs: waitMs }),
+  /** Ends requests. */
+  "http-close": z.strictObject({ ids: requestIds }),
+} satisfies Readonly<Record<keyof HostCallValues, z.ZodType>>;
+
+/** Each call with the value of its answer. */
+export interface HostCallValues {
+  "read-file": null;
+  "read-package": null;
+  "install-packages": null;
+  "explain-module": string | null;
+  "http-check": { readonly failure: HttpFailure } | null;
+  /** Names the request in the calls that follow. */
+  "http-start": number;
+  "http-wait": readonly HttpProgress[];
+  "http-read": { readonly failure: HttpFailure } | null;
+  "http-close": null;
+}
+
+export type HostCallName = keyof HostCallValues;
+export type HttpCallName = Extract<HostCallName, `http-${string}`>;
+export type HostCallArgument<N extends HostCallName> = z.output<(typeof HOST_CALLS)[N]>;
+
+export interface HttpFailure {
+  readonly kind: string;
+  readonly message: string;
+}
+
+export type HttpProgress =
+  | { readonly id: number; readonly head: HttpHead }
+  | { readonly id: number; readonly failure: HttpFailure };
+
+export interface HttpHead {
+  readonly status: number;
+  readonly reason: string;
+  readonly headers: readonly (readonly [name: string, value: string])[];
+}
+
+export interface HostCallAnswer<N extends HostCallName> {
+  readonly value: HostCallValues[N];
+  readonly body?: Uint8Array;
+  /** All of the caller's packages, where the call has changed them. */
+  readonly packages?: PackageArchive;
+}
+
+/** How the host answers one kind of call. */
+export interface HostCall<N extends HostCallName> {
+  /** Largest argument, bytes of JSON; default: 64 KiB. */
+  readonly maxArgumentBytes?: number;
+  /**
+   * A ClientError's message is shown to user code. Code that waits for an answer cannot be interrupted: one is due at once when
+   * `signal` is aborted.
+   */
+  readonly answer: (
+    argument: HostCallArgument<N>,
+    signal: AbortSignal,
+  ) => HostCallAnswer<N> | Promise<HostCallAnswer<N>>;
+}
+
+/** The calls that the host answers for an execution; it refuses all others. */
+export type HostCalls = { readonly [N in HostCallName]?: HostCall<N> };
+
+/** What Python asks for at the device that the guest does by itself: each operation with its argument. */
+export interface GuestOperations {
+  /** Milliseconds. */
+  sleep: number;
+  /** Raise the interrupt again, which Python could not raise where it hit. */
+  "repeat-interrupt": null;
+  display: MimeBundle;
+}
+
+export function isHostCall(operation: string): operation is HostCallName {
+  return Object.hasOwn(HOST_CALLS, operation);
+}
 
 /** Files that outlive an execution; `workspaces/workspaces.ts` keeps them on disk. */
 export interface Workspace {
@@ -18,21 +136,4 @@ export interface PackageArchive {
   readonly listing: PackageListing;
   /** @param offset counted from the beginning of the archive's data. */
   read(offset: number, length: number): Uint8Array;
-}
-
-/** What the host answers when user code asks it for something: JSON, and bytes. */
-export interface HostAnswer {
-  readonly value: unknown;
-  readonly body?: Uint8Array;
-}
-
-/** HTTP on behalf of user code; `egress/exchange.ts` has its operations. */
-export interface ExecutionNetwork {
-  /** Largest argument of an operation, bytes of JSON. */
-  readonly maxArgumentBytes: number;
-  /**
-   * @param operation begins with `http-`.
-   * @param signal aborted when the execution is stopped; the answer then comes at once.
-   */
-  call(operation: string, argument: unknown, signal: AbortSignal): Promise<HostAnswer>;
 }

@@ -9,7 +9,7 @@
  *
  * Imports nothing but types, since both the host and the guest use it.
  */
-import type { OpenFile } from "./frames.ts";
+import type { OpenFile } from "./guest-messages.ts";
 
 const MAGIC = "PYEXIMAG";
 export const IMAGE_VERSION = 4;

@@ -1,6 +1,6 @@
 import { setImmediate } from "node:timers/promises";
 import { sha256Hex } from "../shared/blob-folder.ts";
-import type { FileChanges } from "../wire/frames.ts";
+import type { FileChanges } from "../wire/guest-messages.ts";
 import { workspacePath } from "./paths.ts";
 import { invalidChanges, tooManyBytes, type WorkspaceLimits, type Written } from "./workspace-index.ts";
 

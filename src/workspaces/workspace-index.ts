@@ -2,7 +2,7 @@ import path from "node:path";
 import { z } from "zod";
 import type { Blob } from "../shared/blob-folder.ts";
 import { ClientError } from "../shared/errors.ts";
-import type { FileEntry } from "../wire/frames.ts";
+import type { FileEntry } from "../wire/messages.ts";
 import { FIXED_FOLDERS, HOME, parentOf, workspacePath } from "./paths.ts";
 
 type IndexedFolder = { readonly kind: "folder"; readonly mtimeMs: number };
@@ -326,7 +326,7 @@ function storedName(originalName: string): string {
   return originalName.slice(0, MAX_ORIGINAL_NAME_CHARACTERS).toWellFormed();
 }
 
-/** How the engine and the sandbox see an entry. */
+/** How the executor and the sandbox see an entry. */
 export function fileEntry(path: string, entry: IndexEntry): FileEntry {
   return { path, size: sizeOf(entry), mtimeMs: entry.mtimeMs, kind: entry.kind };
 }

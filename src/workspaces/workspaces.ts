@@ -1,8 +1,9 @@
 import { createReadStream } from "node:fs";
 import type { Blob } from "../shared/blob-folder.ts";
 import { ClientError, notFound } from "../shared/errors.ts";
-import type { FileChanges, FileEntry } from "../wire/frames.ts";
+import type { FileChanges } from "../wire/guest-messages.ts";
 import type { Workspace } from "../wire/host-calls.ts";
+import type { FileEntry } from "../wire/messages.ts";
 import { addressChanges } from "./addressed-changes.ts";
 import { HOME, nameOf, parentOf, workspacePath } from "./paths.ts";
 import type { HeldWorkspace, Snapshot } from "./storage.ts";

@@ -14,7 +14,9 @@ import { ImageCache } from "./src/environments/images.ts";
 // @ts-expect-error
 import { innermostProcess } from "./src/isolation/process-facts.ts";
 // @ts-expect-error
-import { jobOfNobody, Sandbox } from "./src/sandbox/sandbox.ts";
+import { internalJob } from "./src/sandbox/running-job.ts";
+// @ts-expect-error
+import { Sandbox } from "./src/sandbox/sandbox.ts";
 // @ts-expect-error: beside a copy of the source.
 import { loadConfig } from "./src/shared/settings.ts";
 // @ts-expect-error
@@ -65,7 +67,7 @@ const facts = {
   serverPid: process.pid,
   peerPid: await innermostProcess(peer.pid),
 };
-const { value } = await sandbox.execute(jobOfNobody(JSON.stringify(facts), 30_000));
+const { result } = await sandbox.execute(internalJob(JSON.stringify(facts), 30_000));
 sandbox.kill("the visit is over");
 const ended = await sandbox.ended;
 // Node notices a signal some time after the kernel has delivered it.
@@ -77,7 +79,7 @@ await peer.ended;
 const attacks = ended.startsWith("INTRUDER") ? JSON.parse(ended.slice("INTRUDER".length)) : {};
 const said: Outcome = {
   attacks,
-  result: value.parse(),
+  result: result.result.parse(),
   ended: ended.slice(0, 300),
   signals,
   wrote: existsSync(visit.marker),

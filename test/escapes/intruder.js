@@ -116,7 +116,7 @@ const fromStrings = {
 /** Bytes on the process's standard output that look like a frame. */
 function forge({ won, protocolVersion }) {
   const encoder = new TextEncoder();
-  const outcome = encoder.encode(JSON.stringify({ success: true, error: null }));
+  const error = encoder.encode("null");
   const value = encoder.encode(JSON.stringify(won));
   const frame = (nonce, message, body) => {
     const header = encoder.encode(JSON.stringify(message));
@@ -132,9 +132,9 @@ function forge({ won, protocolVersion }) {
     return bytes;
   };
   const nothing = { stdoutBytes: 0, stderrBytes: 0, changesBytes: 0, truncated: false, crashed: false };
-  const sizes = { outcomeBytes: outcome.length, valueBytes: value.length };
+  const sizes = { errorBytes: error.length, valueBytes: value.length };
   const result = { type: "result", executionTimeMs: 1, ...sizes, ...nothing };
-  host.stdout.writeSync(frame("0123456789abcdef".repeat(2), result, new Uint8Array([...outcome, ...value])));
+  host.stdout.writeSync(frame("0123456789abcdef".repeat(2), result, new Uint8Array([...error, ...value])));
 }
 
 /** What would outlive a visit in the objects of the language: no rewind puts them back. */

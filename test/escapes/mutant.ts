@@ -75,7 +75,7 @@ export const LAYERS = {
       to: "maxDepth: 2 ** 28, maxNodes: 2 ** 40",
     },
     {
-      file: "sandbox/sandbox.ts",
+      file: "sandbox/outcome.ts",
       from: "await JsonText.checkInSlices(valueBytes, VALUE_LIMITS) : JsonText.null;",
       to: "JsonText.of(JSON.parse(Buffer.from(valueBytes).toString())) : JsonText.null;",
     },
@@ -105,7 +105,11 @@ export const LAYERS = {
   ],
   /** An end that comes whatever the code does. */
   kill: [
-    { file: "sandbox/sandbox.ts", from: "      this.kill(end);\n    }, KILL_GRACE_MS);", to: "    }, KILL_GRACE_MS);" },
+    {
+      file: "sandbox/running-job.ts",
+      from: "      connection.kill(reason);\n    }, KILL_GRACE_MS);",
+      to: "    }, KILL_GRACE_MS);",
+    },
   ],
   /** What is printed goes to the host in frames, not as it is. */
   "framed-output": [
@@ -122,13 +126,12 @@ export const LAYERS = {
   "workspace-files": [
     {
       file: "executor/executor.ts",
-      from: 'if (operation === "read-file" && workspace) {',
-      to: `if (operation === "read-file") {
-        const { readFileSync } = await import("node:fs");
-        const text = String(argument.parse());
-        return { value: null, body: readFileSync(text.startsWith("file:") ? new URL(text) : text) };
-      }
-      if (operation === "read-file" && workspace) {`,
+      from: "    answer: async (path) => ({ value: null, body: await workspace.read(path) }),\n",
+      to: `    answer: async (path) => {
+      const { readFileSync } = await import("node:fs");
+      return { value: null, body: readFileSync(path.startsWith("file:") ? new URL(path) : path) };
+    },
+`,
     },
   ],
   /** Addresses that no request may go to. What goes out then goes to the bait, whatever its address. */
@@ -156,12 +159,8 @@ export const LAYERS = {
   pinning: [{ file: "egress/exchange.ts", from: "connect: { lookup, timeout", to: "connect: { timeout" }],
   /** New seeds for each execution. */
   reseed: [
-    { file: "executor/executor.ts", from: "        reseed: true,\n", to: "        reseed: false,\n" },
-    {
-      file: "sessions/run.ts",
-      from: "reseed = execution.reseed || state === null;",
-      to: "reseed = execution.reseed && false;",
-    },
+    { file: "executor/executor.ts", from: "execution: null, reseed: true", to: "execution: null, reseed: false" },
+    { file: "sessions/run.ts", from: "    reseed = execution.reseed || state === null;\n", to: "" },
   ],
   /** Random bytes that are. */
   entropy: [
@@ -294,14 +293,14 @@ export const INTRUDER: Readonly<Record<"main" | "watcher", readonly Edit[]>> = {
   main: [
     {
       file: "guest/main.ts",
-      from: "    const verdict = interpreter.perform(task);\n",
+      from: "    const verdict = interpreter.perform(task.message, task.body);\n",
       // Other code than a visit's is the image cache's own, which compiles by it.
-      to: `    if (task.type === "execute" && task.code.startsWith('{"suite"')) {
-      const outcome = await intrude(JSON.parse(task.code));
+      to: `    if (task.message.type === "execute" && task.message.program.code.startsWith('{"suite"')) {
+      const outcome = await intrude(JSON.parse(task.message.program.code));
       host.announce({ type: "fatal", reason: \`INTRUDER\${JSON.stringify(outcome)}\` });
       return;
     }
-    const verdict = interpreter.perform(task);
+    const verdict = interpreter.perform(task.message, task.body);
 `,
     },
     {
@@ -316,9 +315,9 @@ export const INTRUDER: Readonly<Record<"main" | "watcher", readonly Edit[]>> = {
       from: "      this.#inbox.write(head);\n      this.#input.pass(left, (bytes) => this.#inbox.write(bytes));\n",
       to: `      const rest = this.#input.take(left) as Uint8Array;
       const headerBytes = new DataView(head.buffer).getUint32(8, true);
-      const { type, code } = JSON.parse(decoder.decode(rest.subarray(0, headerBytes)));
-      if (type === "execute" && code.startsWith('{"suite"')) {
-        const outcome = await intrude(JSON.parse(code));
+      const { type, program } = JSON.parse(decoder.decode(rest.subarray(0, headerBytes)));
+      if (type === "execute" && program.code.startsWith('{"suite"')) {
+        const outcome = await intrude(JSON.parse(program.code));
         this.#outlet.send(nonce, { type: "fatal", reason: \`INTRUDER\${JSON.stringify(outcome)}\` });
       }
       this.#inbox.write(head);
@@ -352,8 +351,8 @@ export const TAMPERING: readonly Edit[] = [
   },
   {
     file: "guest/interpreter/interpreter.ts",
-    from: "    this.#booted.devices.begin(task.stdin, task.stream);\n",
-    to: "    this.#booted.devices.begin(task.stdin, task.stream);\n    arm(task.code);\n",
+    from: "    this.#booted.devices.begin(stdin, stream);\n",
+    to: "    this.#booted.devices.begin(stdin, stream);\n    arm(program.code);\n",
   },
   {
     file: "guest/interpreter/interpreter.ts",

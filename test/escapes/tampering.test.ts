@@ -22,15 +22,14 @@ const fields = (rest: Omit<Field, "path">, ...paths: readonly (readonly (string 
 const FIELDS: readonly Field[] = [
   ...fields(
     { type: "result" },
-    ...["type", "executionTimeMs", "outcomeBytes", "valueBytes", "stdoutBytes", "stderrBytes", "changesBytes"].map(
+    ...["type", "executionTimeMs", "errorBytes", "valueBytes", "stdoutBytes", "stderrBytes", "changesBytes"].map(
       (name) => [name],
     ),
     ...["truncated", "crashed", "unknown"].map((name) => [name]),
   ),
   ...fields(
-    { type: "result", part: 0, size: "outcomeBytes" },
-    ...[[], ["success"], ["error"], ["errorInfo"], ["truncated"], ["unknown"], ["status"]],
-    ...["type", "message", "traceback", "line", "column", "unknown"].map((name) => ["errorInfo", name]),
+    { type: "result", part: 0, size: "errorBytes" },
+    ...[[], ["type"], ["message"], ["traceback"], ["line"], ["column"], ["unknown"], ["status"]],
   ),
   ...fields({ type: "result", part: 1, size: "valueBytes" }, []),
   ...fields(

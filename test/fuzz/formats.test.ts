@@ -1,7 +1,8 @@
 import fc from "fast-check";
 import { expect } from "vitest";
 import { Archive, ArchiveFormatError, encodeArchiveHeader, parseArchive } from "../../src/wire/archive-format.ts";
-import { concatenate, encodeFrame, FrameReader, type GuestMessage } from "../../src/wire/frames.ts";
+import { concatenate, encodeFrame, FrameReader } from "../../src/wire/frames.ts";
+import type { GuestMessage } from "../../src/wire/guest-messages.ts";
 import { guestMessage, readGuestMessage } from "../../src/wire/guest-messages.ts";
 import { decodeImage, encodeImage, ImageFormatError } from "../../src/wire/image-format.ts";
 import { ProtocolError } from "../../src/wire/protocol-error.ts";

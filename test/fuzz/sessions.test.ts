@@ -5,9 +5,10 @@ import path from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import fc from "fast-check";
 import { afterAll, beforeAll, expect } from "vitest";
-import type { Capture, Sandbox } from "../../src/sandbox/sandbox.ts";
+import type { Capture } from "../../src/sandbox/running-job.ts";
+import type { Sandbox } from "../../src/sandbox/sandbox.ts";
 import { decodeSession, decodeSessionFiles, encodeSession, SessionFormatError } from "../../src/sessions/format.ts";
-import type { FileListing } from "../../src/wire/frames.ts";
+import type { FileListing } from "../../src/wire/messages.ts";
 import { WorkspaceIndex } from "../../src/workspaces/workspace-index.ts";
 import { runOn, startTestSandbox } from "../support/sandbox.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
@@ -70,12 +71,12 @@ let captured: Extract<Capture, { state: object }>;
 beforeAll(async () => {
   sandbox = await startTestSandbox();
   await sandbox.load(null, NO_FILES, null);
-  await runOn(sandbox, "x = list(range(1000))\ndef f(): return x", { mode: "session" });
+  await runOn(sandbox, "x = list(range(1000))\ndef f(): return x", { execution: 1 });
   const capture = await sandbox.captured;
   if (capture.state === null) throw new Error(capture.reason);
   captured = capture;
   await sandbox.rewind();
-  normal = (await runOn(sandbox, LOOK_AROUND)).result.outcome.result;
+  normal = (await runOn(sandbox, LOOK_AROUND)).result.result;
   expect(normal).toBeInstanceOf(Array);
 });
 afterAll(() => sandbox?.kill("the test is over"));
@@ -167,12 +168,12 @@ fuzz(
     const memory = poked(captured.memory, captured.state.blockCount, bytes);
     const verdict = await sandbox.load({ state, memory }, NO_FILES, null);
     if (verdict.state === "resident") {
-      const { result } = await runOn(sandbox, USE_SESSION, { mode: "session", timeoutMs: 1000 });
-      expect(result.outcome).toHaveProperty("success");
+      const { result } = await runOn(sandbox, USE_SESSION, { execution: 2, timeoutMs: 1000 });
+      expect(result).toHaveProperty("success");
       if ((await sandbox.idle).state === "resident") await sandbox.rewind();
     }
     if ((await sandbox.idle).state !== "pristine") return sandbox.kill("it is not used again, by anybody");
-    expect((await runOn(sandbox, LOOK_AROUND)).result.outcome.result).toEqual(normal);
+    expect((await runOn(sandbox, LOOK_AROUND)).result.result).toEqual(normal);
   }),
   { percent: 1 },
 );

@@ -34,7 +34,7 @@ describe.skipIf(TEST_WHEELS === "")("two processes that boot from one image", ()
       for (const code of [...PROGRAMS, ...PROGRAMS]) {
         const { result, verdict } = await runOn(sandbox, code, { reseed: false });
         expect(verdict.state).toBe("pristine");
-        results.push([result.outcome.result, result.outcome.error, result.stdout]);
+        results.push([result.result, result.error, result.stdout]);
       }
       return results;
     };

@@ -1,12 +1,13 @@
 import { pino } from "pino";
 import { startRuntime } from "../../src/compose/server.ts";
-import type { ExecutionRequest, ExecutionResult } from "../../src/executor/execution.ts";
-import type { Engine } from "../../src/executor/executor.ts";
-import type { MimeBundle } from "../../src/wire/frames.ts";
+import type { ExecutionRequest } from "../../src/executor/execution.ts";
+import type { Executor } from "../../src/executor/executor.ts";
+import type { ExecutionResult } from "../../src/sandbox/outcome.ts";
+import type { MimeBundle } from "../../src/wire/messages.ts";
 import { testConfig } from "./config.ts";
 
 export interface TestEngine {
-  readonly engine: Engine;
+  readonly executor: Executor;
   /** Runs code on the standard library alone, as one principal, with half a minute for it. */
   run(code: string, request?: TestRequest): Promise<TestResult>;
   stop(): Promise<void>;
@@ -29,13 +30,13 @@ export function withValues(result: ExecutionResult): TestResult {
 
 /** Real sandboxes without HTTP in front of them. */
 export async function startTestEngine(settings: Record<string, string> = {}): Promise<TestEngine> {
-  const { engine, environments, stop } = await startRuntime(testConfig(settings), pino({ level: "silent" }));
+  const { executor, environments, stop } = await startRuntime(testConfig(settings), pino({ level: "silent" }));
   const environment = environments.defaultName;
   return {
-    engine,
+    executor,
     run: async (code, { context, ...request } = {}) =>
       withValues(
-        await engine.execute({
+        await executor.execute({
           code,
           environment,
           timeoutMs: 30_000,

@@ -1,7 +1,8 @@
 import { pino } from "pino";
 import { bootOptions, openEnvironments, openHost } from "../../src/compose/server.ts";
-import { type Job, type JobResult, jobOfNobody, Sandbox, type SandboxOptions } from "../../src/sandbox/sandbox.ts";
-import type { GuestOptions } from "../../src/wire/frames.ts";
+import { internalJob, type Job } from "../../src/sandbox/running-job.ts";
+import { Sandbox, type SandboxOptions } from "../../src/sandbox/sandbox.ts";
+import type { ExecuteMessage, GuestOptions, Program } from "../../src/wire/messages.ts";
 import { testConfig } from "./config.ts";
 
 /** How a process is to boot: with the standard library alone, unless something else is said. */
@@ -27,9 +28,16 @@ export async function startTestSandbox(
   });
 }
 
-/** Runs code on a sandbox that is nobody's, and waits until it has rewound. */
-export async function runOn(sandbox: Sandbox, code: string, job: Partial<Job> = {}) {
-  const result: JobResult = await sandbox.execute({ ...jobOfNobody(code, 20_000), ...job });
-  const outcome = { ...result.outcome, result: JSON.parse(result.value.toString()) as unknown };
-  return { result: { ...result, outcome }, verdict: await sandbox.idle };
+/** Of a job and its message; the rest is as in an internal job. */
+export type JobChanges = Partial<Omit<Job, "message"> & Omit<ExecuteMessage, "type" | "program"> & Program>;
+
+/** Runs code on a sandbox of the test's own, and waits until it has rewound. Values are parsed. */
+export async function runOn(sandbox: Sandbox, code: string, changes: JobChanges = {}) {
+  const job = internalJob(code, 20_000);
+  const { timeoutMs = job.timeoutMs, signal, onOutput, calls = job.calls, ...rest } = changes;
+  const { stdin = "", stream = false, files = null, packages = null, ...program } = rest;
+  const message = { ...job.message, stdin, stream, files, packages, program: { ...job.message.program, ...program } };
+  const execution = await sandbox.execute({ message, timeoutMs, signal, onOutput, calls });
+  const result = { ...execution.result, result: JSON.parse(execution.result.result.toString()) as unknown };
+  return { result, files: execution.files, verdict: await sandbox.idle };
 }

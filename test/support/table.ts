@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import type { ExecutionResult } from "../../src/executor/execution.ts";
+import type { ExecutionResult } from "../../src/sandbox/outcome.ts";
 import type { TestEngine } from "./engine.ts";
 
 /** What one piece of code must come to. */

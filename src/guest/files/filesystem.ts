@@ -1,4 +1,5 @@
-import type { FileChanges, FileEntry, FileListing } from "../../wire/frames.ts";
+import type { FileChanges } from "../../wire/guest-messages.ts";
+import type { FileEntry, FileListing } from "../../wire/messages.ts";
 import {
   ERRNO,
   type FileSystem,

@@ -1,4 +1,4 @@
-import type { OpenFile } from "../../wire/frames.ts";
+import type { OpenFile } from "../../wire/guest-messages.ts";
 import type { FileSystem } from "../interpreter/emscripten.ts";
 import { ENVIRONMENT_PATH, RUNNER_PATH } from "../interpreter/layout.ts";
 import type { Program } from "../interpreter/load.ts";

@@ -1,4 +1,4 @@
-import type { MappedFile, OpenFile, UnnamedFile } from "../../wire/frames.ts";
+import type { MappedFile, OpenFile, UnnamedFile } from "../../wire/guest-messages.ts";
 import { ERRNO, type FileSystem, type Module, type Node, type Pipe, type Stream } from "../interpreter/emscripten.ts";
 import { PACKAGES_PATH } from "../interpreter/layout.ts";
 import { NotCapturable } from "../memory/not-capturable.ts";

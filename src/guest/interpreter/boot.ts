@@ -9,8 +9,9 @@
  * the walls stand from then on.
  */
 
-import type { GuestEnvironment, OpenFile } from "../../wire/frames.ts";
+import type { OpenFile } from "../../wire/guest-messages.ts";
 import { ImageFormatError } from "../../wire/image-format.ts";
+import type { GuestEnvironment } from "../../wire/messages.ts";
 import { openArchive } from "../files/archive-file.ts";
 import { ARCHIVE_MTIME_MS, ArchiveFiles } from "../files/archive-filesystem.ts";
 import { boundStreams, freeze, TenantFiles } from "../files/filesystem.ts";

@@ -1,11 +1,13 @@
 import { ARCHIVE_MTIME_MS } from "../files/archive-filesystem.ts";
+
 /**
  * Makes memory images: the one way in which Pyodide's own start, and the imports of an environment, ever run.
  */
 
-import type { GuestEnvironment, GuestMessage, OpenFile } from "../../wire/frames.ts";
+import type { GuestMessage, OpenFile } from "../../wire/guest-messages.ts";
 import { encodeImage } from "../../wire/image-format.ts";
 import { ENDS_INTERPRETER } from "../../wire/import-rules.ts";
+import type { GuestEnvironment } from "../../wire/messages.ts";
 import { findImageFiles } from "../files/image-files.ts";
 import { openStreams } from "../files/streams.ts";
 import type { HostConnection } from "../io/host-connection.ts";

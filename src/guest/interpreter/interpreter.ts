@@ -1,16 +1,18 @@
 import { type Archive, openListing } from "../../wire/archive-format.ts";
+import type { Verdict } from "../../wire/guest-messages.ts";
 import {
+  type ExecuteMessage,
   type GuestOptions,
+  type LoadMessage,
   MAX_PACKAGE_READ_BYTES,
   MAX_STATE_CHARACTERS,
   type PackageListing,
-  type Verdict,
-} from "../../wire/frames.ts";
+} from "../../wire/messages.ts";
 import { ARCHIVE_MTIME_MS, ArchiveFiles } from "../files/archive-filesystem.ts";
 import type { TenantFiles } from "../files/filesystem.ts";
 import { relinkPackageFiles } from "../files/open-files.ts";
-import type { RunnerAnswer } from "../io/frame-writer.ts";
-import type { HostConnection, Task } from "../io/host-connection.ts";
+import type { RunnerReply } from "../io/frame-writer.ts";
+import type { HostConnection, TaskMessage } from "../io/host-connection.ts";
 import { type Checkpoint, STATE_BLOCK_BYTES } from "../memory/baseline.ts";
 import { JavaScriptState } from "../memory/javascript-state.ts";
 import { NotCapturable } from "../memory/not-capturable.ts";
@@ -63,39 +65,37 @@ export class Interpreter {
     host.onPackages = (listing) => this.#mountPackages(listing);
   }
 
-  perform(task: Task): Verdict {
-    switch (task.type) {
+  perform(message: TaskMessage, body: Uint8Array): Verdict {
+    switch (message.type) {
       case "execute":
-        return this.#execute(task);
+        return this.#execute(message);
       case "load":
-        return this.#load(task);
+        return this.#load(message, body);
       case "rewind":
         return this.#rewind();
     }
   }
 
-  #execute(task: Extract<Task, { type: "execute" }>): Verdict {
-    const { code, context, mode, execution, reseed } = task;
-    const stateless = mode === "stateless";
-    this.#booted.devices.begin(task.stdin, task.stream);
-    if (stateless) this.#files.begin(task.files);
-    if (task.packages) this.#mountPackages(task.packages);
+  #execute({ program, stdin, stream, files, packages }: ExecuteMessage): Verdict {
+    const stateless = program.execution === null;
+    this.#booted.devices.begin(stdin, stream);
+    if (stateless) this.#files.begin(files);
+    if (packages) this.#mountPackages(packages);
     const startedAt = performance.now();
-    let answer: RunnerAnswer;
+    let reply: RunnerReply;
     try {
-      answer = this.#runner.run({ code, context, execution, reseed });
+      reply = this.#runner.run(program);
       this.#checkStack();
     } catch (error) {
       // Out of WebAssembly by an exception of JavaScript's: a trap, or a stack that overflowed. Nothing can be believed.
-      const executionTimeMs = performance.now() - startedAt;
-      this.#host.finish({ executionTimeMs, crashed: true, answer: crashed(error), changes: null, contents: [] });
+      this.#host.finish({ executionTimeMs: performance.now() - startedAt, crashed: true }, crashed(error));
       return { state: "discard", reason: "the interpreter crashed" };
     }
-    const hasEnded = this.#end(code, stateless);
-    const executionTimeMs = performance.now() - startedAt;
-    const wanted = !stateless || task.files !== null;
+    const hasEnded = this.#end(program.code, stateless);
+    const facts = { executionTimeMs: performance.now() - startedAt, crashed: false };
+    const wanted = !stateless || files !== null;
     const { changes, contents } = wanted ? this.#files.changes() : { changes: null, contents: [] };
-    this.#host.finish({ executionTimeMs, crashed: false, answer, changes, contents });
+    this.#host.finish(facts, reply, changes, contents);
     if (!hasEnded) return { state: "discard", reason: "the interpreter crashed after its result" };
     if (stateless) return this.#rewind();
     this.#files.endExecution();
@@ -147,7 +147,7 @@ export class Interpreter {
   }
 
   /** From the checkpoint to a session's state. What does not fit is refused: the process is then no longer usable. */
-  #load({ state, files, packages, body }: Extract<Task, { type: "load" }>): Verdict {
+  #load({ state, files, packages }: LoadMessage, body: Uint8Array): Verdict {
     this.#files.begin(files);
     if (packages) this.#mountPackages(packages);
     if (state === null) return { state: "resident" };
@@ -237,7 +237,7 @@ function refuse(reason: string): Verdict {
   return { state: "discard", reason };
 }
 
-function crashed(error: unknown): RunnerAnswer {
+function crashed(error: unknown): RunnerReply {
   const overflow = error instanceof RangeError;
   return failure(
     "FatalError",

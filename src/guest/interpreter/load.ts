@@ -1,5 +1,5 @@
 import { Archive } from "../../wire/archive-format.ts";
-import type { GuestOptions } from "../../wire/frames.ts";
+import type { GuestOptions } from "../../wire/messages.ts";
 import { ARCHIVE_MTIME_MS, ArchiveFiles } from "../files/archive-filesystem.ts";
 import { FileMappings } from "../files/file-mappings.ts";
 import { type ExposedState, stateOf, withdrawState } from "../memory/exposed-state.ts";

@@ -1,5 +1,6 @@
-import type { RunnerOutcome } from "../../wire/frames.ts";
-import type { RunnerAnswer } from "../io/frame-writer.ts";
+import type { ErrorInfo } from "../../wire/guest-messages.ts";
+import type { Program } from "../../wire/messages.ts";
+import type { RunnerReply } from "../io/frame-writer.ts";
 import type { Exports } from "./emscripten.ts";
 
 const encoder = new TextEncoder();
@@ -51,12 +52,14 @@ export class Runner {
   }
 
   /** @throws whatever came out of WebAssembly; the interpreter is then lost. */
-  run(request: object): RunnerAnswer {
-    const lines = this.#run.call(request);
+  run(program: Program): RunnerReply {
+    const lines = this.#run.call(program);
     if (lines !== null) {
-      // Compact JSON has no line break. Where there is none at all, the host refuses the value that is missing.
-      const end = lines.indexOf(LINE_BREAK);
-      return { outcome: lines.subarray(0, end), value: lines.subarray(end + 1) };
+      // Compact JSON has no line break. Where one is missing, the host refuses what is no JSON.
+      const first = lines.indexOf(LINE_BREAK);
+      const second = lines.indexOf(LINE_BREAK, first + 1);
+      const error = lines.subarray(0, first);
+      return { error, truncated: second > first + 1, value: lines.subarray(second + 1) };
     }
     // The runner itself raised: an interrupt hit it outside its own `try`, or memory ran out there.
     const message = "the execution was interrupted, or ran out of memory, while its result was prepared";
@@ -64,11 +67,10 @@ export class Runner {
   }
 }
 
-/** The answer where none came from Python. */
-export function failure(type: string, message: string): RunnerAnswer {
-  const errorInfo = { type, message, traceback: `${type}: ${message}\n`, line: null, column: null };
-  const outcome: RunnerOutcome = { success: false, error: message, errorInfo };
-  return { outcome: encoder.encode(JSON.stringify(outcome)), value: encoder.encode("null") };
+/** The reply where none came from Python. */
+export function failure(type: string, message: string): RunnerReply {
+  const error: ErrorInfo = { type, message, traceback: `${type}: ${message}\n`, line: null, column: null };
+  return { error: encoder.encode(JSON.stringify(error)), value: encoder.encode("null"), truncated: false };
 }
 
 /** Calls `use` with a pointer to `text` that is valid until it returns. */

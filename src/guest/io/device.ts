@@ -1,11 +1,12 @@
+import { concatenate } from "../../wire/frames.ts";
+import type { GuestOperations } from "../../wire/host-calls.ts";
 import {
   BUNDLE_OVERHEAD_BYTES,
-  concatenate,
   MAX_BUNDLE_MEMBERS,
   MAX_CALL_BYTES,
   MAX_DISPLAY_BYTES,
   MAX_DISPLAYS,
-} from "../../wire/frames.ts";
+} from "../../wire/messages.ts";
 import { ERRNO, type FileSystem, type StreamOperations } from "../interpreter/emscripten.ts";
 
 /** `sandbox_runner/device.py` knows this number too. */
@@ -16,6 +17,14 @@ const MAX_OPERATION_CHARACTERS = 64;
 const TTY_MAJOR = 5;
 const TTY1_MAJOR = 6;
 
+/** What the host answers to a call. */
+export interface Answer {
+  readonly value: unknown;
+  /** Why the host refuses. */
+  readonly error?: string;
+  readonly body: Uint8Array;
+}
+
 /** The host's side of what Python can ask for. */
 export interface Host {
   /** Returns early on an interrupt. */
@@ -25,7 +34,7 @@ export interface Host {
   /** @param bundle a MIME bundle as JSON. */
   display(bundle: Uint8Array): void;
   /** Blocks until the host answers. Never throws for a refusal: that is in `error`. */
-  call(operation: string, argument: unknown): { value: unknown; error?: string; body: Uint8Array };
+  call(operation: string, argument: unknown): Answer;
   /** Keeps what was printed for the result, as far as the limit allows; where the caller is `streaming`, sends it soon. */
   print(stream: "stdout" | "stderr", bytes: Uint8Array, streaming: boolean): void;
 }
@@ -47,6 +56,19 @@ export class Devices {
   #displays = 0;
   #answer: Uint8Array = new Uint8Array(0);
   #answerPosition = 0;
+  /** What is done here. Each takes what user code gives, and returns an error number for what it cannot use. */
+  readonly #operations: Readonly<Record<keyof GuestOperations, (argument: unknown) => number | undefined>> = {
+    sleep: (argument) => {
+      if (typeof argument !== "number" || !(argument >= 0)) return ERRNO.EINVAL;
+      this.#host.sleep(argument);
+      return undefined;
+    },
+    "repeat-interrupt": () => {
+      this.#host.repeatInterrupt();
+      return undefined;
+    },
+    display: (argument) => this.#display(argument),
+  };
 
   constructor(fs: FileSystem, host: Host) {
     this.#fs = fs;
@@ -130,20 +152,9 @@ export class Devices {
     } catch {
       throw new this.#fs.ErrnoError(ERRNO.EINVAL);
     }
-    if (operation === "sleep") {
-      if (typeof argument !== "number" || !(argument >= 0)) throw new this.#fs.ErrnoError(ERRNO.EINVAL);
-      this.#host.sleep(argument);
-    } else if (operation === "repeat-interrupt") {
-      this.#host.repeatInterrupt();
-    } else if (operation === "display") {
-      if (!isMimeBundle(argument)) throw new this.#fs.ErrnoError(ERRNO.EINVAL);
-      // The module in Python counts too, and then says nothing; here is where it cannot be evaded.
-      // Written anew: what the host counts and passes on has no whitespace, and no name twice.
-      const bundle = this.#encoder.encode(JSON.stringify(argument));
-      this.#displayBytes += bundle.length + BUNDLE_OVERHEAD_BYTES;
-      if (this.#displayBytes > MAX_DISPLAY_BYTES || ++this.#displays > MAX_DISPLAYS)
-        throw new this.#fs.ErrnoError(ERRNO.ENOSPC);
-      this.#host.display(bundle);
+    if (this.#isOwn(operation)) {
+      const error = this.#operations[operation](argument);
+      if (error !== undefined) throw new this.#fs.ErrnoError(error);
     } else if (isOperation(operation) && bytes.length <= MAX_CALL_BYTES) {
       const { value, error, body } = this.#host.call(operation, argument);
       // JSON has no newline of its own, so the first one is where the bytes begin.
@@ -153,6 +164,21 @@ export class Devices {
       throw new this.#fs.ErrnoError(ERRNO.EINVAL);
     }
     return bytes.length;
+  }
+
+  #isOwn(operation: unknown): operation is keyof GuestOperations {
+    return typeof operation === "string" && Object.hasOwn(this.#operations, operation);
+  }
+
+  #display(argument: unknown): number | undefined {
+    if (!isMimeBundle(argument)) return ERRNO.EINVAL;
+    // The module in Python counts too, and then says nothing; here is where it cannot be evaded.
+    // Written anew: what the host counts and passes on has no whitespace, and no name twice.
+    const bundle = this.#encoder.encode(JSON.stringify(argument));
+    this.#displayBytes += bundle.length + BUNDLE_OVERHEAD_BYTES;
+    if (this.#displayBytes > MAX_DISPLAY_BYTES || ++this.#displays > MAX_DISPLAYS) return ERRNO.ENOSPC;
+    this.#host.display(bundle);
+    return undefined;
   }
 }
 

@@ -1,4 +1,6 @@
-import { concatenate, encodeFrame, type FileChanges, type GuestMessage, MAX_OUTPUT_BYTES } from "../../wire/frames.ts";
+import { concatenate, encodeFrame } from "../../wire/frames.ts";
+import type { FileChanges, GuestMessage, ResultMessage } from "../../wire/guest-messages.ts";
+import { MAX_OUTPUT_BYTES } from "../../wire/messages.ts";
 import { CONTROL, type Shared } from "./shared-state.ts";
 
 // Deno's own object is gone from the realm when it is needed here.
@@ -11,19 +13,14 @@ const COUNTERS = {
   stderr: { printed: CONTROL.STDERR_BYTES, sent: CONTROL.STDERR_SENT },
 } as const;
 
-/** A result, less what the outlet itself knows of it. */
-export type Finding = Pick<Extract<GuestMessage, { type: "result" }>, "executionTimeMs" | "crashed"> & {
-  readonly answer: RunnerAnswer;
-  readonly changes: FileChanges | null;
-  readonly contents: readonly Uint8Array[];
-};
-
-/** What the runner in Python answers. */
-export interface RunnerAnswer {
-  /** `RunnerOutcome` as JSON. */
-  readonly outcome: Uint8Array;
+/** Parts of a result that come from the runner in Python. */
+export interface RunnerReply {
+  /** `ErrorInfo` as JSON; `null`: none. */
+  readonly error: Uint8Array;
   /** The last expression's value as JSON. */
   readonly value: Uint8Array;
+  /** The value was cut. */
+  readonly truncated: boolean;
 }
 
 const encoder = new TextEncoder();
@@ -84,26 +81,33 @@ export class Outlet {
     });
   }
 
-  /** Sends a result with the rest of what was printed, and is then as it was before the execution. */
-  sendResult(nonce: string, { answer, changes, contents, executionTimeMs, crashed }: Finding): void {
-    const { outcome, value } = answer;
+  /**
+   * Sends a result with the rest of what was printed, and is then as it was before the execution.
+   *
+   * @param changes null: the execution had no files.
+   */
+  sendResult(
+    nonce: string,
+    facts: Pick<ResultMessage, "executionTimeMs" | "crashed">,
+    { error, value, truncated }: RunnerReply,
+    changes: FileChanges | null,
+    contents: readonly Uint8Array[],
+  ): void {
     const files = changes === null ? new Uint8Array(0) : encoder.encode(JSON.stringify(changes));
     this.#locked(() => {
       const stdout = this.#takePrinted("stdout");
       const stderr = this.#takePrinted("stderr");
-      const truncated = this.#control[CONTROL.TRUNCATED] === 1;
-      const header: GuestMessage = {
+      const header: ResultMessage = {
         type: "result",
-        executionTimeMs,
-        outcomeBytes: outcome.length,
+        ...facts,
+        errorBytes: error.length,
         valueBytes: value.length,
         stdoutBytes: stdout.length,
         stderrBytes: stderr.length,
         changesBytes: files.length,
-        truncated,
-        crashed,
+        truncated: truncated || this.#control[CONTROL.TRUNCATED] === 1,
       };
-      this.#write(nonce, header, outcome, value, stdout, stderr, files, ...contents);
+      this.#write(nonce, header, error, value, stdout, stderr, files, ...contents);
       this.#clear();
     });
   }

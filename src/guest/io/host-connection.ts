@@ -1,26 +1,16 @@
-import {
-  type Frame,
-  FrameReader,
-  type GuestMessage,
-  type HostMessage,
-  ORDINARY_MESSAGE_TYPES,
-  type OrdinaryMessage,
-  type PackageListing,
-  readHeaderOf,
-} from "../../wire/frames.ts";
-import type { Host } from "./device.ts";
-import { type Finding, Outlet } from "./frame-writer.ts";
+import { type Frame, FrameReader, readHeaderOf } from "../../wire/frames.ts";
+import type { FileChanges, GuestMessage, ResultMessage } from "../../wire/guest-messages.ts";
+import type { HostCallArgument } from "../../wire/host-calls.ts";
+import { ORDINARY_MESSAGE_TYPES, type OrdinaryMessage, type PackageListing } from "../../wire/messages.ts";
+import type { Answer, Host } from "./device.ts";
+import { Outlet, type RunnerReply } from "./frame-writer.ts";
 import { Inbox } from "./input-ring.ts";
 import { CONTROL, type Shared, SIGINT } from "./shared-state.ts";
 
-/** What the interpreter is asked to do, one at a time; each ends with `idle`. */
-export type Task =
-  | Extract<HostMessage, { type: "execute" | "rewind" }>
-  | (Extract<HostMessage, { type: "load" }> & { readonly body: Uint8Array });
+/** A message that the interpreter acts on, one at a time; each ends with `idle`. */
+export type TaskMessage = Exclude<OrdinaryMessage, { type: "start" | "answer" }>;
 
 const encoder = new TextEncoder();
-
-type Answer = Extract<HostMessage, { type: "answer" }> & { readonly body: Uint8Array };
 
 /**
  * The interpreter's way to the host and back, all of it synchronous: no promise, timer or finaliser of JavaScript ever runs between
@@ -36,7 +26,7 @@ export class HostConnection implements Host {
   readonly #processNonce: string;
   #jobNonce = "";
   #nextCall = 1;
-  /** Called when the host has installed packages for user code that is running, before that code goes on. */
+  /** Called when a call has changed the caller's packages, before the code that made it goes on. */
   onPackages: (listing: PackageListing) => void = () => {};
 
   /** @param processNonce for what belongs to no job. */
@@ -49,14 +39,14 @@ export class HostConnection implements Host {
   }
 
   /** Blocks until there is one. @returns null: there will be none, the host has ended this process. */
-  nextTask(): Task | null {
+  nextTask(): Frame<TaskMessage> | null {
     for (let frame = this.#next(); frame !== null; frame = this.#next()) {
       const { nonce, message, body } = frame;
       // A late answer belongs to a call that was interrupted.
       if (message.type === "answer") continue;
       if (message.type === "start") throw new Error("the host said start twice");
       this.#jobNonce = nonce;
-      return { ...message, body } as Task;
+      return { nonce, message, body };
     }
     return null;
   }
@@ -66,8 +56,13 @@ export class HostConnection implements Host {
     this.#outlet.send(this.#processNonce, message, ...(body ? [body] : []));
   }
 
-  finish(finding: Finding): void {
-    this.#outlet.sendResult(this.#jobNonce, finding);
+  finish(
+    facts: Pick<ResultMessage, "executionTimeMs" | "crashed">,
+    reply: RunnerReply,
+    changes: FileChanges | null = null,
+    contents: readonly Uint8Array[] = [],
+  ): void {
+    this.#outlet.sendResult(this.#jobNonce, facts, reply, changes, contents);
   }
 
   /** Says what follows a job's result. */
@@ -102,7 +97,6 @@ export class HostConnection implements Host {
     this.#outlet.sendInOrder(this.#jobNonce, { type: "display" }, bundle);
   }
 
-  /** Blocks until the host answers; a refusal is in `error`. */
   call(operation: string, argument: unknown): Answer {
     const call = this.#nextCall++;
     this.#outlet.send(this.#jobNonce, { type: "call", call, operation }, encoder.encode(JSON.stringify(argument)));
@@ -111,14 +105,14 @@ export class HostConnection implements Host {
       if (frame === null) throw new Error("the host is gone");
       const { message, body } = frame;
       if (message.type !== "answer" || message.call !== call) continue;
-      if (operation !== "install-packages" || message.error !== undefined) return { ...message, body };
-      if (message.value !== null) this.onPackages(message.value as PackageListing);
-      return { ...message, value: null, body };
+      if (message.packages) this.onPackages(message.packages);
+      const { value, error } = message;
+      return { value, ...(error !== undefined && { error }), body };
     }
   }
 
-  /** @throws if the host refuses. */
-  fetch(operation: string, argument: unknown): Uint8Array {
+  /** Bytes of a file or an archive, for the guest itself. @throws {Error} if the host refuses. */
+  fetch<N extends "read-file" | "read-package">(operation: N, argument: HostCallArgument<N>): Uint8Array {
     const answer = this.call(operation, argument);
     if (answer.error !== undefined) throw new Error(answer.error);
     return answer.body;

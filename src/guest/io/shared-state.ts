@@ -1,4 +1,4 @@
-import { MAX_OUTPUT_BYTES } from "../../wire/frames.ts";
+import { MAX_OUTPUT_BYTES } from "../../wire/messages.ts";
 
 /** Bytes of the ring through which frames go from the watcher to the interpreter. */
 export const INBOX_BYTES = 256 * 1024;

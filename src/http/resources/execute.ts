@@ -1,5 +1,5 @@
 import express, { type Request, type Response, Router } from "express";
-import type { ExecutionResult } from "../../executor/execution.ts";
+import type { ExecutionResult } from "../../sandbox/outcome.ts";
 import { runCode, type Services } from "../../service/execution-service.ts";
 import { badRequest, ClientError } from "../../shared/errors.ts";
 import { parseRequest } from "../body.ts";
@@ -13,12 +13,12 @@ import { executeBody } from "../validation.ts";
 
 /** `ExecResult` of the HTTP contract. */
 export function toReply(result: ExecutionResult) {
-  const { executionTimeMs, processorTimeMs, truncated, notKept, ...rest } = result;
+  const { executionTimeMs, cpuTimeMs, truncated, notKept, ...rest } = result;
   return {
     ...rest,
     timestamp: new Date().toISOString(),
     executionTime: Math.round(executionTimeMs * 1000) / 1000,
-    cpuTime: processorTimeMs,
+    cpuTime: cpuTimeMs,
     ...(truncated && { truncated }),
     ...(notKept && { code: notKept.code }),
   };

@@ -1,7 +1,7 @@
 import express, { type Request, type Response, type Router } from "express";
 import type { Services } from "../../service/execution-service.ts";
 import { badRequest } from "../../shared/errors.ts";
-import type { FileEntry } from "../../wire/frames.ts";
+import type { FileEntry } from "../../wire/messages.ts";
 import { HOME, nameOf, ROOTS } from "../../workspaces/paths.ts";
 import { callerOf } from "../caller.ts";
 

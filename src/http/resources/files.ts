@@ -1,7 +1,7 @@
 import { type Response, Router } from "express";
 import type { Services } from "../../service/execution-service.ts";
 import { notFound } from "../../shared/errors.ts";
-import type { FileEntry } from "../../wire/frames.ts";
+import type { FileEntry } from "../../wire/messages.ts";
 import { callerOf } from "../caller.ts";
 import { checkFilename } from "../filenames.ts";
 import { principalOf, requireScope } from "../middleware/authentication.ts";

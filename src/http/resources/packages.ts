@@ -3,7 +3,7 @@ import { Router } from "express";
 import { z } from "zod";
 import { PackageError } from "../../packages/package-error.ts";
 import { normaliseName } from "../../packages/pep/requirements.ts";
-import { executeFor, recordInstall, type Services } from "../../service/execution-service.ts";
+import { recordInstall, runInternal, type Services } from "../../service/execution-service.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { parseRequest } from "../body.ts";
 import { callerOf } from "../caller.ts";
@@ -79,10 +79,10 @@ export function packageRoutes(services: Services): Router {
 
   router.get("/api/packages", requireScope("execute"), async (request, response) => {
     const asked = parseBody(packagesQuery, request.query);
-    const result = await executeFor(services, principalOf(response), {
+    const result = await runInternal(services, principalOf(response), {
       code: LIST_PACKAGES,
-      environment: asked.environment ?? packages.defaultEnvironment,
-      timeoutMs: LIST_TIMEOUT_MS,
+      environment: asked.environment,
+      timeout: LIST_TIMEOUT_MS,
       files: "none",
     });
     sendJson(response, toReply(result));
@@ -90,7 +90,7 @@ export function packageRoutes(services: Services): Router {
 
   router.get("/api/environments", requireScope("execute"), async (_request, response) => {
     const { environments } = packages;
-    const { broken } = services.engine.pool.status();
+    const { broken } = services.executor.pool.status();
     const problems = new Map(broken.map(({ environment, reason }) => [environment, reason]));
     /** Of the environment, or of the caller's own on top of it. */
     const problemOf = async (name: string) =>

@@ -7,7 +7,7 @@ import { describeStatus, type StatusOptions } from "./status.ts";
 /** `/api/dashboard/stats`, `/api/dashboard/stats/clear` and `/api/stats`. */
 export function statisticsRoutes(services: Services, status: StatusOptions): Router {
   const router = Router();
-  const { statistics, engine } = services;
+  const { statistics, executor } = services;
   const timestamp = () => new Date().toISOString();
   router.use(["/api/dashboard/stats", "/api/stats"], requireScope("stats"));
 
@@ -28,7 +28,7 @@ export function statisticsRoutes(services: Services, status: StatusOptions): Rou
       uptime: process.uptime(),
       memory: process.memoryUsage(),
       pyodide: describeStatus(status, visibleTo(response) === undefined),
-      pyodideReady: engine.isReady,
+      pyodideReady: executor.isReady,
       timestamp: timestamp(),
       executionStats,
     });

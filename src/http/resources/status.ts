@@ -1,7 +1,7 @@
 import { type Response, Router } from "express";
 import { baseOf } from "../../environments/registry.ts";
 import type { EnvironmentProgress } from "../../environments/start-progress.ts";
-import type { Engine } from "../../executor/executor.ts";
+import type { Executor } from "../../executor/executor.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { principalOf } from "../middleware/authentication.ts";
 import { toReply } from "./execute.ts";
@@ -19,7 +19,7 @@ export interface LoggingStatus {
 }
 
 export interface StatusOptions {
-  readonly engine: Engine;
+  readonly executor: Executor;
   readonly executionTimeoutMs: number;
   /** Pyodide's version. */
   readonly version: string;
@@ -40,11 +40,11 @@ export interface StatusOptions {
  *
  * @param seesLoad whether it says what the sandboxes do and did, which is to say everybody's executions.
  */
-export function describeStatus({ engine, executionTimeoutMs, version, facts }: StatusOptions, seesLoad: boolean) {
-  const pool = engine.pool.status();
+export function describeStatus({ executor, executionTimeoutMs, version, facts }: StatusOptions, seesLoad: boolean) {
+  const pool = executor.pool.status();
   return {
-    isReady: engine.isReady,
-    initialized: engine.isReady,
+    isReady: executor.isReady,
+    initialized: executor.isReady,
     executionTimeout: executionTimeoutMs,
     version,
     timestamp: new Date().toISOString(),
@@ -57,14 +57,14 @@ export function describeStatus({ engine, executionTimeoutMs, version, facts }: S
 
 /** `/api/status` and `/api/health`. */
 export function statusRoutes(options: StatusOptions): Router {
-  const { engine } = options;
+  const { executor } = options;
   const router = Router();
   const status = (response: Response) => describeStatus(options, principalOf(response).scopes.has("admin"));
   router.get("/api/status", (_request, response) => {
     response.json(status(response));
   });
   router.get("/api/health", async (_request, response) => {
-    const testResult = engine.isReady ? await selfTest(options) : null;
+    const testResult = executor.isReady ? await selfTest(options) : null;
     const healthy = testResult?.success === true && testResult.result.toString() === "4";
     response.status(healthy ? 200 : 503).json({
       success: healthy,
@@ -80,7 +80,7 @@ export function statusRoutes(options: StatusOptions): Router {
 
 /** `/health` and `/ready`, which load balancers ask without a key. */
 export function probeRoutes(options: StatusOptions): Router {
-  const { engine } = options;
+  const { executor } = options;
   const router = Router();
   router.get("/health", (_request, response) => {
     response.json({
@@ -94,7 +94,7 @@ export function probeRoutes(options: StatusOptions): Router {
     });
   });
   router.get("/ready", (_request, response) => {
-    const ready = engine.isReady;
+    const ready = executor.isReady;
     const environments = options.progress();
     // All is built, and yet there is no sandbox: the first of the default environment starts, or all are being replaced.
     const isBuilding = environments.some(({ state }) => state === "waiting" || state === "building");
@@ -114,7 +114,7 @@ export function probeRoutes(options: StatusOptions): Router {
 async function selfTest(options: StatusOptions) {
   try {
     return toReply(
-      await options.engine.execute({
+      await options.executor.execute({
         code: "2 + 2",
         environment: options.environment(),
         timeoutMs: HEALTH_TIMEOUT_MS,

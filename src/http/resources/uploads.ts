@@ -3,7 +3,7 @@ import { rm } from "node:fs/promises";
 import path from "node:path";
 import { type Request, type RequestHandler, type Response, Router } from "express";
 import multer from "multer";
-import { executeFor, type Services } from "../../service/execution-service.ts";
+import { runInternal, type Services } from "../../service/execution-service.ts";
 import { badRequest, ClientError } from "../../shared/errors.ts";
 import { makeFolder, makeFolderSync } from "../../shared/make-folder.ts";
 import { StorageStartupError } from "../../shared/storage-startup-error.ts";
@@ -77,11 +77,10 @@ async function analyse(services: Services, response: Response, filename: string)
   const extension = extensionOf(filename);
   if (!TABLES.includes(extension)) return { ...nothing, error: `A ${extension} file is no table.` };
   try {
-    const { success, result, error } = await executeFor(services, principalOf(response), {
+    const { success, result, error } = await runInternal(services, principalOf(response), {
       code: ANALYSIS,
       context: JSON.stringify({ filename }),
-      environment: services.packages.defaultEnvironment,
-      timeoutMs: ANALYSIS_TIMEOUT_MS,
+      timeout: ANALYSIS_TIMEOUT_MS,
     });
     return success ? (result.parse() as object) : { ...nothing, error };
   } catch (error) {

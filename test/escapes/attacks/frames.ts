@@ -7,10 +7,10 @@ def frame(message, body=b"", nonce="0" * 32):
   header = json.dumps(message).encode()
   rest = struct.pack("<BBHI", ${PROTOCOL_VERSION}, 0, 32, len(header)) + nonce.encode() + header + body
   return struct.pack("<I", len(rest)) + rest
-outcome, value = json.dumps({"success": True, "error": None}).encode(), json.dumps(won).encode()
-result = {"type": "result", "executionTimeMs": 1, "outcomeBytes": len(outcome), "valueBytes": len(value), "stdoutBytes": 0, "stderrBytes": 0, "changesBytes": 0, "truncated": False, "crashed": False}
+error, value = b"null", json.dumps(won).encode()
+result = {"type": "result", "executionTimeMs": 1, "errorBytes": len(error), "valueBytes": len(value), "stdoutBytes": 0, "stderrBytes": 0, "changesBytes": 0, "truncated": False, "crashed": False}
 idle = {"type": "idle", "verdict": {"state": "pristine", "restoredPages": 0}, "heapBytes": 1}
-forged = b"".join(frame(result, outcome + value, n) + frame(idle, nonce=n) for n in ("0" * 32, "f" * 32, secrets.token_hex(16), " " * 32))
+forged = b"".join(frame(result, error + value, n) + frame(idle, nonce=n) for n in ("0" * 32, "f" * 32, secrets.token_hex(16), " " * 32))
 `;
 
 export const FRAMES: Technique = {

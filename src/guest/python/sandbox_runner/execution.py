@@ -45,14 +45,14 @@ def reseed():
         numpy.random.seed(numpy.frombuffer(os.urandom(32), numpy.uint32))
 
 
-def run(request):
-    """Run `request`, JSON in UTF-8: `{code, context, execution, reseed}`.
+def run(program):
+    """Run a program: the `Program` of messages.ts, as JSON in UTF-8.
 
-    Returns two lines of compact JSON in UTF-8: the `RunnerOutcome` of guest-messages.ts, and the result's value. The server passes
-    the value on as these bytes.
+    Returns three lines in UTF-8: the `ErrorInfo` of guest-messages.ts as compact JSON, or `null`; `cut` if the value was cut, or
+    nothing; the value as compact JSON. The server passes the value on as these bytes.
     """
-    request = loads(request)
-    if request["reseed"]:
+    program = loads(program)
+    if program["reseed"]:
         reseed()
     forget_folders()
     display.reset()
@@ -60,22 +60,21 @@ def run(request):
     main = sys.modules["__main__"].__dict__
     # A session's next execution may warn of the same on the same line: it is another line.
     main.pop("__warningregistry__", None)
-    if request["context"] is not None:
-        main.update(_load_context(request["context"]))
-    outcome = {"success": True, "error": None}
+    if program["context"] is not None:
+        main.update(_load_context(program["context"]))
+    info = None
+    truncated = False
     result = None
     failed = []
     try:
         try:
-            values, line = _evaluate(request["code"], request["execution"], main)
-            in_session = request["execution"] is not None
+            values, line = _evaluate(program["code"], program["execution"], main)
+            in_session = program["execution"] is not None
             kept = values[0] if in_session else None
             if _is_plain(values[0]) and not display.may_have_figures():
                 result, truncated = _finish(values)
             else:
                 result, truncated = tracebacks.call_on_line(line, _finish, values)
-            if truncated:
-                outcome["truncated"] = True
             if in_session:
                 interactive_shell.shell.keep_result(sources.number_of_execution, kept)
                 del kept
@@ -83,12 +82,12 @@ def run(request):
             failed.append(error)
             line = tracebacks.position(error)[0] or 1
         if failed:
-            outcome.update(tracebacks.call_on_line(line, _fail, failed))
+            info = tracebacks.call_on_line(line, _fail, failed)
         else:
             _flush()
     except BaseException as error:  # a timeout that came after the code had ended
-        outcome.update(_failure(error))
-    return b"\n".join((_to_json(outcome), _to_json(result if outcome["success"] else None)))
+        info = _failure(error)
+    return b"\n".join((_to_json(info), b"cut" if truncated else b"", _to_json(result if info is None else None)))
 
 
 def _to_json(value):
@@ -122,7 +121,7 @@ def _finish(values):
 
 
 def _fail(errors):
-    """As `_finish`, after code that raised."""
+    """As `_finish`, after code that raised. Returns what its error is told as; None for an exit that is no error."""
     error = errors.pop()
     display.flush_figures_after(error)
     _flush()
@@ -130,7 +129,7 @@ def _fail(errors):
         code = error.code
         is_status = issubclass(type(code), int)
         if code is None or (is_status and int.__eq__(code, 0)):
-            return {}
+            return None
         return _failure(error, f"exited with status {convert.describe(code)}" if is_status else None)
     return _failure(error)
 
@@ -213,7 +212,7 @@ def _failure(error, message=None):
         _flush()
     except BaseException:
         os.write(2, info["traceback"].encode("utf-8", "backslashreplace"))
-    return {"success": False, "error": info["message"], "errorInfo": info}
+    return info
 
 
 def _flush():

@@ -1,14 +1,14 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { processorTimeMs } from "../src/isolation/process-facts.ts";
+import { cpuTimeMs } from "../src/isolation/process-facts.ts";
 import { readSecurityLog } from "./support/security-log.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
 
-const MESSAGE = "Execution timed out: it used all the processor time it may have";
+const MESSAGE = "Execution timed out: it used all the CPU time it may have";
 /** Far more than the tests take: what ends before it was ended by something else. */
 const TIMEOUT_MS = 120_000;
 
 // Elsewhere the system does not tell; docs/operations.md says so.
-describe.skipIf(processorTimeMs(process.pid) === null)("EXECUTION_CPU_MS", () => {
+describe.skipIf(cpuTimeMs(process.pid) === null)("EXECUTION_CPU_MS", () => {
   let server: TestServer;
   beforeAll(async () => {
     server = await startTestServer({ EXECUTION_CPU_MS: "300", SESSION_DURABILITY: "commit" });
@@ -49,7 +49,7 @@ describe.skipIf(processorTimeMs(process.pid) === null)("EXECUTION_CPU_MS", () =>
 
   test("counts each execution of a sandbox, and of a session, anew", async () => {
     await server.post("/api/sessions", { id: "counted" });
-    // At most as much processor time as this takes by the clock.
+    // At most as much CPU time as this takes by the clock.
     const work = "import time\nend = time.monotonic() + 0.12\nwhile time.monotonic() < end: pass";
     for (const session of [undefined, "counted"]) {
       for (let i = 0; i < 5; i++) expect(await run(work, { session })).toMatchObject({ success: true });

@@ -1,0 +1,59 @@
+import { ClientError } from "../shared/errors.ts";
+import { JsonLimitError } from "../shared/json/json-scanner.ts";
+import type { JsonText } from "../shared/json/json-text.ts";
+import {
+  HOST_CALLS,
+  type HostCall,
+  type HostCallAnswer,
+  type HostCallName,
+  type HostCalls,
+  isHostCall,
+} from "../wire/host-calls.ts";
+import type { AnswerMessage } from "../wire/messages.ts";
+
+const SMALL_ARGUMENT_BYTES = 64 * 1024;
+const MAX_ARGUMENT_NODES = 10_000;
+
+export interface Answered {
+  readonly answer: Omit<AnswerMessage, "type" | "call">;
+  readonly body?: Uint8Array | undefined;
+}
+
+/** Answers a call of user code, once its argument is known to be small and of the right form. Never rejects: a refusal is an answer. */
+export async function answerCall(
+  calls: HostCalls,
+  operation: string,
+  argument: JsonText,
+  signal: AbortSignal,
+): Promise<Answered> {
+  try {
+    const call = isHostCall(operation) ? calls[operation] : undefined;
+    if (!isHostCall(operation) || !call) {
+      throw new ClientError(400, "unknown_operation", `the sandbox does not offer ${JSON.stringify(operation)} here`);
+    }
+    const { value, body, packages } = await answer(operation, call as HostCall<HostCallName>, argument, signal);
+    return { answer: { value, ...(packages && { packages: packages.listing }) }, body };
+  } catch (error) {
+    // User code reads it: only what is meant for clients may be said.
+    const reason = error instanceof ClientError ? error.message : "the host could not do that";
+    return { answer: { value: null, error: reason } };
+  }
+}
+
+async function answer<N extends HostCallName>(
+  operation: N,
+  call: HostCall<N>,
+  argument: JsonText,
+  signal: AbortSignal,
+): Promise<HostCallAnswer<N>> {
+  let value: unknown;
+  try {
+    value = argument.parse({ maxBytes: call.maxArgumentBytes ?? SMALL_ARGUMENT_BYTES, maxNodes: MAX_ARGUMENT_NODES });
+  } catch (error) {
+    if (!(error instanceof JsonLimitError)) throw error;
+    throw new ClientError(400, "argument_too_large", `the argument is too large: ${error.message}`);
+  }
+  const checked = HOST_CALLS[operation].safeParse(value);
+  if (!checked.success) throw new ClientError(400, "invalid_argument", "the argument is not of the right form");
+  return await call.answer(checked.data as Parameters<typeof call.answer>[0], signal);
+}

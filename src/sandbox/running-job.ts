@@ -1,0 +1,333 @@
+import { cpuTimeMs } from "../isolation/process-facts.ts";
+import { JsonText } from "../shared/json/json-text.ts";
+import type { GuestMessage, ResultMessage, SessionState } from "../wire/guest-messages.ts";
+import type { HostCalls } from "../wire/host-calls.ts";
+import {
+  BUNDLE_OVERHEAD_BYTES,
+  type ExecuteMessage,
+  MAX_BUNDLE_MEMBERS,
+  MAX_CALL_BYTES,
+  MAX_DISPLAY_BYTES,
+  MAX_DISPLAYS,
+  MAX_OUTPUT_BYTES,
+} from "../wire/messages.ts";
+import { ProtocolError } from "../wire/protocol-error.ts";
+import { CollectedOutput } from "./collected-output.ts";
+import { type Connection, newNonce, reasonOf } from "./connection.ts";
+import { answerCall } from "./host-call.ts";
+import {
+  type Ending,
+  type Execution,
+  KILL_GRACE_MS,
+  type Report,
+  readReport,
+  resultOf,
+  type StopReason,
+  serverError,
+} from "./outcome.ts";
+
+/** Bytes that may wait for a process that does not read them. */
+const MAX_UNSENT_BYTES = 64 * 1024;
+/** Pause between looks at the CPU time of an execution near its limit, ms. The system counts in steps of 10. */
+const CPU_TIME_STEP_MS = 10;
+const BUNDLE_LIMITS = { maxDepth: 1, maxNodes: 1 + MAX_BUNDLE_MEMBERS, compact: true };
+const CALL_LIMITS = { maxDepth: 32, maxNodes: 10_000 };
+
+/** How long a sandbox may take to be ready again after a result, to load a session, or to forget it, ms. */
+export const SETTLE_TIMEOUT_MS = 30_000;
+
+/** One execution for a sandbox: the message that is sent, and the host's part in it. */
+export interface Job {
+  readonly message: ExecuteMessage;
+  readonly timeoutMs: number;
+  /** Aborting it stops the execution. */
+  readonly signal?: AbortSignal | undefined;
+  /** Called while the code runs, where the message asks for a stream. */
+  readonly onOutput?: ((event: OutputEvent) => void) | undefined;
+  /** What the code may ask of the host. Called when the code makes its first call. */
+  readonly calls: () => HostCalls;
+}
+
+export type OutputEvent =
+  | { readonly type: "stdout" | "stderr"; readonly content: string }
+  /** Displayed data: a MIME bundle, an object of strings. */
+  | { readonly type: "output"; readonly bundle: JsonText };
+
+/** A session as it was after an execution: what `load` takes. Or why it cannot leave its process. */
+export type Capture =
+  | { readonly state: SessionState; readonly memory: Uint8Array }
+  | { readonly state: null; readonly reason: string };
+
+/** A job of the server's own: no workspace, no packages, no host calls, no listeners. */
+export function internalJob(code: string, timeoutMs: number): Job {
+  const program = { code, context: null, execution: null, reseed: true };
+  return {
+    message: { type: "execute", program, stdin: "", stream: false, files: null, packages: null },
+    timeoutMs,
+    calls: () => ({}),
+  };
+}
+
+/** What a job's frames go through, and what its process may do. */
+export interface JobProcess {
+  readonly connection: Connection;
+  /** The sandbox's own process, inside its wrappers; null: not known. */
+  readonly pid: number | null;
+  /** Most CPU time, ms; 0: no limit of its own. */
+  readonly maxCpuTimeMs: number;
+  /** Most files and folders that the execution may have. */
+  readonly maxFiles: number;
+}
+
+/**
+ * One execution on a sandbox, from its message to its result. It owns the execution's timers, its output and its limits: nothing that
+ * the process sends for it is kept beyond them.
+ */
+export class RunningJob {
+  readonly nonce = newNonce();
+  /** Never rejects: a process that ends under the execution is a result. */
+  readonly done: Promise<Execution>;
+  /** What the session is after the execution. Never rejects. */
+  readonly captured: Promise<Capture>;
+  readonly #job: Job;
+  readonly #process: JobProcess;
+  readonly #resolve: (execution: Execution) => void;
+  readonly #resolveCapture: (capture: Capture) => void;
+  readonly #startedAt = performance.now();
+  readonly #cpuTimeBefore: number | null;
+  /** As last seen; null: not known. */
+  #cpuTimeMs: number | null = null;
+  readonly #printed = { stdout: new CollectedOutput(), stderr: new CollectedOutput() };
+  readonly #decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() };
+  readonly #displayed: JsonText[] = [];
+  #announcements = 0;
+  #outputBytes = 0;
+  #displayBytes = 0;
+  /** A call was not answered yet; the interpreter waits for the answer and can make no other. */
+  #isCalling = false;
+  #calls: HostCalls | null = null;
+  #stopReason: StopReason | null = null;
+  /** Aborted when the execution is to end, or has. */
+  readonly #stopped = new AbortController();
+  /** Until the result: the execution's time. After it: the time to get ready again. */
+  #timer: NodeJS.Timeout | undefined;
+  #cpuTimer: NodeJS.Timeout | undefined;
+  /** The result frame has come; it may still be in the middle of being checked. */
+  #isAnswered = false;
+  /** The result was passed on. */
+  #isSettled = false;
+  /** The process has ended, or is ready for another job. */
+  #isOver = false;
+  readonly #onAbort = () => this.#stop("cancelled");
+
+  constructor(job: Job, process: JobProcess) {
+    this.#job = job;
+    this.#process = process;
+    this.#cpuTimeBefore = process.pid && cpuTimeMs(process.pid);
+    const done = Promise.withResolvers<Execution>();
+    const captured = Promise.withResolvers<Capture>();
+    this.done = done.promise;
+    this.captured = captured.promise;
+    this.#resolve = done.resolve;
+    this.#resolveCapture = captured.resolve;
+  }
+
+  start(): void {
+    const { message, timeoutMs, signal } = this.#job;
+    this.#process.connection.send(this.nonce, message);
+    this.#timer = setTimeout(() => this.#stop("timeout"), timeoutMs);
+    this.#watchCpuTime();
+    signal?.addEventListener("abort", this.#onAbort, { once: true });
+    if (signal?.aborted) this.#onAbort();
+  }
+
+  /**
+   * Acts on a frame of this job.
+   *
+   * @returns what has to be done before the next frame; undefined: it is done.
+   * @throws {ProtocolError}
+   */
+  receive(message: GuestMessage, body: Uint8Array): Promise<void> | undefined {
+    if (this.#isAnswered && message.type !== "idle" && message.type !== "state")
+      throw new ProtocolError(`"${message.type}" after the result`);
+    switch (message.type) {
+      case "printed":
+        this.#askForOutput();
+        return undefined;
+      case "output":
+        this.#takeOutput(message.stream, body);
+        return undefined;
+      case "display":
+        return this.#display(body);
+      case "call":
+        return this.#answer(message, body);
+      case "result":
+        return this.#finish(message, body);
+      case "state":
+        if (!this.#isAnswered || this.#job.message.program.execution === null)
+          throw new ProtocolError('"state" at a wrong time');
+        this.#resolveCapture(
+          message.state === null
+            ? { state: null, reason: message.reason ?? "" }
+            : { state: message.state, memory: body },
+        );
+        return undefined;
+      case "idle":
+        if (!this.#isAnswered) throw new ProtocolError('"idle" before the result');
+        this.#end("it was not reported");
+        return undefined;
+      default:
+        throw new ProtocolError(`"${message.type}" at a wrong time`);
+    }
+  }
+
+  /** The process has ended: the execution ends too, with the output that has come. */
+  lose(reason: string): void {
+    this.#end(reason);
+    this.#stopped.abort();
+    if (this.#isSettled) return;
+    this.#settle({
+      died: true,
+      processEnded: true,
+      errorInfo: serverError("SandboxDied", "The sandbox process ended before the execution did."),
+      value: JsonText.null,
+      executionTimeMs: performance.now() - this.#startedAt,
+      truncated: false,
+    });
+  }
+
+  #end(reason: string): void {
+    this.#isOver = true;
+    clearTimeout(this.#timer);
+    clearTimeout(this.#cpuTimer);
+    this.#job.signal?.removeEventListener("abort", this.#onAbort);
+    this.#resolveCapture({ state: null, reason });
+  }
+
+  /** Stops an execution that has used its CPU time. Looked at from outside, so nothing inside can evade it. */
+  #watchCpuTime(): void {
+    const { maxCpuTimeMs } = this.#process;
+    if (maxCpuTimeMs === 0) return;
+    this.#readCpuTime();
+    if (this.#cpuTimeMs === null) return;
+    const leftMs = maxCpuTimeMs - this.#cpuTimeMs;
+    if (leftMs <= 0) {
+      this.#stop("cpu_limit");
+      return;
+    }
+    // Python has one thread, and the watcher can be kept as busy with its output: two use it up at twice the speed.
+    this.#cpuTimer = setTimeout(() => this.#watchCpuTime(), Math.max(CPU_TIME_STEP_MS, leftMs / 2));
+  }
+
+  /** Keeps what was last seen of a process that is gone. */
+  #readCpuTime(): void {
+    const nowMs = this.#process.pid && cpuTimeMs(this.#process.pid);
+    if (nowMs === null || this.#cpuTimeBefore === null) return;
+    this.#cpuTimeMs = nowMs - this.#cpuTimeBefore;
+  }
+
+  #stop(reason: StopReason): void {
+    if (this.#isOver || this.#isAnswered || this.#stopReason !== null) return;
+    const { connection } = this.#process;
+    this.#stopReason = reason;
+    clearTimeout(this.#timer);
+    clearTimeout(this.#cpuTimer);
+    connection.send(this.nonce, { type: "interrupt" });
+    // Interrupt first: a host call that returns early must see the flag.
+    this.#stopped.abort();
+    this.#timer = setTimeout(() => {
+      this.#readCpuTime();
+      connection.kill(reason);
+    }, KILL_GRACE_MS);
+  }
+
+  #askForOutput(): void {
+    const { connection } = this.#process;
+    // A sandbox that asks without reading the answers would fill the server's memory.
+    if (connection.unsentBytes > MAX_UNSENT_BYTES) throw new ProtocolError("it does not read what it asks for");
+    if (++this.#announcements > 2 * MAX_OUTPUT_BYTES) throw new ProtocolError("more announced than there can be");
+    connection.send(this.nonce, { type: "more-output" });
+  }
+
+  #takeOutput(stream: "stdout" | "stderr", bytes: Uint8Array): void {
+    if (bytes.length === 0) throw new ProtocolError("an output of nothing");
+    this.#outputBytes += bytes.length;
+    if (this.#outputBytes > 2 * MAX_OUTPUT_BYTES) throw new ProtocolError("more output than there can be");
+    this.#keepOutput(stream, bytes);
+  }
+
+  #keepOutput(stream: "stdout" | "stderr", bytes: Uint8Array): void {
+    this.#printed[stream].push(bytes);
+    const { onOutput } = this.#job;
+    if (!onOutput) return;
+    const content = this.#decoders[stream].decode(bytes, { stream: true });
+    if (content !== "") onOutput({ type: stream, content });
+  }
+
+  async #display(body: Uint8Array): Promise<void> {
+    this.#displayBytes += body.length + BUNDLE_OVERHEAD_BYTES;
+    if (this.#displayBytes > MAX_DISPLAY_BYTES || this.#displayed.length >= MAX_DISPLAYS)
+      throw new ProtocolError("more displayed than there can be");
+    const bundle = await JsonText.checkInSlices(body, BUNDLE_LIMITS);
+    if (bundle.facts.kind !== "object" || bundle.facts.texts !== bundle.facts.nodes - 1)
+      throw new ProtocolError("a bundle that is none");
+    if (this.#isOver) return;
+    this.#displayed.push(bundle);
+    this.#job.onOutput?.({ type: "output", bundle });
+  }
+
+  async #answer({ call, operation }: Extract<GuestMessage, { type: "call" }>, body: Uint8Array): Promise<void> {
+    if (this.#isCalling) throw new ProtocolError("a call before the last one's answer");
+    this.#isCalling = true;
+    if (body.length > MAX_CALL_BYTES) throw new ProtocolError("an argument over its limit");
+    const argument = await JsonText.checkInSlices(body, CALL_LIMITS);
+    if (this.#isOver) return;
+    const { connection } = this.#process;
+    this.#calls ??= this.#job.calls();
+    // Not awaited: an answer may take long, and what the code prints meanwhile does not wait for it.
+    void answerCall(this.#calls, operation, argument, this.#stopped.signal)
+      .then(({ answer, body: content }) => {
+        this.#isCalling = false;
+        if (this.#isOver) return;
+        connection.send(this.nonce, { type: "answer", call, ...answer }, ...(content ? [content] : []));
+      })
+      .catch((error: unknown) => connection.kill(`it cannot be answered: ${reasonOf(error)}`));
+  }
+
+  /** Nothing of a result is passed on before all of it is checked: what breaks the protocol has not been answered. */
+  async #finish(message: ResultMessage, body: Uint8Array): Promise<void> {
+    const { connection, maxFiles } = this.#process;
+    this.#isAnswered = true;
+    clearTimeout(this.#timer);
+    clearTimeout(this.#cpuTimer);
+    this.#job.signal?.removeEventListener("abort", this.#onAbort);
+    this.#timer = setTimeout(() => connection.kill("it did not settle after a result"), SETTLE_TIMEOUT_MS);
+    this.#readCpuTime();
+    const report = await readReport(message, body, maxFiles);
+    // It has ended meanwhile.
+    if (this.#isOver) return;
+    for (const stream of ["stdout", "stderr"] as const) {
+      if (report[stream].length > 0) this.#keepOutput(stream, report[stream]);
+    }
+    const { executionTimeMs, truncated, crashed } = message;
+    this.#settle({ ...report, died: crashed, processEnded: false, executionTimeMs, truncated });
+  }
+
+  #settle(
+    known: Pick<Ending, "died" | "processEnded" | "errorInfo" | "value" | "executionTimeMs" | "truncated"> &
+      Partial<Pick<Report, "files">>,
+  ): void {
+    this.#isSettled = true;
+    const { files = null, ...ending } = known;
+    const result = resultOf({
+      ...ending,
+      stopped: this.#stopReason,
+      timeoutMs: this.#job.timeoutMs,
+      stdout: this.#printed.stdout.toBuffer().toString("utf8"),
+      stderr: this.#printed.stderr.toBuffer().toString("utf8"),
+      outputs: this.#displayed,
+      cpuTimeMs: this.#cpuTimeMs,
+    });
+    this.#resolve({ result, files });
+  }
+}
