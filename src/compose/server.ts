@@ -46,7 +46,7 @@ import { Sessions } from "../sessions/sessions.ts";
 import { sharesOf } from "../sessions/shares.ts";
 import type { SessionStore } from "../sessions/store.ts";
 import { ARCHIVES_FOLDER } from "../shared/cache-layout.ts";
-import { StartupError, serverStopping } from "../shared/errors.ts";
+import { ClientError, StartupError } from "../shared/errors.ts";
 import { makeFolder } from "../shared/make-folder.ts";
 import { ANONYMOUS } from "../shared/principal.ts";
 import { RedisConnection } from "../shared/redis-connection.ts";
@@ -291,7 +291,7 @@ async function openRuntime(
     const { defaultName } = environments;
     await pool.start(environments.isReady(defaultName) ? defaultName : STDLIB);
     await environments.prepare();
-    if (isStopping) throw serverStopping();
+    if (isStopping) throw new ClientError("server_stopping");
     await pool.prefer(environments.defaultName);
     isStarting = false;
     // Not before: what is built is in use.

@@ -1,7 +1,7 @@
 import { randomInt } from "node:crypto";
 import type { LookupFunction } from "node:net";
 import { Client, type Dispatcher } from "undici";
-import { badRequest } from "../shared/errors.ts";
+import { ClientError } from "../shared/errors.ts";
 import {
   type HostCallAnswer,
   type HostCallArgument,
@@ -107,7 +107,7 @@ export class NetworkSession implements Disposable {
   #count(): void {
     // Refused ones included: each is a line of the security log. Each may be checked first.
     if (++this.#asked > 2 * MAX_HTTP_REQUESTS) {
-      throw badRequest("too_many_requests", `more than ${MAX_HTTP_REQUESTS} requests in one execution`);
+      throw new ClientError("too_many_requests", `more than ${MAX_HTTP_REQUESTS} requests in one execution`);
     }
   }
 

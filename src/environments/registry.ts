@@ -7,7 +7,7 @@ import { parseRequirement, type Requirement } from "../packages/pep/requirements
 import { type Resolution, type ResolvedPackage, resolve, resolveAvailable } from "../packages/resolver.ts";
 import type { PackageSource } from "../packages/sources/package-source.ts";
 import { describeUnreached, type Unreached, unreachedOf } from "../packages/sources/unreached-sources.ts";
-import { badRequest, ClientError, StartupError } from "../shared/errors.ts";
+import { ClientError, StartupError } from "../shared/errors.ts";
 import type { GuestEnvironment } from "../wire/messages.ts";
 import type { CacheKeeper } from "./cache-collector.ts";
 import { DEFAULT, type EnvironmentDefinition, STDLIB } from "./definitions.ts";
@@ -86,9 +86,6 @@ const FURTHER_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   matplotlib: ["matplotlib.pyplot"],
   pillow: ["PIL.Image"],
 };
-
-/** After which it is worth asking again for what is being built, s. */
-const STARTING_RETRY_S = 2;
 
 const DERIVED_NAME = /^[a-z0-9][a-z0-9_-]{0,63}\+[0-9a-f]{16}$/;
 /** The environments of this server, and those derived from them by installing packages with shared libraries. */
@@ -217,14 +214,14 @@ export class Environments {
     }
     this.#refusePending(name);
     const names = this.list().map((other) => other.name);
-    throw badRequest("unknown_environment", `Unknown environment "${name}". Available: ${names.join(", ")}.`);
+    throw new ClientError("unknown_environment", `Unknown environment "${name}". Available: ${names.join(", ")}.`);
   }
 
   #refusePending(name: string): void {
     const base = baseOf(name);
     if (!this.#progress.isPending(base)) return;
     const message = `The server is starting: the environment "${base}" is not ready yet. Try again later.`;
-    throw new ClientError(503, "starting", message, { retryAfterS: STARTING_RETRY_S });
+    throw new ClientError("starting", message);
   }
 
   /** @returns null if it was not made ready yet. */

@@ -104,7 +104,7 @@ export class EnvironmentHealth {
     if (!known || known.retryAtMs <= this.#now()) return null;
     const retryAfterS = Math.ceil((known.retryAtMs - this.#now()) / 1000);
     const message = `The environment "${environment}" cannot be started: ${known.reason}`;
-    return new ClientError(503, "environment_broken", message, { retryAfterS });
+    return new ClientError("environment_broken", message, { retryAfterS });
   }
 
   broken(): readonly BrokenEnvironment[] {

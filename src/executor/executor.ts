@@ -98,7 +98,7 @@ function hostCalls({ workspace, packages, ...request }: ExecutionRequest): HostC
   const readPackage: HostCall<"read-package"> = {
     answer: ({ sha256, offset, length }) => {
       const archive = archives.get(sha256);
-      if (!archive) throw new ClientError(404, "unknown_archive", "no such package archive");
+      if (!archive) throw new ClientError("unknown_archive");
       return { value: null, body: archive.read(offset, length) };
     },
   };

@@ -1,6 +1,6 @@
 import { EventEmitter } from "node:events";
 import type { Sandbox } from "../sandbox/sandbox.ts";
-import { ClientError, serverStopping } from "../shared/errors.ts";
+import { ClientError, isQueueFull } from "../shared/errors.ts";
 import type { Verdict } from "../wire/guest-messages.ts";
 import { type BrokenEnvironment, EnvironmentHealth } from "./environment-health.ts";
 import { FairQueue } from "./fair-queue.ts";
@@ -208,7 +208,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
       await this.use({ environment, principal: "(start)", signal: undefined }, async () => {});
     } catch (error) {
       // So many wait that there are sandboxes at work.
-      if (!(error instanceof ClientError && error.status === 429)) throw error;
+      if (!isQueueFull(error)) throw error;
     }
   }
 
@@ -246,7 +246,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
    * @throws the signal's reason, if it is aborted before a sandbox is free.
    */
   async use<T>(options: UseOptions, use: UseSandbox<T>): Promise<T> {
-    if (this.#stopping) throw serverStopping();
+    if (this.#stopping) throw new ClientError("server_stopping");
     const slot = await this.#acquire(options);
     const sandbox = slot.sandbox as Sandbox;
     this.#executions++;
@@ -278,7 +278,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     this.#borrowed.add(done);
     try {
       const result = await work;
-      if (this.#cutOff.has(sandbox)) throw serverStopping();
+      if (this.#cutOff.has(sandbox)) throw new ClientError("server_stopping");
       return result;
     } finally {
       this.#working.delete(sandbox);
@@ -291,7 +291,7 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
     for (;;) {
       const waiting = this.#queue.take(() => true);
       if (!waiting) break;
-      waiting.reject(serverStopping());
+      waiting.reject(new ClientError("server_stopping"));
     }
     const grace = AbortSignal.timeout(Math.max(1, graceMs));
     const timedOut = new Promise((resolve) => grace.addEventListener("abort", resolve, { once: true }));
@@ -336,11 +336,10 @@ export class SandboxPool extends EventEmitter<PoolEvents> {
       }
     }
     if (this.#queue.isFull) {
-      throw new ClientError(429, "queue_full", "The server is busy. Try again later.", { retryAfterS: 1 });
+      throw new ClientError("queue_full");
     }
     if (this.#queue.lengthOf(principal) >= (this.#options.maxQueuedPerPrincipal ?? Number.POSITIVE_INFINITY)) {
-      const message = "Too many of your executions are waiting. Try again later.";
-      throw new ClientError(429, "principal_queue_full", message, { retryAfterS: 1 });
+      throw new ClientError("principal_queue_full");
     }
     const { promise, resolve, reject } = Promise.withResolvers<Slot>();
     const waiting: Waiting = { principal, environment, resolve, reject };

@@ -1,11 +1,12 @@
 import { Worker } from "node:worker_threads";
 import express, { type Request, type RequestHandler } from "express";
 import type { z } from "zod";
-import { badRequest, ClientError } from "../shared/errors.ts";
+import { ClientError } from "../shared/errors.ts";
 import { type ParsedBody, parseRawBody, type RawBody, type Refusal, refusalOf } from "./body-parsing.ts";
 import type { Parsed } from "./body-worker.ts";
 import { FORM, wrongContentType } from "./content-type.ts";
 import { rememberSource } from "./context-source.ts";
+import { HttpError } from "./http-error.ts";
 import { type Charset, charsetOf, invalidEncoding, unsupportedCharset } from "./text-decoding.ts";
 import { parseBody } from "./validation.ts";
 
@@ -66,9 +67,9 @@ export function parseRequest<T extends z.ZodType>(schema: T, request: Request): 
     value = parseBody(schema, request.body, Boolean(request.is("urlencoded")));
   } catch (error) {
     if (wrong === null || !(error instanceof ClientError)) throw error;
-    throw badRequest("wrong_content_type", `${error.message} ${wrong}`);
+    throw new HttpError(400, "wrong_content_type", `${error.message} ${wrong}`);
   }
-  if (wrong !== null) throw new ClientError(415, "wrong_content_type", wrong);
+  if (wrong !== null) throw new ClientError("wrong_content_type", wrong);
   return value;
 }
 
@@ -121,9 +122,9 @@ class BodyParser {
 }
 
 function refused(reason: Refusal, message: string): ClientError {
-  if (reason === "limit") return badRequest("json_too_complex", `JSON too complex: ${message}`);
+  if (reason === "limit") return new ClientError("json_too_complex", `JSON too complex: ${message}`);
   if (reason === "encoding") return invalidEncoding(message);
-  if (reason === "parameters") return new ClientError(413, "too_many_parameters", "too many parameters");
-  if (reason === "form") return badRequest("bad_request", "Bad request");
-  return badRequest("invalid_json", "Invalid JSON format");
+  if (reason === "parameters") return new ClientError("too_many_parameters");
+  if (reason === "form") return new ClientError("bad_request", "Bad request");
+  return new ClientError("invalid_json");
 }

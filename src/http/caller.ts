@@ -23,7 +23,7 @@ export function clientGone(response: Response): AbortSignal {
   const controller = new AbortController();
   response.once("close", () => {
     // The client is gone and reads no reply: an error of the client's, so that it is not logged as a fault of the server's.
-    if (!response.writableFinished) controller.abort(new ClientError(499, "client_gone", "The client went away"));
+    if (!response.writableFinished) controller.abort(new ClientError("client_gone"));
   });
   return controller.signal;
 }

@@ -1,5 +1,5 @@
 import { extname } from "node:path";
-import { badRequest } from "../shared/errors.ts";
+import { ClientError } from "../shared/errors.ts";
 
 const FORBIDDEN = /\.\.|[/\\\0]/;
 // No file system here takes longer names, and it bounds the work below.
@@ -17,7 +17,7 @@ const MAX_EXTENSION_CHARACTERS = 20;
  */
 export function checkFilename(name: string): string {
   const possible = name !== "" && name !== "." && name.isWellFormed() && Buffer.byteLength(name) <= MAX_NAME_BYTES;
-  if (!possible || FORBIDDEN.test(fullyDecoded(name))) throw badRequest("invalid_filename", "Invalid filename");
+  if (!possible || FORBIDDEN.test(fullyDecoded(name))) throw new ClientError("invalid_filename");
   return name;
 }
 

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { ERRORS, type ErrorCode, errorKind } from "../shared/errors.ts";
 
 /**
  * What replies look like, for the OpenAPI document. They are loose because a later version may add fields to any of them;
@@ -9,11 +10,16 @@ const success = z.literal(true);
 const bytes = z.int().min(0);
 const ms = z.number().min(0);
 
+const codes = (Object.keys(ERRORS) as ErrorCode[]).filter((code) => !errorKind(code).inPython);
+const errorCode = z
+  .enum(codes)
+  .meta({ id: "ErrorCode", description: "What is wrong, for programs; stable. docs/errors.md says what each means." });
+
 export const errorReply = z
   .looseObject({
     success: z.literal(false),
     error: z.string().meta({ description: "What is wrong, for people.", example: "Code cannot be empty" }),
-    code: z.string().meta({ description: "The same for programs; stable.", example: "invalid_request" }).optional(),
+    code: errorCode.optional(),
     hint: z.string().meta({ description: "What would be right, where `error` does not say it." }).optional(),
     timestamp,
   })
@@ -59,9 +65,7 @@ export const execReply = z
     }),
     errorInfo: errorInfo.optional(),
     truncated: z.boolean().optional().meta({ description: "True if output or result were cut at their limits." }),
-    code: z.string().optional().meta({
-      description: "Why files or session could not be kept: `storage_full`, `workspace_full`, `store_unavailable`, …",
-    }),
+    code: errorCode.optional().meta({ description: "Why files or session could not be kept." }),
   })
   .meta({ id: "ExecResult" });
 
@@ -198,7 +202,7 @@ export const installReply = z.looseObject({
   message: z.string().optional(),
   installed: z.array(z.looseObject({ name: z.string(), version: z.string() })).optional(),
   error: z.string().optional(),
-  code: z.string().optional(),
+  code: errorCode.optional(),
   timestamp,
 });
 

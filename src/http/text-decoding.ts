@@ -1,4 +1,4 @@
-import { badRequest, ClientError } from "../shared/errors.ts";
+import { ClientError } from "../shared/errors.ts";
 
 /** An encoding of the Encoding Standard (https://encoding.spec.whatwg.org), or one of {@link OWN}. */
 export type Charset = string;
@@ -47,7 +47,7 @@ export function charsetOf(contentType: string | undefined): Charset {
 
 export function unsupportedCharset(given: string, taken: string): ClientError {
   const what = `Unsupported content encoding or charset: ${JSON.stringify(given.slice(0, 40))}.`;
-  return new ClientError(415, "unsupported_encoding", `${what} Send UTF-8; taken are ${taken}.`);
+  return new ClientError("unsupported_encoding", `${what} Send UTF-8; taken are ${taken}.`);
 }
 
 /**
@@ -70,7 +70,7 @@ export function decodeText(bytes: Uint8Array, charset: Charset): string {
 }
 
 export function invalidEncoding(message: string): ClientError {
-  return badRequest("invalid_encoding", message);
+  return new ClientError("invalid_encoding", message);
 }
 
 /** As RFC 2781 has it, but for text without a mark: that is from Windows. */

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { badRequest } from "../shared/errors.ts";
+import { ClientError } from "../shared/errors.ts";
 import { membersOf } from "../shared/json/json-source.ts";
 import { parseContext } from "./body-parsing.ts";
 import { contextSource, rememberSource, sourceOf } from "./context-source.ts";
@@ -123,7 +123,7 @@ export function parseBody<T extends z.ZodType>(schema: T, body: unknown, isForm 
   const given = isPlainObject(body) ? membersThatCount(schema, body as Record<string, unknown>) : {};
   if (isForm && typeof given.timeout === "string" && given.timeout.trim() !== "") given.timeout = Number(given.timeout);
   const parsed = schema.safeParse(given);
-  if (!parsed.success) throw badRequest("invalid_request", parsed.error.issues[0]?.message ?? "Invalid request");
+  if (!parsed.success) throw new ClientError("invalid_request", parsed.error.issues[0]?.message ?? "Invalid request");
   return parsed.data;
 }
 

@@ -1,29 +1,7 @@
-import { ClientError } from "../shared/errors.ts";
+import { ClientError, type ErrorCode } from "../shared/errors.ts";
 
-/** What kind of failure a package met with. Stable, for programs. */
-export type PackageErrorCode =
-  /** The requirement's text cannot be read. */
-  | "package_invalid_requirement"
-  /** No source has it, or none for this platform and Python. */
-  | "package_not_found"
-  /** It exists, but not in a version that everything else agrees with. */
-  | "package_conflict"
-  /** A source answered with an error, too slowly, or with something else than it should. */
-  | "package_source_unavailable"
-  /** What was downloaded is not what was promised, or no wheel that may be unpacked. */
-  | "package_damaged"
-  /** A shared library in it asks for more than a sandbox gives. */
-  | "package_unsafe_library"
-  /** Too many files or bytes. */
-  | "package_too_large"
-  /** The principal's packages would take more than its share of the server's disk. */
-  | "package_share_full"
-  /** It is installed, but the interpreter that runs now cannot take it in. */
-  | "package_incompatible"
-  /** Another installed package needs it. */
-  | "package_in_use"
-  /** The server has no room for it, or may not write where packages are kept. */
-  | "package_storage";
+/** What kind of failure a package met with. */
+export type PackageErrorCode = Exclude<Extract<ErrorCode, `package_${string}`>, "package_refused">;
 
 /**
  * A package is not available; `message` says which and why, and names no host path and no credentials.
@@ -41,7 +19,7 @@ export class PackageError extends ClientError {
     message: string,
     { unreached, ...options }: { cause?: unknown; unreached?: readonly string[] } = {},
   ) {
-    super(422, code, message, options);
+    super(code, message, options);
     this.unreached = unreached ?? (code === "package_source_unavailable" ? [message.replace(/\.$/, "")] : []);
   }
 }

@@ -177,9 +177,7 @@ export class PackageStore {
         const { next, result } = await plan(record);
         if (next === null || (await this.#options.records.write(next, stamp))) return result;
       }
-      throw new ClientError(503, "packages_busy", "Other servers change these packages all the time.", {
-        retryAfterS: 2,
-      });
+      throw new ClientError("packages_busy");
     });
   }
 

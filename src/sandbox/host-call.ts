@@ -29,7 +29,7 @@ export async function answerCall(
   try {
     const call = isHostCall(operation) ? calls[operation] : undefined;
     if (!isHostCall(operation) || !call) {
-      throw new ClientError(400, "unknown_operation", `the sandbox does not offer ${JSON.stringify(operation)} here`);
+      throw new ClientError("unknown_operation", `the sandbox does not offer ${JSON.stringify(operation)} here`);
     }
     const { value, body, packages } = await answer(operation, call as HostCall<HostCallName>, argument, signal);
     return { answer: { value, ...(packages && { packages: packages.listing }) }, body };
@@ -51,9 +51,9 @@ async function answer<N extends HostCallName>(
     value = argument.parse({ maxBytes: call.maxArgumentBytes ?? SMALL_ARGUMENT_BYTES, maxNodes: MAX_ARGUMENT_NODES });
   } catch (error) {
     if (!(error instanceof JsonLimitError)) throw error;
-    throw new ClientError(400, "argument_too_large", `the argument is too large: ${error.message}`);
+    throw new ClientError("argument_too_large", `the argument is too large: ${error.message}`);
   }
   const checked = HOST_CALLS[operation].safeParse(value);
-  if (!checked.success) throw new ClientError(400, "invalid_argument", "the argument is not of the right form");
+  if (!checked.success) throw new ClientError("invalid_argument");
   return await call.answer(checked.data as Parameters<typeof call.answer>[0], signal);
 }

@@ -82,11 +82,7 @@ export class CallerPackages {
     if (await environments.recall(environment)) return { environment, archive: null };
     const current = await this.environmentFor(principal, base);
     if (current.environment === environment) return current;
-    throw new ClientError(
-      409,
-      "session_environment_gone",
-      "The session was made with packages that are not installed any more. Its files can still be read.",
-    );
+    throw new ClientError("session_environment_gone");
   }
 
   /**

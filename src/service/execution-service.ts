@@ -7,7 +7,7 @@ import type { ExecutionResult } from "../sandbox/outcome.ts";
 import { codeDetails, type SecurityEvent } from "../security-log/event.ts";
 import type { SecurityLog } from "../security-log/security-log.ts";
 import type { Sessions } from "../sessions/sessions.ts";
-import { badRequest, ClientError } from "../shared/errors.ts";
+import { ClientError } from "../shared/errors.ts";
 import type { Principal } from "../shared/principal.ts";
 import type { Config } from "../shared/settings.ts";
 import type { Statistics } from "../statistics/statistics.ts";
@@ -133,7 +133,7 @@ async function environmentOf(
   if (input.session === undefined) return input.environment ?? packages.defaultEnvironment;
   const { environment, head } = await sessions.record(principal, input.session);
   if (input.environment !== undefined && input.environment !== baseOf(environment)) {
-    throw badRequest("other_environment", `The session runs in the environment "${environment}".`);
+    throw new ClientError("other_environment", `The session runs in the environment "${environment}".`);
   }
   if (head !== null) return environment;
   // It has nothing to lose yet: it can have what its owner has installed since it was made.
@@ -174,7 +174,7 @@ async function execute(
       ...opened.use(network.open(principal.id, onNetwork)).calls,
       "install-packages": {
         answer: async (requirements) => {
-          if (!mayInstall) throw new ClientError(403, "missing_scope", 'This API key lacks the scope "packages"');
+          if (!mayInstall) throw new ClientError("missing_scope", 'This API key lacks the scope "packages"');
           const changed = { inSession, onInstall };
           const all = await packages.installWhileRunning(principal.id, environment, requirements, changed);
           return { value: null, ...(all && { packages: all }) };
@@ -205,9 +205,7 @@ export function recordInstall(
 /** @throws {ClientError} 503 if runs have to be recorded and cannot be. */
 function requireAudit({ config, securityLog }: Services): void {
   if (config.AUDIT_REQUIRED && !securityLog?.healthy) {
-    throw new ClientError(503, "audit_unavailable", "The security log cannot be written, so no code is run.", {
-      retryAfterS: 10,
-    });
+    throw new ClientError("audit_unavailable");
   }
 }
 

@@ -1,4 +1,4 @@
-import { ClientError, notFound } from "../shared/errors.ts";
+import { ClientError } from "../shared/errors.ts";
 import { steadyNowMs } from "../shared/steady-clock.ts";
 import { checkState, PREVIOUS, pristine, toStored } from "./states.ts";
 import type { CheckpointRef, SessionRecord, SessionStore } from "./store.ts";
@@ -35,10 +35,10 @@ export class SessionCheckpoints {
         checkpoints.some((c) => c.name === `checkpoint-${n}`) ? free(n + 1) : `checkpoint-${n}`;
       const chosen = name === undefined ? free(checkpoints.length + 1) : checkedName(name, "checkpoint name");
       if (checkpoints.some((other) => other.name === chosen)) {
-        throw new ClientError(409, "checkpoint_exists", `Checkpoint "${chosen}" already exists`);
+        throw new ClientError("checkpoint_exists", `Checkpoint "${chosen}" already exists`);
       }
       if (checkpoints.length >= MAX_CHECKPOINTS) {
-        throw new ClientError(409, "checkpoint_limit", `A session may have at most ${MAX_CHECKPOINTS} checkpoints.`);
+        throw new ClientError("checkpoint_limit", `A session may have at most ${MAX_CHECKPOINTS} checkpoints.`);
       }
       let { head } = lease.record;
       let stored: Awaited<ReturnType<typeof toStored>>["stored"] | undefined;
@@ -66,7 +66,7 @@ export class SessionCheckpoints {
     return await this.#turns.run(principal, id, undefined, async (live, lease) => {
       const { record } = lease;
       const ref = name === PREVIOUS ? record.previous : record.checkpoints.find((other) => other.name === name);
-      if (!ref) throw notFound("Checkpoint not found");
+      if (!ref) throw new ClientError("not_found", "Checkpoint not found");
       await checkState(this.#store, record, ref);
       this.#turns.evict(live);
       live.setback = null;

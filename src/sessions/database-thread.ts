@@ -1,6 +1,6 @@
 /** The thread that waits for the disk for `DiskSessions`. It is told what to do in batches, one at a time. */
 import { parentPort, workerData } from "node:worker_threads";
-import { ClientError } from "../shared/errors.ts";
+import { ClientError, type ErrorCode } from "../shared/errors.ts";
 import { type Dropped, type Outcome, type SessionChange, SessionDatabase, type SessionQuery } from "./database.ts";
 import type { SessionShares } from "./shares.ts";
 
@@ -25,7 +25,7 @@ export type Opened = Outcome<{ readonly files: readonly string[] }>;
 
 /** An error between threads: of its own class only plain data would arrive. */
 export type PlainError =
-  | { readonly client: { readonly status: number; readonly code: string; readonly message: string } }
+  | { readonly client: { readonly code: ErrorCode; readonly message: string } }
   | { readonly message: string; readonly code: string | undefined; readonly errcode: number | undefined };
 
 /** Nothing has been asked for so long: a pause. */
@@ -77,8 +77,8 @@ function plain<T>(outcome: Outcome<T>): Outcome<T> {
 
 function plainError(error: unknown): PlainError {
   if (error instanceof ClientError) {
-    const { status, code, message } = error;
-    return { client: { status, code, message } };
+    const { code, message } = error;
+    return { client: { code, message } };
   }
   const { message, code, errcode } = error as { message: string; code?: string; errcode?: number };
   return { message, code, errcode };

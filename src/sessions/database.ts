@@ -358,11 +358,11 @@ export class SessionDatabase {
 
   #create({ record, maxOfPrincipal, from, nowMs }: Extract<SessionChange, { type: "create" }>): Dropped {
     const { id, principal, lastUsedAtMs } = record;
-    if (this.#sql.get.get(id)) throw new ClientError(409, "session_exists", "Session already exists");
+    if (this.#sql.get.get(id)) throw new ClientError("session_exists");
     const { count } = this.#sql.count.get(principal, nowMs) as { count: number };
     if (count >= maxOfPrincipal) {
       const message = `Session limit reached: at most ${maxOfPrincipal} for each principal. Delete sessions first.`;
-      throw new ClientError(429, "session_limit", message);
+      throw new ClientError("session_limit", message);
     }
     this.#sql.add.run(id, principal, lastUsedAtMs, endsAtMs(record), JSON.stringify(record));
     if (from === null) return { files: [] };
@@ -393,7 +393,7 @@ export class SessionDatabase {
       }
     }
     const { changes } = this.#sql.put.run(record.lastUsedAtMs, endsAtMs(record), JSON.stringify(record), record.id);
-    if (changes === 0) throw new ClientError(404, "session_not_found", "Session not found");
+    if (changes === 0) throw new ClientError("session_not_found");
     const kept = snapshotsOf(record).map(({ sha256 }) => sha256);
     const dropped = this.#drop(record.id, kept);
     this.#charge(owner, added - dropped.bytes);

@@ -378,13 +378,12 @@ class DiskLease implements SessionLease {
 function unavailable(cause: unknown): Error {
   if (cause instanceof ClientError) return cause;
   const { client } = cause as Extract<PlainError, { client: unknown }>;
-  if (client) return new ClientError(client.status, client.code, client.message);
+  if (client) return ClientError.of(client);
   const known = storageError(cause);
   if (known) return known;
   const { code, message } = cause as Extract<PlainError, { message: string }>;
   if (code === undefined) return cause instanceof Error ? cause : new Error(message);
-  return new ClientError(503, "store_unavailable", "The session store cannot be used at the moment.", {
+  return new ClientError("store_unavailable", "The session store cannot be used at the moment.", {
     cause,
-    retryAfterS: 5,
   });
 }

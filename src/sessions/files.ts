@@ -1,5 +1,5 @@
 import { sha256Hex } from "../shared/blob-folder.ts";
-import { ClientError, notFound } from "../shared/errors.ts";
+import { ClientError } from "../shared/errors.ts";
 import type { FileEntry } from "../wire/messages.ts";
 import { workspacePath } from "../workspaces/paths.ts";
 import type { WorkspaceIndex, WorkspaceLimits, Written } from "../workspaces/workspace-index.ts";
@@ -44,8 +44,7 @@ export class SessionFiles {
     const mtimeMs = Date.now();
     const { length: size } = content;
     await this.#change(principal, id, new Map([[sha256, content]]), (files) => {
-      if (files.get(path)?.kind === "folder")
-        throw new ClientError(409, "not_a_file", "There is a folder of this name");
+      if (files.get(path)?.kind === "folder") throw new ClientError("not_a_file", "There is a folder of this name");
       const written: Written = { path: workspacePath(path), kind: "file", mtimeMs, sha256, size };
       return files.merge([written], [], this.#options.limits);
     });
@@ -55,10 +54,10 @@ export class SessionFiles {
   /** @throws {ClientError} 404 `File not found`, 409 `file_open` while the session has it open. */
   async delete(principal: string, id: string, path: string): Promise<void> {
     await this.#change(principal, id, null, (files, snapshot) => {
-      if (files.get(workspacePath(path))?.kind !== "file") throw notFound("File not found");
+      if (files.get(workspacePath(path))?.kind !== "file") throw new ClientError("not_found", "File not found");
       const { state } = snapshot;
       if (state?.streams.some((stream) => stream.path === path)) {
-        throw new ClientError(409, "file_open", "The session has this file open");
+        throw new ClientError("file_open");
       }
       return files.merge([], [path], this.#options.limits);
     });
@@ -79,7 +78,7 @@ export class SessionFiles {
       const files = plan(snapshot.files, snapshot);
       const { ref, stored } = await toStored({ ...snapshot, files }, contents ?? new Map());
       if (ref.size + ref.fileBytes > maxBytes) {
-        throw new ClientError(413, "session_full", `A session may take at most ${mib(maxBytes)} MiB.`);
+        throw new ClientError("session_full", `A session may take at most ${mib(maxBytes)} MiB.`);
       }
       turns.evict(live);
       await turns.change(

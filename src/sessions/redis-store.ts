@@ -74,10 +74,10 @@ export class RedisSessions implements SessionStore {
       this.maxBytesOfPrincipal,
     ]);
     if (answer === "full") throw shareTaken(this.maxBytesOfPrincipal);
-    if (answer === "exists") throw new ClientError(409, "session_exists", "Session already exists");
+    if (answer === "exists") throw new ClientError("session_exists");
     if (answer === "limit") {
       const message = `Session limit reached: at most ${maxOfPrincipal} for each principal. Delete sessions first.`;
-      throw new ClientError(429, "session_limit", message);
+      throw new ClientError("session_limit", message);
     }
   }
 
@@ -122,7 +122,7 @@ export class RedisSessions implements SessionStore {
         return new RedisLease(this, JSON.parse(text), fence, holder);
       }
       if (performance.now() > deadline) {
-        throw new ClientError(503, "session_busy", "The session is busy on another server.", { retryAfterS: 5 });
+        throw new ClientError("session_busy");
       }
       await sleep(pauseMs, undefined, signal && { signal });
     }
@@ -301,5 +301,5 @@ function asBuffer(bytes: Uint8Array): Buffer {
 }
 
 function moved(): ClientError {
-  return new ClientError(409, "session_moved", "Another server has gone on with the session; this was not kept.");
+  return new ClientError("session_moved");
 }

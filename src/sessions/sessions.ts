@@ -248,7 +248,6 @@ export class Sessions {
       live.setback ??= setback;
       if (!(error instanceof NotLoadedError)) throw error;
       throw new ClientError(
-        409,
         "session_unloadable",
         `The session cannot be loaded: ${error.message}. Restore a checkpoint, or start a new session.`,
       );

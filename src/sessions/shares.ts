@@ -43,12 +43,11 @@ export function checkShare(
 export function shareTaken(maxBytes: number): ClientError {
   const share = Number((maxBytes / 2 ** 20).toFixed(1));
   return new ClientError(
-    507,
     "store_full",
     `Your sessions would take more than your share of the session store, ${share} MiB. Delete sessions or checkpoints first.`,
   );
 }
 
 export function storeFull(cause?: unknown): ClientError {
-  return new ClientError(507, "store_full", "The session store is full. Delete sessions first.", { cause });
+  return new ClientError("store_full", "The session store is full. Delete sessions first.", { cause });
 }

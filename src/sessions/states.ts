@@ -37,7 +37,6 @@ export async function readState(
   const snapshot = await decoded(store, record, head, decodeSession);
   if (snapshot.state !== null && snapshot.environment !== environment) {
     throw new ClientError(
-      409,
       "session_environment_changed",
       `The session was made with another build of the environment "${record.environment}" ` +
         `(${snapshot.environment.slice(0, 12)}) than this server has (${environment.slice(0, 12)}). ` +
@@ -61,7 +60,7 @@ export async function readFile(
   path: string,
 ): Promise<Uint8Array> {
   const entry = files.get(path);
-  if (entry?.kind !== "file") throw new ClientError(404, "not_found", "File not found");
+  if (entry?.kind !== "file") throw new ClientError("not_found", "File not found");
   try {
     return await store.read(record.id, entry);
   } catch (error) {
@@ -137,7 +136,7 @@ function explained(error: unknown, record: SessionRecord): unknown {
     names.length === 0
       ? "There is no checkpoint before it."
       : `Restore a checkpoint before it: ${names.map((name) => `"${name}"`).join(", ")}.`;
-  return new ClientError(409, "session_damaged", `The session's stored state is damaged: ${error.message}. ${offer}`, {
+  return new ClientError("session_damaged", `The session's stored state is damaged: ${error.message}. ${offer}`, {
     cause: error,
   });
 }

@@ -22,8 +22,7 @@ export class TurnQueue {
    */
   run<T>(action: () => Promise<T>, signal?: AbortSignal): Promise<T> {
     if (this.#length >= this.#limit) {
-      const message = "Too many executions wait for this session. Try again later.";
-      throw new ClientError(429, "session_queue_full", message, { retryAfterS: 1 });
+      throw new ClientError("session_queue_full");
     }
     this.#length++;
     let begun = false;

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { SandboxPool } from "../executor/pool.ts";
-import { ClientError, serverStopping } from "../shared/errors.ts";
+import { ClientError } from "../shared/errors.ts";
 import { steadyNowMs } from "../shared/steady-clock.ts";
 import { LiveSession } from "./live-session.ts";
 import type { SessionLease, SessionRecord, SessionStore } from "./store.ts";
@@ -59,7 +59,7 @@ export class SessionTurns {
     action: (live: LiveSession, lease: SessionLease) => Promise<T>,
     onWait?: () => void,
   ): Promise<T> {
-    if (this.#stopping) throw serverStopping();
+    if (this.#stopping) throw new ClientError("server_stopping");
     // Before anybody can wait in another's queue.
     if (!this.#live.has(id)) await this.record(principal, id);
     const live = this.#live.get(id) ?? new LiveSession(id, principal);
@@ -224,9 +224,9 @@ export function next(record: SessionRecord, changes: Partial<SessionRecord>): Se
 }
 
 function sessionNotFound(): ClientError {
-  return new ClientError(404, "session_not_found", "Session not found");
+  return new ClientError("session_not_found");
 }
 
 export function interrupted(): ClientError {
-  return new ClientError(409, "interrupted", "Execution was cancelled");
+  return new ClientError("interrupted");
 }

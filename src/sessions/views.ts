@@ -66,7 +66,6 @@ export function viewOfCheckpoint(checkpoint: SnapshotRef & { name: string }): Ch
 export function checkedName(name: string, what: "session id" | "checkpoint name"): string {
   if (PLAIN_NAME.test(name)) return name;
   throw new ClientError(
-    400,
     what === "session id" ? "invalid_session_id" : "invalid_checkpoint_name",
     `Invalid ${what}. Use 1 to 64 letters, digits, dots, hyphens and underscores, and no dot first.`,
   );
@@ -74,7 +73,7 @@ export function checkedName(name: string, what: "session id" | "checkpoint name"
 
 export function refusePinned({ resident }: LiveSession, participle: string): void {
   if (resident?.pinned == null) return;
-  throw new ClientError(409, "session_pinned", `The session cannot be ${participle} now: it holds ${resident.pinned}.`);
+  throw new ClientError("session_pinned", `The session cannot be ${participle} now: it holds ${resident.pinned}.`);
 }
 
 export function mib(bytes: number): string {

@@ -365,7 +365,7 @@ export function unavailable(cause: unknown): Error {
   if (/OOM command not allowed/.test((cause as Error).message)) {
     return storageFull(cause);
   }
-  return new ClientError(503, "store_unavailable", "The store cannot be reached at the moment.", {
+  return new ClientError("store_unavailable", "The store cannot be reached at the moment.", {
     cause,
     retryAfterS: 2,
   });

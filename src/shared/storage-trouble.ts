@@ -49,9 +49,7 @@ export function troubleOf(error: unknown): StorageTrouble | null {
 
 /** What a client is told of a full disk. Deletions have room kept for them. */
 export function storageFull(cause?: unknown): ClientError {
-  const message =
-    "The server's storage is full: this could not be stored. Delete files or sessions, for which there is room.";
-  return new ClientError(507, "storage_full", message, { cause });
+  return new ClientError("storage_full", { cause });
 }
 
 /** What a client is told of a disk that refuses; null: the error is not the disk's. */
@@ -60,8 +58,7 @@ export function storageError(error: unknown): ClientError | null {
   const trouble = troubleOf(error);
   if (trouble === null) return null;
   if (trouble === "full") return storageFull(error);
-  return new ClientError(503, "store_unavailable", "The server's storage cannot be used at the moment.", {
+  return new ClientError("store_unavailable", "The server's storage cannot be used at the moment.", {
     cause: error,
-    retryAfterS: 5,
   });
 }

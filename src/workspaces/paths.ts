@@ -23,7 +23,7 @@ const MAX_PATH_BYTES = 4096;
  */
 export function workspacePath(path: string): string {
   // The sandbox's word: where it has fallen, the types are what it likes.
-  if (typeof path !== "string") throw new ClientError(400, "invalid_path", "Not a path of a workspace");
+  if (typeof path !== "string") throw new ClientError("invalid_path", "Not a path of a workspace");
   const root = ROOTS.find((candidate) => path === candidate || path.startsWith(`${candidate}/`));
   const allowed =
     root !== undefined &&
@@ -31,7 +31,7 @@ export function workspacePath(path: string): string {
     !path.includes("\0") &&
     Buffer.byteLength(path) <= MAX_PATH_BYTES &&
     path.slice(1).split("/").every(isComponent);
-  if (!allowed) throw new ClientError(400, "invalid_path", `Not a path of a workspace: ${shown(path)}`);
+  if (!allowed) throw new ClientError("invalid_path", `Not a path of a workspace: ${shown(path)}`);
   return path;
 }
 

@@ -224,7 +224,7 @@ export class RedisWorkspace implements WorkspaceStorage {
     const pieces: Buffer[] = [];
     for (let at = 0, piece = 0; at < size; piece++) {
       const bytes = await this.#options.connection.attempt((redis) => redis.hgetBuffer(key, String(piece)));
-      if (bytes === null) throw new ClientError(409, "content_gone", "The file has been replaced long ago.");
+      if (bytes === null) throw new ClientError("content_gone");
       pieces.push(bytes);
       at += bytes.length;
     }

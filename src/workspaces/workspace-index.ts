@@ -218,7 +218,7 @@ class Draft {
 
   addUpload(upload: UploadRecord): void {
     workspacePath(`${HOME}/${upload.filename}`);
-    if (upload.filename.includes("/")) throw new ClientError(400, "invalid_path", "Invalid filename");
+    if (upload.filename.includes("/")) throw new ClientError("invalid_path", "Invalid filename");
     // The last one is the newest.
     this.#uploads.delete(upload.filename);
     this.#uploads.set(upload.filename, upload);
@@ -341,7 +341,7 @@ function validTime(mtimeMs: number, path: string): number {
 }
 
 export function invalidChanges(path: string): ClientError {
-  return new ClientError(400, "invalid_changes", `Cannot write ${path}`);
+  return new ClientError("invalid_changes", `Cannot write ${path}`);
 }
 
 export function tooManyBytes({ maxBytes }: WorkspaceLimits): ClientError {
@@ -349,5 +349,5 @@ export function tooManyBytes({ maxBytes }: WorkspaceLimits): ClientError {
 }
 
 function workspaceFull(reason: string): ClientError {
-  return new ClientError(413, "workspace_full", `The workspace is full: ${reason}. Delete files first.`);
+  return new ClientError("workspace_full", `The workspace is full: ${reason}. Delete files first.`);
 }

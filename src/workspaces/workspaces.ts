@@ -1,6 +1,6 @@
 import { createReadStream } from "node:fs";
 import type { Blob } from "../shared/blob-folder.ts";
-import { ClientError, notFound } from "../shared/errors.ts";
+import { ClientError } from "../shared/errors.ts";
 import type { FileChanges } from "../wire/guest-messages.ts";
 import type { Workspace } from "../wire/host-calls.ts";
 import type { FileEntry } from "../wire/messages.ts";
@@ -271,7 +271,7 @@ function readFile(snapshot: Snapshot, filePath: string): Promise<Uint8Array> {
 
 function uploadOf(index: WorkspaceIndex, filename: string): UploadRecord {
   const upload = index.uploads.get(filename);
-  if (!upload) throw notFound("File not found");
+  if (!upload) throw new ClientError("not_found", "File not found");
   return upload;
 }
 
@@ -279,14 +279,14 @@ function uploadOf(index: WorkspaceIndex, filename: string): UploadRecord {
 function refuseConflict(index: WorkspaceIndex, filePath: string): void {
   if (index.get(filePath)?.kind === "folder") throw notAFile(filePath);
   for (let parent = parentOf(filePath); parent !== ""; parent = parentOf(parent)) {
-    if (index.get(parent)?.kind === "file") throw new ClientError(409, "not_a_file", `${nameOf(parent)} is a file`);
+    if (index.get(parent)?.kind === "file") throw new ClientError("not_a_file", `${nameOf(parent)} is a file`);
   }
 }
 
 function fileNotFound(filePath: string): ClientError {
-  return notFound(`File ${nameOf(filePath)} not found`);
+  return new ClientError("not_found", `File ${nameOf(filePath)} not found`);
 }
 
 function notAFile(filePath: string): ClientError {
-  return new ClientError(409, "not_a_file", `${nameOf(filePath)} is a folder`);
+  return new ClientError("not_a_file", `${nameOf(filePath)} is a folder`);
 }

@@ -70,7 +70,7 @@ export function authenticate(config: Pick<Config, "API_KEYS" | "API_KEY">, guess
     if (given === undefined) {
       // RFC 6750, section 3: no error code if the request carried no credentials.
       response.set("WWW-Authenticate", "Bearer");
-      throw new ClientError(401, "unauthorized", "Authentication required");
+      throw new ClientError("unauthorized", "Authentication required");
     }
     const digest = digestOf(given);
     guesses?.check(request.ip, digest);
@@ -82,7 +82,7 @@ export function authenticate(config: Pick<Config, "API_KEYS" | "API_KEY">, guess
     }
     await guesses?.failed(request.ip);
     response.set("WWW-Authenticate", 'Bearer error="invalid_token"');
-    throw new ClientError(401, "unauthorized", "Invalid API key");
+    throw new ClientError("unauthorized", "Invalid API key");
   };
 }
 
@@ -90,7 +90,7 @@ export function authenticate(config: Pick<Config, "API_KEYS" | "API_KEY">, guess
 export function requireScope(scope: Scope): RequestHandler {
   return (_request, response, next) => {
     if (principalOf(response).scopes.has(scope)) return next();
-    next(new ClientError(403, "missing_scope", `This API key lacks the scope "${scope}"`));
+    next(new ClientError("missing_scope", `This API key lacks the scope "${scope}"`));
   };
 }
 

@@ -41,7 +41,7 @@ export function refuseOtherSites(
     const name = hostnameOf(`http://${host}`);
     // An address cannot be rebound.
     if (name === null || (isIP(name) === 0 && !names.has(name))) {
-      return next(new ClientError(403, "wrong_host", "This server does not go by that name. Add it to CORS_ORIGIN."));
+      return next(new ClientError("wrong_host"));
     }
     const origin = request.get("origin");
     const isOwn =
@@ -50,7 +50,7 @@ export function refuseOtherSites(
       origin === `http://${host}` ||
       origins.includes(origin);
     if (isOwn || SAFE_METHODS.has(request.method)) return next();
-    next(new ClientError(403, "cross_site", "Pages of other sites may not use this server. See CORS_ORIGIN."));
+    next(new ClientError("cross_site"));
   };
 }
 

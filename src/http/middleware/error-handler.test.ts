@@ -29,10 +29,10 @@ beforeAll(async () => {
     throw Object.assign(new Error(SECRET), { status: 502, expose: true });
   });
   app.get("/client", () => {
-    throw new ClientError(409, "conflict", "Not twice", { cause: new Error(SECRET) });
+    throw new ClientError("checkpoint_exists", "Not twice", { cause: new Error(SECRET) });
   });
   app.get("/busy", () => {
-    throw new ClientError(429, "queue_full", "Later", { retryAfterS: 7 });
+    throw new ClientError("queue_full", { retryAfterS: 7 });
   });
   app.get("/begun", (_request, response) => {
     response.write("half a reply");
@@ -57,8 +57,8 @@ test.each([
   ["/undefined", 500, "Internal server error", "internal"],
   ["/server-status", 500, "Internal server error", "internal"],
   ["/disguised", 418, "Bad request", "bad_request"],
-  ["/client", 409, "Not twice", "conflict"],
-  ["/busy", 429, "Later", "queue_full"],
+  ["/client", 409, "Not twice", "checkpoint_exists"],
+  ["/busy", 429, "The server is busy. Try again later.", "queue_full"],
   ["/name/%ff", 400, "Bad request: the path is not UTF-8 in percent-encoding", "invalid_encoding"],
   ["/nothing", 404, "Endpoint not found", "endpoint_not_found"],
 ])("%s is answered with %i and no host path or stack", async (path, status, error, code) => {

@@ -3,6 +3,7 @@ import type { ErrorRequestHandler, RequestHandler } from "express";
 import type { Logger } from "pino";
 import { ClientError } from "../../shared/errors.ts";
 import { storageFull, troubleOf } from "../../shared/storage-trouble.ts";
+import { HttpError } from "../http-error.ts";
 import { invalidEncoding, unsupportedCharset } from "../text-decoding.ts";
 
 /** What body-parser and multer throw. */
@@ -14,7 +15,7 @@ interface HttpishError extends Error {
 }
 
 export const notFoundHandler: RequestHandler = () => {
-  throw new ClientError(404, "endpoint_not_found", "Endpoint not found");
+  throw new ClientError("endpoint_not_found");
 };
 
 /** The one place where errors become replies. What is not meant for a client is logged and answered with a plain 500. */
@@ -28,7 +29,7 @@ export function errorHandler(logger: Logger): ErrorRequestHandler {
       response.end();
       return;
     }
-    replyWithError(response, known ?? new ClientError(500, "internal", "Internal server error"));
+    replyWithError(response, known ?? new ClientError("internal"));
   };
 }
 
@@ -48,22 +49,22 @@ function toClientError(error: unknown): ClientError | null {
   const { type, status, encoding } = error as HttpishError;
   switch (type) {
     case "entity.too.large":
-      return new ClientError(413, "too_large", "request entity too large");
+      return new ClientError("too_large");
     case "entity.parse.failed":
-      return new ClientError(400, "invalid_json", "Invalid JSON format");
+      return new ClientError("invalid_json");
     case "encoding.unsupported":
       return unsupportedCharset(encoding ?? "", "the compressions gzip, deflate and br");
     case "parameters.too.many":
-      return new ClientError(413, "too_many_parameters", "too many parameters");
+      return new ClientError("too_many_parameters");
     default:
       break;
   }
   if (error instanceof URIError) return invalidEncoding("Bad request: the path is not UTF-8 in percent-encoding");
   if (type === "request.aborted" || type === "request.size.invalid") {
-    return new ClientError(400, "bad_request", "Bad request");
+    return new ClientError("bad_request", "Bad request");
   }
   if (typeof status === "number" && status >= 400 && status < 500) {
-    return new ClientError(status, "bad_request", "Bad request");
+    return new HttpError(status, "bad_request", "Bad request");
   }
   // Wherever else it was that there was no room: a temporary file of an upload, say.
   if (troubleOf(error) === "full") return storageFull(error);

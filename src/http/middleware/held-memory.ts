@@ -42,8 +42,7 @@ export function limitHeldMemory({
     for (const other of others) heldBytes += other.bodyBytes + other.response.writableLength;
     // One alone is never refused: what it may have is the route's affair.
     if (heldBytes > maxBytes && others.size > 0) {
-      const message = "The server holds too much for you: large requests at a time, or replies that you do not read.";
-      throw new ClientError(429, "too_much_held", message, { retryAfterS: 1 });
+      throw new ClientError("too_much_held");
     }
     const held: Held = { response, bodyBytes };
     others.add(held);

@@ -133,7 +133,7 @@ function knownName(digest: Buffer, ip: string | undefined): string {
 
 function tooMany(leftMs: number): ClientError {
   const retryAfterS = Math.max(1, Math.ceil(leftMs / 1000));
-  return new ClientError(429, "too_many_wrong_keys", "Too many wrong keys came from your address. Wait.", {
+  return new ClientError("too_many_wrong_keys", {
     retryAfterS,
   });
 }

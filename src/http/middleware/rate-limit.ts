@@ -84,6 +84,6 @@ export function rateLimit(limiter: RateLimiterAbstract | undefined): RequestHand
       "RateLimit-Policy": `${points};w=${Math.ceil(duration)}`,
     });
     if (outcome.consumedPoints <= points) return next();
-    throw new ClientError(429, "rate_limited", "Too many requests", { retryAfterS: resetS });
+    throw new ClientError("rate_limited", { retryAfterS: resetS });
   };
 }

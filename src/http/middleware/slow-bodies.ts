@@ -62,7 +62,7 @@ export function limitSlowBodies(server: Server, { minBytesPerSecond, windowMs, r
       // With its request, which is not told of the end of a connection once it has a reply: an upload would leave its file.
       setTimeout(() => request.destroy(), LINGER_MS).unref();
     };
-    refuse(response, new ClientError(408, "body_too_slow", message));
+    refuse(response, new ClientError("body_too_slow", message));
   }
 }
 

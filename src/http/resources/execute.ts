@@ -1,7 +1,7 @@
 import express, { type Request, type Response, Router } from "express";
 import type { ExecutionResult } from "../../sandbox/outcome.ts";
 import { runCode, type Services } from "../../service/execution-service.ts";
-import { badRequest, ClientError } from "../../shared/errors.ts";
+import { ClientError } from "../../shared/errors.ts";
 import { parseRequest } from "../body.ts";
 import { contextOf } from "../caller.ts";
 import { wrongContentType } from "../content-type.ts";
@@ -99,5 +99,5 @@ function rawCode(request: Request): string {
   if (code.trim() !== "") return code;
   // The contract has this text for another type, too.
   const hint = wrongContentType(request, ["text/plain"]) ?? undefined;
-  throw badRequest("no_code", "No Python code provided in request body", hint);
+  throw new ClientError("no_code", { hint });
 }

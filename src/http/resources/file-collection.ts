@@ -1,6 +1,6 @@
 import express, { type Request, type Response, type Router } from "express";
 import type { Services } from "../../service/execution-service.ts";
-import { badRequest } from "../../shared/errors.ts";
+import { ClientError } from "../../shared/errors.ts";
 import type { FileEntry } from "../../wire/messages.ts";
 import { HOME, nameOf, ROOTS } from "../../workspaces/paths.ts";
 import { callerOf } from "../caller.ts";
@@ -73,7 +73,7 @@ function sandboxPath(components: unknown): string {
   const forbidden = (component: string) =>
     component === "" || component === "." || component === ".." || /[/\\\0]/.test(component);
   const names = components as readonly string[];
-  if (names.some(forbidden)) throw badRequest("invalid_filename", "Invalid filename");
+  if (names.some(forbidden)) throw new ClientError("invalid_filename");
   const path = `/${names.join("/")}`;
   return ROOTS.some((root) => path.startsWith(`${root}/`)) ? path : HOME + path;
 }

@@ -1,6 +1,6 @@
 import { type Response, Router } from "express";
 import type { Services } from "../../service/execution-service.ts";
-import { notFound } from "../../shared/errors.ts";
+import { ClientError } from "../../shared/errors.ts";
 import type { FileEntry } from "../../wire/messages.ts";
 import { callerOf } from "../caller.ts";
 import { checkFilename } from "../filenames.ts";
@@ -63,7 +63,7 @@ export function fileRoutes(services: Services): Router {
     const filename = checkFilename(request.params.filename);
     const workspace = workspaceOf(response);
     const entry = await workspace.stat(`${HOME}/${filename}`);
-    if (entry?.kind !== "file") throw notFound(`File ${filename} not found`);
+    if (entry?.kind !== "file") throw new ClientError("not_found", `File ${filename} not found`);
     await workspace.remove(entry.path);
     services.securityLog?.append({ event: "file_delete", ...callerOf(request, response), details: { filename } });
     response.json({ success: true, message: `File ${filename} deleted successfully`, timestamp: timestamp() });

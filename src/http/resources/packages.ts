@@ -60,7 +60,7 @@ export function packageRoutes(services: Services): Router {
     if (REFUSED.has(normaliseName(name))) {
       record("refused");
       const message = `Package "${body.package}" is not allowed for security reasons.`;
-      throw new ClientError(403, "package_refused", message);
+      throw new ClientError("package_refused", message);
     }
     const principal = principalOf(response);
     const timestamp = () => new Date().toISOString();

@@ -39,7 +39,7 @@ export function statisticsStreamRoutes({
   router.get("/api/dashboard/stats/stream", requireScope("stats"), (_request, response) => {
     const { id } = principalOf(response);
     if ((openStreams.get(id) ?? 0) >= maxStreams) {
-      throw new ClientError(429, "too_many_streams", "Too many of your dashboards are open", { retryAfterS: 10 });
+      throw new ClientError("too_many_streams");
     }
     const principal = visibleTo(response);
     const stream = new EventStream(response, commentMs);

@@ -2,7 +2,7 @@ import { type Response, Router } from "express";
 import { baseOf } from "../../environments/registry.ts";
 import type { EnvironmentProgress } from "../../environments/start-progress.ts";
 import type { Executor } from "../../executor/executor.ts";
-import { ClientError } from "../../shared/errors.ts";
+import { ClientError, isQueueFull } from "../../shared/errors.ts";
 import { principalOf } from "../middleware/authentication.ts";
 import { toReply } from "./execute.ts";
 
@@ -124,7 +124,7 @@ async function selfTest(options: StatusOptions) {
     );
   } catch (error) {
     // A full queue is no fault: the sandboxes are working.
-    if (error instanceof ClientError && error.status !== 429) return null;
+    if (error instanceof ClientError && !isQueueFull(error)) return null;
     throw error;
   }
 }

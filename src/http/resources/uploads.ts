@@ -4,13 +4,14 @@ import path from "node:path";
 import { type Request, type RequestHandler, type Response, Router } from "express";
 import multer from "multer";
 import { runInternal, type Services } from "../../service/execution-service.ts";
-import { badRequest, ClientError } from "../../shared/errors.ts";
+import { ClientError } from "../../shared/errors.ts";
 import { makeFolder, makeFolderSync } from "../../shared/make-folder.ts";
 import { StorageStartupError } from "../../shared/storage-startup-error.ts";
 import { storageError, troubleOf } from "../../shared/storage-trouble.ts";
 import { callerOf } from "../caller.ts";
 import { wrongContentType } from "../content-type.ts";
 import { sanitiseFilename } from "../filenames.ts";
+import { HttpError } from "../http-error.ts";
 import { principalOf, requireScope } from "../middleware/authentication.ts";
 import { isTextFile } from "../text-content.ts";
 import { invalidEncoding } from "../text-decoding.ts";
@@ -30,7 +31,7 @@ export function uploadRoutes(services: Services): Router {
   const receive = receiveFile(services);
   router.post(["/api/upload", "/api/upload-csv"], requireScope("files"), receive, async (request, response) => {
     const { file } = request;
-    if (!file) throw badRequest("no_file", "No file uploaded");
+    if (!file) throw new ClientError("no_file");
     response.json(await takeIn(services, request, response, file));
   });
   return router;
@@ -108,16 +109,16 @@ function receiveFile({ config }: Services): RequestHandler {
       const extension = extensionOf(sanitiseFilename(file.originalname));
       // Also a name that was damaged before it came here: whatever it was, it cannot be asked for any more.
       if (file.originalname.includes("\ufffd")) return accept(invalidEncoding("The file name is not valid UTF-8"));
-      if (!FIELDS.includes(file.fieldname)) return accept(badRequest("unexpected_field", "Unexpected field"));
+      if (!FIELDS.includes(file.fieldname)) return accept(new ClientError("unexpected_field"));
       if (config.UPLOAD_TYPES.includes(extension)) return accept(null, true);
       const message = `File type ${extension || "(none)"} not allowed. Allowed types: ${config.UPLOAD_TYPES.join(", ")}`;
-      accept(badRequest("file_type", message));
+      accept(new ClientError("file_type", message));
     },
   }).any();
   return (request, response, next) => {
     const wrong = wrongContentType(request, ["multipart/form-data"]);
-    if (wrong !== null) return next(badRequest("wrong_content_type", `No file uploaded. ${wrong}`));
-    if (!request.is("multipart/form-data")) return next(badRequest("no_file", "No file uploaded"));
+    if (wrong !== null) return next(new HttpError(400, "wrong_content_type", `No file uploaded. ${wrong}`));
+    if (!request.is("multipart/form-data")) return next(new ClientError("no_file"));
     upload(request, response, (error: unknown) => {
       // Multer has taken away what it wrote.
       if (error !== undefined) return next(toClientError(error, config.MAX_FILE_SIZE));
@@ -147,18 +148,18 @@ function toClientError(error: unknown, maxBytes: number): unknown {
   if (error instanceof multer.MulterError) {
     switch (error.code) {
       case "LIMIT_FILE_SIZE":
-        return badRequest("file_too_large", `File size too large. Maximum size: ${formatMb(maxBytes)}`);
+        return new ClientError("file_too_large", `File size too large. Maximum size: ${formatMb(maxBytes)}`);
       case "LIMIT_FILE_COUNT":
-        return badRequest("too_many_files", "Too many files");
+        return new ClientError("too_many_files");
       case "LIMIT_UNEXPECTED_FILE":
-        return badRequest("unexpected_field", "Unexpected field");
+        return new ClientError("unexpected_field");
       default:
-        return badRequest("invalid_upload", error.message);
+        return new ClientError("invalid_upload", error.message);
     }
   }
   // A body that was cut off, or is no multipart at all. What has a `syscall` is a failure of our own disk.
   if (error instanceof Error && !(error instanceof ClientError) && !("syscall" in error)) {
-    return badRequest("invalid_upload", "The upload is incomplete or malformed");
+    return new ClientError("invalid_upload", "The upload is incomplete or malformed");
   }
   return storageError(error) ?? error;
 }
