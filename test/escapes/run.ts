@@ -25,20 +25,26 @@ const { values, positionals } = parseArgs({
 const COLUMNS = ["all", "Deno alone", "operating system alone", "none (control)"];
 /** What rows begin with that come after all others. */
 const KINDS = ["assumed broken", "mutation"];
+/** The nightly project has the same files, and would try each attack a second time. */
+const SECURITY = ["--project", "security"];
 const scoresFile = path.join(SCORES_DIR, "escapes.jsonl");
 const earlier = values.only === undefined ? [] : readScores();
 rmSync(scoresFile, { force: true });
 const only = values.only === undefined ? [] : ["-t", values.only];
 const vitest = fileURLToPath(new URL("vitest.mjs", import.meta.resolve("vitest/package.json")));
-const child = spawn(process.execPath, [vitest, "run", "test/escapes", "test/isolation", ...positionals, ...only], {
-  stdio: "inherit",
-  env: {
-    ...process.env,
-    ESCAPES_ALL: "1",
-    ESCAPES_SCORES: scoresFile,
-    ...(values.mutations ? { ESCAPES_MUTATIONS: "1" } : {}),
+const child = spawn(
+  process.execPath,
+  [vitest, "run", ...SECURITY, "test/escapes", "test/isolation", ...positionals, ...only],
+  {
+    stdio: "inherit",
+    env: {
+      ...process.env,
+      ESCAPES_ALL: "1",
+      ESCAPES_SCORES: scoresFile,
+      ...(values.mutations ? { ESCAPES_MUTATIONS: "1" } : {}),
+    },
   },
-});
+);
 const [status] = await once(child, "close");
 const scores = readScores();
 const isOld = (old: Score) =>

@@ -25,7 +25,8 @@ const figuresFile = path.join(os.tmpdir(), `fuzz-figures-${process.pid}.jsonl`);
 const vitest = fileURLToPath(new URL("vitest.mjs", import.meta.resolve("vitest/package.json")));
 const child = spawn(
   process.execPath,
-  [vitest, "run", "--maxWorkers=1", ...(files.length > 0 ? files : ["test/fuzz"])],
+  // The nightly project has the same files, and a number of inputs of its own.
+  [vitest, "run", "--project", "security", "--maxWorkers=1", ...(files.length > 0 ? files : ["test/fuzz"])],
   {
     stdio: "inherit",
     env: { ...process.env, FUZZ_RUNS: runs, FUZZ_FIGURES: figuresFile },
