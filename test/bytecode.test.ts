@@ -1,7 +1,7 @@
 import { readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { pino } from "pino";
-import { beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test } from "vitest";
 import { openEnvironments, openHost } from "../src/compose/server.ts";
 import { type ArchivePart, buildArchive } from "../src/packages/archive.ts";
 import { BytecodeCompiler } from "../src/packages/bytecode-compiler.ts";
@@ -18,17 +18,16 @@ import { guestOptions, runOn, startTestSandbox } from "./support/sandbox.ts";
 
 let options: SandboxOptions;
 let stdlibPath: string;
+let close: () => Promise<unknown>;
 
 beforeAll(async () => {
-  const { images, close } = await openEnvironments(
-    testConfig(),
-    pino({ level: "silent" }),
-    await openHost(testConfig()),
-  );
-  options = await images.compiler();
-  stdlibPath = (await images.base()).stdlibPath;
-  await close();
+  const opened = await openEnvironments(testConfig(), pino({ level: "silent" }), await openHost(testConfig()));
+  close = opened.close;
+  options = await opened.images.compiler();
+  stdlibPath = (await opened.images.base()).stdlibPath;
 }, 120_000);
+/** No sandbox starts once they are closed. */
+afterAll(async () => await close());
 
 const SOURCES: Readonly<Record<string, string>> = {
   "site-packages/pack/__init__.py":
