@@ -3,7 +3,7 @@ import { defineConfig } from "vitest/config";
 import { LongestFirst } from "./test/support/longest-first.ts";
 
 /** Rules that documents and source keep, read from the files: `npm run check`. */
-const RULES = ["test/{architecture,decisions,errors,words}.test.ts"];
+const RULES = ["test/{architecture,decisions,errors,layers,words}.test.ts"];
 /** Tests beside the source that start a process: Redis, a server, a sandbox. */
 const PROCESSES = ["src/**/*.process.test.ts"];
 /** Attacks, hostile input, one caller against another. */

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { Clock, RESOLUTION_MS } from "../src/guest/interpreter/clock.ts";
+import { Clock } from "../src/guest/interpreter/clock.ts";
+import { RESOLUTION_MS } from "../src/guest/interpreter/clock-resolution.ts";
 import { py, startTestEngine, type TestEngine } from "./support/engine.ts";
 
 const START_MS = 1_795_656_841_694.125;

@@ -5,18 +5,34 @@ import { Mutant } from "./escapes/mutant.ts";
 import { testConfig } from "./support/config.ts";
 import { guestOptions, runOn } from "./support/sandbox.ts";
 
-/** A sandbox that an attacker has taken over: its main thread asks to be asked for output, and nobody reads the answers. */
+/** A sandbox that an attacker has taken over: its main thread asks to be asked for output, and never reads the answers. */
 const ASKS_AND_DOES_NOT_READ = [
   {
-    file: "guest/main.ts",
-    from: "    const verdict = interpreter.perform(task.message, task.body);\n",
-    // Not where the standard library is compiled for the image.
-    to: '    while (JSON.stringify(task).includes(\'"code":"1"\')) host.report({ type: "printed" } as never);\n    const verdict = interpreter.perform(task.message, task.body);\n',
+    file: "guest/interpreter/interpreter.ts",
+    methods: {
+      // Not where the standard library is compiled for the image.
+      "Interpreter.perform": `(perform) => function (message, body) {
+        if (message.program?.code === "1") for (;;) globalThis[Symbol.for("host")].report({ type: "printed" });
+        return perform.call(this, message, body);
+      }`,
+    },
   },
   {
-    file: "guest/io/watcher.ts",
-    from: "    this.#outlet.sendOutput(nonce);\n",
-    to: "    Atomics.wait(this.#control, CONTROL.CLOSED, 0);\n",
+    file: "guest/io/host-connection.ts",
+    exports: {
+      HostConnection: `(HostConnection) => class extends HostConnection {
+        constructor(...about) {
+          super(...about);
+          globalThis[Symbol.for("host")] = this;
+        }
+      }`,
+    },
+  },
+  {
+    file: "guest/io/frame-writer.ts",
+    methods: {
+      "Outlet.sendOutput": "() => () => { Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0); }",
+    },
   },
 ];
 

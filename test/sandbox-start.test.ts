@@ -18,13 +18,14 @@ afterEach(() => {
 test("a process that is not ready in time is ended, and the error has what it printed", async () => {
   using source = new Mutant([
     {
-      file: "guest/main.ts",
-      from: "const shared = createShared();\n",
-      to: `console.error("something is wrong here");
-Deno.openSync(message.options.baseImagePath as string);
-Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
-const shared = createShared();
-`,
+      file: "guest/io/shared-state.ts",
+      exports: {
+        createShared: `() => () => {
+          console.error("something is wrong here");
+          Deno.openSync(new URL("../../../image", import.meta.url));
+          Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+        }`,
+      },
     },
   ]);
   const { Sandbox }: typeof import("../src/sandbox/sandbox.ts") = await import(

@@ -11,8 +11,7 @@ import { PackageError } from "../packages/package-error.ts";
 import { chargeShare } from "../packages/package-shares.ts";
 import { buildImage } from "../sandbox/build-image.ts";
 import { GUEST_DIR, PYODIDE_DIR, SHARED_FILES } from "../sandbox/launch.ts";
-import { internalJob } from "../sandbox/running-job.ts";
-import { Sandbox, type SandboxOptions } from "../sandbox/sandbox.ts";
+import type { SandboxOptions } from "../sandbox/sandbox.ts";
 import { ARCHIVES_FOLDER, imageName, manifestName, temporaryName } from "../shared/cache-layout.ts";
 import { denoVersion } from "../shared/deno-binary.ts";
 import { SandboxDiedError, StartupError } from "../shared/errors.ts";
@@ -22,6 +21,7 @@ import { decodeImage } from "../wire/image-format.ts";
 import { ENDS_INTERPRETER } from "../wire/import-rules.ts";
 import type { GuestEnvironment, GuestOptions } from "../wire/messages.ts";
 import { buildStdlibArchive, compilerKey, findStdlibArchive, type StdlibArchive } from "./stdlib-archive.ts";
+import { tryImage } from "./try-image.ts";
 
 /** Standard library modules that are imported in every image, so that no execution pays for them. */
 export const PRELOADED_MODULES: readonly string[] = (
@@ -38,8 +38,6 @@ const BUILD_TIMEOUT_MS = 300_000;
 const MAX_BUILD_MS = 900_000;
 /** For a caller's packages: others wait for the processor meanwhile. */
 export const MAX_DERIVED_BUILD_MS = 180_000;
-/** How long a first start may take, and the execution after it. */
-const TRY_OUT_MS = 60_000;
 /** Each leaves out what the one before found to be unfit. */
 const MAX_ATTEMPTS = 5;
 
@@ -349,51 +347,6 @@ function compilerOptions(
 
 /** What an image is built from. */
 type BuildStart = Pick<GuestOptions, "baseImagePath" | "stdlibPath" | "preload">;
-
-/**
- * Starts one sandbox from an image and runs something in it: a library may do another thing here than while the image was built.
- *
- * @throws {PackageError} if that fails, with its reason.
- */
-async function tryImage(
-  { baseImagePath, stdlibPath }: BuildStart,
-  environment: GuestEnvironment,
-  host: Omit<SandboxOptions, "guest">,
-): Promise<void> {
-  const failed = (reason: string, cause?: unknown) =>
-    new PackageError("package_incompatible", `The packages cannot be used here: ${reason}.`, { cause });
-  const options = {
-    ...host,
-    startTimeoutMs: Math.max(host.startTimeoutMs, TRY_OUT_MS),
-    guest: {
-      baseImagePath,
-      stdlibPath,
-      environment,
-      preload: [],
-      maxHeapBytes: Number.MAX_SAFE_INTEGER,
-      mapMemory: false,
-      hashCheckpoint: false,
-    },
-  };
-  const sandbox = await Sandbox.start(options).catch((error) => {
-    if (!(error instanceof SandboxDiedError)) throw error;
-    throw failed(`no sandbox starts with them (${firstLine(error.message)})`, error);
-  });
-  try {
-    await sandbox.execute(internalJob("None", TRY_OUT_MS));
-    // A process that has ended is one to discard, too.
-    const verdict = await sandbox.idle;
-    if (verdict.state === "discard") throw failed(`a sandbox with them does not last (${verdict.reason})`);
-  } finally {
-    sandbox.kill("it was tried out");
-  }
-}
-
-/** What a process that did not start has said, without where in its program that was. */
-function firstLine(message: string): string {
-  const [line = ""] = message.split("\n");
-  return line.slice(line.lastIndexOf("Error: ") + "Error: ".length);
-}
 
 /** Builds an image, and again without what turns out to have no place in one. */
 async function buildWithoutUnfit(

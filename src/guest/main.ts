@@ -10,6 +10,7 @@ import { boot } from "./interpreter/boot.ts";
 import { build, isBuilding } from "./interpreter/build.ts";
 import { Interpreter } from "./interpreter/interpreter.ts";
 import { type Boot, importProgram } from "./interpreter/load.ts";
+import { performTasks } from "./interpreter/tasks.ts";
 import { HostConnection } from "./io/host-connection.ts";
 import { createShared } from "./io/shared-state.ts";
 import { exposeState, ROOM_BYTES } from "./memory/exposed-state.ts";
@@ -59,11 +60,7 @@ async function serve(options: GuestOptions): Promise<void> {
   const checkpoint = await hash();
   await watching;
   host.announce({ type: "ready", pythonVersion, pyodideVersion, heapBytes, everyPage, checkpoint });
-  for (let task = host.nextTask(); task !== null; task = host.nextTask()) {
-    const verdict = interpreter.perform(task.message, task.body);
-    host.report({ type: "idle", verdict, heapBytes: memory.buffer.byteLength });
-    if (verdict.state === "discard") return;
-  }
+  await performTasks(interpreter, host, memory);
 }
 
 /** The interpreter's program, with room before it. */

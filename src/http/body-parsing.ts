@@ -1,11 +1,10 @@
 import qs from "qs";
 import { JsonLimitError, JsonSyntaxError, scanJson } from "../shared/json/json-scanner.ts";
 import { membersOf } from "../shared/json/json-source.ts";
+import { BODY_LIMITS } from "./body-limits.ts";
 import { type ContextSource, contextSource } from "./context-source.ts";
 import { type Charset, decodeText, InvalidEncodingError } from "./text-decoding.ts";
 
-/** What a request's body may hold: as deep as results are, and more values than any request has. */
-const LIMITS = { maxDepth: 200, maxNodes: 50_000 };
 const MAX_PARAMETERS = 1000;
 const MAX_FORM_DEPTH = 32;
 
@@ -51,7 +50,7 @@ export function parseRawBody({ kind, bytes, charset }: RawBody): ParsedBody {
 
 function parseJson(text: string, bytes: Uint8Array): ParsedBody {
   if (bytes.length === 0) return { value: {} };
-  const { kind } = scanJson(hasMark(bytes) ? bytes.subarray(3) : bytes, LIMITS);
+  const { kind } = scanJson(hasMark(bytes) ? bytes.subarray(3) : bytes, BODY_LIMITS);
   if (kind !== "object" && kind !== "array") throw new SyntaxError("a scalar");
   const value = JSON.parse(text) as { context?: unknown };
   if (kind === "array" || !isObject(value.context)) return { value };

@@ -2,6 +2,7 @@ import { Worker } from "node:worker_threads";
 import express, { type Request, type RequestHandler } from "express";
 import type { z } from "zod";
 import { ClientError } from "../shared/errors.ts";
+import { MAX_INLINE_BYTES } from "./body-limits.ts";
 import { type ParsedBody, parseRawBody, type RawBody, type Refusal, refusalOf } from "./body-parsing.ts";
 import type { Parsed } from "./body-worker.ts";
 import { FORM, wrongContentType } from "./content-type.ts";
@@ -12,8 +13,6 @@ import { parseBody } from "./validation.ts";
 
 /** Of the body as it is once it was inflated. */
 export const MAX_BODY_BYTES = 30 * 1024 * 1024;
-/** Larger bodies are parsed in a thread of their own: the event loop of this one goes on. */
-const MAX_INLINE_BYTES = 128 * 1024;
 const WORKER_MEMORY_MB = 512;
 
 /**

@@ -1,11 +1,11 @@
 import type { ChildProcess } from "node:child_process";
-import { randomBytes } from "node:crypto";
 import { SandboxDiedError } from "../shared/errors.ts";
-import { encodeFrame, type Frame, FrameReader, MAX_FRAME_BYTES, NONCE_BYTES } from "../wire/frames.ts";
+import { encodeFrame, type Frame, FrameReader, MAX_FRAME_BYTES } from "../wire/frames.ts";
 import { type GuestMessage, readGuestMessage } from "../wire/guest-messages.ts";
 import { type HostMessage, MAX_GUEST_HEADER_BYTES } from "../wire/messages.ts";
 import { ProtocolError } from "../wire/protocol-error.ts";
 import { type LaunchOptions, launch } from "./launch.ts";
+import { newNonce } from "./nonce.ts";
 import { type FrameTrace, traced } from "./trace.ts";
 
 /** While the host checks a frame larger than this, it reads no further ones. */
@@ -170,10 +170,6 @@ export async function connect(
   } finally {
     clearTimeout(timer);
   }
-}
-
-export function newNonce(): string {
-  return randomBytes(NONCE_BYTES / 2).toString("hex");
 }
 
 export function reasonOf(error: unknown): string {

@@ -3,10 +3,11 @@ import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { type IsolationReport, wrapCommand } from "../isolation/detect.ts";
-import { mainStackBytes, v8StackKib } from "../isolation/main-stack.ts";
+import { mainStackBytes } from "../isolation/main-stack.ts";
 import { spawnWrapped } from "../isolation/wrap.ts";
 import { denoBinary } from "../shared/deno-binary.ts";
 import type { GuestOptions } from "../wire/messages.ts";
+import { permissionFlags, v8Flags } from "./permissions.ts";
 
 export const GUEST_DIR = fileURLToPath(new URL("../guest/", import.meta.url));
 /** What host and guest share, and the guest therefore loads. */
@@ -20,7 +21,6 @@ export const SHARED_FILES = [
 ].map((name) => fileURLToPath(new URL(`../wire/${name}`, import.meta.url)));
 export const PYODIDE_DIR = path.dirname(createRequire(import.meta.url).resolve("pyodide/package.json"));
 
-const WASM_PAGES_PER_MB = 16;
 export interface LaunchOptions {
   readonly guest: GuestOptions;
   /** Most WebAssembly memory, MiB. */
@@ -46,11 +46,6 @@ export function sandboxCommand({
     (file) => file != null,
   );
   const readable = [GUEST_DIR, ...SHARED_FILES, PYODIDE_DIR, ...files];
-  const v8Flags = [
-    "--disallow-code-generation-from-strings",
-    `--stack-size=${v8StackKib(stackBytes)}`,
-    `--wasm-max-mem-pages=${memoryMb * WASM_PAGES_PER_MB}`,
-  ];
   const args = [
     "run",
     "--quiet",
@@ -61,16 +56,8 @@ export function sandboxCommand({
     "--no-config",
     "--no-lock",
     "--no-check",
-    `--allow-read=${readable.join(",")}`,
-    "--deny-write",
-    "--deny-net",
-    "--deny-env",
-    "--deny-run",
-    // For `guest/memory/mapping.ts`, until the walls stand (`guest/interpreter/boot.ts`): before any code of a package's runs.
-    guest.mapMemory && process.platform === "linux" ? "--allow-ffi" : "--deny-ffi",
-    "--deny-sys",
-    "--deny-import",
-    `--v8-flags=${v8Flags.join(",")}`,
+    ...permissionFlags(readable, guest.mapMemory),
+    `--v8-flags=${v8Flags(memoryMb, stackBytes).join(",")}`,
     path.join(GUEST_DIR, "main.ts"),
     PYODIDE_DIR,
   ];

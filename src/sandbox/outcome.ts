@@ -13,9 +13,7 @@ import {
 import { MAX_ERROR_BYTES, MAX_OUTPUT_BYTES, MAX_VALUE_BYTES } from "../wire/messages.ts";
 import { ProtocolError } from "../wire/protocol-error.ts";
 import { LARGE_FRAME_BYTES } from "./connection.ts";
-
-/** How long an interrupted execution may take to end before its process is killed, ms. */
-export const KILL_GRACE_MS = 250;
+import { KILL_GRACE_MS } from "./limits.ts";
 
 /** Conversion goes 100 levels deep, and an array of numpy's has 64 of its own. */
 const VALUE_LIMITS = { maxDepth: 200, maxNodes: 12_000_000, compact: true };

@@ -13,12 +13,13 @@ import {
 } from "../wire/messages.ts";
 import { ProtocolError } from "../wire/protocol-error.ts";
 import { CollectedOutput } from "./collected-output.ts";
-import { type Connection, newNonce, reasonOf } from "./connection.ts";
+import { type Connection, reasonOf } from "./connection.ts";
 import { answerCall } from "./host-call.ts";
+import { KILL_GRACE_MS } from "./limits.ts";
+import { newNonce } from "./nonce.ts";
 import {
   type Ending,
   type Execution,
-  KILL_GRACE_MS,
   type Report,
   readReport,
   resultOf,

@@ -4,7 +4,8 @@ import type { Frame } from "../wire/frames.ts";
 import type { GuestMessage, SessionState, Verdict } from "../wire/guest-messages.ts";
 import type { FileListing, HostMessage, PackageListing } from "../wire/messages.ts";
 import { ProtocolError } from "../wire/protocol-error.ts";
-import { type Connection, type ConnectOptions, connect, newNonce } from "./connection.ts";
+import { type Connection, type ConnectOptions, connect } from "./connection.ts";
+import { isExpected, newNonce } from "./nonce.ts";
 import type { Execution } from "./outcome.ts";
 import { type Capture, type Job, RunningJob, SETTLE_TIMEOUT_MS } from "./running-job.ts";
 
@@ -162,12 +163,12 @@ export class Sandbox {
       this.kill(message.reason);
       return undefined;
     }
-    if (message.type === "idle" && this.#changing !== null && nonce === this.#changing) {
+    if (message.type === "idle" && isExpected(nonce, this.#changing)) {
       this.#changing = null;
       this.#becomeIdle(message);
       return undefined;
     }
-    if (!running || nonce !== running.nonce) throw new ProtocolError(`"${message.type}" with a wrong nonce`);
+    if (!running || !isExpected(nonce, running.nonce)) throw new ProtocolError(`"${message.type}" with a wrong nonce`);
     const done = running.receive(message, body);
     if (message.type === "idle") {
       this.#running = null;

@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { MAX_FIELD_BYTES } from "./limits.ts";
 
 /** What the security log records. The `log_…` events are written by the log about itself. */
 export type SecurityEventName =
@@ -55,7 +56,6 @@ export interface SecurityLogLine extends SecurityEvent {
 }
 
 // Of what clients choose. In bytes of the line, since a control character becomes six of them.
-const MAX_FIELD_BYTES = 256;
 const MAX_DETAIL_BYTES = 1024;
 /** `\u0000` */
 const LONGEST_ESCAPE = 6;

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
-import { INTRUDER, Mutant, withoutLayers } from "./mutant.ts";
+import { INTRUDER, withoutLayers } from "./layers.ts";
+import { Mutant } from "./mutant.ts";
 import { record } from "./scoreboard.ts";
 import { type VisitOutcome, visit } from "./visit.ts";
 

@@ -1,4 +1,4 @@
-import type { Layer } from "./mutant.ts";
+import type { Layer } from "./layers.ts";
 import type { Reply, Target } from "./target.ts";
 
 /** What an attack may know of its victim; in Python these are global variables. */

@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import type { Attack, Control, Technique } from "./attack.ts";
-import { Mutant, withoutLayers } from "./mutant.ts";
+import { withoutLayers } from "./layers.ts";
+import { Mutant } from "./mutant.ts";
 import { Stock } from "./stock.ts";
 import { Target } from "./target.ts";
 

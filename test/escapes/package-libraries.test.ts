@@ -1,7 +1,8 @@
 import { afterAll, describe, expect, test, vi } from "vitest";
 import { COMPILED_TAG, EXTENSION_SUFFIX, sharedLibrary } from "../../src/packages/testing/shared-libraries.ts";
 import { makeWheel } from "../../src/packages/testing/wheels.ts";
-import { type Layer, Mutant, withoutLayers } from "./mutant.ts";
+import { type Layer, withoutLayers } from "./layers.ts";
+import { Mutant } from "./mutant.ts";
 import { record } from "./scoreboard.ts";
 import { Target } from "./target.ts";
 

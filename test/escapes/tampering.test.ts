@@ -1,7 +1,8 @@
 import { rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { Mutant, TAMPERING, withoutLayers } from "./mutant.ts";
+import { TAMPERING, withoutLayers } from "./layers.ts";
+import { Mutant } from "./mutant.ts";
 import { write } from "./scoreboard.ts";
 import { Target } from "./target.ts";
 

@@ -28,9 +28,10 @@ import { Ending } from "./ending.ts";
 import { ENVIRONMENT_PATH, layOut } from "./layout.ts";
 import { loadLibraries } from "./libraries.ts";
 import { type Boot, loadProgram, type Program } from "./load.ts";
-import { closeRealm, freezeRealm, type ImportSeal, revokePermissions, sealImports } from "./realm.ts";
+import { type ImportSeal, sealImports } from "./realm.ts";
 import { Runner } from "./runner.ts";
 import { adoptTables, fitImage } from "./tables.ts";
+import { raiseWalls } from "./walls.ts";
 
 export interface BootedInterpreter {
   readonly program: Program;
@@ -82,14 +83,6 @@ export function putBaseInPlace({ module, exports }: Program, base: ImageFile, en
   putInPlace(exports.memory, base);
   fitImage(base.header, module, exports);
   new ArchiveFiles(module.FS, archive, ARCHIVE_MTIME_MS).mount(ENVIRONMENT_PATH);
-}
-
-/** From now on this thread, and any code of a package's that runs in it, has what user code has. */
-export function raiseWalls(imports: ImportSeal): void {
-  revokePermissions();
-  closeRealm();
-  freezeRealm();
-  imports.close();
 }
 
 /**

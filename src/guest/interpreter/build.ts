@@ -13,7 +13,7 @@ import { openStreams } from "../files/streams.ts";
 import type { HostConnection } from "../io/host-connection.ts";
 import { fillHoles } from "../memory/heap.ts";
 import type { ImageFile } from "../memory/image-file.ts";
-import { openAgain, putBaseInPlace, raiseWalls, startFromBase } from "./boot.ts";
+import { openAgain, putBaseInPlace, startFromBase } from "./boot.ts";
 import type { Module } from "./emscripten.ts";
 import { ENVIRONMENT_PATH, layOut, PACKAGES_PATH, RUNNER_PATH } from "./layout.ts";
 import { loadLibraries } from "./libraries.ts";
@@ -22,6 +22,7 @@ import { limitRecursion, StackGuard } from "./python-stack.ts";
 import { type ImportSeal, sealImports } from "./realm.ts";
 import { PythonFunction } from "./runner.ts";
 import { slotsOf, tablesOf } from "./tables.ts";
+import { raiseWalls } from "./walls.ts";
 
 /** Where none was built. */
 const NO_IMAGE = new Uint8Array(0);

@@ -1,5 +1,5 @@
-/** How fine any clock is that user code can read, ms. What browsers give a page that is not isolated from others. */
-export const RESOLUTION_MS = 0.1;
+import { RESOLUTION_MS } from "./clock-resolution.ts";
+
 const TICKS_PER_MS = 1 / RESOLUTION_MS;
 
 /**

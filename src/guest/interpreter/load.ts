@@ -4,7 +4,7 @@ import { ARCHIVE_MTIME_MS, ArchiveFiles } from "../files/archive-filesystem.ts";
 import { FileMappings } from "../files/file-mappings.ts";
 import { type ExposedState, stateOf, withdrawState } from "../memory/exposed-state.ts";
 import type { ImageFile } from "../memory/image-file.ts";
-import { RESOLUTION_MS } from "./clock.ts";
+import { RESOLUTION_MS } from "./clock-resolution.ts";
 import type { Exports, Module } from "./emscripten.ts";
 
 /** All that was read for a start; nothing can be read after it. */
