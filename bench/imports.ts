@@ -14,7 +14,7 @@ import { bootOptions, openHost } from "../src/compose/server.ts";
 import { ImageCache, PRELOADED_MODULES } from "../src/environments/images.ts";
 import { BytecodeCompiler } from "../src/packages/bytecode-compiler.ts";
 import { BytecodeStore } from "../src/packages/bytecode-store.ts";
-import { Remote } from "../src/packages/fetcher.ts";
+import { HttpFetcher } from "../src/packages/fetcher.ts";
 import { PackageSetBuilder } from "../src/packages/package-set.ts";
 import { parseRequirement } from "../src/packages/pep/requirements.ts";
 import { resolve } from "../src/packages/resolver.ts";
@@ -62,7 +62,7 @@ async function peerImage(
 
 async function packages(withBytecode: boolean) {
   const lock = await loadPyodideLock();
-  const remote = new Remote();
+  const remote = new HttpFetcher();
   const store = new WheelStore(path.join(folder, "data", "packages"), remote);
   const settings = { PACKAGE_DIR: wheels, PYODIDE_INDEX_URL: path.join(folder, "data"), PACKAGE_INDEX_URL: "" };
   const sources = await createPackageSources(settings, { lock, remote, store });

@@ -5,7 +5,7 @@ import type { AddressInfo } from "node:net";
 import path from "node:path";
 import type { Logger } from "pino";
 import { openNetwork } from "../egress/egress.ts";
-import { CacheKeeper } from "../environments/cache-collector.ts";
+import { CacheCollector } from "../environments/cache-collector.ts";
 import { loadDefinitions, STDLIB } from "../environments/definitions.ts";
 import { denoCache } from "../environments/deno-cache.ts";
 import { ImageCache, unusableCache } from "../environments/images.ts";
@@ -27,7 +27,7 @@ import { assertIsolation, detectIsolation, type IsolationReport } from "../isola
 import { ArchiveReader } from "../packages/archive-reader.ts";
 import { BytecodeCompiler } from "../packages/bytecode-compiler.ts";
 import { BytecodeStore } from "../packages/bytecode-store.ts";
-import { Remote } from "../packages/fetcher.ts";
+import { HttpFetcher } from "../packages/fetcher.ts";
 import { DiskPackageRecords } from "../packages/package-records.ts";
 import { PackageSetBuilder } from "../packages/package-set.ts";
 import { PackageShares } from "../packages/package-shares.ts";
@@ -160,7 +160,7 @@ export async function openEnvironments(
   const building = new AbortController();
   // A listener for each sandbox that builds or compiles.
   setMaxListeners(0, building.signal);
-  const remote = new Remote({ proxies: config });
+  const remote = new HttpFetcher({ proxies: config });
   const wheels = new WheelStore(path.join(config.DATA_DIR, "packages"), remote);
   const sources = await createPackageSources(config, { lock, remote, store: wheels });
   const images = new ImageCache({
@@ -172,7 +172,7 @@ export async function openEnvironments(
   const compiler = new BytecodeCompiler(() => images.compiler());
   const bytecode = new BytecodeStore(archives, compiler, () => images.compilerKey());
   const sets = new PackageSetBuilder(archives, { store: wheels, lock, bytecode });
-  const keeper = new CacheKeeper({
+  const keeper = new CacheCollector({
     cacheDir: config.CACHE_DIR,
     wheelsDir: path.join(config.DATA_DIR, "packages"),
     unusedMs: config.CACHE_UNUSED_DAYS === 0 ? Number.POSITIVE_INFINITY : config.CACHE_UNUSED_DAYS * 86_400_000,

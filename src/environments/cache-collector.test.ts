@@ -3,7 +3,7 @@ import path from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
 import { temporaryFolder } from "../packages/testing/temporary-folder.ts";
 import { denoFolderName, imageName, memoryName } from "../shared/cache-layout.ts";
-import { CacheKeeper, type CacheKeeperOptions } from "./cache-collector.ts";
+import { CacheCollector, type CacheCollectorOptions } from "./cache-collector.ts";
 
 const DAY_MS = 86_400_000;
 const HOUR_MS = 3_600_000;
@@ -34,8 +34,8 @@ const inCache = async (name: string, agoMs: number, bytes?: number) =>
   await put(path.join(cacheDir, name), agoMs, bytes);
 const inWheels = async (name: string, agoMs: number) => await put(path.join(wheelsDir, name), agoMs);
 
-function keeper(options: Partial<CacheKeeperOptions> = {}): CacheKeeper {
-  return new CacheKeeper({
+function keeper(options: Partial<CacheCollectorOptions> = {}): CacheCollector {
+  return new CacheCollector({
     cacheDir,
     wheelsDir,
     unusedMs: 30 * DAY_MS,

@@ -2,7 +2,7 @@ import { lstat, readdir, rm, utimes } from "node:fs/promises";
 import path from "node:path";
 import { ARCHIVES_FOLDER, KINDS, manifestName, PARTIAL_FOLDER, wheelHash } from "../shared/cache-layout.ts";
 
-export interface CacheKeeperOptions {
+export interface CacheCollectorOptions {
   /** Images, archives and what belongs to them; several servers may share it. */
   readonly cacheDir: string;
   /** Downloaded wheels; of one server. */
@@ -43,12 +43,12 @@ interface Item {
  * gone, wheels that nothing needs. When a file was used last is its time of change, which every server that shares the
  * folder sets. All of it could be made again; files with other names are left alone.
  */
-export class CacheKeeper {
-  readonly #options: CacheKeeperOptions;
+export class CacheCollector {
+  readonly #options: CacheCollectorOptions;
   readonly #held = new Set<string>();
   #used = new Set<string>();
 
-  constructor(options: CacheKeeperOptions) {
+  constructor(options: CacheCollectorOptions) {
     this.#options = options;
   }
 

@@ -8,14 +8,14 @@ import { hashFile } from "../packages/wheel-store.ts";
 import { memoryName } from "../shared/cache-layout.ts";
 
 /** What an environment came to when it was built. */
-export interface Known {
+export interface EnvironmentManifest {
   readonly set: PackageSet;
   /** What could not be had: requirement → why. */
   readonly missing: Readonly<Record<string, string>>;
 }
 
 /** Remembers beside the images what environments came to, so that the next start asks no source again. */
-export class EnvironmentMemory {
+export class EnvironmentManifests {
   readonly #folder: string;
 
   constructor(folder: string) {
@@ -31,9 +31,11 @@ export class EnvironmentMemory {
    * @param inputs all that it was built from.
    * @returns null if it was never built, or from something else, or its archive is not whole.
    */
-  async recall(name: string, inputs: unknown): Promise<Known | null> {
+  async find(name: string, inputs: unknown): Promise<EnvironmentManifest | null> {
     try {
-      const { key, set, missing } = JSON.parse(await readFile(this.fileOf(name, inputs), "utf8")) as Known & {
+      const { key, set, missing } = JSON.parse(
+        await readFile(this.fileOf(name, inputs), "utf8"),
+      ) as EnvironmentManifest & {
         key: string;
       };
       if (key !== keyOf(inputs)) return null;
@@ -44,7 +46,7 @@ export class EnvironmentMemory {
   }
 
   /** Where nothing can be written, as in a container with all it needs, the next start asks the sources again. */
-  async remember(name: string, inputs: unknown, { set, missing }: Known): Promise<void> {
+  async save(name: string, inputs: unknown, { set, missing }: EnvironmentManifest): Promise<void> {
     await writeAtomically(this.fileOf(name, inputs), JSON.stringify({ key: keyOf(inputs), set, missing })).catch(
       (error) => {
         if (!(error instanceof PackageError)) throw error;

@@ -9,10 +9,10 @@ import type { PackageSource } from "../packages/sources/package-source.ts";
 import { describeUnreached, type Unreached, unreachedOf } from "../packages/sources/unreached-sources.ts";
 import { ClientError, StartupError } from "../shared/errors.ts";
 import type { GuestEnvironment } from "../wire/messages.ts";
-import type { CacheKeeper } from "./cache-collector.ts";
+import type { CacheCollector } from "./cache-collector.ts";
 import { DEFAULT, type EnvironmentDefinition, STDLIB } from "./definitions.ts";
 import { type Image, type ImageCache, MAX_DERIVED_BUILD_MS, type UnbuiltEnvironment } from "./images.ts";
-import { EnvironmentMemory, type Known } from "./manifests.ts";
+import { type EnvironmentManifest, EnvironmentManifests } from "./manifests.ts";
 import { type EnvironmentProgress, StartProgress } from "./start-progress.ts";
 
 /** An environment that code can run in. */
@@ -39,7 +39,7 @@ export interface Environment {
 export interface BuiltBefore {
   readonly name: string;
   /** Null: nothing. */
-  readonly known: Known | null;
+  readonly known: EnvironmentManifest | null;
   readonly image: Image | null;
 }
 
@@ -55,7 +55,7 @@ export interface EnvironmentsOptions {
   readonly sourcesFingerprint: string;
   /** A package that is not available is an error, not a warning. */
   readonly strict: boolean;
-  readonly keeper: CacheKeeper;
+  readonly keeper: CacheCollector;
   readonly onProgress: (message: string) => void;
   readonly onWarning: (message: string) => void;
 }
@@ -94,13 +94,13 @@ export class Environments {
   readonly #ready = new Map<string, Environment>();
   readonly #underWay = new Map<string, Promise<Environment>>();
 
-  readonly #memory: EnvironmentMemory;
+  readonly #manifests: EnvironmentManifests;
   readonly #progress: StartProgress;
   #isClosed = false;
 
   constructor(options: EnvironmentsOptions) {
     this.#options = options;
-    this.#memory = new EnvironmentMemory(options.cacheDir);
+    this.#manifests = new EnvironmentManifests(options.cacheDir);
     this.#progress = new StartProgress(this.names);
   }
 
@@ -115,7 +115,7 @@ export class Environments {
   async prepareBuilt(): Promise<void> {
     for (const definition of this.#options.definitions) {
       const { name, packages, imports } = definition;
-      const known = await this.#memory.recall(name, this.#inputs(definition));
+      const known = await this.#manifests.find(name, this.#inputs(definition));
       if (known === null || Object.keys(known.missing).length > 0) continue;
       const unbuilt = unbuiltEnvironment(known.set, imports, askedOf(packages));
       if (await this.#options.images.isThere(name, known.set.archive.sha256, unbuilt)) await this.#prepare(definition);
@@ -192,7 +192,7 @@ export class Environments {
     return await Promise.all(
       definitions.map(async (definition): Promise<BuiltBefore> => {
         const { name, packages, imports } = definition;
-        const known = await this.#memory.recall(name, this.#inputs(definition));
+        const known = await this.#manifests.find(name, this.#inputs(definition));
         if (known === null) return { name, known, image: null };
         const unbuilt = unbuiltEnvironment(known.set, imports, askedOf(packages));
         return { name, known, image: await images.find(name, known.set.archive.sha256, unbuilt) };
@@ -261,7 +261,7 @@ export class Environments {
     if (!DERIVED_NAME.test(name)) return false;
     this.#refusePending(name);
     const { python } = this.#options;
-    const known = await this.#memory.recall(name, python);
+    const known = await this.#manifests.find(name, python);
     if (known === null) return false;
     await this.#once(name, () => this.#buildImage(name, known.set, python, NOTHING_MISSING));
     return true;
@@ -321,7 +321,7 @@ export class Environments {
     if (this.#options.strict && first) throw first;
     const asked = requested.map(({ key }) => key);
     const inputs = this.#inputs(definition);
-    const known = await this.#memory.recall(name, inputs);
+    const known = await this.#manifests.find(name, inputs);
     if (known !== null && Object.keys(known.missing).length === 0)
       return await this.#buildImage(name, known.set, inputs, NOTHING_MISSING, imports, asked);
     const { sources, python, strict, sets, onProgress } = this.#options;
@@ -344,7 +344,7 @@ export class Environments {
     if (resolved.length === 0) return { ...(await this.#stdlib()), name, ...without };
     const set = await sets.build(resolved, this.#onPackages(name));
     const environment = await this.#buildImage(name, set, inputs, without, imports, asked);
-    await this.#memory.remember(name, inputs, { set, missing });
+    await this.#manifests.save(name, inputs, { set, missing });
     return environment;
   }
 
@@ -432,7 +432,7 @@ export class Environments {
       undefined,
       MAX_DERIVED_BUILD_MS,
     );
-    await this.#memory.remember(name, python, { set: combined, missing: {} });
+    await this.#manifests.save(name, python, { set: combined, missing: {} });
     return environment;
   }
 
@@ -475,7 +475,7 @@ export class Environments {
       stdlibPath,
       guest: { ...unbuilt, libraries, imagePath: image.path },
       archiveBytes: set.archive.bytes,
-      files: [image.path, set.archive.path, baseImagePath, ...stdlib.files, this.#memory.fileOf(name, inputs)],
+      files: [image.path, set.archive.path, baseImagePath, ...stdlib.files, this.#manifests.fileOf(name, inputs)],
     };
   }
 

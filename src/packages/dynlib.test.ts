@@ -3,7 +3,7 @@ import { writeFile } from "node:fs/promises";
 import path from "node:path";
 import { expect, test } from "vitest";
 import { DynlibZip } from "./dynlib.ts";
-import { Remote } from "./fetcher.ts";
+import { HttpFetcher } from "./fetcher.ts";
 import { PackageSetBuilder } from "./package-set.ts";
 import { parseRequirement } from "./pep/requirements.ts";
 import { resolve } from "./resolver.ts";
@@ -51,9 +51,9 @@ test("a library that Pyodide's lock file lists comes along, and is loaded before
   await writeFile(path.join(folder, "libdemo-0.1.zip"), zip);
   await writeFile(path.join(folder, "pyodide-lock.json"), JSON.stringify(json));
 
-  const store = new WheelStore(await temporaryFolder(), new Remote());
+  const store = new WheelStore(await temporaryFolder(), new HttpFetcher());
   const settings = { PACKAGE_DIR: "", PYODIDE_INDEX_URL: folder, PACKAGE_INDEX_URL: "" };
-  const sources = await createPackageSources(settings, { lock, remote: new Remote(), store });
+  const sources = await createPackageSources(settings, { lock, remote: new HttpFetcher(), store });
   const { packages } = await resolve([parseRequirement("demo")], { sources, python: lock.python });
   const set = await new PackageSetBuilder(await temporaryFolder(), { store, lock }).build(packages);
   expect(set.compiled).toBe(true);

@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { brotliCompressSync, deflateSync, gzipSync, zstdCompressSync } from "node:zlib";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { Remote, type RemoteOptions } from "./fetcher.ts";
+import { HttpFetcher, type HttpFetcherOptions } from "./fetcher.ts";
 import { PackageServer } from "./testing/package-server.ts";
 import { startProxy } from "./testing/proxy.ts";
 import { temporaryFolder } from "./testing/temporary-folder.ts";
@@ -15,7 +15,7 @@ import { temporaryFolder } from "./testing/temporary-folder.ts";
 const run = promisify(execFile);
 const OPTIONS = { accept: "*/*", maxBytes: 1_000_000 };
 let server: PackageServer;
-let opened: Remote[] = [];
+let opened: HttpFetcher[] = [];
 
 beforeEach(async () => {
   server = await PackageServer.start();
@@ -26,18 +26,18 @@ afterEach(async () => {
   await server.close();
 });
 
-function remote(options: Partial<RemoteOptions> = {}): Remote {
-  const made = new Remote({ retryDelayMs: 1, ...options });
+function remote(options: Partial<HttpFetcherOptions> = {}): HttpFetcher {
+  const made = new HttpFetcher({ retryDelayMs: 1, ...options });
   opened.push(made);
   return made;
 }
 
-const textOf = async (from: Remote, address: string) => (await from.bytes(address, OPTIONS))?.bytes.toString();
+const textOf = async (from: HttpFetcher, address: string) => (await from.bytes(address, OPTIONS))?.bytes.toString();
 const serve = (place: string, text: string | Buffer, headers: Record<string, string> = {}) =>
   server.on(place, (_request, response) => response.writeHead(200, headers).end(text));
 
 describe("proxies", () => {
-  const through = (proxies: Partial<RemoteOptions["proxies"]>) =>
+  const through = (proxies: Partial<HttpFetcherOptions["proxies"]>) =>
     remote({ attempts: 1, proxies: { HTTP_PROXY: "", HTTPS_PROXY: "", NO_PROXY: "", ...proxies } });
 
   test("are asked for what they are for, with their login", async () => {
@@ -196,10 +196,10 @@ test("NODE_EXTRA_CA_CERTS has a company's own certificates trusted, and files be
   try {
     const address = `https://localhost:${(tls.address() as AddressInfo).port}/`;
     const module = (name: string) => JSON.stringify(fileURLToPath(new URL(name, import.meta.url)));
-    const script = `import { Remote } from ${module("fetcher.ts")};
+    const script = `import { HttpFetcher } from ${module("fetcher.ts")};
       import { IndexSource } from ${module("sources/package-index.ts")};
       import { loadPyodideLock } from ${module("sources/pyodide-lock.ts")};
-      const remote = new Remote({ attempts: 1 });
+      const remote = new HttpFetcher({ attempts: 1 });
       const { python } = await loadPyodideLock();
       await new IndexSource(${JSON.stringify(address)}, python, remote, null).find("demo")
         .then(({ unusable }) => console.log(unusable[0].detail), (error) => console.log(error.message));

@@ -5,7 +5,7 @@ import { type Dispatcher, EnvHttpProxyAgent, request } from "undici";
 import { PackageError } from "./package-error.ts";
 
 /** How patient requests to package sources are. */
-export interface RemoteOptions {
+export interface HttpFetcherOptions {
   /** Until the headers are there, and between two pieces of a body, ms. */
   readonly idleTimeoutMs: number;
   /** One request with its body, ms. */
@@ -27,7 +27,7 @@ export interface Proxies {
   readonly NO_PROXY: string;
 }
 
-export const REMOTE_OPTIONS: RemoteOptions = {
+export const REMOTE_OPTIONS: HttpFetcherOptions = {
   idleTimeoutMs: 20_000,
   totalTimeoutMs: 600_000,
   attempts: 4,
@@ -66,8 +66,8 @@ class TransientError extends Error {
  * https. Credentials may stand in an address (`https://user:token@host/…`); they are sent as a header to that origin
  * only, and no message repeats them.
  */
-export class Remote {
-  readonly #options: RemoteOptions;
+export class HttpFetcher {
+  readonly #options: HttpFetcherOptions;
   readonly #agent: EnvHttpProxyAgent;
   /** Hosts that could not be asked a moment ago. */
   readonly #away = new Map<string, { readonly error: PackageError; readonly untilMs: number }>();
@@ -76,7 +76,7 @@ export class Remote {
   readonly #askedAtMs = new Map<string, number>();
   readonly #closing = new AbortController();
 
-  constructor(options: Partial<RemoteOptions> = {}) {
+  constructor(options: Partial<HttpFetcherOptions> = {}) {
     this.#options = { ...REMOTE_OPTIONS, ...options };
     const { idleTimeoutMs, proxies } = this.#options;
     const connect = { timeout: idleTimeoutMs };

@@ -4,7 +4,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { hasRedis, startRedis, type TestRedis } from "../../test/support/redis.ts";
 import { RedisConnection } from "../shared/redis-connection.ts";
 import { parseArchive } from "../wire/archive-format.ts";
-import { Remote } from "./fetcher.ts";
+import { HttpFetcher } from "./fetcher.ts";
 import { DiskPackageRecords, type PackageRecords } from "./package-records.ts";
 import { PackageSetBuilder } from "./package-set.ts";
 import { type BaseEnvironment, PackageStore } from "./package-store.ts";
@@ -19,12 +19,12 @@ import { WheelStore } from "./wheel-store.ts";
 const lock = await loadPyodideLock();
 const STDLIB: BaseEnvironment = { name: "stdlib", packages: [] };
 let server: PackageServer;
-let remote: Remote;
+let remote: HttpFetcher;
 let data: string;
 
 beforeEach(async () => {
   server = await PackageServer.start();
-  remote = new Remote({ retryDelayMs: 1 });
+  remote = new HttpFetcher({ retryDelayMs: 1 });
   data = await temporaryFolder();
 });
 

@@ -2,7 +2,7 @@ import { readdir, readFile } from "node:fs/promises";
 import path from "node:path";
 import { expect, test } from "vitest";
 import { parseArchive } from "../wire/archive-format.ts";
-import { Remote } from "./fetcher.ts";
+import { HttpFetcher } from "./fetcher.ts";
 import { PackageSetBuilder } from "./package-set.ts";
 import { parseRequirement } from "./pep/requirements.ts";
 import { resolve } from "./resolver.ts";
@@ -35,7 +35,7 @@ test.skipIf(folder === "")(
   "numpy from PYODIDE_EXPRESS_WHEELS becomes the same archive every time",
   async () => {
     const build = async () => {
-      const remote = new Remote();
+      const remote = new HttpFetcher();
       const store = new WheelStore(await temporaryFolder(), remote);
       const settings = { PACKAGE_DIR: folder, PYODIDE_INDEX_URL: await temporaryFolder(), PACKAGE_INDEX_URL: "" };
       const sources = await createPackageSources(settings, { lock, remote, store });

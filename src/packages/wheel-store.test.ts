@@ -2,7 +2,7 @@ import { readdir, readFile, writeFile } from "node:fs/promises";
 import type { ServerResponse } from "node:http";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { Remote } from "./fetcher.ts";
+import { HttpFetcher } from "./fetcher.ts";
 import { type Handler, PackageServer, serveBytes } from "./testing/package-server.ts";
 import { temporaryFolder } from "./testing/temporary-folder.ts";
 import { type MadeWheel, makeWheel } from "./testing/wheels.ts";
@@ -10,13 +10,13 @@ import { type DownloadProgress, WheelStore } from "./wheel-store.ts";
 
 const PATH = "/files/wheel.whl";
 let server: PackageServer;
-let remote: Remote;
+let remote: HttpFetcher;
 let folder: string;
 let wheel: MadeWheel;
 
 beforeEach(async () => {
   server = await PackageServer.start();
-  remote = new Remote({ idleTimeoutMs: 5_000, retryDelayMs: 1 });
+  remote = new HttpFetcher({ idleTimeoutMs: 5_000, retryDelayMs: 1 });
   folder = await temporaryFolder();
   // Incompressible enough to arrive in more than one piece.
   const noise = Array.from({ length: 40_000 }, (_, index) => Math.sin(index).toString(36)).join("");
@@ -49,7 +49,7 @@ function breakConnection({ receivedBytes }: DownloadProgress): void {
 /** Leaves the first half of the wheel in the folder. */
 async function breakHalfway(): Promise<void> {
   server.on(PATH, sendHalf);
-  const impatient = new Remote({ attempts: 1 });
+  const impatient = new HttpFetcher({ attempts: 1 });
   await expect(new WheelStore(folder, impatient).fetch(download(), breakConnection)).rejects.toThrow(
     failing("package_source_unavailable", /^127\.0\.0\.1:\d+ broke the connection\.$/),
   );
@@ -182,7 +182,7 @@ describe("servers that do not deliver", () => {
     ],
   ])("one that goes silent %s is given up", async (_when, handler) => {
     server.on(PATH, handler);
-    const impatient = new Remote({ idleTimeoutMs: 50, attempts: 1 });
+    const impatient = new HttpFetcher({ idleTimeoutMs: 50, attempts: 1 });
     await expect(new WheelStore(folder, impatient).fetch(download())).rejects.toThrow(
       failing("package_source_unavailable", /is too slow to answer/),
     );
@@ -195,7 +195,7 @@ describe("servers that do not deliver", () => {
       const timer = setInterval(() => response.write("a"), 10);
       response.on("close", () => clearInterval(timer));
     });
-    const impatient = new Remote({ totalTimeoutMs: 200, attempts: 1 });
+    const impatient = new HttpFetcher({ totalTimeoutMs: 200, attempts: 1 });
     await expect(new WheelStore(folder, impatient).fetch(download())).rejects.toThrow(
       failing("package_source_unavailable", /did not finish in time/),
     );

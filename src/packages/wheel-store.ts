@@ -6,7 +6,7 @@ import { Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { PARTIAL_FOLDER, partialName, wheelFileName } from "../shared/cache-layout.ts";
 import { makeFolder } from "../shared/make-folder.ts";
-import type { Remote, RemoteAnswer } from "./fetcher.ts";
+import type { HttpFetcher, RemoteAnswer } from "./fetcher.ts";
 import { PackageError, storageError } from "./package-error.ts";
 import { chargeShare } from "./package-shares.ts";
 
@@ -45,14 +45,14 @@ export interface WheelStoreOptions {
  */
 export class WheelStore {
   readonly #folder: string;
-  readonly #remote: Remote;
+  readonly #remote: HttpFetcher;
   readonly #maxBytes: number;
   /** By what is fetched, so that the same file is not fetched twice at a time. */
   readonly #underWay = new Map<string, Promise<StoredWheel>>();
   /** Hashed by this process since it started; the rest is not believed until it is. */
   readonly #verified = new Set<string>();
 
-  constructor(folder: string, remote: Remote, options: Partial<WheelStoreOptions> = {}) {
+  constructor(folder: string, remote: HttpFetcher, options: Partial<WheelStoreOptions> = {}) {
     this.#folder = folder;
     this.#remote = remote;
     this.#maxBytes = options.maxBytes ?? 512 * 1024 * 1024;

@@ -1,4 +1,4 @@
-import type { CacheKeeper } from "../environments/cache-collector.ts";
+import type { CacheCollector } from "../environments/cache-collector.ts";
 import type { ModuleOwners } from "../environments/module-owners.ts";
 import { baseOf, type Environments } from "../environments/registry.ts";
 import type { ArchiveReader } from "../packages/archive-reader.ts";
@@ -15,7 +15,7 @@ export interface CallerPackagesOptions {
   readonly store: PackageStore;
   readonly environments: Environments;
   readonly archives: ArchiveReader;
-  readonly keeper: CacheKeeper;
+  readonly keeper: CacheCollector;
   readonly owners: ModuleOwners;
   readonly shares: PackageShares;
 }

@@ -22,7 +22,7 @@ const DEFAULT_CACHED_ENTRIES = 200_000;
  * The workspaces that a process has in memory: one storage for each principal, those in use and as many others as there
  * is room for, so that memory is bounded however many principals there are.
  */
-export class HeldWorkspaces<T extends CachedStorage> {
+export class WorkspaceCache<T extends CachedStorage> {
   readonly #load: (principal: string) => Promise<T>;
   readonly #maxEntries: number;
   /** Least recently used first. */

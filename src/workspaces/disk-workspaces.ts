@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import path from "node:path";
 import { FolderLock } from "../shared/folder-lock.ts";
-import { HeldWorkspaces } from "./cache.ts";
+import { WorkspaceCache } from "./cache.ts";
 import { DiskWorkspace } from "./disk-storage.ts";
 import type { WorkspaceLimits } from "./workspace-index.ts";
 import { PrincipalWorkspace, type WorkspaceStore } from "./workspaces.ts";
@@ -29,14 +29,14 @@ export interface DiskWorkspacesOptions extends WorkspaceLimits {
 export class DiskWorkspaces implements WorkspaceStore {
   readonly #options: DiskWorkspacesOptions;
   readonly #lock: FolderLock;
-  readonly #workspaces: HeldWorkspaces<DiskWorkspace>;
+  readonly #workspaces: WorkspaceCache<DiskWorkspace>;
   #closed = false;
 
   /** @throws {StartupError} if another process uses the folder. */
   constructor(options: DiskWorkspacesOptions) {
     this.#options = options;
     this.#lock = new FolderLock(options.directory);
-    this.#workspaces = new HeldWorkspaces((principal) => {
+    this.#workspaces = new WorkspaceCache((principal) => {
       const id = createHash("sha256").update(principal).digest("hex");
       return DiskWorkspace.load(path.join(options.directory, id), principal);
     }, options.maxCachedEntries);

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { KEY_PREFIX, type RedisConnection } from "../shared/redis-connection.ts";
-import { HeldWorkspaces } from "./cache.ts";
+import { WorkspaceCache } from "./cache.ts";
 import { RedisWorkspace } from "./redis-storage.ts";
 import type { WorkspaceLimits } from "./workspace-index.ts";
 import { PrincipalWorkspace, type WorkspaceStore } from "./workspaces.ts";
@@ -16,11 +16,11 @@ export interface RedisWorkspacesOptions extends WorkspaceLimits {
 /** Workspaces in Redis or Valkey, the same ones for every server; {@link RedisWorkspace} says how they lie there. */
 export class RedisWorkspaces implements WorkspaceStore {
   readonly #options: RedisWorkspacesOptions;
-  readonly #workspaces: HeldWorkspaces<RedisWorkspace>;
+  readonly #workspaces: WorkspaceCache<RedisWorkspace>;
 
   constructor(options: RedisWorkspacesOptions) {
     this.#options = options;
-    this.#workspaces = new HeldWorkspaces(async (principal) => {
+    this.#workspaces = new WorkspaceCache(async (principal) => {
       const id = createHash("sha256").update(principal).digest("hex");
       return new RedisWorkspace({ ...options, principal, key: `${KEY_PREFIX}workspace:${id}` });
     }, options.maxCachedEntries);

@@ -2,7 +2,7 @@ import { rm } from "node:fs/promises";
 import path from "node:path";
 import { pino } from "pino";
 import { openEnvironments, openHost } from "../../src/compose/server.ts";
-import type { CacheKeeper } from "../../src/environments/cache-collector.ts";
+import type { CacheCollector } from "../../src/environments/cache-collector.ts";
 import type { Environments } from "../../src/environments/registry.ts";
 import type { PackageStore } from "../../src/packages/package-store.ts";
 import { ARCHIVES_FOLDER } from "../../src/shared/cache-layout.ts";
@@ -12,7 +12,7 @@ import { testConfig } from "./config.ts";
 export interface TestEnvironments extends AsyncDisposable {
   readonly environments: Environments;
   readonly store: PackageStore;
-  readonly keeper: CacheKeeper;
+  readonly keeper: CacheCollector;
   /** Of the server log, in order. */
   readonly messages: string[];
   readonly warnings: string[];

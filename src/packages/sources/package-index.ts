@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
-import type { Remote } from "../fetcher.ts";
+import type { HttpFetcher } from "../fetcher.ts";
 import { PackageError } from "../package-error.ts";
 import { readIndexOffers, readMetadataText } from "../package-texts.ts";
 import type { PythonPlatform } from "../pep/platform.ts";
@@ -26,13 +26,13 @@ export class IndexSource implements PackageSource {
   readonly description: string;
   readonly #base: URL;
   readonly #python: PythonPlatform;
-  readonly #remote: Remote;
+  readonly #remote: HttpFetcher;
   readonly #store: WheelStore;
   readonly #projects = new Map<string, { readonly untilMs: number; readonly offers: Promise<Offers> }>();
   #keptCandidates = 0;
 
   /** @param store where a wheel goes that has to be fetched to learn what it depends on. */
-  constructor(address: string, python: PythonPlatform, remote: Remote, store: WheelStore) {
+  constructor(address: string, python: PythonPlatform, remote: HttpFetcher, store: WheelStore) {
     this.#base = new URL(address.endsWith("/") ? address : `${address}/`);
     this.description = `index ${this.#base.host}`;
     this.#python = python;

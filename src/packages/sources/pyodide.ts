@@ -1,4 +1,4 @@
-import type { Remote } from "../fetcher.ts";
+import type { HttpFetcher } from "../fetcher.ts";
 import { PackageError } from "../package-error.ts";
 import { readWheelMetadata } from "../wheel.ts";
 import type { WheelStore } from "../wheel-store.ts";
@@ -14,7 +14,7 @@ const MAX_LOCK_BYTES = 32 * 1024 * 1024;
 export class PyodideSource implements PackageSource {
   readonly description: string;
   readonly #base: URL;
-  readonly #remote: Remote;
+  readonly #remote: HttpFetcher;
   readonly #pyodide: PyodideLock;
   readonly #mayBringLock: boolean;
   readonly #store: WheelStore;
@@ -27,7 +27,7 @@ export class PyodideSource implements PackageSource {
   constructor(
     address: string,
     pyodide: PyodideLock,
-    remote: Remote,
+    remote: HttpFetcher,
     { mayBringLock, store }: { mayBringLock: boolean; store: WheelStore },
   ) {
     this.#base = new URL(address.endsWith("/") ? address : `${address}/`);

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { mkdir, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { Remote } from "../fetcher.ts";
+import { HttpFetcher } from "../fetcher.ts";
 import { parseRequirement } from "../pep/requirements.ts";
 import { resolve } from "../resolver.ts";
 import { PackageServer, serveBytes } from "../testing/package-server.ts";
@@ -16,11 +16,11 @@ import { createPackageSources } from "./sources.ts";
 
 const lock = await loadPyodideLock();
 let server: PackageServer;
-let remote: Remote;
+let remote: HttpFetcher;
 
 beforeEach(async () => {
   server = await PackageServer.start();
-  remote = new Remote({ retryDelayMs: 1 });
+  remote = new HttpFetcher({ retryDelayMs: 1 });
 });
 
 afterEach(async () => {

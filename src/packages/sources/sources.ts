@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { StartupError } from "../../shared/errors.ts";
 import type { Config } from "../../shared/settings.ts";
-import type { Remote } from "../fetcher.ts";
+import type { HttpFetcher } from "../fetcher.ts";
 import type { WheelStore } from "../wheel-store.ts";
 import { FolderSource } from "./folder.ts";
 import { IndexSource } from "./package-index.ts";
@@ -20,7 +20,7 @@ type SourceSettings = Pick<Config, "PACKAGE_DIR" | "PYODIDE_INDEX_URL" | "PACKAG
  */
 export async function createPackageSources(
   settings: SourceSettings,
-  { lock, remote, store }: { lock: PyodideLock; remote: Remote; store: WheelStore },
+  { lock, remote, store }: { lock: PyodideLock; remote: HttpFetcher; store: WheelStore },
 ): Promise<readonly PackageSource[]> {
   const { PACKAGE_DIR, PYODIDE_INDEX_URL, PACKAGE_INDEX_URL } = settings;
   const sources: PackageSource[] = [];
