@@ -11,8 +11,6 @@ const ORIGINAL = /\bthe original\b/gi;
 
 /** Being rewritten: their words come with that. */
 const PENDING = new Set([
-  "src/compose/server.ts",
-  "src/environments/images.ts",
   "src/executor/pool.ts",
   "src/executor/sandbox-tenants.ts",
   "src/guest/files/filesystem.ts",

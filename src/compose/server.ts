@@ -179,7 +179,7 @@ export async function openEnvironments(
     maxBytes: config.CACHE_MAX_MB * 2 ** 20,
     neededWheels: async () => new Set([...environments.wheels(), ...(await records.wheels())]),
     onRemoved: (paths) => {
-      logger.info({ files: paths.size }, "Removed files from the caches that nobody used.");
+      logger.info({ files: paths.size }, "Removed unused files from the caches.");
       environments.forget(paths);
       void images.forget(paths);
       store.forget();
@@ -505,7 +505,7 @@ function principalsOf(config: Config): ReadonlySet<string> {
   return new Set(keys.length === 0 ? [ANONYMOUS.id] : keys.map(({ principal }) => principal.id));
 }
 
-/** How much of the pool one principal may have. Nobody needs to be kept from taking all of what is theirs alone. */
+/** How much of the pool one principal may have. A principal that is alone may take all of it. */
 function principalShares(config: Config): { maxPerPrincipal: number; maxQueuedPerPrincipal: number } {
   const { POOL_SIZE, QUEUE_LIMIT, PRINCIPAL_MAX_CONCURRENCY, PRINCIPAL_MAX_QUEUED } = config;
   const isShared = principalsOf(config).size > 1;
