@@ -37,14 +37,14 @@ def abandon():
 
 
 def end_if_registered():
-    """As `end`, if something wants to be told of the end. Called where neither code nor files say that there is more to do."""
+    """As `end`, if handlers may be registered. Called where neither the code nor open files require an end already."""
     if _registered() == _at_checkpoint or not (_has_registered() or _has_foreign_modules()):
         return b""
     return end()
 
 
 def end():
-    """Run what `atexit` has, and return the addresses of what is to be finalised, as 32-bit words: first how many of them are the program's own."""
+    """Run the `atexit` handlers. Returns 32-bit words: the number of the program's own objects, then the addresses of all objects to finalise."""
     if _abandoned:
         return b""
     atexit._run_exitfuncs()
@@ -55,7 +55,7 @@ def end():
 
 
 def end_files():
-    """As `end`, after a timeout: files are closed, and no more code of the program's runs."""
+    """As `end`, after a timeout: close files, run no more code of the program."""
     if _abandoned:
         return b""
     return _take([], _find(_finaliser_kind)[1])
@@ -63,7 +63,7 @@ def end_files():
 
 def finish():
     for connection in _connections:
-        # These close, and roll back what was not committed, when they are freed.
+        # Freeing a connection closes it and rolls back: nothing is freed here, so close it.
         sys.modules["_sqlite3"].Connection.close(connection)
     _connections.clear()
     _objects.clear()
@@ -97,7 +97,7 @@ def _has_registered():
 
 
 def _has_foreign_modules():
-    """Whether modules that are not Python's own were imported: they may have classes of whatever kind."""
+    """Whether modules outside of the standard library were imported: their classes may have finalisers."""
     for name in [*sys.modules][_at_checkpoint[3] :]:
         module = sys.modules.get(name)
         file = module.__dict__.get("__file__") if isinstance(module, types.ModuleType) else ""
@@ -107,19 +107,19 @@ def _has_foreign_modules():
 
 
 def _take(own, files):
-    # Kept until they are finalised: what is before an object may have been all that referred to it.
+    # Keep references until all are finalised: an earlier object may hold the last reference to a later one.
     _objects[:] = own + _outermost_first(files)
     return array("I", [len(own), *map(id, _objects)]).tobytes()
 
 
 def _find(kind_of):
-    """Objects made since the checkpoint, in about the order in which they were made: the program's own, and files and the like."""
+    """Objects made since the baseline, roughly in order of creation: instances of the program's classes, and files."""
     found = {"own": [], "file": [], "task": [], "connection": _connections}
     kinds = {}
     for generation in (2, 1, 0):
         for thing in gc.get_objects(generation):
             cls = type(thing)
-            # By its address: a class may say anything when it is asked for its hash.
+            # Key by address: a metaclass may define any `__hash__`.
             address = id(cls)
             kind = kinds.get(address, kinds)
             if kind is kinds:
@@ -127,13 +127,13 @@ def _find(kind_of):
             if kind is not None and not gc.is_finalized(thing):
                 found[kind].append(thing)
     own = found["own"]
-    # These the garbage collector does not know. It knows all that has attributes.
+    # The garbage collector does not track objects without attributes.
     for thing in [*sys.modules["__main__"].__dict__.values()]:
         if not gc.is_tracked(thing) and kind_of(type(thing)) == "own":
             own.append(thing)
     awaited = set()
     for task in found["task"]:
-        # What a task runs is the event loop's to end.
+        # The event loop ends what a task runs.
         coroutine = task.get_coro()
         while coroutine is not None:
             awaited.add(id(coroutine))
@@ -170,7 +170,7 @@ def _flushable_kind(cls):
 
 
 def _outermost_first(files):
-    """A file that writes to another, as a compressed one does, before that one, whichever was made first."""
+    """Files ordered so that one which writes to another (a compressed one) comes before it, whichever was made first."""
     waiting = {id(file): file for file in files}
     ordered = []
     for file in reversed(files):

@@ -53,7 +53,7 @@ def _tidy_up(names={}):
     ending.remember()
     for generation in range(3):
         gc.collect(generation)
-    # Each collection would write to every object of the image, and sessions be that much larger.
+    # Freeze: otherwise each collection writes to every object of the image, and sessions grow by that.
     gc.freeze()
 
 

@@ -25,7 +25,7 @@ _top_level = (None, None)
 
 
 class _Woken(BaseException):
-    """An interrupt has given a loop that waited something to do."""
+    """Ends the wait of a loop for which an interrupt has scheduled work."""
 
 
 class _Selector:
@@ -36,7 +36,7 @@ class _Selector:
     def select(self, timeout):
         try:
             self.is_waiting = True
-            # What an interrupt has scheduled before it could know that the loop waits.
+            # Do not wait if an interrupt scheduled work just before `is_waiting` was set.
             if not self._loop._ready:
                 self._wait(timeout)
         except _Woken:
@@ -49,7 +49,7 @@ class _Selector:
         if network.are_awaited():
             network.wake_waiting(timeout)
         elif timeout is None:
-            # Nothing is scheduled and nothing outside can wake us: a deadlock, not a wait.
+            # Nothing is scheduled and nothing outside can wake the loop: a deadlock, not a wait.
             raise RuntimeError("the event loop waits for something that can never happen (deadlock)")
         else:
             # Not `time.sleep`, which code may replace, and which sleeps on after an interrupt. The loop looks at its clock anyway.
@@ -71,7 +71,7 @@ class BlockingEventLoop(base_events.BaseEventLoop):
         pass
 
     def run_in_executor(self, executor, func, *args):
-        """There are no threads: the call runs here and now, which is what `asyncio.to_thread` then awaits."""
+        """Run the call at once, since there are no threads. `asyncio.to_thread` awaits its result."""
         future = self.create_future()
         try:
             future.set_result(func(*args))
@@ -106,7 +106,7 @@ class BlockingEventLoop(base_events.BaseEventLoop):
             except exceptions.CancelledError as cancelled:
                 if not interrupt.has_cancelled or _is_cancelled_again(future):
                     raise
-                # Where it waited, as an interrupted `time.sleep` says.
+                # Show the line that waited, as an interrupted `time.sleep` does.
                 raise KeyboardInterrupt().with_traceback(cancelled.__traceback__) from None
             except (KeyboardInterrupt, SystemExit):
                 self._end(future)
@@ -120,7 +120,7 @@ class BlockingEventLoop(base_events.BaseEventLoop):
                     raise KeyboardInterrupt
 
     def _end(self, future):
-        """Runs the `finally` of what waits while something else has ended the loop."""
+        """Run the `finally` blocks of a future that still waits when the loop is ended."""
         if future.done() or self.is_closed():
             return
         future.cancel()
@@ -149,7 +149,7 @@ class _Interrupt:
         is_waiting = self._loop._selector.is_waiting
         if self.has_cancelled and is_waiting:
             raise KeyboardInterrupt
-        # Elsewhere in the loop an exception would leave it half set up, or lose a task that is about to be scheduled.
+        # Anywhere else in the loop an exception would leave it half set up, or lose a task that is about to be scheduled.
         if self.has_cancelled or self._future.done():
             self.is_late = True
             return
@@ -175,7 +175,7 @@ def _is_of_loop(frame):
 
 
 def _is_cancelled_again(future):
-    """Whether something else than the interrupt has cancelled it, too."""
+    """Whether it was also cancelled by something other than the interrupt."""
     uncancel = getattr(future, "uncancel", None)
     return uncancel is not None and uncancel() > 0
 
@@ -211,7 +211,7 @@ class _OutsideTopLevel:
         events._set_running_loop(loop)
         tasks._enter_task(loop, self._task)
         loop._thread_id, loop._stopping, loop._old_agen_hooks = self._left
-        # It has counted these, and takes so many from the queue, although they may have run in between.
+        # The loop has counted its ready handles and takes that many: replace those that have run meanwhile.
         for _ in range(self._ready_count - len(loop._ready)):
             done = events.Handle(lambda: None, (), loop)
             done.cancel()
@@ -259,7 +259,7 @@ def _usable_loop():
             return loop
     except Exception:
         pass
-    # One that seems to run was interrupted while it began or ended: nothing runs here.
+    # A loop that claims to run was interrupted while it began or ended: nothing runs here.
     if _session_loop.is_closed() or _session_loop.is_running():
         _session_loop = BlockingEventLoop()
     return _session_loop
@@ -309,11 +309,11 @@ def install():
 
 
 def _keep_interrupt(unraisable):
-    """An interrupt that hit a `__del__` or a callback is ignored there, and comes again where it is not."""
+    """Repeat an interrupt that hit a `__del__` or a callback, where Python ignores exceptions."""
     try:
         sys.__unraisablehook__(unraisable)
         if unraisable.exc_type is KeyboardInterrupt:
             device.tell("repeat-interrupt")
     except KeyboardInterrupt:
-        # Python has just looked for one, and does so only now and then: the next time is after this.
+        # Python checks for interrupts only now and then: the next check is after this call.
         device.tell("repeat-interrupt")

@@ -17,11 +17,11 @@ _MAX_UNUSED = 100
 _MAX_UNUSED_CHARACTERS = 100_000
 
 name = STATELESS_NAME
-"""Of the execution that runs, or ran last."""
+"""Name of the source of the execution that runs, or ran last."""
 number_of_execution = 0
-"""In its session."""
+"""Number of that execution in its session."""
 _characters = {}
-"""Of each source of a session that is kept, oldest first."""
+"""Characters of each source that a session keeps, oldest first."""
 
 
 def begin(code, number):
@@ -30,7 +30,7 @@ def begin(code, number):
     if number is None:
         name = STATELESS_NAME
     else:
-        # A session that could not be stored has not been counted.
+        # The host does not count executions whose session could not be stored.
         number_of_execution = max(number, number_of_execution + 1)
         name = f"<exec {number_of_execution}>"
         _characters[name] = len(code)
@@ -63,7 +63,7 @@ def _references():
     counts = {id(other): sys.getrefcount(other) for other in _characters}
     del _characters[probe], linecache.cache[probe]
     ours = counts[id(probe)]
-    # One of them is the variable's here.
+    # The loop variable holds one of these references.
     return {other: max(counts[id(other)] - ours + 1, 0) for other in _characters}
 
 

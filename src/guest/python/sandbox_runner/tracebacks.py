@@ -21,7 +21,7 @@ def is_system_code(code):
 def call_on_line(line, function, argument):
     """`function(argument)`, called by a frame that has this line of the user's code: it is what warnings name.
 
-    For what we do after that code has ended, when none of its frames is there.
+    For calls after that code has ended, when it has no frame any more.
     """
     code = _CALL.replace(co_filename=sources.name, co_firstlineno=line)
     return FunctionType(code, sys.modules["__main__"].__dict__)(function, argument)
