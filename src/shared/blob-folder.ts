@@ -1,4 +1,4 @@
-import { createHash, randomUUID } from "node:crypto";
+import { createHash, hash, randomUUID } from "node:crypto";
 import fs from "node:fs/promises";
 import path from "node:path";
 import { syncFolder, writeDurably } from "./durable-file.ts";
@@ -134,7 +134,7 @@ export class BlobFolder {
 
 /** SHA-256 in lower-case hex. */
 export async function sha256Hex(bytes: Uint8Array): Promise<string> {
-  if (bytes.length <= HASH_INLINE_BYTES) return createHash("sha256").update(bytes).digest("hex");
+  if (bytes.length <= HASH_INLINE_BYTES) return hash("sha256", bytes, "hex");
   const digest = await crypto.subtle.digest("SHA-256", bytes as Uint8Array<ArrayBuffer>);
   return Buffer.from(digest).toString("hex");
 }

@@ -30,6 +30,7 @@ const EVENT_LOOP = new URL("event-loop.js", import.meta.url).href;
 const SERVER_MEMORY_MB = 1024;
 /** The longest that nobody else may be served, ms of the server's processor time. */
 const LONGEST_TURN_MS = 50;
+const ATTEMPTS = 3;
 /** One turn reads up to 2 MiB of each connection that has sent something: that long for each, ms. */
 const READING_MS = 2;
 /** What the server itself writes to its log of an attack. */
@@ -214,21 +215,35 @@ export class Target {
     return { status: response.status, text, body: isJson ? JSON.parse(text) : text };
   }
 
-  /** Runs an attack and says whether it won. @throws if the server, its log or the next execution is not well afterwards. */
+  /**
+   * Runs an attack and says whether it won.
+   *
+   * One that has held the event loop for too long is run again: its own work takes as long each time, what the machine does besides does not.
+   *
+   * @throws if the server, its log or the next execution is not well afterwards.
+   */
   async attack(attack: Attack): Promise<Success> {
+    let success: Success = null;
+    for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
+      const { won, turnMs } = await this.#attackOnce(attack);
+      success = won ?? held(turnMs, attack.connections);
+      if (won !== null || success === null) break;
+    }
+    return success;
+  }
+
+  async #attackOnce(attack: Attack): Promise<{ readonly won: Success; readonly turnMs: number }> {
     const { proof = "reply", timeoutMs = 10_000 } = attack;
     const prize = this.prize();
     const startedAt = performance.now();
     const replies = await this.#perform(attack, prize);
     const tookMs = performance.now() - startedAt;
     for (const { status, text } of replies) expect(status, text.slice(0, 300)).toBeLessThan(500);
-    const success =
-      this.#judge(prize, proof, replies) ??
-      (await this.#differences()) ??
-      held(await this.longestTurnMs(), attack.connections);
+    const won = this.#judge(prize, proof, replies) ?? (await this.#differences());
+    const turnMs = await this.longestTurnMs();
     await this.#checkLog(attack);
-    if (success === null) expect(tookMs).toBeLessThan(timeoutMs + SLACK_MS);
-    return success;
+    if (won === null && held(turnMs, attack.connections) === null) expect(tookMs).toBeLessThan(timeoutMs + SLACK_MS);
+    return { won, turnMs };
   }
 
   async #perform(attack: Attack, prize: Prize): Promise<readonly Reply[]> {

@@ -44,7 +44,11 @@ export const POISON: readonly [change: string, notice: string][] = [
     "import gc\ngc.callbacks.append(lambda *a: print('gc')); gc.disable(); gc.freeze()",
     "if gc.callbacks or not gc.isenabled(): print(mine)",
   ],
-  ["import atexit\natexit.register(print, won)", "if atexit._ncallbacks() > 5: print(mine)"],
+  // What is registered runs at the end of its own program, and is of no other.
+  [
+    "import atexit, builtins\nfor _ in range(9): atexit.register(setattr, builtins, 'stolen', won)",
+    "import builtins\nif atexit._ncallbacks() > 5 or hasattr(builtins, 'stolen'): print(mine)",
+  ],
   [
     "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)",
     "import signal\nif signal.getsignal(signal.SIGINT) == signal.SIG_IGN: print(mine)",
