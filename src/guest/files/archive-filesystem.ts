@@ -1,11 +1,13 @@
 import type { Archive, ArchiveEntry } from "../../wire/archive-format.ts";
 import {
+  type Attributes,
   ERRNO,
   type FileSystem,
   type Node,
   type NodeOperations,
   type StreamOperations,
 } from "../interpreter/emscripten.ts";
+import { attributesOf } from "./attributes.ts";
 
 /** 1980-01-01, the earliest a zip can say. An archive's files have no time of their own. */
 export const ARCHIVE_MTIME_MS = 315_532_800_000;
@@ -108,23 +110,8 @@ export class ArchiveFiles {
     }
   }
 
-  #attributes(node: ArchiveNode) {
+  #attributes(node: ArchiveNode): Attributes {
     const time = new Date(this.#mtimeMs);
-    const size = node.entry?.size ?? 4096;
-    return {
-      dev: 1,
-      ino: node.id,
-      mode: node.mode,
-      nlink: 1,
-      uid: 0,
-      gid: 0,
-      rdev: 0,
-      size,
-      atime: time,
-      mtime: time,
-      ctime: time,
-      blksize: 4096,
-      blocks: Math.ceil(size / 4096),
-    };
+    return attributesOf(node, node.entry?.size ?? 4096, { atime: time, mtime: time, ctime: time });
   }
 }

@@ -3,8 +3,8 @@ import { ERRNO, type FileSystem, type Module, type Node, type Pipe, type Stream 
 import { PACKAGES_PATH } from "../interpreter/layout.ts";
 import { NotCapturable } from "../memory/not-capturable.ts";
 import type { FileMappings } from "./file-mappings.ts";
-import type { TenantFiles } from "./filesystem.ts";
 import { ACCESS_MODE, openStreams } from "./streams.ts";
+import type { TenantFiles } from "./writable.ts";
 
 const WRITE_ONLY = 1;
 const READ_ONLY_FILE_MODE = 0o100444;

@@ -9,8 +9,8 @@ import {
   type PackageListing,
 } from "../../wire/messages.ts";
 import { ARCHIVE_MTIME_MS, ArchiveFiles } from "../files/archive-filesystem.ts";
-import type { TenantFiles } from "../files/filesystem.ts";
 import { relinkPackageFiles } from "../files/open-files.ts";
+import type { TenantFiles } from "../files/writable.ts";
 import type { RunnerReply } from "../io/frame-writer.ts";
 import type { HostConnection, TaskMessage } from "../io/host-connection.ts";
 import { type Checkpoint, STATE_BLOCK_BYTES } from "../memory/baseline.ts";

@@ -1,5 +1,5 @@
 import { ARCHIVE_MTIME_MS } from "../files/archive-filesystem.ts";
-import { HOME_LINK, WRITABLE_ROOTS } from "../files/filesystem.ts";
+import { HOME_LINK, WRITABLE_ROOTS } from "../files/writable.ts";
 import { Devices } from "../io/device.ts";
 import type { HostConnection } from "../io/host-connection.ts";
 import type { Module, Node } from "./emscripten.ts";

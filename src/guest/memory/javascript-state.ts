@@ -1,8 +1,8 @@
 import type { FileMappings } from "../files/file-mappings.ts";
-import type { TenantFiles } from "../files/filesystem.ts";
 import { NameTable } from "../files/name-table.ts";
 import { captureOpenFiles, type OpenFiles, reopen } from "../files/open-files.ts";
 import { ACCESS_MODE, openStreams } from "../files/streams.ts";
+import type { TenantFiles } from "../files/writable.ts";
 import type { FileSystem, Module, Stream } from "../interpreter/emscripten.ts";
 import type { Program } from "../interpreter/load.ts";
 import { EmscriptenState } from "./emscripten-state.ts";
