@@ -9,6 +9,7 @@ import { fileURLToPath } from "node:url";
 import fc from "fast-check";
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import type { SandboxPool } from "../src/executor/pool.ts";
+import type { Sandbox } from "../src/sandbox/sandbox.ts";
 import { copyBuilt } from "./support/built.ts";
 import { TEST_CACHE_DIR } from "./support/config.ts";
 import { startTestEngine, type TestEngine } from "./support/engine.ts";
@@ -144,7 +145,7 @@ describe("turns", () => {
 });
 
 describe("sandboxes are replaced", () => {
-  const pidsOf = (pool: SandboxPool) => pool.sandboxes().map((sandbox) => sandbox.pid);
+  const pidsOf = (pool: SandboxPool<Sandbox>) => pool.sandboxes().map((sandbox) => sandbox.pid);
   let tested: TestEngine | undefined;
   afterEach(() => tested?.stop());
 

@@ -7,7 +7,7 @@ import { runOn, startTestSandbox } from "./support/sandbox.ts";
 
 const WHO = { environment: "stdlib", principal: "p", signal: undefined };
 
-let pool: SandboxPool | undefined;
+let pool: SandboxPool<Sandbox> | undefined;
 afterEach(async () => await pool?.stop(0));
 
 /** A pool of one sandbox that warms up as `warm` says, and which sandboxes have. */

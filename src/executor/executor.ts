@@ -1,5 +1,6 @@
 import { type ExecutionResult, notKept, type WrittenFiles } from "../sandbox/outcome.ts";
 import type { Job } from "../sandbox/running-job.ts";
+import type { Sandbox } from "../sandbox/sandbox.ts";
 import { ClientError } from "../shared/errors.ts";
 import type { HostCall, HostCalls, PackageArchive, Workspace } from "../wire/host-calls.ts";
 import type { FileListing, Program } from "../wire/messages.ts";
@@ -8,11 +9,11 @@ import type { SandboxPool } from "./pool.ts";
 
 /** Runs executions: each on a sandbox that nothing has touched since its checkpoint. */
 export class Executor {
-  readonly pool: SandboxPool;
+  readonly pool: SandboxPool<Sandbox>;
   readonly #isStarting: () => boolean;
 
   /** @param isStarting environments are being built still. */
-  constructor(pool: SandboxPool, isStarting = () => false) {
+  constructor(pool: SandboxPool<Sandbox>, isStarting = () => false) {
     this.pool = pool;
     this.#isStarting = isStarting;
   }

@@ -1,4 +1,4 @@
-import type { Sandbox } from "../sandbox/sandbox.ts";
+import type { PooledSandbox } from "./slot.ts";
 
 /** `all`: a sandbox is rewound and serves whoever comes next. `principal`: it serves one principal, and is ended for another. */
 export type Sharing = "all" | "principal";
@@ -9,31 +9,31 @@ export type Sharing = "all" | "principal";
  */
 export class SandboxTenants {
   readonly #sharing: Sharing;
-  readonly #tenants = new WeakMap<Sandbox, string>();
+  readonly #tenants = new WeakMap<PooledSandbox, string>();
 
   constructor(sharing: Sharing) {
     this.#sharing = sharing;
   }
 
-  mayServe(sandbox: Sandbox | null, principal: string): boolean {
+  mayServe(sandbox: PooledSandbox | null, principal: string): boolean {
     const tenant = sandbox === null ? undefined : this.#tenants.get(sandbox);
     return this.#sharing === "all" || tenant === undefined || tenant === principal;
   }
 
   /** Whether nobody has used it yet. Always, where sandboxes are shared: then it is as if nobody had. */
-  isUnused(sandbox: Sandbox | null): boolean {
+  isUnused(sandbox: PooledSandbox | null): boolean {
     return this.#sharing === "all" || sandbox === null || !this.#tenants.has(sandbox);
   }
 
   /** How many of these sandboxes the one's principal has, itself included; 0: nobody has used it. */
-  countOf(sandbox: Sandbox | null, among: readonly (Sandbox | null)[]): number {
+  countOf(sandbox: PooledSandbox | null, among: readonly (PooledSandbox | null)[]): number {
     if (this.isUnused(sandbox) || sandbox === null) return 0;
     const tenant = this.#tenants.get(sandbox);
     return among.filter((other) => other !== null && this.#tenants.get(other) === tenant).length;
   }
 
   /** @throws {Error} if it is another principal's: a defect, after which its code must not run there. */
-  settle(sandbox: Sandbox, principal: string): void {
+  settle(sandbox: PooledSandbox, principal: string): void {
     if (this.#sharing === "all") return;
     if (!this.mayServe(sandbox, principal)) throw new Error("a sandbox was about to serve two principals");
     this.#tenants.set(sandbox, principal);

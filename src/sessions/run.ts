@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { ExecutionRequest } from "../executor/execution.ts";
 import { toJob } from "../executor/executor.ts";
-import type { Loan, SandboxPool } from "../executor/pool.ts";
+import type { Checkout, SandboxPool } from "../executor/pool.ts";
 import type { ExecutionResult } from "../sandbox/outcome.ts";
 import type { Capture } from "../sandbox/running-job.ts";
 import type { Sandbox } from "../sandbox/sandbox.ts";
@@ -55,7 +55,10 @@ export interface SessionOutcome {
  * @returns when there is a result; the state is captured after that.
  * @throws {NotLoadedError}; what `load` and `SandboxPool.use` throw.
  */
-export async function executeInSession(pool: SandboxPool, execution: SessionExecution): Promise<SessionOutcome> {
+export async function executeInSession(
+  pool: SandboxPool<Sandbox>,
+  execution: SessionExecution,
+): Promise<SessionOutcome> {
   const { request, resident } = execution;
   const { environment, principal, signal, onWait } = request;
   const options = { environment, principal, signal, onWait, ...(resident && { resident: resident.key }) };
@@ -63,7 +66,7 @@ export async function executeInSession(pool: SandboxPool, execution: SessionExec
     // Load before a sandbox is taken: the disk may be slow, and others wait for the sandbox.
     if (resident === null || !pool.holds(resident.key)) await execution.load();
     try {
-      return await pool.use(options, (sandbox, loan) => runOn(sandbox, loan, execution));
+      return await pool.use(options, (sandbox, checkout) => runOn(sandbox, checkout, execution));
     } catch (error) {
       // A sandbox may die of something else just then; two will not.
       if (!(error instanceof NotLoadedError) || attempt === 2) throw error;
@@ -71,9 +74,9 @@ export async function executeInSession(pool: SandboxPool, execution: SessionExec
   }
 }
 
-async function runOn(sandbox: Sandbox, loan: Loan, execution: SessionExecution): Promise<SessionOutcome> {
+async function runOn(sandbox: Sandbox, checkout: Checkout, execution: SessionExecution): Promise<SessionOutcome> {
   const { request, limits, onBegin, readFile } = execution;
-  const held = loan.isResident ? execution.resident : null;
+  const held = checkout.isResident ? execution.resident : null;
   onBegin();
   let files: WorkspaceIndex;
   let reseed = false;
@@ -104,13 +107,13 @@ async function runOn(sandbox: Sandbox, loan: Loan, execution: SessionExecution):
   const running = sandbox.execute(toJob({ ...request, workspace }, { execution: execution.number, reseed }, null));
   const { captured, idle } = sandbox;
   void captured.then((capture) => {
-    if (capture.state === null) loan.pin();
+    if (capture.state === null) checkout.pin();
   });
   const { result, files: written } = await running;
   if (written === null) return { result, left: null, refusedFiles: null };
   const key = `${execution.id}#${randomUUID()}`;
-  loan.keep(key);
-  const whole = Promise.all([captured, idle, loan.returned]).then(([capture, verdict]): Capture | "lost" =>
+  checkout.retain(key);
+  const whole = Promise.all([captured, idle, checkout.released]).then(([capture, verdict]): Capture | "lost" =>
     capture.state === null && verdict.state !== "resident" ? "lost" : capture,
   );
   try {

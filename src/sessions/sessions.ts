@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import type { ExecutionRequest } from "../executor/execution.ts";
 import type { SandboxPool } from "../executor/pool.ts";
 import { type ExecutionResult, notKept, type SessionNote } from "../sandbox/outcome.ts";
+import type { Sandbox } from "../sandbox/sandbox.ts";
 import { ClientError } from "../shared/errors.ts";
 import { steadyClock, steadyNowMs } from "../shared/steady-clock.ts";
 import type { WorkspaceLimits } from "../workspaces/workspace-index.ts";
@@ -16,7 +17,7 @@ import { AS_BEFORE, interrupted, next, SessionTurns } from "./turns.ts";
 import { checkedName, mib, refusePinned, type SessionView, viewOf } from "./views.ts";
 
 export interface SessionsOptions {
-  readonly pool: SandboxPool;
+  readonly pool: SandboxPool<Sandbox>;
   readonly store: SessionStore;
   /** Names the image of an environment: memory that differs from one cannot be put on another. */
   readonly identityOf: (environment: string) => string;

@@ -1,12 +1,13 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { SandboxPool } from "../executor/pool.ts";
+import type { Sandbox } from "../sandbox/sandbox.ts";
 import { ClientError } from "../shared/errors.ts";
 import { steadyNowMs } from "../shared/steady-clock.ts";
 import { LiveSession } from "./live-session.ts";
 import type { SessionLease, SessionRecord, SessionStore } from "./store.ts";
 
 export interface SessionTurnsOptions {
-  readonly pool: SandboxPool;
+  readonly pool: SandboxPool<Sandbox>;
   readonly store: SessionStore;
   /** Told of what no caller is told. */
   readonly onError: (error: unknown, session: string) => void;

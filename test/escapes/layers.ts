@@ -79,7 +79,7 @@ export const LAYERS = {
     },
   ],
   /** Read-only standard library. */
-  "read-only-files": [{ file: "guest/files/filesystem.ts", exports: { freeze: "() => () => {}" } }],
+  "read-only-files": [{ file: "guest/files/read-only.ts", exports: { freeze: "() => () => {}" } }],
   /** Memory as it was. */
   rewind: [{ file: "guest/memory/baseline.ts", methods: { "Checkpoint.restore": "() => () => 0" } }],
   /** What the system tells of the pages that were written to; left are those that it is tried out on. */
@@ -197,7 +197,7 @@ export const LAYERS = {
     },
   ],
   /** Folders as they were. The first time is the boot's. */
-  "file-reset": [{ file: "guest/files/filesystem.ts", methods: { "TenantFiles.reset": AFTER_THE_FIRST } }],
+  "file-reset": [{ file: "guest/files/writable.ts", methods: { "TenantFiles.reset": AFTER_THE_FIRST } }],
   /** Open files, counters of the file system: plain data, which is put back. */
   "javascript-reset": [
     { file: "guest/memory/javascript-state.ts", methods: { "JavaScriptState.restore": "() => () => {}" } },
