@@ -9,16 +9,6 @@ const VAGUE =
 /** The server whose contract `http/` keeps: introduced once, in the glossary, as the compatibility contract. */
 const ORIGINAL = /\bthe original\b/gi;
 
-/** Being rewritten: their words come with that. */
-const PENDING = new Set([
-  "src/executor/pool.ts",
-  "src/executor/sandbox-tenants.ts",
-  "src/guest/files/filesystem.ts",
-  "src/guest/memory/baseline.ts",
-  "src/sessions/sessions.ts",
-  "src/sessions/turns.ts",
-]);
-
 const files = ["src", "docs"]
   .flatMap((folder) =>
     readdirSync(path.join(ROOT, folder), { recursive: true, encoding: "utf8" }).map((file) => path.join(folder, file)),
@@ -38,7 +28,7 @@ function found(words: RegExp): string[] {
 
 test("src, docs and README name who and what is meant", () => {
   expect(files.length).toBeGreaterThan(200);
-  expect(found(VAGUE).filter((line) => !PENDING.has(line.slice(0, line.indexOf(":"))))).toEqual([]);
+  expect(found(VAGUE)).toEqual([]);
 });
 
 test("the compatibility contract has one name, and its origin is told in the glossary alone", () => {

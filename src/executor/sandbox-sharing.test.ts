@@ -24,7 +24,7 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
 );
 
 describe("SANDBOX_SHARING=principal", () => {
-  test("no sandbox ever serves two principals, nobody waits for ever, and no more run than may", async () => {
+  test("no sandbox ever serves two principals, no request waits for ever, and no more run than may", async () => {
     await fc.assert(
       fc.asyncProperty(fc.integer({ min: 1, max: 4 }), steps, async (size, plan) => {
         const tenants = new Map<unknown, string>();
@@ -68,7 +68,7 @@ describe("SANDBOX_SHARING=principal", () => {
         });
         await Promise.all(uses);
         for (let n = 0; n < 50; n++) await turn();
-        // Spares are there again, ahead of whoever comes next, unless pinned sessions have the places.
+        // Spares are there again, ahead of the next principal, unless pinned sessions have the places.
         expect(alive.size).toBe(size + Math.ceil(size / 2));
         await pool.stop(0);
         expect(alive.size).toBe(0);
@@ -102,7 +102,7 @@ describe("SANDBOX_SHARING=principal", () => {
     for (const principal of ["alice", "bob", "alice", "bob", "alice"]) await run(principal);
     expect(new Set(served).size).toBe(2);
     expect(starts).toBe(3);
-    // The third takes the one that nobody has used; the sandbox that was used least recently makes room for the next spare.
+    // The third takes the unused one; the sandbox that was used least recently makes room for the next spare.
     await run("carol");
     await turn();
     await turn();

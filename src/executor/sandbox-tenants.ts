@@ -1,6 +1,6 @@
 import type { PooledSandbox } from "./slot.ts";
 
-/** `all`: a sandbox is rewound and serves whoever comes next. `principal`: it serves one principal, and is ended for another. */
+/** `all`: a sandbox is rewound and serves the next principal. `principal`: it serves one principal, and is ended for another. */
 export type Sharing = "all" | "principal";
 
 /**
@@ -20,12 +20,12 @@ export class SandboxTenants {
     return this.#sharing === "all" || tenant === undefined || tenant === principal;
   }
 
-  /** Whether nobody has used it yet. Always, where sandboxes are shared: then it is as if nobody had. */
+  /** Whether no principal has used it yet. Always, where sandboxes are shared: a rewound one is as good as new. */
   isUnused(sandbox: PooledSandbox | null): boolean {
     return this.#sharing === "all" || sandbox === null || !this.#tenants.has(sandbox);
   }
 
-  /** How many of these sandboxes the one's principal has, itself included; 0: nobody has used it. */
+  /** How many of these sandboxes the one's principal has, itself included; 0: it is unused. */
   countOf(sandbox: PooledSandbox | null, among: readonly (PooledSandbox | null)[]): number {
     if (this.isUnused(sandbox) || sandbox === null) return 0;
     const tenant = this.#tenants.get(sandbox);

@@ -1,16 +1,40 @@
 import { randomUUID } from "node:crypto";
 import type { ExecutionRequest } from "../executor/execution.ts";
 import { toJob } from "../executor/executor.ts";
-import type { Checkout, SandboxPool } from "../executor/pool.ts";
-import type { ExecutionResult } from "../sandbox/outcome.ts";
-import type { Capture } from "../sandbox/running-job.ts";
-import type { Sandbox } from "../sandbox/sandbox.ts";
+import type { Checkout } from "../executor/pool.ts";
+import type { UseOptions } from "../executor/pool-options.ts";
+import type { PooledSandbox } from "../executor/slot.ts";
+import type { Execution, ExecutionResult } from "../sandbox/outcome.ts";
+import type { Capture, Job } from "../sandbox/running-job.ts";
 import { ClientError } from "../shared/errors.ts";
+import type { SessionState, Verdict } from "../wire/guest-messages.ts";
 import type { Workspace } from "../wire/host-calls.ts";
+import type { FileListing, PackageListing } from "../wire/messages.ts";
 import { addressChanges } from "../workspaces/addressed-changes.ts";
 import type { WorkspaceIndex, WorkspaceLimits } from "../workspaces/workspace-index.ts";
 import type { SessionSnapshot } from "./format.ts";
 import type { Resident } from "./live-session.ts";
+
+/** What a session needs of a sandbox process; `Sandbox` is one. */
+export interface SessionSandbox extends PooledSandbox {
+  /** After an execution has its result: what the session is now. */
+  readonly captured: Promise<Capture>;
+  execute(job: Job): Promise<Execution>;
+  load(
+    capture: { readonly state: SessionState; readonly memory: Uint8Array } | null,
+    files: FileListing,
+    packages: PackageListing | null,
+  ): Promise<Verdict>;
+}
+
+/** What sessions need of a pool; a `SandboxPool` is one. */
+export interface SessionPool {
+  use<T>(options: UseOptions, use: (sandbox: SessionSandbox, checkout: Checkout) => Promise<T>): Promise<T>;
+  holds(key: string): boolean;
+  keeps(key: string): boolean;
+  evict(key: string): void;
+  on(event: "evicted", listener: (key: string) => void): unknown;
+}
 
 /** A state did not fit any sandbox, or took two with it. */
 export class NotLoadedError extends Error {
@@ -42,7 +66,7 @@ export interface SessionOutcome {
     readonly key: string;
     readonly files: WorkspaceIndex;
     readonly contents: ReadonlyMap<string, Uint8Array>;
-    /** The state, or why there is none. Resolves once the sandbox can be used again. */
+    /** The state, or why it cannot be captured. Resolves once the sandbox can be used again. */
     readonly captured: Promise<Capture | "lost">;
   } | null;
   /** Why what the execution wrote cannot be kept. */
@@ -55,15 +79,12 @@ export interface SessionOutcome {
  * @returns when there is a result; the state is captured after that.
  * @throws {NotLoadedError}; what `load` and `SandboxPool.use` throw.
  */
-export async function executeInSession(
-  pool: SandboxPool<Sandbox>,
-  execution: SessionExecution,
-): Promise<SessionOutcome> {
+export async function executeInSession(pool: SessionPool, execution: SessionExecution): Promise<SessionOutcome> {
   const { request, resident } = execution;
   const { environment, principal, signal, onWait } = request;
   const options = { environment, principal, signal, onWait, ...(resident && { resident: resident.key }) };
   for (let attempt = 1; ; attempt++) {
-    // Load before a sandbox is taken: the disk may be slow, and others wait for the sandbox.
+    // Read before a sandbox is acquired: none is to stand idle while the disk is waited for.
     if (resident === null || !pool.holds(resident.key)) await execution.load();
     try {
       return await pool.use(options, (sandbox, checkout) => runOn(sandbox, checkout, execution));
@@ -74,7 +95,11 @@ export async function executeInSession(
   }
 }
 
-async function runOn(sandbox: Sandbox, checkout: Checkout, execution: SessionExecution): Promise<SessionOutcome> {
+async function runOn(
+  sandbox: SessionSandbox,
+  checkout: Checkout,
+  execution: SessionExecution,
+): Promise<SessionOutcome> {
   const { request, limits, onBegin, readFile } = execution;
   const held = checkout.isResident ? execution.resident : null;
   onBegin();

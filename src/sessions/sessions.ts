@@ -1,33 +1,18 @@
 import { randomBytes } from "node:crypto";
 import type { ExecutionRequest } from "../executor/execution.ts";
-import type { SandboxPool } from "../executor/pool.ts";
-import { type ExecutionResult, notKept, type SessionNote } from "../sandbox/outcome.ts";
-import type { Sandbox } from "../sandbox/sandbox.ts";
+import type { ExecutionResult } from "../sandbox/outcome.ts";
 import { ClientError } from "../shared/errors.ts";
 import { steadyClock, steadyNowMs } from "../shared/steady-clock.ts";
-import type { WorkspaceLimits } from "../workspaces/workspace-index.ts";
 import { SessionCheckpoints } from "./checkpoints.ts";
 import { SessionFiles } from "./files.ts";
-import { SessionFormatError, type SessionSnapshot } from "./format.ts";
-import type { LiveSession } from "./live-session.ts";
-import { executeInSession, NotLoadedError, type SessionOutcome } from "./run.ts";
-import { readFile, readState, toStored } from "./states.ts";
-import type { SessionLease, SessionRecord, SessionStore } from "./store.ts";
-import { AS_BEFORE, interrupted, next, SessionTurns } from "./turns.ts";
-import { checkedName, mib, refusePinned, type SessionView, viewOf } from "./views.ts";
+import { SessionRun, type SessionRunOptions } from "./session-run.ts";
+import type { SessionRecord } from "./store.ts";
+import { interrupted, SessionTurns } from "./turns.ts";
+import { checkedName, refusePinned, type SessionView, viewOf } from "./views.ts";
 
-export interface SessionsOptions {
-  readonly pool: SandboxPool<Sandbox>;
-  readonly store: SessionStore;
-  /** Names the image of an environment: memory that differs from one cannot be put on another. */
-  readonly identityOf: (environment: string) => string;
-  /** When a state is stored: before the reply, or between it and the session's next execution. */
-  readonly durability: "commit" | "after-reply";
+export interface SessionsOptions extends Omit<SessionRunOptions, "turns"> {
   readonly defaultTtlMs: number;
-  /** Largest stored state of one session, files included, bytes. */
-  readonly maxBytes: number;
   readonly maxOfPrincipal: number;
-  readonly files: WorkspaceLimits;
   /** Told of what no caller is told. */
   readonly onError: (error: unknown, session: string) => void;
 }
@@ -41,19 +26,21 @@ const CLOCK_STEP_MS = 60_000;
  *
  * A session at rest is a record and a state in the store. To run, its lease is taken, the state is loaded into a sandbox
  * (or found still there), and after the execution captured and stored under the next revision. The sandbox keeps its copy
- * until somebody else waits for it. Executions and changes of one session take turns in the order in which they came.
+ * until another execution waits for it. Executions and changes of one session take turns in the order in which they came.
  */
 export class Sessions {
   readonly checkpoints: SessionCheckpoints;
   readonly files: SessionFiles;
   readonly #options: SessionsOptions;
   readonly #turns: SessionTurns;
+  readonly #run: SessionRunOptions;
   readonly #sweeper: NodeJS.Timeout;
 
   constructor(options: SessionsOptions) {
     const { pool, store, identityOf, maxBytes, files: limits, onError } = options;
     this.#options = options;
     this.#turns = new SessionTurns({ pool, store, onError });
+    this.#run = { ...options, turns: this.#turns };
     this.checkpoints = new SessionCheckpoints({ turns: this.#turns, store, identityOf });
     this.files = new SessionFiles({ turns: this.#turns, store, identityOf, limits, maxBytes });
     this.#sweeper = setInterval(() => void this.sweep(), SWEEP_INTERVAL_MS).unref();
@@ -174,7 +161,7 @@ export class Sessions {
         request.principal,
         id,
         request.signal,
-        (live, lease) => this.#execute(live, lease, request, reply.resolve),
+        (live, lease) => new SessionRun(this.#run, live, lease, request, reply.resolve).run(),
         request.onWait,
       )
       .then(
@@ -213,127 +200,6 @@ export class Sessions {
   async stop(graceMs: number): Promise<void> {
     clearInterval(this.#sweeper);
     await this.#turns.stop(graceMs);
-  }
-
-  async #execute(
-    live: LiveSession,
-    lease: SessionLease,
-    request: ExecutionRequest,
-    reply: (result: ExecutionResult) => void,
-  ): Promise<void> {
-    const { pool, store, durability, identityOf } = this.#options;
-    const before = lease.record;
-    const identity = identityOf(before.environment);
-    const setback = live.takeSetback();
-    const wasPinned = live.resident?.pinned != null;
-    let snapshot: Promise<SessionSnapshot> | undefined;
-    const abort = new AbortController();
-    live.running = abort;
-    const signals = [abort.signal, lease.lost, ...(request.signal ? [request.signal] : [])];
-    let outcome: SessionOutcome;
-    try {
-      outcome = await executeInSession(pool, {
-        request: { ...request, environment: before.environment, signal: AbortSignal.any(signals) },
-        id: live.id,
-        resident: live.resident,
-        load: () => (snapshot ??= readState(store, before, identity)),
-        readFile: (files, path) => readFile(store, before, files, path),
-        reseed: before.reseed,
-        number: before.executions + 1,
-        limits: this.#options.files,
-        onBegin: () => {
-          live.resident = null;
-        },
-      });
-    } catch (error) {
-      live.setback ??= setback;
-      if (!(error instanceof NotLoadedError)) throw error;
-      throw new ClientError(
-        "session_unloadable",
-        `The session cannot be loaded: ${error.message}. Restore a checkpoint, or start a new session.`,
-      );
-    } finally {
-      live.running = null;
-    }
-    const { result, left } = outcome;
-    const answer = (note: Omit<SessionNote, "id">, cause?: ClientError) => {
-      const reason = note.reason ?? setback ?? undefined;
-      const session: SessionNote = {
-        id: live.id,
-        ...(reason !== undefined && { restored: true, reason }),
-        ...(note.pinned !== undefined && { pinned: note.pinned }),
-      };
-      const outcome = { ...result, session };
-      reply(note.reason === undefined ? outcome : notKept(outcome, "SessionNotKept", note.reason, cause));
-    };
-    const asBefore = wasPinned ? "The session is as it was when it could last be stored" : AS_BEFORE;
-    if (left === null) {
-      const why = result.status === "sandbox_died" ? "the sandbox ended" : "the execution had to be killed";
-      answer({ reason: `${asBefore}: ${why}.` });
-      return;
-    }
-    if (outcome.refusedFiles) {
-      pool.evict(left.key);
-      answer({ reason: `${asBefore}: ${outcome.refusedFiles.message}` }, outcome.refusedFiles);
-      return;
-    }
-    // Where somebody waited, the sandbox may have gone on to them before its borrower was told of the result.
-    if (pool.keeps(left.key)) {
-      const { key, files, contents } = left;
-      live.resident = { key, revision: before.revision + 1, files, contents, pinned: null };
-    }
-    const answersFirst = durability === "after-reply";
-    if (answersFirst) answer({});
-    const setBack = (reason: string) => {
-      if (live.resident?.key === left.key) live.resident = null;
-      pool.evict(left.key);
-      if (answersFirst) live.setback = reason;
-      else answer({ reason });
-    };
-
-    const capture = await left.captured;
-    if (capture === "lost") return setBack(`${asBefore}: the interpreter could not go on.`);
-    if (capture.state === null) {
-      if (!live.resident) return setBack(`${asBefore}: ${capture.reason}, and its sandbox was needed.`);
-      live.resident = { ...live.resident, revision: before.revision, pinned: capture.reason };
-      if (!answersFirst) answer({ pinned: capture.reason });
-      return;
-    }
-    const executions = before.executions + 1;
-    let stored: Awaited<ReturnType<typeof toStored>>;
-    try {
-      const { state, memory } = capture;
-      const after = { environment: identity, state, memory, files: left.files, executions };
-      stored = await toStored(after, left.contents);
-    } catch (error) {
-      if (!(error instanceof SessionFormatError)) throw error;
-      return setBack(`${asBefore}: ${error.message}.`);
-    }
-    const bytes = stored.ref.size + stored.ref.fileBytes;
-    const { maxBytes } = this.#options;
-    if (bytes > maxBytes) {
-      return setBack(`${asBefore}: it would take ${mib(bytes)} MiB, and ${mib(maxBytes)} MiB is the most.`);
-    }
-    const record = next(before, { head: stored.ref, previous: before.head, executions, reseed: false });
-    try {
-      await lease.commit(record, stored.stored, true);
-    } catch (error) {
-      if (!answersFirst || !(error instanceof ClientError) || error.code === "session_moved") {
-        if (live.resident?.key === left.key) live.resident = null;
-        pool.evict(left.key);
-        if (!answersFirst) {
-          // Where another server has the session, or the store itself is wrong, there is nothing to go back to.
-          if (!(error instanceof ClientError) || error.code === "session_moved") throw error;
-          return answer({ reason: `${AS_BEFORE}: ${error.message}` }, error);
-        }
-        live.setback = `${AS_BEFORE}: it could not be stored.`;
-        throw error;
-      }
-      this.#turns.holdUnstored(live, record, stored.stored);
-      return;
-    }
-    if (live.resident?.key === left.key) live.resident = { ...live.resident, contents: new Map() };
-    if (!answersFirst) answer({});
   }
 
   #view(record: SessionRecord): SessionView {

@@ -1,13 +1,12 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import type { SandboxPool } from "../executor/pool.ts";
-import type { Sandbox } from "../sandbox/sandbox.ts";
 import { ClientError } from "../shared/errors.ts";
 import { steadyNowMs } from "../shared/steady-clock.ts";
 import { LiveSession } from "./live-session.ts";
+import type { SessionPool } from "./run.ts";
 import type { SessionLease, SessionRecord, SessionStore } from "./store.ts";
 
 export interface SessionTurnsOptions {
-  readonly pool: SandboxPool<Sandbox>;
+  readonly pool: SessionPool;
   readonly store: SessionStore;
   /** Told of what no caller is told. */
   readonly onError: (error: unknown, session: string) => void;
@@ -107,7 +106,7 @@ export class SessionTurns {
     this.#retryLater(live);
   }
 
-  /** Gives up what this server has of a session that has ended, unless somebody is at it. @returns whether it did. */
+  /** Gives up what this server has of a session that has ended, unless an operation on it runs. @returns whether it did. */
   drop(id: string): boolean {
     const live = this.#live.get(id);
     if (live && live.turns.length > 0) return false;

@@ -221,7 +221,7 @@ export class TenantNodes {
   remove(parent: TenantNode, name: string): void {
     const node = parent.children?.get(name);
     if (!node) throw new this.#fs.ErrnoError(ERRNO.ENOENT);
-    // The host forgets a deleted file's content; whoever has it open may read on.
+    // The host forgets a deleted file's content; a descriptor that is open may be read on.
     if (node.unread !== null && this.#isOpen(node)) this.loaded(node);
     parent.children?.delete(name);
     parent.mtime = parent.ctime = Date.now();

@@ -206,7 +206,7 @@ export class Checkpoint {
   /**
    * What the memory is now, as the difference from the checkpoint.
    *
-   * @param deadStack where no frame is, bytes from and to: what calls have left there is nobody's.
+   * @param deadStack where no frame is, bytes from and to: what calls have left there belongs to no frame.
    */
   difference(deadStack: readonly [from: number, to: number]): MemoryDifference {
     const heapBytes = this.#heap.buffer.byteLength;
