@@ -10,7 +10,7 @@ import { mkdtemp, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
-import { bootOptions, openHost } from "../src/compose/server.ts";
+import { bootOptions, openHost } from "../src/compose/host.ts";
 import { ImageCache, PRELOADED_MODULES } from "../src/environments/images.ts";
 import { BytecodeCompiler } from "../src/packages/bytecode-compiler.ts";
 import { BytecodeStore } from "../src/packages/bytecode-store.ts";

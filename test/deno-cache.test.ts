@@ -3,7 +3,7 @@ import os from "node:os";
 import path from "node:path";
 import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { openHost } from "../src/compose/server.ts";
+import { openHost } from "../src/compose/host.ts";
 import { denoCache } from "../src/environments/deno-cache.ts";
 import { ImageCache } from "../src/environments/images.ts";
 import { wrapCommand } from "../src/isolation/detect.ts";

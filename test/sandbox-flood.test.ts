@@ -41,7 +41,7 @@ test("a sandbox that asks without end and does not read is ended before the answ
 }, async () => {
   using source = new Mutant(ASKS_AND_DOES_NOT_READ);
   const load = (file: string) => import(pathToFileURL(path.join(source.folder, "src", file)).href);
-  const { openHost }: typeof import("../src/compose/server.ts") = await load("compose/server.ts");
+  const { openHost }: typeof import("../src/compose/host.ts") = await load("compose/host.ts");
   const { ImageCache }: typeof import("../src/environments/images.ts") = await load("environments/images.ts");
   const { Sandbox }: typeof import("../src/sandbox/sandbox.ts") = await load("sandbox/sandbox.ts");
   const host = await openHost(testConfig({ CACHE_DIR: source.cacheDir }));

@@ -2,7 +2,7 @@ import { chmodSync, mkdtempSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import type { TestProject } from "vitest/node";
-import { openHost } from "../src/compose/server.ts";
+import { openHost } from "../src/compose/host.ts";
 import { ImageCache } from "../src/environments/images.ts";
 import { loadConfig } from "../src/shared/settings.ts";
 import { TEST_CACHE_DIR } from "./support/config.ts";

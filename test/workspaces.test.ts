@@ -3,7 +3,7 @@ import { rm } from "node:fs/promises";
 import path from "node:path";
 import { pino } from "pino";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { type Runtime, startRuntime } from "../src/compose/server.ts";
+import { type Runtime, startRuntime } from "../src/compose/runtime.ts";
 import { DiskWorkspaces } from "../src/workspaces/disk-workspaces.ts";
 import { testConfig } from "./support/config.ts";
 

@@ -2,7 +2,7 @@
 import type { AddressInfo } from "node:net";
 import express from "express";
 import { pino } from "pino";
-import { startRuntime } from "../../src/compose/server.ts";
+import { startRuntime } from "../../src/compose/runtime.ts";
 import { loadConfig } from "../../src/shared/settings.ts";
 
 const { executor, environments, stop } = await startRuntime(loadConfig(), pino({ level: "silent" }));

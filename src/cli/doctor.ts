@@ -1,7 +1,9 @@
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { pino } from "pino";
-import { bootOptions, impliedSettings, openEnvironments, openHost } from "../compose/server.ts";
+import { openEnvironments } from "../compose/environments.ts";
+import { bootOptions, openHost } from "../compose/host.ts";
+import { impliedSettings } from "../compose/principals.ts";
 import { openNetwork } from "../egress/egress.ts";
 import { denoCache } from "../environments/deno-cache.ts";
 import type { Image } from "../environments/images.ts";

@@ -8,7 +8,7 @@ import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 // @ts-expect-error
-import { bootOptions, openHost } from "./src/compose/server.ts";
+import { bootOptions, openHost } from "./src/compose/host.ts";
 // @ts-expect-error
 import { ImageCache } from "./src/environments/images.ts";
 // @ts-expect-error

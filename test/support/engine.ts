@@ -1,5 +1,5 @@
 import { pino } from "pino";
-import { startRuntime } from "../../src/compose/server.ts";
+import { startRuntime } from "../../src/compose/runtime.ts";
 import type { ExecutionRequest } from "../../src/executor/execution.ts";
 import type { Executor } from "../../src/executor/executor.ts";
 import type { ExecutionResult } from "../../src/sandbox/outcome.ts";

@@ -1,7 +1,8 @@
 import { rm } from "node:fs/promises";
 import path from "node:path";
 import { pino } from "pino";
-import { openEnvironments, openHost } from "../../src/compose/server.ts";
+import { openEnvironments } from "../../src/compose/environments.ts";
+import { openHost } from "../../src/compose/host.ts";
 import type { CacheCollector } from "../../src/environments/cache-collector.ts";
 import type { Environments } from "../../src/environments/registry.ts";
 import type { PackageStore } from "../../src/packages/package-store.ts";

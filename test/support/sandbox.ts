@@ -1,5 +1,6 @@
 import { pino } from "pino";
-import { bootOptions, openEnvironments, openHost } from "../../src/compose/server.ts";
+import { openEnvironments } from "../../src/compose/environments.ts";
+import { bootOptions, openHost } from "../../src/compose/host.ts";
 import { internalJob, type Job } from "../../src/sandbox/running-job.ts";
 import { Sandbox, type SandboxOptions } from "../../src/sandbox/sandbox.ts";
 import type { ExecuteMessage, GuestOptions, Program } from "../../src/wire/messages.ts";
