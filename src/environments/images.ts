@@ -9,17 +9,15 @@ import { KeptArchives } from "../packages/kept-archives.ts";
 import { programProblem } from "../packages/library-check.ts";
 import { PackageError } from "../packages/package-error.ts";
 import { chargeShare } from "../packages/package-shares.ts";
-import { buildImage } from "../sandbox/build-image.ts";
-import { GUEST_DIR, PYODIDE_DIR, SHARED_FILES } from "../sandbox/launch.ts";
+import { GUEST_DIR, PYODIDE_DIR } from "../sandbox/launch.ts";
 import type { SandboxOptions } from "../sandbox/sandbox.ts";
 import { ARCHIVES_FOLDER, imageName, manifestName, temporaryName } from "../shared/cache-layout.ts";
-import { denoVersion } from "../shared/deno-binary.ts";
-import { SandboxDiedError, StartupError } from "../shared/errors.ts";
+import { StartupError } from "../shared/errors.ts";
 import { makeFolder } from "../shared/make-folder.ts";
-import { PROTOCOL_VERSION } from "../wire/frames.ts";
 import { decodeImage } from "../wire/image-format.ts";
-import { ENDS_INTERPRETER } from "../wire/import-rules.ts";
-import type { GuestEnvironment, GuestOptions } from "../wire/messages.ts";
+import type { GuestEnvironment } from "../wire/messages.ts";
+import { type BuildStart, buildWithoutUnfit, compilerOptions } from "./image-build.ts";
+import { hashRuntime } from "./runtime-inputs.ts";
 import { buildStdlibArchive, compilerKey, findStdlibArchive, type StdlibArchive } from "./stdlib-archive.ts";
 import { tryImage } from "./try-image.ts";
 
@@ -32,15 +30,10 @@ export const PRELOADED_MODULES: readonly string[] = (
   "urllib.parse uuid warnings weakref xml.etree.ElementTree zipfile zlib zoneinfo"
 ).split(" ");
 
-const BUILD_MEMORY_MB = 1024;
-const BUILD_TIMEOUT_MS = 300_000;
 /** For all attempts together. */
 const MAX_BUILD_MS = 900_000;
 /** For a caller's packages: others wait for the processor meanwhile. */
 export const MAX_DERIVED_BUILD_MS = 180_000;
-/** Each leaves out what the one before found to be unfit. */
-const MAX_ATTEMPTS = 5;
-
 /** A memory image on disk, checked. */
 export interface Image {
   readonly path: string;
@@ -325,95 +318,6 @@ export function unusableCache(cacheDir: string, cause: unknown): StartupError {
   );
 }
 
-/** A sandbox for work of the server's own, with memory enough for it. */
-function compilerOptions(
-  host: Omit<SandboxOptions, "guest">,
-  start: Pick<BuildStart, "stdlibPath"> & { readonly baseImagePath: string },
-): SandboxOptions {
-  return {
-    ...host,
-    guest: {
-      ...start,
-      environment: null,
-      preload: [],
-      maxHeapBytes: Number.MAX_SAFE_INTEGER,
-      mapMemory: false,
-      hashCheckpoint: false,
-    },
-    memoryMb: Math.max(host.memoryMb, BUILD_MEMORY_MB),
-    maxCpuTimeMs: 0,
-  };
-}
-
-/** What an image is built from. */
-type BuildStart = Pick<GuestOptions, "baseImagePath" | "stdlibPath" | "preload">;
-
-/** Builds an image, and again without what turns out to have no place in one. */
-async function buildWithoutUnfit(
-  start: BuildStart,
-  environment: GuestEnvironment | null,
-  host: Omit<SandboxOptions, "guest">,
-  maxBuildMs: number,
-): Promise<Awaited<ReturnType<typeof buildImage>>> {
-  const deadline = performance.now() + maxBuildMs;
-  let unfit: Record<string, string> = {};
-  const isFit = (name: string) => !(name in unfit);
-  const build = async (imports: readonly string[]) =>
-    await buildImage({
-      guest: {
-        ...start,
-        environment: environment && { ...environment, imports, libraries: environment.libraries.filter(isFit) },
-        maxHeapBytes: Number.MAX_SAFE_INTEGER,
-        mapMemory: false,
-        hashCheckpoint: false,
-      },
-      ...host,
-      // Not less because sandboxes have less: modules that found no memory would be missing from the image for good.
-      memoryMb: Math.max(host.memoryMb, BUILD_MEMORY_MB),
-      startTimeoutMs: Math.max(1, Math.min(BUILD_TIMEOUT_MS, deadline - performance.now())),
-    });
-  for (let attempt = 1; ; attempt++) {
-    const imports = environment?.imports.filter(isFit) ?? [];
-    const built = await build(imports).catch((error) => {
-      if (error instanceof SandboxDiedError && attempt < MAX_ATTEMPTS && performance.now() < deadline) return error;
-      throw error;
-    });
-    if (built instanceof SandboxDiedError) {
-      const deadly = await firstDeadly(imports, build);
-      if (deadly === null) throw built;
-      unfit = { ...unfit, [deadly]: ENDS_INTERPRETER };
-      continue;
-    }
-    if (Object.keys(built.unfit).length === 0) return { ...built, unfit };
-    if (attempt === MAX_ATTEMPTS) throw new SandboxDiedError(`No image can be made: ${JSON.stringify(built.unfit)}`);
-    unfit = { ...unfit, ...built.unfit };
-  }
-}
-
-/** @returns the first module whose import a build does not survive; null: none survives even without imports. */
-async function firstDeadly(
-  imports: readonly string[],
-  build: (imports: readonly string[]) => Promise<unknown>,
-): Promise<string | null> {
-  const survives = async (count: number) =>
-    await build(imports.slice(0, count)).then(
-      () => true,
-      (error) => {
-        if (error instanceof SandboxDiedError) return false;
-        throw error;
-      },
-    );
-  if (!(await survives(0))) return null;
-  let surviving = 0;
-  let dying = imports.length;
-  while (dying - surviving > 1) {
-    const middle = (surviving + dying) >> 1;
-    if (await survives(middle)) surviving = middle;
-    else dying = middle;
-  }
-  return imports[dying - 1] ?? null;
-}
-
 /** @returns null if there is no image, or it is not byte for byte what was built. */
 async function readCached(imagePath: string, key: string): Promise<Image | null> {
   try {
@@ -427,33 +331,6 @@ async function readCached(imagePath: string, key: string): Promise<Image | null>
   } catch {
     return null;
   }
-}
-
-/** A file of the guest's that is part of what runs: no test, and not what `doctor` runs in a sandbox's place. */
-function isOfRuntime(name: string): boolean {
-  return /\.(ts|py)$/.test(name) && !/\.test\.ts$/.test(name);
-}
-
-async function hashRuntime(): Promise<string> {
-  const hash = createHash("sha256");
-  for (const [name, content] of await runtimeInputs()) hash.update(`${name}\0${content.length}\0`).update(content);
-  return hash.digest("hex");
-}
-
-/** All that the bytes of an image, or whether it fits, depend on: name → content. Where it is installed is not part of it. */
-export async function runtimeInputs(): Promise<(readonly [name: string, content: string | Uint8Array])[]> {
-  const pyodideFiles = ["package.json", "pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip"];
-  const guestFiles = (await readdir(GUEST_DIR, { recursive: true })).filter(isOfRuntime).sort();
-  const files = [
-    ...pyodideFiles.map((name) => [name, path.join(PYODIDE_DIR, name)] as const),
-    ...guestFiles.map((name) => [name, path.join(GUEST_DIR, name)] as const),
-    ...SHARED_FILES.map((file) => [path.basename(file), file] as const),
-  ];
-  return [
-    ...(await Promise.all(files.map(async ([name, file]) => [name, await readFile(file)] as const))),
-    ["deno", denoVersion()],
-    ["protocol", String(PROTOCOL_VERSION)],
-  ];
 }
 
 /** Of this process: servers in containers, which may share a cache, often have the same number. */

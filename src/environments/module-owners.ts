@@ -4,7 +4,7 @@ import { normaliseName, parseRequirement } from "../packages/pep/requirements.ts
 import { resolve } from "../packages/resolver.ts";
 import type { PackageSource } from "../packages/sources/package-source.ts";
 import type { PyodideLock } from "../packages/sources/pyodide-lock.ts";
-import type { Environment } from "./registry.ts";
+import type { Environment } from "./build.ts";
 
 /** How long sources are asked, ms: code has failed already, and its caller waits for no more than the message. */
 const MAX_ASKING_MS = 3000;

@@ -1,39 +1,21 @@
 import { createHash } from "node:crypto";
-import { PackageError } from "../packages/package-error.ts";
-import type { PackageInfo, PackageSet, PackageSetBuilder } from "../packages/package-set.ts";
+import type { PackageSet } from "../packages/package-set.ts";
 import type { BaseEnvironment } from "../packages/package-store.ts";
-import type { PythonPlatform } from "../packages/pep/platform.ts";
-import { parseRequirement, type Requirement } from "../packages/pep/requirements.ts";
-import { type Resolution, type ResolvedPackage, resolve, resolveAvailable } from "../packages/resolver.ts";
-import type { PackageSource } from "../packages/sources/package-source.ts";
-import { describeUnreached, type Unreached, unreachedOf } from "../packages/sources/unreached-sources.ts";
+import { describeUnreached } from "../packages/sources/unreached-sources.ts";
 import { ClientError, StartupError } from "../shared/errors.ts";
-import type { GuestEnvironment } from "../wire/messages.ts";
+import {
+  askedOf,
+  type Environment,
+  EnvironmentBuilder,
+  type EnvironmentBuilderOptions,
+  NOTHING_MISSING,
+} from "./build.ts";
 import type { CacheCollector } from "./cache-collector.ts";
 import { DEFAULT, type EnvironmentDefinition, STDLIB } from "./definitions.ts";
-import { type Image, type ImageCache, MAX_DERIVED_BUILD_MS, type UnbuiltEnvironment } from "./images.ts";
+import type { Image } from "./images.ts";
+import { unbuiltEnvironment } from "./import-policy.ts";
 import { type EnvironmentManifest, EnvironmentManifests } from "./manifests.ts";
 import { type EnvironmentProgress, StartProgress } from "./start-progress.ts";
-
-/** An environment that code can run in. */
-export interface Environment {
-  readonly name: string;
-  readonly packages: readonly PackageInfo[];
-  /** What could not be had or imported, in words. */
-  readonly warnings: readonly string[];
-  /** What was asked for and could not be had: requirement → why. */
-  readonly missing: Readonly<Record<string, string>>;
-  /** What of that is missing only because sources could not be asked; null: nothing. */
-  readonly unreached: Unreached | null;
-  readonly image: Image;
-  readonly baseImagePath: string;
-  readonly stdlibPath: string;
-  /** Null for the standard library alone. */
-  readonly guest: GuestEnvironment | null;
-  readonly archiveBytes: number;
-  /** All that has to stay on disk for as long as it is used. */
-  readonly files: readonly string[];
-}
 
 /** What is on disk of an environment that was defined. */
 export interface BuiltBefore {
@@ -43,20 +25,11 @@ export interface BuiltBefore {
   readonly image: Image | null;
 }
 
-export interface EnvironmentsOptions {
+export interface EnvironmentsOptions extends EnvironmentBuilderOptions {
   readonly definitions: readonly EnvironmentDefinition[];
-  readonly sources: readonly PackageSource[];
-  readonly python: PythonPlatform;
-  readonly sets: PackageSetBuilder;
-  readonly images: ImageCache;
   /** Remembers what each definition came to, so that a start asks no source again. */
   readonly cacheDir: string;
-  /** Changes when the sources may offer something else. */
-  readonly sourcesFingerprint: string;
-  /** A package that is not available is an error, not a warning. */
-  readonly strict: boolean;
   readonly keeper: CacheCollector;
-  readonly onProgress: (message: string) => void;
   readonly onWarning: (message: string) => void;
 }
 
@@ -68,25 +41,6 @@ export function baseOf(name: string): string {
   return name.split(DERIVED_SEPARATOR, 1)[0] as string;
 }
 
-/** Global names that users of these packages expect. */
-const ALIASES: Readonly<Record<string, readonly string[]>> = {
-  numpy: ["np", "numpy"],
-  pandas: ["pd", "pandas"],
-  "matplotlib.pyplot": ["plt"],
-  matplotlib: ["matplotlib"],
-  seaborn: ["sns", "seaborn"],
-  requests: ["requests"],
-  httpx: ["httpx"],
-  micropip: ["micropip"],
-};
-
-/** Modules that a package loads only when they are first used, but that nearly everybody uses. */
-const FURTHER_IMPORTS: Readonly<Record<string, readonly string[]>> = {
-  numpy: ["numpy.random", "numpy.fft", "numpy.linalg"],
-  matplotlib: ["matplotlib.pyplot"],
-  pillow: ["PIL.Image"],
-};
-
 const DERIVED_NAME = /^[a-z0-9][a-z0-9_-]{0,63}\+[0-9a-f]{16}$/;
 /** The environments of this server, and those derived from them by installing packages with shared libraries. */
 export class Environments {
@@ -96,18 +50,20 @@ export class Environments {
 
   readonly #manifests: EnvironmentManifests;
   readonly #progress: StartProgress;
+  readonly #builder: EnvironmentBuilder;
   #isClosed = false;
 
   constructor(options: EnvironmentsOptions) {
     this.#options = options;
     this.#manifests = new EnvironmentManifests(options.cacheDir);
     this.#progress = new StartProgress(this.names);
+    this.#builder = new EnvironmentBuilder(options, this.#manifests, this.#progress);
   }
 
   /** Builds the standard library's, which needs no source. */
   async prepareStdlib(): Promise<void> {
     this.#progress.begin(STDLIB, "image");
-    await this.#once(STDLIB, () => this.#stdlib());
+    await this.#once(STDLIB, () => this.#builder.stdlib());
     this.#progress.end(STDLIB, "ready");
   }
 
@@ -115,7 +71,7 @@ export class Environments {
   async prepareBuilt(): Promise<void> {
     for (const definition of this.#options.definitions) {
       const { name, packages, imports } = definition;
-      const known = await this.#manifests.find(name, this.#inputs(definition));
+      const known = await this.#manifests.find(name, this.#builder.inputs(definition));
       if (known === null || Object.keys(known.missing).length > 0) continue;
       const unbuilt = unbuiltEnvironment(known.set, imports, askedOf(packages));
       if (await this.#options.images.isThere(name, known.set.archive.sha256, unbuilt)) await this.#prepare(definition);
@@ -147,7 +103,7 @@ export class Environments {
     const { name } = definition;
     this.#progress.begin(name, "packages");
     try {
-      const { warnings, unreached } = await this.#once(name, () => this.#build(definition));
+      const { warnings, unreached } = await this.#once(name, () => this.#builder.build(definition));
       this.#progress.end(name, "ready");
       // What sources that cannot be reached have to do with is told once, for all environments.
       for (const warning of warnings) if (warning !== unreached?.warning) this.#options.onWarning(warning);
@@ -192,7 +148,7 @@ export class Environments {
     return await Promise.all(
       definitions.map(async (definition): Promise<BuiltBefore> => {
         const { name, packages, imports } = definition;
-        const known = await this.#manifests.find(name, this.#inputs(definition));
+        const known = await this.#manifests.find(name, this.#builder.inputs(definition));
         if (known === null) return { name, known, image: null };
         const unbuilt = unbuiltEnvironment(known.set, imports, askedOf(packages));
         return { name, known, image: await images.find(name, known.set.archive.sha256, unbuilt) };
@@ -240,7 +196,7 @@ export class Environments {
    */
   async derive(base: string, set: PackageSet): Promise<string> {
     const name = this.derivedName(base, set);
-    await this.#once(name, () => this.#buildDerived(name, this.get(base), set));
+    await this.#once(name, () => this.#builder.buildDerived(name, this.get(base), set));
     return name;
   }
 
@@ -263,7 +219,7 @@ export class Environments {
     const { python } = this.#options;
     const known = await this.#manifests.find(name, python);
     if (known === null) return false;
-    await this.#once(name, () => this.#buildImage(name, known.set, python, NOTHING_MISSING));
+    await this.#once(name, () => this.#builder.buildImage(name, known.set, python, NOTHING_MISSING));
     return true;
   }
 
@@ -295,279 +251,8 @@ export class Environments {
     building.catch(() => this.#underWay.delete(name));
     return building;
   }
-
-  async #stdlib(): Promise<Environment> {
-    const image = await this.#options.images.base();
-    const { path: baseImagePath, stdlib, stdlibPath } = image;
-    return {
-      name: STDLIB,
-      packages: [],
-      warnings: [],
-      missing: {},
-      unreached: null,
-      image,
-      baseImagePath,
-      stdlibPath,
-      guest: null,
-      archiveBytes: 0,
-      files: [baseImagePath, ...stdlib.files],
-    };
-  }
-
-  async #build(definition: EnvironmentDefinition): Promise<Environment> {
-    const { name, packages, imports } = definition;
-    const { requested, unreadable } = readRequirements(packages);
-    const [first] = unreadable.values();
-    if (this.#options.strict && first) throw first;
-    const asked = requested.map(({ key }) => key);
-    const inputs = this.#inputs(definition);
-    const known = await this.#manifests.find(name, inputs);
-    if (known !== null && Object.keys(known.missing).length === 0)
-      return await this.#buildImage(name, known.set, inputs, NOTHING_MISSING, imports, asked);
-    const { sources, python, strict, sets, onProgress } = this.#options;
-    onProgress(`Preparing the environment "${name}": ${packages.join(", ")}`);
-    const { resolved, failures } = strict
-      ? {
-          resolved: (await resolve(requested, { sources, python })).packages,
-          failures: new Map<string, PackageError>(),
-        }
-      : await this.#available(name, requested);
-    // In the order in which they were asked for.
-    const problems = [...unreadable, ...failures].toSorted(([a], [b]) => packages.indexOf(a) - packages.indexOf(b));
-    const missing = Object.fromEntries(problems.map(([requirement, { message }]) => [requirement, message]));
-    // A source that cannot be asked today takes nothing away that it gave before.
-    if (known !== null && Object.keys(known.missing).length < Object.keys(missing).length) {
-      const without = goesWithout(name, known.missing, failures);
-      return await this.#buildImage(name, known.set, inputs, without, imports, asked);
-    }
-    const without = goesWithout(name, missing, failures);
-    if (resolved.length === 0) return { ...(await this.#stdlib()), name, ...without };
-    const set = await sets.build(resolved, this.#onPackages(name));
-    const environment = await this.#buildImage(name, set, inputs, without, imports, asked);
-    await this.#manifests.save(name, inputs, { set, missing });
-    return environment;
-  }
-
-  /** All that what a definition comes to depends on. */
-  #inputs({ packages, imports }: EnvironmentDefinition): unknown {
-    const { python, sourcesFingerprint } = this.#options;
-    return [packages, imports, python, sourcesFingerprint];
-  }
-
-  /** What can be resolved, and also downloaded, of what was asked for; the rest is told of. */
-  async #available(
-    name: string,
-    requested: readonly Requirement[],
-  ): Promise<{ resolved: readonly ResolvedPackage[]; failures: ReadonlyMap<string, PackageError> }> {
-    const { sources, python, sets } = this.#options;
-    const failures = new Map<string, PackageError>();
-    let wanted = requested;
-    for (;;) {
-      const resolution = await resolveAvailable(wanted, { sources, python });
-      for (const [requirement, error] of resolution.failures) failures.set(requirement, error);
-      const missing = await sets.missing(resolution.packages, this.#onPackages(name));
-      if (missing.size === 0) return { resolved: resolution.packages, failures };
-      const needs = new Map(resolution.packages.map(({ candidate, dependsOn }) => [candidate.key, dependsOn]));
-      const kept: Requirement[] = [];
-      for (const requirement of wanted) {
-        const key = [...closure(requirement.key, needs)].find((needed) => missing.has(needed));
-        const item = resolution.packages.find(({ candidate }) => candidate.key === key);
-        const reason = missing.get(key ?? "");
-        if (item && reason)
-          failures.set(requirement.text, await this.#describeMissing(requirement, item, resolution, reason));
-        else if (!failures.has(requirement.text)) kept.push(requirement);
-      }
-      wanted = kept;
-    }
-  }
-
-  /** Says which file of which package could not be had, and what other sources have of it. */
-  async #describeMissing(
-    requirement: Requirement,
-    { candidate }: ResolvedPackage,
-    resolution: Resolution,
-    { code, message }: PackageError,
-  ): Promise<PackageError> {
-    const { name, key, version, filename, source } = candidate;
-    const elsewhere: string[] = [];
-    for (const other of this.#options.sources) {
-      if (other.description === source) continue;
-      const offers = await other.find(key).catch(() => null);
-      if (offers === null) continue;
-      const versions = [...new Set(offers.candidates.map((file) => file.version))].slice(0, 5);
-      elsewhere.push(
-        `${other.description} has ${versions.length === 0 ? `no ${name}` : `${name} ${versions.join(", ")}`}`,
-      );
-    }
-    const needing = resolution.packages.find(
-      ({ candidate: other, dependsOn }) => other.key !== key && dependsOn.includes(key),
-    );
-    const wanted = needing?.requires
-      .find((other) => other.key === key)
-      ?.text.split(";")[0]
-      ?.trim();
-    const needs =
-      needing === undefined || key === requirement.key
-        ? ""
-        : `${needing.candidate.name} ${needing.candidate.version} needs ${wanted}; `;
-    const has = elsewhere.map((clause) => `; ${clause}`).join("");
-    const reason = message.replace(/\.$/, "");
-    const why = `${needs}${name} ${version} (${filename}, from ${source}) cannot be used: ${reason}${has}.`;
-    return new PackageError(code, why, { ...(code === "package_source_unavailable" && { unreached: [reason] }) });
-  }
-
-  async #buildDerived(name: string, base: Environment, set: PackageSet): Promise<Environment> {
-    const { sources, python, sets } = this.#options;
-    const pinned = [...base.packages, ...set.packages].map(({ name, version }) =>
-      parseRequirement(`${name}==${version}`),
-    );
-    const { packages } = await resolve(pinned, { sources, python });
-    const combined = await sets.build(packages, this.#onPackages(name));
-    const environment = await this.#buildImage(
-      name,
-      combined,
-      python,
-      NOTHING_MISSING,
-      undefined,
-      undefined,
-      MAX_DERIVED_BUILD_MS,
-    );
-    await this.#manifests.save(name, python, { set: combined, missing: {} });
-    return environment;
-  }
-
-  async #buildImage(
-    name: string,
-    set: PackageSet,
-    inputs: unknown,
-    without: Without,
-    imports?: readonly string[],
-    asked?: readonly string[],
-    maxBuildMs?: number,
-  ): Promise<Environment> {
-    const { images } = this.#options;
-    this.#progress.step(name, "image");
-    const warnings = [...without.warnings];
-    const unbuilt = unbuiltEnvironment(set, imports, asked);
-    const image = await images.environment(name, set.archive.sha256, unbuilt, maxBuildMs);
-    if (image.heapBytes > images.memoryBytes) {
-      const neededMb = Math.ceil(image.heapBytes / 2 ** 20);
-      throw new PackageError(
-        "package_too_large",
-        `Its packages take ${neededMb} MiB of memory before any code runs, and sandboxes have ${images.memoryBytes / 2 ** 20} (SANDBOX_MEMORY_MB).`,
-      );
-    }
-    for (const [module, reason] of Object.entries(image.failedImports)) {
-      warnings.push(`In the environment "${name}" ${module} cannot be imported: ${reason}`);
-    }
-    for (const [part, reason] of Object.entries(image.unfit)) {
-      warnings.push(`The image of the environment "${name}" goes without ${part}: ${reason}`);
-    }
-    const libraries = unbuilt.libraries.filter((library) => !(library in image.unfit));
-    const { path: baseImagePath, stdlib, stdlibPath } = await images.base();
-    return {
-      name,
-      packages: set.packages,
-      ...without,
-      warnings,
-      image,
-      baseImagePath,
-      stdlibPath,
-      guest: { ...unbuilt, libraries, imagePath: image.path },
-      archiveBytes: set.archive.bytes,
-      files: [image.path, set.archive.path, baseImagePath, ...stdlib.files, this.#manifests.fileOf(name, inputs)],
-    };
-  }
-
-  /** Tells how packages come in. */
-  #onPackages(name: string) {
-    let lastShownAt = 0;
-    let lastFile = "";
-    return (progress: { readonly type: string }) => {
-      const { filename, receivedBytes, totalBytes } = progress as {
-        filename?: string;
-        receivedBytes?: number;
-        totalBytes?: number | null;
-      };
-      if (progress.type === "archive") this.#progress.step(name, "archive");
-      if (progress.type !== "download" || filename === undefined) return;
-      this.#progress.downloaded(name, filename, receivedBytes ?? 0);
-      if (filename === lastFile && performance.now() - lastShownAt < 2000) return;
-      lastFile = filename;
-      lastShownAt = performance.now();
-      const size = totalBytes ? ` of ${(totalBytes / 2 ** 20).toFixed(1)}` : "";
-      this.#options.onProgress(`Downloading ${filename}: ${((receivedBytes ?? 0) / 2 ** 20).toFixed(1)}${size} MiB`);
-    };
-  }
-}
-
-function unbuiltEnvironment(
-  set: PackageSet,
-  imports: readonly string[] | undefined,
-  asked?: readonly string[],
-): UnbuiltEnvironment {
-  const wanted = imports ?? importsOf(set, asked);
-  const aliases: Record<string, string> = {};
-  for (const module of wanted) for (const alias of ALIASES[module] ?? []) aliases[alias] = module;
-  return { archivePath: set.archive.path, libraries: set.sharedLibraries, imports: wanted, aliases };
-}
-
-/** What an environment goes without. */
-type Without = Pick<Environment, "missing" | "warnings" | "unreached">;
-const NOTHING_MISSING: Without = { missing: {}, warnings: [], unreached: null };
-
-/**
- * @param failures why sources did not give today what is missing, by requirement: where they could not be asked, one warning names
- *   them for all packages.
- */
-function goesWithout(
-  name: string,
-  missing: Readonly<Record<string, string>>,
-  failures: ReadonlyMap<string, PackageError>,
-): Without {
-  const unreached = unreachedOf(name, Object.keys(missing), failures);
-  const warnings = Object.entries(missing)
-    .filter(([requirement]) => !unreached?.requirements.includes(requirement))
-    .map(([requirement, why]) => `The environment "${name}" goes without ${requirement}: ${why}`);
-  return { missing, warnings: unreached === null ? warnings : [unreached.warning, ...warnings], unreached };
 }
 
 function keyOf(inputs: unknown): string {
   return createHash("sha256").update(JSON.stringify(inputs)).digest("hex");
-}
-
-function readRequirements(texts: readonly string[]): {
-  requested: Requirement[];
-  unreadable: Map<string, PackageError>;
-} {
-  const requested: Requirement[] = [];
-  const unreadable = new Map<string, PackageError>();
-  for (const text of texts) {
-    try {
-      requested.push(parseRequirement(text));
-    } catch (error) {
-      if (!(error instanceof PackageError)) throw error;
-      unreadable.set(text, error);
-    }
-  }
-  return { requested, unreadable };
-}
-
-/** Normalised names of the packages that were asked for. */
-function askedOf(packages: readonly string[]): string[] {
-  return readRequirements(packages).requested.map(({ key }) => key);
-}
-
-function closure(root: string, needs: ReadonlyMap<string, readonly string[]>): ReadonlySet<string> {
-  const seen = new Set([root]);
-  for (const key of seen) for (const next of needs.get(key) ?? []) seen.add(next);
-  return seen;
-}
-
-/** @param only normalised names of the packages whose modules are wanted; default: all. */
-function importsOf(set: PackageSet, only?: readonly string[]): string[] {
-  const chosen = set.packages.filter(({ key }) => only === undefined || only.includes(key));
-  // Private modules and those for tests import what only a developer has.
-  const public_ = (name: string) => !name.startsWith("_") && !/^(tests?|docs|examples|conftest|setup)$/.test(name);
-  return chosen.flatMap(({ key, imports }) => [...imports.filter(public_), ...(FURTHER_IMPORTS[key] ?? [])]);
 }

@@ -2,7 +2,7 @@ import path from "node:path";
 import { expect, test } from "vitest";
 import { PYODIDE_DIR } from "../sandbox/launch.ts";
 import { denoBinary, denoVersion } from "../shared/deno-binary.ts";
-import { runtimeInputs } from "./images.ts";
+import { runtimeInputs } from "./runtime-inputs.ts";
 
 test("images depend on Deno's version, and not on where anything is installed", async () => {
   const inputs = new Map(await runtimeInputs());
