@@ -272,7 +272,7 @@ export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvent
     for (const sandbox of this.#working) this.#cutOff.add(sandbox);
     for (const sandbox of sandboxes) sandbox.kill("the server is stopping");
     await Promise.all(sandboxes.map((sandbox) => sandbox.ended));
-    await Promise.allSettled([...this.#checkouts, ...this.#slots.map((slot) => slot.started())]);
+    await Promise.allSettled([...this.#checkouts, ...this.#slots.map((slot) => slot.settled())]);
   }
 
   /** Whether an idle sandbox still holds the session. */

@@ -71,6 +71,8 @@ export interface SlotOptions<S extends PooledSandbox> {
 export class Slot<S extends PooledSandbox> {
   readonly #options: SlotOptions<S>;
   readonly #starts = new Set<Promise<unknown>>();
+  /** Ends of the processes that were killed. */
+  readonly #ends = new Set<Promise<unknown>>();
   #environment: string;
   #state: SlotState = "starting";
   #sandbox: S | null = null;
@@ -127,8 +129,7 @@ export class Slot<S extends PooledSandbox> {
     try {
       await this.#start();
     } catch (error) {
-      this.#sandbox?.kill("it did not get ready");
-      this.#sandbox = null;
+      this.#kill("it did not get ready");
       throw error;
     }
   }
@@ -180,8 +181,7 @@ export class Slot<S extends PooledSandbox> {
   replace(environment: string, reason: string): void {
     this.#options.onDiscarded(reason);
     this.#forget();
-    this.#sandbox?.kill(reason);
-    this.#sandbox = null;
+    this.#kill(reason);
     void this.fill(environment);
   }
 
@@ -199,9 +199,19 @@ export class Slot<S extends PooledSandbox> {
     }
   }
 
-  /** Resolves when no start is under way: a process that was not ready yet must not outlive the pool. */
-  async started(): Promise<void> {
-    await Promise.allSettled(this.#starts);
+  /** Resolves when no process is left that starts or was killed: none must outlive the pool. */
+  async settled(): Promise<void> {
+    await Promise.allSettled([...this.#starts, ...this.#ends]);
+  }
+
+  #kill(reason: string): void {
+    const sandbox = this.#sandbox;
+    this.#sandbox = null;
+    if (sandbox === null) return;
+    sandbox.kill(reason);
+    const { ended } = sandbox;
+    this.#ends.add(ended);
+    void ended.then(() => this.#ends.delete(ended));
   }
 
   #enter(state: SlotState): void {
@@ -228,8 +238,7 @@ export class Slot<S extends PooledSandbox> {
         await this.#start();
         return;
       } catch (error) {
-        this.#sandbox?.kill("it did not get ready");
-        this.#sandbox = null;
+        this.#kill("it did not get ready");
         this.#failed(environment, toError(error), performance.now() - startedAt);
         // Its slots go back to the default environment: who waits for the other one has been told.
         if (health.isBroken(environment)) this.#environment = this.#options.defaultEnvironment();

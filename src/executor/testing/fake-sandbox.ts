@@ -38,7 +38,8 @@ export class FakeSandbox implements PooledSandbox {
   kill(reason: string): void {
     this.endReason ??= reason;
     this.#settle({ state: "discard", reason });
-    this.#end(this.endReason);
+    // As a process does: some time after it was killed.
+    void turn().then(() => this.#end(reason));
   }
 }
 
