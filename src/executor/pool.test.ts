@@ -17,64 +17,60 @@ test("environments that do not start take no place from others, whatever is aske
     pauseMs: fc.nat(2000),
   });
   await fc.assert(
-    fc.asyncProperty(
-      fc.integer({ min: 1, max: 4 }),
-      fc.array(request, { maxLength: 40 }),
-      async (size, requests) => {
-        const starts = new Map<string, number>();
-        let [starting, mostBad] = [0, 0];
-        const pool = new SandboxPool({
-          size,
-          queueLimit: 1000,
-          maxExecutions: 7,
-          maxAgeMs: 1e9,
-          environment: "default",
-          start: async (environment) => {
-            const count = (starts.get(environment) ?? 0) + 1;
-            starts.set(environment, count);
-            const isBad = environment === "bad" || environment === "worse";
-            if (isBad) mostBad = Math.max(mostBad, ++starting);
-            await new Promise((resolve) => setTimeout(resolve, 10));
-            if (isBad) starting--;
-            if (isBad || (environment === "flaky" && count % 2 === 1))
-              throw new Error(`boot failed: /a/b/c ${environment}`);
-            return new FakeSandbox();
-          },
+    fc.asyncProperty(fc.integer({ min: 1, max: 4 }), fc.array(request, { maxLength: 40 }), async (size, requests) => {
+      const starts = new Map<string, number>();
+      let [starting, mostBad] = [0, 0];
+      const pool = new SandboxPool({
+        size,
+        queueLimit: 1000,
+        maxExecutions: 7,
+        maxAgeMs: 1e9,
+        environment: "default",
+        start: async (environment) => {
+          const count = (starts.get(environment) ?? 0) + 1;
+          starts.set(environment, count);
+          const isBad = environment === "bad" || environment === "worse";
+          if (isBad) mostBad = Math.max(mostBad, ++starting);
+          await new Promise((resolve) => setTimeout(resolve, 10));
+          if (isBad) starting--;
+          if (isBad || (environment === "flaky" && count % 2 === 1))
+            throw new Error(`boot failed: /a/b/c ${environment}`);
+          return new FakeSandbox();
+        },
+      });
+      const started = pool.start();
+      await vi.advanceTimersByTimeAsync(20);
+      await started;
+      const outcomes: { environment: string; outcome: unknown }[] = [];
+      for (const { environment, principal, workMs, pauseMs } of requests) {
+        const work = pool.use({ environment, principal, signal: undefined }, async () => {
+          await new Promise((resolve) => setTimeout(resolve, workMs));
+          return "done";
         });
-        const started = pool.start();
-        await vi.advanceTimersByTimeAsync(20);
-        await started;
-        const outcomes: { environment: string; outcome: unknown }[] = [];
-        for (const { environment, principal, workMs, pauseMs } of requests) {
-          const work = pool.use({ environment, principal, signal: undefined }, async () => {
-            await new Promise((resolve) => setTimeout(resolve, workMs));
-            return "done";
-          });
-          void work.catch((error: unknown) => error).then((outcome) => outcomes.push({ environment, outcome }));
-          await vi.advanceTimersByTimeAsync(pauseMs);
-          // It is never all of the slots for long: two failed starts of an environment that has started before pause up to 400 ms each.
-          for (let waitedMs = 0; size > 1 && !pool.isReady && waitedMs < 1000; waitedMs += 10)
-            await vi.advanceTimersByTimeAsync(10);
-          if (size > 1) expect(pool.isReady).toBe(true);
-        }
-        await vi.advanceTimersByTimeAsync(60_000);
-        expect(outcomes).toHaveLength(requests.length);
-        for (const { environment, outcome } of outcomes) {
-          if (environment === "bad" || environment === "worse") {
-            expect(outcome).toBeInstanceOf(ClientError);
-            expect(outcome).toMatchObject({ status: 503, code: "environment_broken" });
-            expect((outcome as Error).message).toBe(
-              `The environment "${environment}" cannot be started: boot failed: … ${environment}`,
-            );
-          } else expect(outcome).toBe("done");
-        }
-        expect(mostBad).toBeLessThanOrEqual(Math.max(1, Math.floor(size / 2)));
-        // Three starts, and one for each time that it was tried again, however often it was asked for.
-        expect(starts.get("bad") ?? 0).toBeLessThan(3 + 3 * size);
-        expect(pool.status()).toMatchObject({ idle: size, busy: 0, starting: 0, failed: 0, queued: 0 });
-        await pool.stop(0);
-      },
-    ),
+        void work.catch((error: unknown) => error).then((outcome) => outcomes.push({ environment, outcome }));
+        await vi.advanceTimersByTimeAsync(pauseMs);
+        // It is never all of the slots for long: two failed starts of an environment that has started before pause up to 400 ms each.
+        for (let waitedMs = 0; size > 1 && !pool.isReady && waitedMs < 1000; waitedMs += 10)
+          await vi.advanceTimersByTimeAsync(10);
+        if (size > 1) expect(pool.isReady).toBe(true);
+      }
+      await vi.advanceTimersByTimeAsync(60_000);
+      expect(outcomes).toHaveLength(requests.length);
+      for (const { environment, outcome } of outcomes) {
+        if (environment === "bad" || environment === "worse") {
+          expect(outcome).toBeInstanceOf(ClientError);
+          expect(outcome).toMatchObject({ status: 503, code: "environment_broken" });
+          expect((outcome as Error).message).toBe(
+            `The environment "${environment}" cannot be started: boot failed: … ${environment}`,
+          );
+        } else expect(outcome).toBe("done");
+      }
+      expect(mostBad).toBeLessThanOrEqual(Math.max(1, Math.floor(size / 2)));
+      // Three starts, and one for each time that it was tried again, however often it was asked for.
+      expect(starts.get("bad") ?? 0).toBeLessThan(3 + 3 * size);
+      expect(pool.status()).toMatchObject({ idle: size, busy: 0, starting: 0, failed: 0, queued: 0 });
+      await pool.stop(0);
+    }),
     { numRuns: 60 },
   );
   vi.useRealTimers();
