@@ -99,7 +99,8 @@ export class RunningJob {
   /** As last seen; null: not known. */
   #cpuTimeMs: number | null = null;
   readonly #printed = { stdout: new CollectedOutput(), stderr: new CollectedOutput() };
-  readonly #decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() };
+  /** Made for a listener alone: to make one costs more than a short output. */
+  #decoders: Readonly<Record<"stdout" | "stderr", TextDecoder>> | null = null;
   readonly #displayed: JsonText[] = [];
   #announcements = 0;
   #outputBytes = 0;
@@ -261,6 +262,7 @@ export class RunningJob {
     this.#printed[stream].push(bytes);
     const { onOutput } = this.#job;
     if (!onOutput) return;
+    this.#decoders ??= { stdout: new TextDecoder(), stderr: new TextDecoder() };
     const content = this.#decoders[stream].decode(bytes, { stream: true });
     if (content !== "") onOutput({ type: stream, content });
   }
