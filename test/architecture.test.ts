@@ -80,6 +80,30 @@ test("the component drawing in docs/architecture.md shows the imports; if it doe
   expect(page).toBe(withComponentDrawing(page));
 });
 
+test("the state machines that docs/architecture.md draws have the states that the source has", () => {
+  const page = readFileSync(path.join(ROOT, "docs/architecture.md"), "utf8");
+  const drawings = Array.from(page.matchAll(/```mermaid\nstateDiagram-v2\n([^`]+)```/g), ([, drawing = ""]) => drawing);
+  const arrowsOf = (drawing: string | undefined) =>
+    Array.from((drawing ?? "").matchAll(/^ +([\w[\]*]+) --> ([\w[\]*]+)/gm), ([, from, to]) => `${from} → ${to}`);
+  const statesOf = (drawing: string | undefined) =>
+    new Set(
+      arrowsOf(drawing)
+        .flatMap((arrow) => arrow.split(" → "))
+        .filter((state) => state !== "[*]"),
+    );
+  const slot = readFileSync(path.join(SRC, "executor/slot.ts"), "utf8");
+  const next = /^const NEXT: .* = \{\n([^}]+)\};/m.exec(slot)?.[1] ?? "";
+  const steps = Array.from(next.matchAll(/^ {2}(\w+): \[(.*)\],$/gm), ([, from, to = ""]) =>
+    Array.from(to.matchAll(/\w+/g), ([state]) => `${from} → ${state}`),
+  ).flat();
+  expect(steps.length).toBeGreaterThan(7);
+  expect(arrowsOf(drawings[0])).toEqual(expect.arrayContaining(steps));
+  expect(statesOf(drawings[0])).toEqual(new Set(Array.from(next.matchAll(/^ {2}(\w+):/gm), ([, state]) => state)));
+  const run = readFileSync(path.join(SRC, "sessions/session-run.ts"), "utf8");
+  const states = Array.from(run.matchAll(/^ {2}\| \{ readonly at: "(\w+)"/gm), ([, state]) => state);
+  expect(statesOf(drawings[1])).toEqual(new Set(states));
+});
+
 const GUIDE = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].concat(
   readdirSync(path.join(ROOT, "docs")).map((file) => `docs/${file}`),
 );

@@ -5,7 +5,7 @@ import { ROOT } from "./support/imports.ts";
 
 /** Words that leave open who or what is meant: name the principal, the caller, the request, the server, the file instead. */
 const VAGUE =
-  /(?<!`)\b(?:some(?:body|one)(?:'s)?|nobody(?:'s)?|whoever|whosoever|jobOfNobody|what there is|(?:can|cannot|could|to) be had|be had back)\b/gi;
+  /(?<!`)\b(?:some(?:body|one)(?:'s)?|nobody(?:'s)?|whoever|whosoever|jobOfNobody|what there is|(?:can|cannot|could|could not|not|to) be had|be had back)\b/gi;
 /** The server whose contract `http/` keeps: introduced once, in the glossary, as the compatibility contract. */
 const ORIGINAL = /\bthe original\b/gi;
 

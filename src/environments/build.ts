@@ -16,9 +16,9 @@ import type { StartProgress } from "./start-progress.ts";
 export interface Environment {
   readonly name: string;
   readonly packages: readonly PackageInfo[];
-  /** What could not be had or imported, in words. */
+  /** What was not available, or could not be imported, in words. */
   readonly warnings: readonly string[];
-  /** What was asked for and could not be had: requirement → why. */
+  /** What was asked for and not available: requirement → why. */
   readonly missing: Readonly<Record<string, string>>;
   /** What of that is missing only because sources could not be asked; null: nothing. */
   readonly unreached: Unreached | null;
@@ -163,7 +163,7 @@ export class EnvironmentBuilder {
     }
   }
 
-  /** Says which file of which package could not be had, and what other sources have of it. */
+  /** Says which file of which package cannot be used, and what other sources have of it. */
   async #describeMissing(
     requirement: Requirement,
     { candidate }: ResolvedPackage,

@@ -10,7 +10,7 @@ import { memoryName } from "../shared/cache-layout.ts";
 /** What an environment came to when it was built. */
 export interface EnvironmentManifest {
   readonly set: PackageSet;
-  /** What could not be had: requirement → why. */
+  /** What was not available: requirement → why. */
   readonly missing: Readonly<Record<string, string>>;
 }
 

@@ -14,7 +14,7 @@ const BOOT_IMPORT = /^(jslib_init_js|jslib_init_buffers_js|set_suspender)$/;
 /**
  * Functions of Emscripten's JavaScript library that the interpreter itself does not import, but a shared library may: they
  * compute, and do nothing else. All others there (scripts, timers, workers, sockets, downloads, the page, 800 of WebGL) can
- * be had by their names, with `dlsym` and so with `ctypes.CDLL(None)`.
+ * be reached by their names, with `dlsym` and so with `ctypes.CDLL(None)`.
  */
 const HARMLESS_LIBRARY_FUNCTION =
   /^(emscripten_math_\w+|emscripten_(get_now_res|performance_now|random|notify_memory_growth|throw_number|throw_string|print_double|has_asyncify|is_main_browser_thread|runtime_keepalive_check)|_emscripten_get_now_is_monotonic|_Unwind_\w+|stack(Alloc|Save|Restore)|strptime(_l)?|__asctime_r)$/;

@@ -87,7 +87,7 @@ export const LAYERS = {
     {
       file: "guest/memory/dirty-pages.ts",
       methods: {
-        "WrittenPages.runs": `(runs) => {
+        "DirtyPages.runs": `(runs) => {
           const known = new WeakMap();
           return function () {
             const all = runs.call(this);

@@ -1,5 +1,5 @@
 import { PAGE_BYTES, type Run } from "../../wire/image-format.ts";
-import type { WrittenPages } from "./dirty-pages.ts";
+import type { DirtyPages } from "./dirty-pages.ts";
 import { type ImageFile, pagesFor, WASM_PAGE_BYTES } from "./image-file.ts";
 import { REWIND_MODULE } from "./rewind-module.ts";
 import { complement, intersection, joined, type Span, spansOf, ZERO } from "./spans.ts";
@@ -57,7 +57,7 @@ export class Checkpoint {
   #heapBytes: number;
   #imageBytes: number;
   #copy: Uint8Array | null = null;
-  #written: WrittenPages | null = null;
+  #written: DirtyPages | null = null;
   /** Pages of which the checkpoint is not what is mapped there. */
   #own: readonly Run[] = [];
   /** What the last question of which spans were written to was answered. */
@@ -187,7 +187,7 @@ export class Checkpoint {
   }
 
   /** Has pages that are what they were be the file's again, for less to look at and less memory, once it is worth it. */
-  #giveBack(pages: WrittenPages, spans: readonly Span[], changed: number): void {
+  #giveBack(pages: DirtyPages, spans: readonly Span[], changed: number): void {
     this.#idleBytes += spans.reduce((sum, { start, end }) => sum + end - start, -changed * PAGE_BYTES);
     if (this.#idleBytes <= MAX_IDLE_BYTES) return;
     this.#idleBytes = 0;

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { PAGE_BYTES } from "../../wire/image-format.ts";
-import { type Kernel, WrittenPages } from "./dirty-pages.ts";
+import { DirtyPages, type Kernel } from "./dirty-pages.ts";
 
 const PRESENT = 1n << 63n;
 const SWAPPED = 1n << 62n;
@@ -13,7 +13,7 @@ const BYTES = PAGES * PAGE_BYTES;
 function pagesThat(pages: Readonly<Record<number, bigint>>, kernel: Partial<Kernel> = {}) {
   const memory = new WebAssembly.Memory({ initial: 1 });
   const said: Record<number, bigint> = { [LAST]: PRESENT, ...pages };
-  const written = new WrittenPages(memory, {
+  const written = new DirtyPages(memory, {
     readPagemap: (count) =>
       new Uint32Array(BigUint64Array.from({ length: count }, (_, page) => said[page] ?? 0n).buffer),
     faults: () => null,
@@ -24,7 +24,7 @@ function pagesThat(pages: Readonly<Record<number, bigint>>, kernel: Partial<Kern
 }
 
 /** Pages by their numbers, from and to. */
-const runs = (written: WrittenPages) => written.runs().map((run) => run.map((at) => at / PAGE_BYTES));
+const runs = (written: DirtyPages) => written.runs().map((run) => run.map((at) => at / PAGE_BYTES));
 
 test("tells the pages that the process has of its own, in memory or swapped out", () => {
   const file = PRESENT | OF_A_FILE;
@@ -121,7 +121,7 @@ test("an answer that was odd is not kept", () => {
 test("a counter of faults that does not count is found out", () => {
   const said: Record<number, bigint> = { [LAST]: PRESENT };
   const memory = new WebAssembly.Memory({ initial: 1 });
-  const written = new WrittenPages(memory, {
+  const written = new DirtyPages(memory, {
     readPagemap: (count) => {
       const entries = BigUint64Array.from({ length: count }, (_, page) => said[page] ?? 0n);
       said[2] = PRESENT;

@@ -26,7 +26,7 @@ export interface Kernel {
  *
  * An answer may name pages that were not written to, and never leaves out one that was. So where anything about it is odd, it is "all of them".
  */
-export class WrittenPages {
+export class DirtyPages {
   readonly #memory: WebAssembly.Memory;
   readonly #kernel: Kernel;
   /** The last answer, and what it holds for. */

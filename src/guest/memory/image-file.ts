@@ -6,7 +6,7 @@ import {
   imageHeadBytes,
 } from "../../wire/image-format.ts";
 import { ReadableFile } from "../files/readable-file.ts";
-import type { WrittenPages } from "./dirty-pages.ts";
+import type { DirtyPages } from "./dirty-pages.ts";
 import type { MappableFile, MemoryMapping } from "./mapping.ts";
 
 export const WASM_PAGE_BYTES = 65_536;
@@ -86,7 +86,7 @@ export class ImageFile {
    *
    * @returns begins it, and throws if that cannot be told. @throws {Error} as well; the message says why.
    */
-  prepareWatch(memory: WebAssembly.Memory): () => WrittenPages {
+  prepareWatch(memory: WebAssembly.Memory): () => DirtyPages {
     const [first] = this.header.runs;
     if (typeof this.#mapped === "string" || !first) throw new Error("the image is not mapped");
     return this.#mapped.mapping.prepareWatch(memory, first[0]);

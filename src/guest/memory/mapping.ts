@@ -10,7 +10,7 @@
  * map and discarding pages are kept, where nothing else reaches them.
  */
 import { PAGE_BYTES } from "../../wire/image-format.ts";
-import { type Kernel, WrittenPages } from "./dirty-pages.ts";
+import { DirtyPages, type Kernel } from "./dirty-pages.ts";
 
 const O_CLOEXEC = 0x8_0000;
 const SEEK_END = 2;
@@ -128,10 +128,10 @@ export class MemoryMapping {
    * @returns begins it, once the memory was cleared and nothing mapped into it since but files. It throws if the system does not tell; the
    *   error's message says why.
    */
-  prepareWatch(memory: WebAssembly.Memory, at: number): () => WrittenPages {
+  prepareWatch(memory: WebAssembly.Memory, at: number): () => DirtyPages {
     const kernel = this.#kernelOf(memory);
     return () => {
-      const pages = new WrittenPages(memory, kernel);
+      const pages = new DirtyPages(memory, kernel);
       pages.check(at);
       return pages;
     };
