@@ -127,3 +127,13 @@ function anchorsOf(page: string): string[] {
   const text = readFileSync(path.join(ROOT, page), "utf8");
   return Array.from(text.matchAll(/^#+ (.+)$/gm), ([, title = ""]) => anchorOf(title));
 }
+
+/** Being rewritten: the description of a route moves beside the route. */
+const STILL_LONG = ["http/openapi.ts"];
+
+test("a file of more than 400 lines says in its first line why it is one", () => {
+  const long = sources.filter((file) => readFileSync(path.join(SRC, file), "utf8").split("\n").length > 401);
+  const isExplained = (file: string) =>
+    /^\/\/ Over 400 lines: .{20,}\n/.test(readFileSync(path.join(SRC, file), "utf8"));
+  expect(long.filter((file) => !isExplained(file) && !STILL_LONG.includes(file))).toEqual([]);
+});

@@ -1,6 +1,6 @@
 import { createHash, randomUUID } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { access, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { access, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { pipeline } from "node:stream/promises";
@@ -12,8 +12,10 @@ import { chargeShare } from "../packages/package-shares.ts";
 import { GUEST_DIR, PYODIDE_DIR } from "../sandbox/launch.ts";
 import type { SandboxOptions } from "../sandbox/sandbox.ts";
 import { ARCHIVES_FOLDER, imageName, manifestName, temporaryName } from "../shared/cache-layout.ts";
+import { replaceFile } from "../shared/durable-file.ts";
 import { StartupError } from "../shared/errors.ts";
 import { makeFolder } from "../shared/make-folder.ts";
+import { SingleFlight } from "../shared/single-flight.ts";
 import { decodeImage } from "../wire/image-format.ts";
 import type { GuestEnvironment } from "../wire/messages.ts";
 import { type BuildStart, buildWithoutUnfit, compilerOptions } from "./image-build.ts";
@@ -80,7 +82,7 @@ export type UnbuiltEnvironment = Omit<GuestEnvironment, "imagePath">;
 export class ImageCache {
   readonly #options: ImageCacheOptions;
   readonly #archives: KeptArchives;
-  readonly #underWay = new Map<string, Promise<Image>>();
+  readonly #images = new SingleFlight<Image>({ keeps: true });
   #stdlib: Promise<StdlibArchive> | undefined;
   #compilerKey: Promise<string> | undefined;
   #runtimeHash: Promise<string> | undefined;
@@ -157,8 +159,8 @@ export class ImageCache {
   async forget(paths: ReadonlySet<string>): Promise<void> {
     const stdlib = await this.#stdlib?.catch(() => null);
     if (stdlib?.files.some((file) => paths.has(file))) this.#stdlib = undefined;
-    for (const [key, image] of this.#underWay) {
-      if (paths.has((await image.catch(() => null))?.path ?? "")) this.#underWay.delete(key);
+    for (const [key, image] of this.#images.entries()) {
+      if (paths.has((await image.catch(() => null))?.path ?? "")) this.#images.forget(key);
     }
   }
 
@@ -235,13 +237,7 @@ export class ImageCache {
     environment: GuestEnvironment | null,
     maxBuildMs: number,
   ): Promise<Image> {
-    const known = this.#underWay.get(key);
-    if (known) return known;
-    const image = this.#cachedOrBuilt(name, key, label, start, environment, maxBuildMs);
-    this.#underWay.set(key, image);
-    // The next request tries a failed build again.
-    image.catch(() => this.#underWay.delete(key));
-    return image;
+    return this.#images.run(key, () => this.#cachedOrBuilt(name, key, label, start, environment, maxBuildMs));
   }
 
   async #cachedOrBuilt(
@@ -297,14 +293,15 @@ export class ImageCache {
         throw unusableCache(cacheDir, cause);
       });
     await orUnusable(makeFolder(cacheDir));
-    await orUnusable(writeAtomically(imagePath, image));
+    await orUnusable(replaceFile(imagePath, temporaryName(WRITER, imagePath), image));
     try {
       await tryOut();
     } catch (error) {
       await rm(imagePath, { force: true });
       throw error;
     }
-    await orUnusable(writeAtomically(manifestName(imagePath), JSON.stringify(manifest, null, 2)));
+    const manifestPath = manifestName(imagePath);
+    await orUnusable(replaceFile(manifestPath, temporaryName(WRITER, manifestPath), JSON.stringify(manifest, null, 2)));
     await removeLeftovers(cacheDir);
   }
 }
@@ -335,18 +332,6 @@ async function readCached(imagePath: string, key: string): Promise<Image | null>
 
 /** Of this process: servers in containers, which may share a cache, often have the same number. */
 const WRITER = `${os.hostname()}.${process.pid}`;
-
-/** A reader sees the old file or the new one, never a part. */
-async function writeAtomically(file: string, content: string | Uint8Array): Promise<void> {
-  const temporary = temporaryName(WRITER, file);
-  try {
-    await writeFile(temporary, content, { flush: true });
-    await rename(temporary, file);
-  } catch (error) {
-    await rm(temporary, { force: true });
-    throw error;
-  }
-}
 
 /** Removes temporary files of dead builds of this host; builds of other hosts may still run. */
 async function removeLeftovers(cacheDir: string): Promise<void> {

@@ -3,6 +3,7 @@ import type { PackageSet } from "../packages/package-set.ts";
 import type { BaseEnvironment } from "../packages/package-store.ts";
 import { describeUnreached } from "../packages/sources/unreached-sources.ts";
 import { ClientError, StartupError } from "../shared/errors.ts";
+import { SingleFlight } from "../shared/single-flight.ts";
 import {
   askedOf,
   type Environment,
@@ -46,7 +47,7 @@ const DERIVED_NAME = /^[a-z0-9][a-z0-9_-]{0,63}\+[0-9a-f]{16}$/;
 export class Environments {
   readonly #options: EnvironmentsOptions;
   readonly #ready = new Map<string, Environment>();
-  readonly #underWay = new Map<string, Promise<Environment>>();
+  readonly #builds = new SingleFlight<Environment>({ keeps: true });
 
   readonly #manifests: EnvironmentManifests;
   readonly #progress: StartProgress;
@@ -228,7 +229,7 @@ export class Environments {
     for (const [name, { files }] of this.#ready) {
       if (!files.some((file) => paths.has(file))) continue;
       this.#ready.delete(name);
-      this.#underWay.delete(name);
+      this.#builds.forget(name);
     }
   }
 
@@ -238,18 +239,14 @@ export class Environments {
   }
 
   #once(name: string, build: () => Promise<Environment>): Promise<Environment> {
-    const known = this.#underWay.get(name);
-    if (known) return known;
-    const building = build().then((environment) => {
+    return this.#builds.run(name, async () => {
+      const environment = await build();
       this.#ready.set(name, environment);
       const { keeper } = this.#options;
       if (name.includes(DERIVED_SEPARATOR)) keeper.use(...environment.files);
       else keeper.hold(...environment.files);
       return environment;
     });
-    this.#underWay.set(name, building);
-    building.catch(() => this.#underWay.delete(name));
-    return building;
   }
 }
 

@@ -1,3 +1,4 @@
+import { backoffMs } from "../shared/backoff.ts";
 import { ClientError } from "../shared/errors.ts";
 import { steadyNowMs } from "../shared/steady-clock.ts";
 
@@ -95,7 +96,7 @@ export class EnvironmentHealth {
   /** How long to wait before the next try, ms. */
   pauseMs(environment: string): number {
     const { failures } = this.#failing.get(environment) ?? { failures: 0 };
-    return failures === 0 ? 0 : Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** failures);
+    return failures === 0 ? 0 : backoffMs(failures, { firstMs: FIRST_PAUSE_MS, longestMs: LONGEST_PAUSE_MS });
   }
 
   /** What to tell who asks for it; null: it is well, or may be tried. */

@@ -1,4 +1,5 @@
 import type { Verdict } from "../wire/guest-messages.ts";
+import type { BrokenEnvironment } from "./environment-health.ts";
 import type { Sharing } from "./sandbox-tenants.ts";
 import type { PooledSandbox } from "./slot.ts";
 
@@ -32,4 +33,21 @@ export interface UseOptions {
   readonly onWait?: (() => void) | undefined;
   /** Key of a session that a sandbox may still hold. */
   readonly resident?: string;
+}
+
+export interface PoolStatus {
+  readonly size: number;
+  readonly idle: number;
+  readonly busy: number;
+  readonly starting: number;
+  /** Idle, and holding a session that may want it again. */
+  readonly resident: number;
+  readonly failed: number;
+  readonly queued: number;
+  readonly queueLimit: number;
+  /** Environments whose sandboxes do not start. */
+  readonly broken: readonly BrokenEnvironment[];
+  readonly executions: number;
+  readonly started: number;
+  readonly discarded: Readonly<Record<string, number>>;
 }

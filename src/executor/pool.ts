@@ -1,10 +1,10 @@
 import { EventEmitter } from "node:events";
 import { ClientError, isQueueFull } from "../shared/errors.ts";
 import type { Verdict } from "../wire/guest-messages.ts";
-import { type BrokenEnvironment, EnvironmentHealth } from "./environment-health.ts";
+import { EnvironmentHealth } from "./environment-health.ts";
 import { FairQueue } from "./fair-queue.ts";
 import { Placement } from "./placement.ts";
-import type { PoolOptions, UseOptions } from "./pool-options.ts";
+import type { PoolOptions, PoolStatus, UseOptions } from "./pool-options.ts";
 import { SandboxTenants } from "./sandbox-tenants.ts";
 import { type PooledSandbox, Slot, type SlotState } from "./slot.ts";
 
@@ -23,23 +23,6 @@ interface Waiting<S extends PooledSandbox> {
   readonly environment: string;
   readonly resolve: (assigned: Assignment<S>) => void;
   readonly reject: (error: Error) => void;
-}
-
-export interface PoolStatus {
-  readonly size: number;
-  readonly idle: number;
-  readonly busy: number;
-  readonly starting: number;
-  /** Idle, and holding a session that may want it again. */
-  readonly resident: number;
-  readonly failed: number;
-  readonly queued: number;
-  readonly queueLimit: number;
-  /** Environments whose sandboxes do not start. */
-  readonly broken: readonly BrokenEnvironment[];
-  readonly executions: number;
-  readonly started: number;
-  readonly discarded: Readonly<Record<string, number>>;
 }
 
 interface PoolEvents<S> {

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
+import { SingleFlight } from "../shared/single-flight.ts";
 import { parseArchive } from "../wire/archive-format.ts";
 import { type ArchivePart, buildArchive } from "./archive.ts";
 import type { BytecodeCompiler } from "./bytecode-compiler.ts";
@@ -15,7 +16,7 @@ export class BytecodeStore {
   readonly #compiler: BytecodeCompiler;
   /** Names the compiler: another may come to other bytecode. */
   readonly compilerKey: () => Promise<string>;
-  readonly #underWay = new Map<string, Promise<ArchivePart>>();
+  readonly #compilations = new SingleFlight<ArchivePart>();
 
   constructor(folder: string, compiler: BytecodeCompiler, compilerKey: () => Promise<string>) {
     this.#archives = new KeptArchives(folder);
@@ -31,11 +32,7 @@ export class BytecodeStore {
 
   /** As `find`, and compiles what is not there yet. @throws {SandboxDiedError} if no sandbox can be started. */
   async get(wheel: ArchivePart, sha256: string): Promise<ArchivePart> {
-    const underWay = this.#underWay.get(sha256);
-    if (underWay) return await underWay;
-    const making = this.#make(wheel, sha256).finally(() => this.#underWay.delete(sha256));
-    this.#underWay.set(sha256, making);
-    return await making;
+    return await this.#compilations.run(sha256, () => this.#make(wheel, sha256));
   }
 
   async #make(wheel: ArchivePart, sha256: string): Promise<ArchivePart> {

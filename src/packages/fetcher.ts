@@ -2,6 +2,7 @@ import type { Readable, Transform } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { createBrotliDecompress, createGunzip, createInflate, createZstdDecompress } from "node:zlib";
 import { type Dispatcher, EnvHttpProxyAgent, request } from "undici";
+import { backoffMs } from "../shared/backoff.ts";
 import { PackageError } from "./package-error.ts";
 
 /** How patient requests to package sources are. */
@@ -37,6 +38,7 @@ export const REMOTE_OPTIONS: HttpFetcherOptions = {
 };
 
 const MAX_REDIRECTS = 5;
+const LONGEST_PAUSE_MS = 30_000;
 const NOT_FOUND = "cannot be found";
 const UNREACHABLE = "cannot be reached";
 const SILENT = "does not answer";
@@ -144,7 +146,8 @@ export class HttpFetcher {
             this.#away.set(url.host, { error, untilMs: performance.now() + AWAY_MS });
           throw error;
         }
-        await delay(retryDelayMs * 2 ** (attempt - 1), undefined, { signal: this.#closing.signal }).catch(() => {});
+        const pauseMs = backoffMs(attempt - 1, { firstMs: retryDelayMs, longestMs: LONGEST_PAUSE_MS });
+        await delay(pauseMs, undefined, { signal: this.#closing.signal }).catch(() => {});
       }
     }
   }

@@ -1,7 +1,8 @@
 import { randomUUID } from "node:crypto";
-import { readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import path from "node:path";
 import { archiveName, archiveNoteName, temporaryName } from "../shared/cache-layout.ts";
+import { replaceFile } from "../shared/durable-file.ts";
 import { makeFolder } from "../shared/make-folder.ts";
 import { storageError } from "./package-error.ts";
 import { hashFile } from "./wheel-store.ts";
@@ -60,13 +61,10 @@ export class KeptArchives {
 
 /** @throws {PackageError} `package_storage` if the disk is full or read-only. */
 export async function writeAtomically(file: string, text: string): Promise<void> {
-  const temporary = path.join(path.dirname(file), temporaryName(randomUUID()));
   try {
     await makeFolder(path.dirname(file));
-    await writeFile(temporary, text, { flush: true });
-    await rename(temporary, file);
+    await replaceFile(file, path.join(path.dirname(file), temporaryName(randomUUID())), text);
   } catch (error) {
-    await rm(temporary, { force: true }).catch(() => {});
     throw storageError(error) ?? error;
   }
 }

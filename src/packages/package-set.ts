@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import path from "node:path";
+import { SingleFlight } from "../shared/single-flight.ts";
 import { ARCHIVE_VERSION } from "../wire/archive-format.ts";
 import { type ArchivePart, buildArchive, isLibraryName, isWebAssembly } from "./archive.ts";
 import type { BytecodeStore } from "./bytecode-store.ts";
@@ -86,7 +87,7 @@ export class PackageSetBuilder {
   readonly #archives: KeptArchives;
   readonly #store: WheelStore;
   readonly #lock: PyodideLock;
-  readonly #underWay = new Map<string, Promise<Built>>();
+  readonly #builds = new SingleFlight<Built>();
   readonly #bytecode: BytecodeStore | null;
   readonly #maxBytes: number;
 
@@ -137,11 +138,7 @@ export class PackageSetBuilder {
         ]),
       )
       .digest("hex");
-    const underWay =
-      this.#underWay.get(key) ??
-      this.#buildOrReuse(key, wheels, bytecode, onProgress).finally(() => this.#underWay.delete(key));
-    this.#underWay.set(key, underWay);
-    const built = await underWay;
+    const built = await this.#builds.run(key, () => this.#buildOrReuse(key, wheels, bytecode, onProgress));
     const packages = wheels.map(({ candidate, dependsOn, stored: file }): PackageInfo => {
       const content = built.contents[candidate.filename] as Content;
       return {

@@ -1,5 +1,5 @@
 import { ClientError } from "../shared/errors.ts";
-import { KeyedQueue } from "../shared/keyed-queue.ts";
+import { KeyedQueue } from "../shared/serial-queue.ts";
 import { PackageError } from "./package-error.ts";
 import { type InstalledPackage, type PackageRecord, type PackageRecords, recordId } from "./package-records.ts";
 import type { PackageInfo, PackageSet, PackageSetBuilder } from "./package-set.ts";

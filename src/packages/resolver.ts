@@ -1,3 +1,4 @@
+// Over 400 lines: one algorithm, and the words for why it finds nothing.
 import { setImmediate } from "node:timers/promises";
 import { PackageError } from "./package-error.ts";
 import { type MarkerEnvironment, markerEnvironment, type PythonPlatform } from "./pep/platform.ts";

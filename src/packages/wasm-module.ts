@@ -1,3 +1,4 @@
+// Over 400 lines: a reader of one binary format.
 /**
  * Reads a WebAssembly module as strictly as V8 does, and knows no more than what compilers make of C, C++ and Rust for Emscripten: what it
  * does not know it refuses. So nothing in a module that was read here is overlooked.

@@ -6,6 +6,7 @@ import { Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { PARTIAL_FOLDER, partialName, wheelFileName } from "../shared/cache-layout.ts";
 import { makeFolder } from "../shared/make-folder.ts";
+import { SingleFlight } from "../shared/single-flight.ts";
 import type { HttpFetcher, RemoteAnswer } from "./fetcher.ts";
 import { PackageError, storageError } from "./package-error.ts";
 import { chargeShare } from "./package-shares.ts";
@@ -48,7 +49,7 @@ export class WheelStore {
   readonly #remote: HttpFetcher;
   readonly #maxBytes: number;
   /** By what is fetched, so that the same file is not fetched twice at a time. */
-  readonly #underWay = new Map<string, Promise<StoredWheel>>();
+  readonly #fetches = new SingleFlight<StoredWheel>();
   /** Hashed by this process since it started; the rest is not believed until it is. */
   readonly #verified = new Set<string>();
 
@@ -69,15 +70,11 @@ export class WheelStore {
     const stored = wheel.sha256 === null ? null : await this.find(wheel.sha256);
     if (stored !== null) return stored;
     const key = wheel.sha256 ?? JSON.stringify(wheel.location);
-    const underWay = this.#underWay.get(key);
-    if (underWay !== undefined) return await underWay;
-    const fetching = this.#fetch(wheel, onProgress)
-      .catch((error: unknown) => {
+    return await this.#fetches.run(key, () =>
+      this.#fetch(wheel, onProgress).catch((error: unknown) => {
         throw storageError(error) ?? error;
-      })
-      .finally(() => this.#underWay.delete(key));
-    this.#underWay.set(key, fetching);
-    return await fetching;
+      }),
+    );
   }
 
   /** @returns null if it is not there, or is damaged, in which case it is removed. */

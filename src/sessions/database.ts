@@ -1,3 +1,4 @@
+// Over 400 lines: the statements of one database, each beside the rule that it keeps.
 import { createHash } from "node:crypto";
 import fs from "node:fs";
 import path from "node:path";

@@ -1,9 +1,10 @@
 import { ClientError } from "../shared/errors.ts";
+import { SerialQueue } from "../shared/serial-queue.ts";
 
 /** Runs actions one after another, in the order in which they were asked for. */
 export class TurnQueue {
   readonly #limit: number;
-  #last: Promise<unknown> = Promise.resolve();
+  readonly #queue = new SerialQueue();
   #length = 0;
 
   /** @param limit most that may wait or run. */
@@ -26,7 +27,7 @@ export class TurnQueue {
     }
     this.#length++;
     let begun = false;
-    const turn = this.#last.then(async () => {
+    const turn = this.#queue.run(async () => {
       signal?.throwIfAborted();
       begun = true;
       return await action();
@@ -34,7 +35,7 @@ export class TurnQueue {
     const end = () => {
       this.#length--;
     };
-    this.#last = turn.then(end, end);
+    turn.then(end, end);
     if (!signal) return turn;
     return new Promise((resolve, reject) => {
       const giveUp = () => {

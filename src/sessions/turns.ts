@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { backoffMs } from "../shared/backoff.ts";
 import { ClientError } from "../shared/errors.ts";
 import { steadyNowMs } from "../shared/steady-clock.ts";
 import { LiveSession } from "./live-session.ts";
@@ -158,7 +159,7 @@ export class SessionTurns {
   }
 
   #retryLater(live: LiveSession): void {
-    const pauseMs = Math.min(LONGEST_RETRY_MS, FIRST_RETRY_MS * 2 ** (live.unstored?.failures ?? 0));
+    const pauseMs = backoffMs(live.unstored?.failures ?? 0, { firstMs: FIRST_RETRY_MS, longestMs: LONGEST_RETRY_MS });
     setTimeout(() => {
       if (live.unstored === null) return;
       // An empty turn: the attempt is what every turn begins with.

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Redis, type RedisOptions } from "ioredis";
+import { backoffMs } from "./backoff.ts";
 import { ClientError } from "./errors.ts";
 import { type ConnectionOptions, parseRedisUrl } from "./redis-url.ts";
 import { storageFull } from "./storage-trouble.ts";
@@ -24,6 +25,7 @@ export interface RedisConnectionOptions {
 const DEFAULT_TIMEOUT_MS = 3000;
 const FIRST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 500;
+const FIRST_RECONNECT_MS = 50;
 const LONGEST_RECONNECT_MS = 1000;
 /** A Redis that cannot be used yet, a replica that is to become the master, is looked at again after this time. */
 const LOOK_AGAIN_MS = 500;
@@ -330,7 +332,8 @@ export class RedisConnection {
   }
 }
 
-const reconnectPauseMs = (times: number) => Math.min(LONGEST_RECONNECT_MS, 50 * 2 ** Math.min(times, 10));
+const reconnectPauseMs = (times: number) =>
+  backoffMs(times, { firstMs: FIRST_RECONNECT_MS, longestMs: LONGEST_RECONNECT_MS });
 
 /** For the log, and for those who ask whether the server is ready: no address, no user, no key. */
 function plainReason(error: Error): string {

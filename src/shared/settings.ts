@@ -1,3 +1,4 @@
+// Over 400 lines: the one table of all settings.
 import path from "node:path";
 import { z } from "zod";
 import { StartupError } from "./errors.ts";

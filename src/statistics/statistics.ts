@@ -1,4 +1,5 @@
 import { EventEmitter } from "node:events";
+import { SerialQueue } from "../shared/serial-queue.ts";
 import { steadyNowMs } from "../shared/steady-clock.ts";
 import { EVERYBODY, HOUR_MS, MINUTE_MS, OTHER, type StatisticsEvent, TREND_HOURS } from "./counters.ts";
 import { type DashboardStatistics, formatSuccessRate, formatUptime, type StatisticsSnapshot } from "./snapshot.ts";
@@ -49,7 +50,7 @@ export class Statistics extends EventEmitter<{ change: [principal: string] }> {
   readonly #startedAtMs: number;
   readonly #backlog: StatisticsEvent[] = [];
   #foldTimer: NodeJS.Timeout | undefined;
-  #lastUpdate: Promise<void> = Promise.resolve();
+  readonly #updates = new SerialQueue();
   #closed = false;
 
   constructor({ store, now = steadyNowMs, foldEveryMs = 100 }: StatisticsOptions) {
@@ -201,8 +202,7 @@ export class Statistics extends EventEmitter<{ change: [principal: string] }> {
 
   /** One after another, and each with all that was recorded before it. Never rejects. */
   #update(): Promise<void> {
-    this.#lastUpdate = this.#lastUpdate.then(() => this.#fold());
-    return this.#lastUpdate;
+    return this.#updates.run(() => this.#fold());
   }
 
   /** Where database or counters refuse, what is recorded stays where it is, and a timer tries again. */

@@ -3,6 +3,7 @@ import path from "node:path";
 import { BlobFolder } from "../shared/blob-folder.ts";
 import { syncFolder } from "../shared/durable-file.ts";
 import { ReplaceableFile } from "../shared/replaceable-file.ts";
+import { SerialQueue } from "../shared/serial-queue.ts";
 import { storageError, troubleOf } from "../shared/storage-trouble.ts";
 import type { NewContents, ReceivedBlob, Snapshot, WorkspaceStorage } from "./storage.ts";
 import { WorkspaceIndex } from "./workspace-index.ts";
@@ -19,7 +20,8 @@ export class DiskWorkspace implements WorkspaceStorage {
   /** Blobs that the current index does not need; a snapshot still may. */
   readonly #garbage = new Set<string>();
   #index: WorkspaceIndex;
-  #lastTurn: Promise<unknown> = Promise.resolve();
+  /** This server's changes do not get into each other's way. */
+  readonly #turns = new SerialQueue();
   #closed = false;
 
   private constructor(folder: string, principal: string, index: WorkspaceIndex | undefined, blobs: BlobFolder) {
@@ -61,13 +63,14 @@ export class DiskWorkspace implements WorkspaceStorage {
       const left = (this.#snapshots.get(index) ?? 1) - 1;
       if (left > 0) return void this.#snapshots.set(index, left);
       this.#snapshots.delete(index);
-      if (this.#garbage.size > 0) await this.#inTurn(() => this.#sweep());
+      if (this.#garbage.size > 0) await this.#turns.run(() => this.#sweep());
     };
     return { index, read: (blob) => this.#blobs.read(blob), release };
   }
 
   async receive(...request: Parameters<BlobFolder["receive"]>): Promise<DiskReceivedBlob> {
-    const { sha256, size, temporary } = await this.#inTurn(() => this.#make())
+    const { sha256, size, temporary } = await this.#turns
+      .run(() => this.#make())
       .then(() => this.#blobs.receive(...request))
       .catch((error: unknown) => {
         throw storageError(error) ?? error;
@@ -76,7 +79,7 @@ export class DiskWorkspace implements WorkspaceStorage {
   }
 
   change(plan: (current: WorkspaceIndex) => WorkspaceIndex, contents: NewContents = {}): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#turns.run(async () => {
       if (this.#closed) throw new Error("the workspace store is closed");
       const current = this.#index;
       const next = plan(current);
@@ -102,7 +105,7 @@ export class DiskWorkspace implements WorkspaceStorage {
 
   /** Waits for the changes that have begun; later ones fail. */
   close(): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#turns.run(async () => {
       this.#closed = true;
     });
   }
@@ -141,12 +144,6 @@ export class DiskWorkspace implements WorkspaceStorage {
   async #store({ bytes, received }: NewContents, isMissing: (sha256: string) => boolean): Promise<void> {
     if (received && isMissing(received.sha256)) await this.#blobs.adopt(received as DiskReceivedBlob);
     await this.#blobs.write(new Map([...(bytes ?? [])].filter(([sha256]) => isMissing(sha256))));
-  }
-
-  #inTurn<T>(action: () => Promise<T>): Promise<T> {
-    const turn = this.#lastTurn.then(action, action);
-    this.#lastTurn = turn.catch(() => {});
-    return turn;
   }
 
   #addGarbage(old: WorkspaceIndex, kept: WorkspaceIndex): void {

@@ -5,6 +5,7 @@ import { z } from "zod";
 import type { Blob } from "../shared/blob-folder.ts";
 import { ClientError } from "../shared/errors.ts";
 import { type RedisConnection, unavailable } from "../shared/redis-connection.ts";
+import { SerialQueue } from "../shared/serial-queue.ts";
 import { CHANGE_WORKSPACE, SHRINK_WORKSPACE } from "./redis-scripts.ts";
 import type { NewContents, ReceivedBlob, Snapshot, WorkspaceStorage } from "./storage.ts";
 import { WorkspaceIndex } from "./workspace-index.ts";
@@ -65,7 +66,8 @@ export class RedisWorkspace implements WorkspaceStorage {
   readonly #options: RedisWorkspaceOptions;
   /** As last seen; asked for anew before each use, which costs little where it has not changed. */
   #known: Revision = { id: "", index: WorkspaceIndex.empty(Date.now()), garbage: [] };
-  #lastTurn: Promise<unknown> = Promise.resolve();
+  /** This server's changes do not get into each other's way. */
+  readonly #turns = new SerialQueue();
   #closed = false;
 
   constructor(options: RedisWorkspaceOptions) {
@@ -115,7 +117,7 @@ export class RedisWorkspace implements WorkspaceStorage {
 
   /** @throws {ClientError} 503 `store_unavailable` also where others change the workspace all the time. */
   change(plan: (current: WorkspaceIndex) => WorkspaceIndex, contents: NewContents = {}): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#turns.run(async () => {
       const deadline = performance.now() + MAX_CONFLICT_MS;
       const received = contents.received as RedisReceivedBlob | undefined;
       const sent = new Map(received && [[received.sha256, received.incoming]]);
@@ -135,7 +137,7 @@ export class RedisWorkspace implements WorkspaceStorage {
 
   /** Waits for the changes that have begun; later ones fail. */
   close(): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#turns.run(async () => {
       this.#closed = true;
     });
   }
@@ -287,13 +289,6 @@ export class RedisWorkspace implements WorkspaceStorage {
 
   #assertOpen(): void {
     if (this.#closed) throw new Error("the workspace store is closed");
-  }
-
-  /** This server's changes do not get into each other's way. */
-  #inTurn<T>(action: () => Promise<T>): Promise<T> {
-    const turn = this.#lastTurn.then(action, action);
-    this.#lastTurn = turn.catch(() => {});
-    return turn;
   }
 }
 

@@ -1,4 +1,5 @@
 import { type RateLimiterAbstract, RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from "rate-limiter-flexible";
+import { backoffMs } from "../../shared/backoff.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { KEY_PREFIX, type RedisConnection } from "../../shared/redis-connection.ts";
 import { ClientNetworks, clientNetwork, OTHER_NETWORKS } from "./client-networks.ts";
@@ -105,7 +106,7 @@ export class KeyGuesses {
     if (leftMs > 0) throw tooMany(leftMs);
     this.#waiting.set(network, this.#now() + FIRST_WAIT_MS);
     const { consumedPoints } = await consume(this.#waits, network);
-    const waitMs = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** (consumedPoints - 1));
+    const waitMs = backoffMs(consumedPoints - 1, { firstMs: FIRST_WAIT_MS, longestMs: LONGEST_WAIT_MS });
     await Promise.all([this.#failures.delete(network), this.#failuresOfAll?.block(network, waitMs / 1000)]);
     return this.#wait(network, waitMs);
   }
