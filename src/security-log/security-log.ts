@@ -2,7 +2,6 @@ import fs from "node:fs";
 import path from "node:path";
 import { promisify } from "node:util";
 import { FolderLock } from "../shared/folder-lock.ts";
-import { SerialQueue } from "../shared/serial-queue.ts";
 import { StorageStartupError } from "../shared/storage-startup-error.ts";
 import type { StorageTrouble } from "../shared/storage-trouble.ts";
 import { type SecurityEvent, serializeLine } from "./event.ts";
@@ -57,7 +56,7 @@ export class SecurityLog {
   #reason: string | null = null;
   #retryTimer: NodeJS.Timeout | undefined;
   #syncTimer: NodeJS.Timeout | undefined;
-  readonly #syncs = new SerialQueue();
+  #syncing: Promise<void> = Promise.resolve();
   #sealing: Promise<void> | null = null;
   readonly #folded: FoldedEvents;
   #lock: FolderLock | undefined;
@@ -131,7 +130,8 @@ export class SecurityLog {
   sync(): Promise<void> {
     clearTimeout(this.#syncTimer);
     this.#syncTimer = undefined;
-    return this.#syncs.run(() => this.#sync());
+    this.#syncing = this.#syncing.then(() => this.#sync());
+    return this.#syncing;
   }
 
   /** Writes what waits, syncs and closes. From then on `append` does nothing. */
@@ -300,7 +300,7 @@ export class SecurityLog {
     const fd = this.#fd;
     this.#fd = null;
     // Not before a sync that is under way has done with it: the number may be another file's by then.
-    if (fd !== null) void this.#syncs.idle().then(() => fs.close(fd, () => {}));
+    if (fd !== null) void this.#syncing.finally(() => fs.close(fd, () => {}));
   }
 
   #setReason(reason: string | null): void {
