@@ -32,7 +32,7 @@ async function start(guest: Partial<GuestOptions>, options: Partial<SandboxOptio
 /** Runs it and sees to it that it did, and that the memory is what it was. */
 async function pristineAfter(sandbox: Sandbox, code: string): Promise<void> {
   const { result, verdict } = await runOn(sandbox, code);
-  expect(result).toMatchObject({ end: "finished", outcome: { success: true } });
+  expect(result).toMatchObject({ status: "completed" });
   expect(verdict).toMatchObject({ state: "pristine" });
 }
 
