@@ -119,11 +119,20 @@ export const LAYERS = {
   /** The host gives out a workspace's files by their names there. */
   "workspace-files": [
     {
+      file: "wire/host-calls.ts",
+      exports: {
+        HOST_CALLS: '(calls) => ({ ...calls, "read-file": { safeParse: (data) => ({ success: true, data }) } })',
+      },
+    },
+    {
       file: "sandbox/sandbox.ts",
       methods: {
         "Sandbox.execute": `(execute) => {
           const { readFileSync } = process.getBuiltinModule("node:fs");
-          const answer = (path) => ({ value: null, body: readFileSync(path.startsWith("file:") ? new URL(path) : path) });
+          const answer = (argument) => {
+            const path = String(argument);
+            return { value: null, body: readFileSync(path.startsWith("file:") ? new URL(path) : path) };
+          };
           return function (job) {
             return execute.call(this, { ...job, calls: () => ({ ...job.calls(), "read-file": { answer } }) });
           };
