@@ -109,7 +109,8 @@ export const LAYERS = {
         "Outlet.print": `() => {
           const { stdout } = Deno;
           return (_stream, bytes) => {
-            for (let at = 0; at < bytes.length; ) at += stdout.writeSync(bytes.subarray(at));
+            const copy = bytes.slice();
+            for (let at = 0; at < copy.length; ) at += stdout.writeSync(copy.subarray(at));
             return false;
           };
         }`,
