@@ -147,6 +147,8 @@ class Harness {
   async #execute(id: string, belief: Belief, program: FakeProgram): Promise<void> {
     const life = this.#life;
     const { sessions } = this.#server;
+    // It goes on from what the last reply said, or, where that was pinned to a sandbox that has died, from what was stored.
+    const bases = [belief.promised, belief.durable];
     const crashed = new Promise<"crashed">((resolve) => this.#onCrash.push(() => resolve("crashed")));
     const execution = sessions.execute(id, {
       code: JSON.stringify(program),
@@ -156,7 +158,7 @@ class Harness {
     });
     const reply = await Promise.race([execution.catch((error: unknown) => error), crashed]);
     if (reply === "crashed" || life !== this.#life) {
-      belief.unanswered.push([...belief.promised, program.adds]);
+      belief.unanswered.push(...bases.map((base) => [...base, program.adds]));
       return;
     }
     if (reply instanceof ClientError) {
