@@ -2,7 +2,7 @@ import { pino } from "pino";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
 import { type AppOptions, createApp } from "../src/http/app.ts";
-import { openApiDocument } from "../src/http/openapi.ts";
+import { ENDPOINTS, errorsOf, openApiDocument, templateOf } from "../src/http/openapi.ts";
 import { testConfig } from "./support/config.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
 
@@ -171,6 +171,9 @@ function expectDescribed(route: string, { status, body }: { status: number; body
   expect(schema, `${route} ${status}`).toBeDefined();
   expect(validator(schema ?? {}).parse(body)).toEqual(body);
   expect(validator(schema ?? {}).safeParse({ timestamp: 1 }).success).toBe(false);
+  const declared = ENDPOINTS.find((one) => `${one.method.toUpperCase()} ${templateOf(one)}` === route);
+  const { code } = body as { code?: string };
+  if (status >= 400 && code !== undefined && declared) expect(errorsOf(declared)).toContain(code);
 }
 
 /** The document's own schema as a check, so that it is the document that is tested. */

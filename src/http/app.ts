@@ -14,6 +14,7 @@ import type { SecurityEvent, SecurityEventName } from "../security-log/event.ts"
 import type { Services } from "../service/execution-service.ts";
 import { ClientError } from "../shared/errors.ts";
 import { MAX_BODY_BYTES, readBodies } from "./body.ts";
+import { KEYED_ROUTES } from "./endpoints.ts";
 import { authenticate } from "./middleware/authentication.ts";
 import { basePath } from "./middleware/base-path.ts";
 import { clientAddress } from "./middleware/client-address.ts";
@@ -25,21 +26,13 @@ import type { KeyGuesses } from "./middleware/key-guesses.ts";
 import { rateLimit } from "./middleware/rate-limit.ts";
 import { trustProxy } from "./middleware/trust-proxy.ts";
 import { openApiRoutes } from "./openapi.ts";
-import { executeRoutes } from "./resources/execute.ts";
-import { fileRoutes } from "./resources/files.ts";
-import { packageRoutes } from "./resources/packages.ts";
-import { pageRoutes } from "./resources/pages.ts";
-import { sessionRoutes } from "./resources/sessions.ts";
-import { metricsRoutes, statisticsRoutes } from "./resources/statistics.ts";
-import { statisticsStreamRoutes } from "./resources/stats-stream.ts";
-import { probeRoutes, type StatusOptions, statusRoutes } from "./resources/status.ts";
-import { uploadRoutes } from "./resources/uploads.ts";
+import { assetRoutes, pageRoutes } from "./resources/pages.ts";
+import { metricsRoutes } from "./resources/statistics.ts";
+import { probeRoutes } from "./resources/status.ts";
+import { mount, type RouteServices } from "./routes.ts";
 
-const FLEET_HEARTBEAT_MS = 5_000;
-
-export interface AppOptions extends Services {
+export interface AppOptions extends RouteServices {
   readonly logger: Logger;
-  readonly status: StatusOptions;
   /** Undefined: no limit. */
   readonly rateLimiter: RateLimiterAbstract | undefined;
   readonly keyGuesses: KeyGuesses;
@@ -47,7 +40,7 @@ export interface AppOptions extends Services {
 
 /** The whole HTTP interface as an Express application. @throws {StartupError} if a setting cannot be used. */
 export function createApp(options: AppOptions): Express {
-  const { config, logger, status } = options;
+  const { config, logger } = options;
   const app = express();
   app.disable("x-powered-by");
   app.set("trust proxy", trustProxy(config));
@@ -60,11 +53,12 @@ export function createApp(options: AppOptions): Express {
   app.use(cors({ origin, exposedHeaders: ["X-Request-Id", "Retry-After"] }));
   const whoAsks = authenticate(config, options.keyGuesses);
   // Balancers and monitors ask by whatever name and from whatever page, and none of it tells of a caller, or it needs a key.
-  app.use(probeRoutes(status));
-  app.use(metricsRoutes(options, whoAsks));
+  app.use(mount(probeRoutes, options));
+  app.use("/metrics", whoAsks);
+  app.use(mount(metricsRoutes, options));
   app.use(refuseOtherSites(config));
-  app.use(pageRoutes());
-  app.use(openApiRoutes());
+  app.use(mount([...pageRoutes, ...openApiRoutes], options));
+  app.use(assetRoutes());
 
   // Who asks comes before what they send: no stranger gets 30 MB parsed.
   app.use(whoAsks);
@@ -73,21 +67,7 @@ export function createApp(options: AppOptions): Express {
   // A session's files come as they are, JSON ones too.
   const isFile = (request: Request) => request.method === "PUT";
   app.use(readBodies((request) => !isFile(request)));
-  app.use(statusRoutes(status));
-  app.use(executeRoutes(options));
-  app.use(uploadRoutes(options));
-  app.use(fileRoutes(options));
-  app.use(packageRoutes(options));
-  app.use(sessionRoutes(options));
-  app.use(statisticsRoutes(options, status));
-  app.use(
-    statisticsStreamRoutes({
-      ...options,
-      commentMs: config.STREAM_HEARTBEAT_S * 1000,
-      // Only what this server counts is announced; what the others of a fleet count shows with the next event.
-      ...(config.REDIS_URL !== "" && { heartbeatMs: FLEET_HEARTBEAT_MS }),
-    }),
-  );
+  app.use(mount(KEYED_ROUTES, options));
   app.use(notFoundHandler);
   app.use(recordRefusals(options));
   app.use(errorHandler(logger));

@@ -1,15 +1,165 @@
-import express, { type Request, type Response, Router } from "express";
+import express, { type Request, type Response } from "express";
+import { z } from "zod";
 import type { ExecutionResult } from "../../sandbox/outcome.ts";
-import { runCode, type Services } from "../../service/execution-service.ts";
-import { ClientError } from "../../shared/errors.ts";
-import { parseRequest } from "../body.ts";
+import { runCode } from "../../service/execution-service.ts";
+import { ClientError, type ErrorCode } from "../../shared/errors.ts";
 import { contextOf } from "../caller.ts";
 import { wrongContentType } from "../content-type.ts";
 import { EventStream } from "../event-stream.ts";
 import { outputEvent, sendJson } from "../json-reply.ts";
-import { requireScope } from "../middleware/authentication.ts";
+import { type BodyKind, jsonBody, type Reply, type Route, route, sentByHandler } from "../routes.ts";
+import { errorReply, execReply, mimeBundle } from "../schemas.ts";
 import { charsetOf, decodeText, InvalidEncodingError, invalidEncoding } from "../text-decoding.ts";
 import { executeBody } from "../validation.ts";
+
+const RAW_LIMIT = "10mb";
+
+const streamEvent = z
+  .union([
+    z.looseObject({ type: z.literal("status"), message: z.string() }),
+    z.looseObject({ type: z.enum(["stdout", "stderr"]), content: z.string() }),
+    z.looseObject({ type: z.literal("output"), data: mimeBundle }),
+    z.looseObject({
+      type: z.literal("result"),
+      ...execReply.partial().required({ success: true, error: true, timestamp: true }).shape,
+    }),
+    z.looseObject({ type: z.literal("complete") }),
+  ])
+  .meta({ id: "StreamEvent", description: "Data of one server-sent event." });
+
+const example = jsonBody(executeBody, { code: "sum(range(10))" });
+
+const rawBody: BodyKind<string> = {
+  type: "text/plain",
+  schema: z.string(),
+  example: "sum(range(10))",
+  required: true,
+  errors: ["no_code"],
+  middleware: () => express.raw({ type: "text/plain", limit: RAW_LIMIT }),
+  parse: rawCode,
+};
+
+const result = sentByHandler("What came of it.", execReply);
+/** What the code came to is in the reply, although something of it could not be kept. */
+const notKept: readonly Reply<never>[] = [503, 507].map((status) =>
+  sentByHandler("What came of it, with the `code` of why it was not kept.", z.union([execReply, errorReply]), {
+    status,
+  }),
+);
+
+/** Why code does not run. */
+const REFUSED: readonly ErrorCode[] = [
+  "unknown_environment",
+  "starting",
+  "environment_broken",
+  "queue_full",
+  "principal_queue_full",
+  "server_stopping",
+  "audit_unavailable",
+  "store_unavailable",
+  "storage_full",
+];
+const REFUSED_IN_SESSION: readonly ErrorCode[] = [
+  "other_environment",
+  "session_not_found",
+  "session_queue_full",
+  "session_busy",
+  "session_moved",
+  "session_unloadable",
+  "session_damaged",
+  "session_environment_changed",
+  "session_environment_gone",
+  "interrupted",
+  "store_full",
+];
+
+/** `POST /api/execute`, `/api/execute-raw` and `/api/execute-stream`. */
+export const executeRoutes: readonly Route[] = [
+  route({
+    method: "post",
+    path: "/api/execute",
+    scope: "execute",
+    tag: "Running code",
+    operation: "execute",
+    summary: "Run Python",
+    description:
+      "Python errors and timeouts are results: `success` is false, the status 200. There is one process and one thread: `ThreadPoolExecutor` runs its " +
+      "tasks one after another, and `Thread`, `Process` and `subprocess` are refused with a sentence. numpy's default integer has 32 bits and overflows " +
+      "without a warning; singular matrices give NaN, not `LinAlgError`; division by zero and overflow in arrays warn of nothing.",
+    body: example,
+    reply: result,
+    otherReplies: notKept,
+    errors: [...REFUSED, ...REFUSED_IN_SESSION],
+    handler: async ({ services, request, response, body }) =>
+      sendResult(response, await runCode(services, body, contextOf(request, response))),
+  }),
+
+  route({
+    method: "post",
+    path: "/api/execute-raw",
+    scope: "execute",
+    tag: "Running code",
+    operation: "executeRaw",
+    summary: "Run Python sent as plain text",
+    body: rawBody,
+    reply: result,
+    otherReplies: notKept,
+    errors: REFUSED,
+    handler: async ({ services, request, response, body: code }) => {
+      // What the security log has the hash of: a byte order mark, or another encoding, is gone from the text.
+      const codeBytes = request.body as Uint8Array;
+      sendResult(response, await runCode(services, { code, codeBytes }, contextOf(request, response)));
+    },
+  }),
+
+  route({
+    method: "post",
+    path: "/api/execute-stream",
+    scope: "execute",
+    tag: "Running code",
+    operation: "executeStream",
+    summary: "Run Python and follow its output",
+    description:
+      "Server-sent events while the code runs; a comment every 15 s where there are none, also while it waits. Closing the connection stops the execution.",
+    body: example,
+    reply: sentByHandler("`status`, then output as it appears, then `result` and `complete`.", streamEvent, {
+      type: "text/event-stream",
+    }),
+    errors: [...REFUSED, ...REFUSED_IN_SESSION],
+    handler: async ({ services, request, response, body }) => {
+      const stream = new EventStream(response, services.config.STREAM_HEARTBEAT_S * 1000);
+      let hasBegun = false;
+      const begin = () => {
+        if (!hasBegun) stream.send({ type: "status", message: "Starting execution..." });
+        hasBegun = true;
+      };
+      const send = (event: Parameters<EventStream["send"]>[0]) => {
+        begin();
+        stream.send(event);
+      };
+      try {
+        const result = await runCode(services, body, contextOf(request, response), {
+          // From here on no status is owed: what has no room was refused.
+          onWait: () => stream.open(),
+          onStart: begin,
+          onOutput: (event) => send(event.type === "output" ? outputEvent(event.bundle) : event),
+        });
+        send({ type: "result", ...toReply(result) });
+      } catch (error) {
+        // Not begun: a status can still say it.
+        if (!response.headersSent) throw error;
+        const { message, code } =
+          error instanceof ClientError ? error : { message: "Internal server error", code: undefined };
+        send({ type: "result", success: false, error: message, code, timestamp: new Date().toISOString() });
+        send({ type: "complete" });
+        // Puts it on record, and ends the reply.
+        throw error;
+      }
+      send({ type: "complete" });
+      response.end();
+    },
+  }),
+];
 
 /** `ExecResult` of the HTTP contract. */
 export function toReply(result: ExecutionResult) {
@@ -32,59 +182,6 @@ function sendResult(response: Response, result: ExecutionResult): void {
     if (notKept.retryAfterS !== undefined) response.setHeader("Retry-After", String(notKept.retryAfterS));
   }
   sendJson(response, toReply(result));
-}
-
-/** `POST /api/execute`, `/api/execute-raw` and `/api/execute-stream`. */
-export function executeRoutes(services: Services): Router {
-  const router = Router();
-  const body = (request: Request) => parseRequest(executeBody, request);
-
-  router.post("/api/execute", requireScope("execute"), async (request, response) => {
-    sendResult(response, await runCode(services, body(request), contextOf(request, response)));
-  });
-
-  const bytes = express.raw({ type: "text/plain", limit: "10mb" });
-  router.post("/api/execute-raw", requireScope("execute"), bytes, async (request, response) => {
-    const code = rawCode(request);
-    // What the security log has the hash of: a byte order mark, or another encoding, is gone from the text.
-    const codeBytes = request.body as Uint8Array;
-    sendResult(response, await runCode(services, { code, codeBytes }, contextOf(request, response)));
-  });
-
-  router.post("/api/execute-stream", requireScope("execute"), async (request, response) => {
-    const checked = body(request);
-    const stream = new EventStream(response, services.config.STREAM_HEARTBEAT_S * 1000);
-    let hasBegun = false;
-    const begin = () => {
-      if (!hasBegun) stream.send({ type: "status", message: "Starting execution..." });
-      hasBegun = true;
-    };
-    const send = (event: Parameters<EventStream["send"]>[0]) => {
-      begin();
-      stream.send(event);
-    };
-    try {
-      const result = await runCode(services, checked, contextOf(request, response), {
-        // From here on no status is owed: what has no room was refused.
-        onWait: () => stream.open(),
-        onStart: begin,
-        onOutput: (event) => send(event.type === "output" ? outputEvent(event.bundle) : event),
-      });
-      send({ type: "result", ...toReply(result) });
-    } catch (error) {
-      // Not begun: a status can still say it.
-      if (!response.headersSent) throw error;
-      const { message, code } =
-        error instanceof ClientError ? error : { message: "Internal server error", code: undefined };
-      send({ type: "result", success: false, error: message, code, timestamp: new Date().toISOString() });
-      send({ type: "complete" });
-      // Puts it on record, and ends the reply.
-      throw error;
-    }
-    send({ type: "complete" });
-    response.end();
-  });
-  return router;
 }
 
 /** @throws {ClientError} 415 for a charset that is not known, 400 for bytes that are not in it. */

@@ -1,66 +1,115 @@
-import express, { type Request, type Response, type Router } from "express";
-import type { Services } from "../../service/execution-service.ts";
-import { ClientError } from "../../shared/errors.ts";
+import type { Response } from "express";
+import { z } from "zod";
+import { ClientError, type ErrorCode } from "../../shared/errors.ts";
 import type { FileEntry } from "../../wire/messages.ts";
 import { HOME, nameOf, ROOTS } from "../../workspaces/paths.ts";
-import { callerOf } from "../caller.ts";
+import { type Access, type Asked, done, download, fileBody, type Route, reply, route, type Tag } from "../routes.ts";
+import { count, fileSchema } from "../schemas.ts";
 
 /** Files under paths of the sandbox: a session's, or a caller's workspace. */
 export interface FileCollection {
   list(): Promise<readonly FileEntry[]>;
-  /** @throws {ClientError} 404 if there is no such file. */
+  /** @throws {ClientError} `not_found` if there is no such file. */
   read(path: string): Promise<Uint8Array>;
-  /** @throws {ClientError} 409 `not_a_file` if a folder has the name, 413 if there is no room. */
+  /** @throws {ClientError} `not_a_file` if a folder has the name; if there is no room. */
   write(path: string, content: Uint8Array): Promise<FileEntry>;
-  /** @throws {ClientError} 404 if there is no such file. */
+  /** @throws {ClientError} `not_found` if there is no such file. */
   remove(path: string): Promise<void>;
+}
+
+export interface FileCollectionOptions {
+  readonly base: string;
+  readonly scope: Access;
+  readonly tag: Tag;
+  /** In the operations' names: `list<what>s`, `read<what>`. */
+  readonly what: string;
+  /** In the summaries: `List the files of <whose>`. */
+  readonly whose: string;
+  readonly errors: { readonly read: readonly ErrorCode[]; readonly write: readonly ErrorCode[] };
+  /** Whose files a request means. */
+  readonly collectionOf: (asked: Asked<unknown, unknown, unknown>) => FileCollection;
 }
 
 /**
  * `GET base` lists, `GET|PUT|DELETE base/*path` reads, writes and deletes a file. Any kind of file is taken, up to
  * MAX_FILE_SIZE.
- *
- * @param collectionOf whose files a request means.
  */
-export function serveFileCollection(
-  router: Router,
-  base: string,
-  { config, securityLog }: Services,
-  collectionOf: (request: Request, response: Response) => FileCollection,
-): void {
-  const timestamp = () => new Date().toISOString();
-  const record = (request: Request, response: Response, event: "file_write" | "file_delete", details: object) => {
-    const session = typeof request.params.id === "string" ? { session: request.params.id } : {};
-    securityLog?.append({ event, ...callerOf(request, response), details: { ...details, ...session } });
-  };
-
-  router.get(base, async (request, response) => {
-    const entries = await collectionOf(request, response).list();
-    const files = entries.filter(({ kind }) => kind === "file").map(toFile);
-    response.json({ success: true, files, count: files.length, timestamp: timestamp() });
-  });
-
-  router.get(`${base}/*path`, async (request, response) => {
-    const path = sandboxPath(request.params.path);
-    const content = await collectionOf(request, response).read(path);
-    sendFile(response, nameOf(path), content);
-  });
-
-  const raw = express.raw({ type: () => true, limit: config.MAX_FILE_SIZE });
-  router.put(`${base}/*path`, raw, async (request, response) => {
-    const path = sandboxPath(request.params.path);
-    const content = Buffer.isBuffer(request.body) ? request.body : new Uint8Array(0);
-    const file = await collectionOf(request, response).write(path, content);
-    record(request, response, "file_write", { path, size: file.size });
-    response.json({ success: true, file: toFile(file), timestamp: timestamp() });
-  });
-
-  router.delete(`${base}/*path`, async (request, response) => {
-    const path = sandboxPath(request.params.path);
-    await collectionOf(request, response).remove(path);
-    record(request, response, "file_delete", { path });
-    response.json({ success: true, message: `File ${nameOf(path)} deleted successfully`, timestamp: timestamp() });
-  });
+export function fileCollection({
+  base,
+  scope,
+  tag,
+  what,
+  whose,
+  errors,
+  collectionOf,
+}: FileCollectionOptions): readonly Route[] {
+  const session = ({ request }: Asked<unknown, unknown, unknown>) =>
+    typeof request.params.id === "string" ? { session: request.params.id } : {};
+  const file = `${base}/*path` as const;
+  return [
+    route({
+      method: "get",
+      path: base,
+      scope,
+      tag,
+      operation: `list${what}s`,
+      summary: `List the files of ${whose}`,
+      reply: reply("The files.", { files: z.array(fileSchema), count }),
+      errors: errors.read,
+      handler: async (asked) => {
+        const entries = await collectionOf(asked).list();
+        const files = entries.filter(({ kind }) => kind === "file").map(toFile);
+        return { files, count: files.length };
+      },
+    }),
+    route({
+      method: "get",
+      path: file,
+      scope,
+      tag,
+      operation: `read${what}`,
+      summary: `Download a file of ${whose}`,
+      reply: download,
+      errors: ["invalid_filename", "not_found", ...errors.read],
+      handler: async (asked) => {
+        const path = sandboxPath(asked.params.path);
+        sendFile(asked.response, nameOf(path), await collectionOf(asked).read(path));
+      },
+    }),
+    route({
+      method: "put",
+      path: file,
+      scope,
+      tag,
+      operation: `write${what}`,
+      summary: `Write a file of any kind to ${whose}`,
+      body: fileBody,
+      reply: reply("The file.", { file: fileSchema }),
+      errors: ["invalid_filename", "not_a_file", ...errors.write],
+      handler: async (asked) => {
+        const path = sandboxPath(asked.params.path);
+        const written = await collectionOf(asked).write(path, asked.body);
+        asked.record("file_write", { path, size: written.size, ...session(asked) });
+        return { file: toFile(written) };
+      },
+    }),
+    route({
+      method: "delete",
+      path: file,
+      scope,
+      tag,
+      operation: `delete${what}`,
+      summary: `Delete a file of ${whose}`,
+      reply: done("It is gone."),
+      errors: ["invalid_filename", "not_found", ...errors.write],
+      handler: async (asked) => {
+        const path = sandboxPath(asked.params.path);
+        await collectionOf(asked).remove(path);
+        asked.record("file_delete", { path, ...session(asked) });
+        return { message: `File ${nameOf(path)} deleted successfully` };
+      },
+    }),
+  ];
 }
 
 /** As a file to be saved, whatever it is: nothing that user code wrote may become a page of ours. */
@@ -69,10 +118,9 @@ export function sendFile(response: Response, filename: string, content: Uint8Arr
 }
 
 /** `data.csv` is in the home folder; `tmp/x`, `plots/x` and `home/pyodide/x` are what they are in the sandbox. */
-function sandboxPath(components: unknown): string {
+function sandboxPath(names: readonly string[]): string {
   const forbidden = (component: string) =>
     component === "" || component === "." || component === ".." || /[/\\\0]/.test(component);
-  const names = components as readonly string[];
   if (names.some(forbidden)) throw new ClientError("invalid_filename");
   const path = `/${names.join("/")}`;
   return ROOTS.some((root) => path.startsWith(`${root}/`)) ? path : HOME + path;

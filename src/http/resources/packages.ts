@@ -1,15 +1,13 @@
 import { readFileSync } from "node:fs";
-import { Router } from "express";
 import { z } from "zod";
 import { PackageError } from "../../packages/package-error.ts";
 import { normaliseName } from "../../packages/pep/requirements.ts";
-import { recordInstall, runInternal, type Services } from "../../service/execution-service.ts";
+import { recordInstall, runInternal } from "../../service/execution-service.ts";
 import { ClientError } from "../../shared/errors.ts";
-import { parseRequest } from "../body.ts";
-import { callerOf } from "../caller.ts";
 import { sendJson } from "../json-reply.ts";
-import { principalOf, requireScope } from "../middleware/authentication.ts";
-import { environment, parseBody } from "../validation.ts";
+import { bare, jsonBody, type Route, reply, route, sentByHandler } from "../routes.ts";
+import { bytes, errorCode, execReply, ms, timestamp } from "../schemas.ts";
+import { environment } from "../validation.ts";
 import { toReply } from "./execute.ts";
 
 const MAX_NAME_CHARACTERS = 100;
@@ -35,108 +33,167 @@ const packageName = z
   .meta({ description: "Name of a package, with an optional `==version`.", example: "humanize==4.9.0" });
 
 /** Body of `POST /api/install-package`. */
-export const installBody = z.object({ package: packageName, environment: environment.optional() });
+const installBody = z.object({ package: packageName, environment: environment.optional() });
 
-/** Body of `POST /api/reset`. */
-export const resetBody = z.object({
-  session: z
-    .string("Session must be a string.")
-    .optional()
-    .meta({ description: "Empty this session; default: remove the packages that the caller has installed." }),
+const packageList = execReply.extend({
+  result: z.looseObject({
+    python_version: z.string(),
+    installed_packages: z.array(z.string()),
+    loaded_modules: z.array(z.string()),
+    total_packages: z.int(),
+  }),
 });
 
-/** Query of `GET /api/packages`. */
-const packagesQuery = z.object({ environment: environment.optional() });
+/** `POST /api/install-package`, `GET /api/packages` and `GET /api/environments`. */
+export const packageRoutes: readonly Route[] = [
+  route({
+    method: "post",
+    path: "/api/install-package",
+    scope: "packages",
+    tag: "Packages and state",
+    operation: "installPackage",
+    summary: "Install a package for later executions",
+    body: jsonBody(installBody, { package: "humanize==4.9.0" }),
+    reply: bare(
+      "It is installed, or `success` is false and `error` says why not.",
+      z.looseObject({
+        success: z.boolean().meta({ description: "False if the package cannot be installed; `error` says why." }),
+        message: z.string().optional(),
+        installed: z.array(z.looseObject({ name: z.string(), version: z.string() })).optional(),
+        error: z.string().optional(),
+        code: errorCode.optional(),
+        timestamp,
+      }),
+    ),
+    errors: ["package_refused", "packages_busy", "unknown_environment", "starting", "store_unavailable"],
+    handler: async ({ services, principal, caller, body }) => {
+      const [name = ""] = body.package.split("==", 1);
+      const record = (error: string | null) => recordInstall(services, caller, body.package, error);
+      if (REFUSED.has(normaliseName(name))) {
+        record("refused");
+        throw new ClientError("package_refused", `Package "${body.package}" is not allowed for security reasons.`);
+      }
+      const now = () => new Date().toISOString();
+      try {
+        const environment = body.environment ?? services.packages.defaultEnvironment;
+        const { added } = await services.packages.install(principal.id, environment, body.package);
+        record(null);
+        const installed = added.map(({ name, version }) => ({ name, version }));
+        return { success: true, message: "Package installed successfully", installed, timestamp: now() };
+      } catch (error) {
+        if (!(error instanceof PackageError)) throw error;
+        record(error.code);
+        return { success: false, error: error.message, code: error.code, timestamp: now() };
+      }
+    },
+  }),
 
-/** `POST /api/install-package`, `GET /api/packages`, `POST /api/reset` and `GET /api/environments`. */
-export function packageRoutes(services: Services): Router {
-  const router = Router();
-  const { packages } = services;
+  route({
+    method: "get",
+    path: "/api/packages",
+    scope: "execute",
+    tag: "Packages and state",
+    operation: "listPackages",
+    summary: "List the packages that code can import",
+    query: z.object({ environment: environment.optional().meta({ description: "Default: the server's." }) }),
+    reply: sentByHandler("An execution whose result is the list.", packageList),
+    errors: [
+      "invalid_request",
+      "unknown_environment",
+      "starting",
+      "environment_broken",
+      "queue_full",
+      "principal_queue_full",
+    ],
+    handler: async ({ services, principal, response, query }) => {
+      const result = await runInternal(services, principal, {
+        code: LIST_PACKAGES,
+        environment: query.environment,
+        timeout: LIST_TIMEOUT_MS,
+        files: "none",
+      });
+      sendJson(response, toReply(result));
+    },
+  }),
 
-  router.post("/api/install-package", requireScope("packages"), async (request, response) => {
-    const body = parseRequest(installBody, request);
-    const [name = ""] = body.package.split("==", 1);
-    const record = (error: string | null) => recordInstall(services, callerOf(request, response), body.package, error);
-    if (REFUSED.has(normaliseName(name))) {
-      record("refused");
-      const message = `Package "${body.package}" is not allowed for security reasons.`;
-      throw new ClientError("package_refused", message);
-    }
-    const principal = principalOf(response);
-    const timestamp = () => new Date().toISOString();
-    try {
-      const environment = body.environment ?? packages.defaultEnvironment;
-      const { added } = await packages.install(principal.id, environment, body.package);
-      record(null);
-      const installed = added.map(({ name, version }) => ({ name, version }));
-      response.json({ success: true, message: "Package installed successfully", installed, timestamp: timestamp() });
-    } catch (error) {
-      if (!(error instanceof PackageError)) throw error;
-      record(error.code);
-      response.json({ success: false, error: error.message, code: error.code, timestamp: timestamp() });
-    }
-  });
-
-  router.get("/api/packages", requireScope("execute"), async (request, response) => {
-    const asked = parseBody(packagesQuery, request.query);
-    const result = await runInternal(services, principalOf(response), {
-      code: LIST_PACKAGES,
-      environment: asked.environment,
-      timeout: LIST_TIMEOUT_MS,
-      files: "none",
-    });
-    sendJson(response, toReply(result));
-  });
-
-  router.get("/api/environments", requireScope("execute"), async (_request, response) => {
-    const { environments } = packages;
-    const { broken } = services.executor.pool.status();
-    const problems = new Map(broken.map(({ environment, reason }) => [environment, reason]));
-    /** Of the environment, or of the caller's own on top of it. */
-    const problemOf = async (name: string) =>
-      problems.size === 0
-        ? null
-        : (problems.get(name) ?? problems.get(await packages.environmentName(principalOf(response).id, name)) ?? null);
-    const problem = new Map(
-      await Promise.all(environments.list().map(async ({ name }) => [name, await problemOf(name)] as const)),
-    );
-    response.json({
-      success: true,
-      default: environments.defaultName,
-      environments: environments.list().map(({ name, image, archiveBytes, warnings, packages: contents }) => ({
-        name,
-        pythonVersion: image.pythonVersion,
-        packages: contents.map(({ name, version, source, licence, sha256, lockStatus, compiled }) => ({
+  route({
+    method: "get",
+    path: "/api/environments",
+    scope: "execute",
+    tag: "Packages and state",
+    operation: "listEnvironments",
+    summary: "List environments and what they hold",
+    reply: reply("The environments.", {
+      default: z.string(),
+      environments: z.array(
+        z.looseObject({
+          name: z.string(),
+          pythonVersion: z.string(),
+          packages: z.array(
+            z.looseObject({
+              name: z.string(),
+              version: z.string(),
+              source: z.string(),
+              licence: z.string().nullable(),
+              sha256: z.string(),
+              lockStatus: z
+                .enum(["same", "other-version", "other-build", "not-listed"])
+                .meta({ description: "How the file stands to Pyodide's own lock file." }),
+              compiled: z.boolean(),
+            }),
+          ),
+          warnings: z.array(z.string()),
+          problem: z
+            .string()
+            .nullable()
+            .meta({
+              description:
+                "Why sandboxes of it, or of what the caller has installed on top of it, do not start; such requests are 503 " +
+                "`environment_broken` until it is tried again. Null: they do.",
+            }),
+          imageBytes: bytes,
+          archiveBytes: bytes,
+          builtAt: z.string(),
+          buildMs: ms,
+        }),
+      ),
+    }),
+    errors: [],
+    handler: async ({ services, principal }) => {
+      const { packages } = services;
+      const { environments } = packages;
+      const { broken } = services.executor.pool.status();
+      const problems = new Map(broken.map(({ environment, reason }) => [environment, reason]));
+      /** Of the environment, or of the caller's own on top of it. */
+      const problemOf = async (name: string) =>
+        problems.size === 0
+          ? null
+          : (problems.get(name) ?? problems.get(await packages.environmentName(principal.id, name)) ?? null);
+      const problem = new Map(
+        await Promise.all(environments.list().map(async ({ name }) => [name, await problemOf(name)] as const)),
+      );
+      return {
+        default: environments.defaultName,
+        environments: environments.list().map(({ name, image, archiveBytes, warnings, packages: contents }) => ({
           name,
-          version,
-          source,
-          licence,
-          sha256,
-          lockStatus,
-          compiled,
+          pythonVersion: image.pythonVersion,
+          packages: contents.map(({ name, version, source, licence, sha256, lockStatus, compiled }) => ({
+            name,
+            version,
+            source,
+            licence,
+            sha256,
+            lockStatus,
+            compiled,
+          })),
+          warnings,
+          problem: problem.get(name) ?? null,
+          imageBytes: image.bytes,
+          archiveBytes,
+          builtAt: image.builtAt,
+          buildMs: image.buildMs,
         })),
-        warnings,
-        problem: problem.get(name) ?? null,
-        imageBytes: image.bytes,
-        archiveBytes,
-        builtAt: image.builtAt,
-        buildMs: image.buildMs,
-      })),
-      timestamp: new Date().toISOString(),
-    });
-  });
-
-  router.post("/api/reset", requireScope("execute"), async (request, response) => {
-    // Every execution has a pristine interpreter; what is left to reset are the packages that were installed on top.
-    const { session } = parseRequest(resetBody, request);
-    if (session !== undefined) await services.sessions.reset(principalOf(response).id, session);
-    else if (principalOf(response).scopes.has("packages")) await packages.clear(principalOf(response).id);
-    services.securityLog?.append({ event: "state_reset", ...callerOf(request, response), details: {} });
-    response.json({
-      success: true,
-      message: "Pyodide environment reset successfully",
-      timestamp: new Date().toISOString(),
-    });
-  });
-  return router;
-}
+      };
+    },
+  }),
+];

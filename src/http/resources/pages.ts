@@ -3,7 +3,9 @@ import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import express, { type RequestHandler, Router } from "express";
+import { z } from "zod";
 import { prefixOf } from "../middleware/base-path.ts";
+import { type Route, route, sentByHandler } from "../routes.ts";
 
 const WEB_DIR = fileURLToPath(new URL("../../../web/", import.meta.url));
 /** The one build of Chart.js that imports nothing: import maps would need an inline script. */
@@ -13,30 +15,40 @@ const PAGE_SCRIPTS_AND_STYLES = /\.(?:js|css|svg)$/;
 /** Every load asks whether the file is still the same (ETag), so that after an update no page mixes old and new modules. */
 const REVALIDATE = "public, no-cache";
 
-/**
- * The pages and what they load: `/`, `/docs`, `/api/dashboard/stats/dashboard` and `/assets/*`.
- *
- * They hold no data and need no key: mount them before `authenticate`. What they show they ask the API for.
- */
-export function pageRoutes(): Router {
+/** `/`, `/docs` and `/api/dashboard/stats/dashboard`. They hold no data and need no key: what they show they ask the API for. */
+export const pageRoutes: readonly Route[] = [
+  page("/", "playground", "Write and run Python in the browser"),
+  page("/docs", "docs", "This document, to be read"),
+  page("/api/dashboard/stats/dashboard", "dashboard", "Live statistics"),
+];
+
+/** A page; its links begin with what stands before this server's paths. */
+function page(address: string, name: string, summary: string): Route {
+  return route({
+    method: "get",
+    path: address,
+    scope: "no key",
+    tag: "Pages",
+    operation: name,
+    summary,
+    reply: sentByHandler("The page.", z.string(), { type: "text/html" }),
+    errors: [],
+    handler: async ({ response }) => {
+      const html = await readFile(path.join(WEB_DIR, `${name}.html`), "utf8");
+      const linked = html.replaceAll(/ (href|src)="\//g, ` $1="${prefixOf(response)}/`);
+      response.set("Cache-Control", REVALIDATE).type("html").send(linked);
+    },
+  });
+}
+
+/** What the pages load: `/assets/*`. */
+export function assetRoutes(): Router {
   const router = Router();
-  router.get("/", page("playground.html"));
-  router.get("/docs", page("docs.html"));
-  router.get("/api/dashboard/stats/dashboard", page("dashboard.html"));
   router.get("/assets/chart.js", (_request, response) => {
     response.sendFile(CHART_JS, { headers: { "Cache-Control": REVALIDATE } });
   });
   router.use("/assets", onlyAssets, express.static(WEB_DIR, { index: false, redirect: false, setHeaders: revalidate }));
   return router;
-}
-
-/** Its links begin with what stands before this server's paths. */
-function page(name: string): RequestHandler {
-  return async (_request, response) => {
-    const html = await readFile(path.join(WEB_DIR, name), "utf8");
-    const linked = html.replaceAll(/ (href|src)="\//g, ` $1="${prefixOf(response)}/`);
-    response.set("Cache-Control", REVALIDATE).type("html").send(linked);
-  };
 }
 
 /** Pages have one address each, and notes for developers none. */

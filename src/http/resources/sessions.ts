@@ -1,17 +1,15 @@
-import { type Response, Router } from "express";
 import { z } from "zod";
-import type { Services } from "../../service/execution-service.ts";
 import type { CheckpointView, SessionView } from "../../sessions/views.ts";
-import { parseRequest } from "../body.ts";
-import { callerOf } from "../caller.ts";
-import { principalOf, requireScope } from "../middleware/authentication.ts";
+import type { ErrorCode } from "../../shared/errors.ts";
+import { done, jsonBody, type Route, reply, route } from "../routes.ts";
+import { bytes, count, timestamp } from "../schemas.ts";
 import { environment, plainName } from "../validation.ts";
-import { serveFileCollection } from "./file-collection.ts";
+import { fileCollection } from "./file-collection.ts";
 
 const MAX_TTL_S = 315_360_000;
 
 /** Body of `POST /api/sessions`. */
-export const sessionBody = z.object({
+const sessionBody = z.object({
   environment: environment.optional(),
   ttl: z
     .number("Ttl must be a positive number (seconds).")
@@ -23,94 +21,219 @@ export const sessionBody = z.object({
 });
 
 /** Body of `POST /api/sessions/:id/checkpoints`. */
-export const checkpointBody = z.object({ name: plainName("Checkpoint name").optional() });
+const checkpointBody = z.object({ name: plainName("Checkpoint name").optional() });
+
+const session = z
+  .looseObject({
+    id: z.string(),
+    environment: z.string(),
+    state: z.string().meta({ description: "`resident`, `hibernated`, …; on the server that answers." }),
+    createdAt: timestamp,
+    lastUsedAt: timestamp,
+    expiresAt: timestamp,
+    memoryBytes: bytes.meta({ description: "Of its stored state, compressed." }),
+    fileBytes: bytes,
+    executions: z.int().min(0),
+    checkpoints: z.int().min(0),
+    pinned: z.string().optional().meta({ description: "Why it cannot leave its sandbox." }),
+  })
+  .meta({ id: "Session" });
+const checkpoint = z
+  .looseObject({
+    name: z.string(),
+    createdAt: timestamp,
+    executions: z.int().min(0),
+    memoryBytes: bytes,
+    fileBytes: bytes,
+  })
+  .meta({ id: "Checkpoint" });
+
+/** What every change of stored sessions may meet. */
+const STORING: readonly ErrorCode[] = [
+  "session_queue_full",
+  "session_busy",
+  "session_moved",
+  "session_pinned",
+  "session_damaged",
+  "store_full",
+  "storage_full",
+  "store_unavailable",
+  "server_stopping",
+];
+const NO_SESSION: readonly ErrorCode[] = ["session_not_found", "store_unavailable"];
 
 /** `/api/sessions`: sessions, their checkpoints and their files. */
-export function sessionRoutes(services: Services): Router {
-  const router = Router();
-  const { sessions, packages } = services;
-  const timestamp = () => new Date().toISOString();
-  const idOf = (response: Response) => principalOf(response).id;
-  router.use("/api/sessions", requireScope("execute"));
+export const sessionRoutes: readonly Route[] = [
+  route({
+    method: "post",
+    path: "/api/sessions",
+    scope: "execute",
+    tag: "Sessions",
+    operation: "createSession",
+    summary: "Create a session",
+    body: jsonBody(sessionBody, { ttl: 3600 }),
+    reply: reply("The session.", { session }, { status: 201 }),
+    errors: [
+      "unknown_environment",
+      "starting",
+      "invalid_session_id",
+      "session_exists",
+      "session_limit",
+      "store_full",
+      "storage_full",
+      "store_unavailable",
+      "server_stopping",
+    ],
+    handler: async ({ services: { sessions, packages }, principal, body, record }) => {
+      const wanted = body.environment ?? packages.defaultEnvironment;
+      const { environment } = await packages.environmentFor(principal.id, wanted);
+      const ttlMs = body.ttl === undefined ? undefined : Math.ceil(body.ttl * 1000);
+      const made = await sessions.create(principal.id, { environment, ttlMs, id: body.id });
+      record("session_create", { session: made.id });
+      return { session: toReply(made) };
+    },
+  }),
 
-  router.post("/api/sessions", async (request, response) => {
-    const body = parseRequest(sessionBody, request);
-    const wanted = body.environment ?? packages.defaultEnvironment;
-    const { environment } = await packages.environmentFor(idOf(response), wanted);
-    const ttlMs = body.ttl === undefined ? undefined : Math.ceil(body.ttl * 1000);
-    const session = await sessions.create(idOf(response), { environment, ttlMs, id: body.id });
-    services.securityLog?.append({
-      event: "session_create",
-      ...callerOf(request, response),
-      details: { session: session.id },
-    });
-    response.status(201).json({ success: true, session: toReply(session), timestamp: timestamp() });
-  });
+  route({
+    method: "get",
+    path: "/api/sessions",
+    scope: "execute",
+    tag: "Sessions",
+    operation: "listSessions",
+    summary: "List the caller's sessions",
+    reply: reply("The sessions.", { sessions: z.array(session), count }),
+    errors: ["store_unavailable"],
+    handler: async ({ services, principal }) => {
+      const list = await services.sessions.list(principal.id);
+      return { sessions: list.map(toReply), count: list.length };
+    },
+  }),
 
-  router.get("/api/sessions", async (_request, response) => {
-    const list = await sessions.list(idOf(response));
-    response.json({ success: true, sessions: list.map(toReply), count: list.length, timestamp: timestamp() });
-  });
+  route({
+    method: "get",
+    path: "/api/sessions/:id",
+    scope: "execute",
+    tag: "Sessions",
+    operation: "getSession",
+    summary: "Describe a session",
+    reply: reply("The session.", { session }),
+    errors: NO_SESSION,
+    handler: async ({ services, principal, params }) => ({
+      session: toReply(await services.sessions.get(principal.id, params.id)),
+    }),
+  }),
 
-  router.get("/api/sessions/:id", async (request, response) => {
-    const session = await sessions.get(idOf(response), request.params.id);
-    response.json({ success: true, session: toReply(session), timestamp: timestamp() });
-  });
+  route({
+    method: "delete",
+    path: "/api/sessions/:id",
+    scope: "execute",
+    tag: "Sessions",
+    operation: "deleteSession",
+    summary: "End a session",
+    reply: done("It is gone."),
+    errors: [...NO_SESSION, "session_busy"],
+    handler: async ({ services, principal, params, record }) => {
+      await services.sessions.delete(principal.id, params.id);
+      record("session_delete", { session: params.id });
+      return { message: "Session deleted successfully" };
+    },
+  }),
 
-  router.delete("/api/sessions/:id", async (request, response) => {
-    await sessions.delete(idOf(response), request.params.id);
-    services.securityLog?.append({
-      event: "session_delete",
-      ...callerOf(request, response),
-      details: { session: request.params.id },
-    });
-    response.json({ success: true, message: "Session deleted successfully", timestamp: timestamp() });
-  });
+  route({
+    method: "post",
+    path: "/api/sessions/:id/fork",
+    scope: "execute",
+    tag: "Sessions",
+    operation: "forkSession",
+    summary: "Make a new session that begins as this one is",
+    reply: reply("The new session.", { session }, { status: 201 }),
+    errors: ["session_not_found", "session_limit", ...STORING],
+    handler: async ({ services, principal, params, record }) => {
+      const made = await services.sessions.fork(principal.id, params.id);
+      record("session_create", { session: made.id, forkOf: params.id });
+      return { session: toReply(made) };
+    },
+  }),
 
-  router.post("/api/sessions/:id/fork", async (request, response) => {
-    const session = await sessions.fork(idOf(response), request.params.id);
-    services.securityLog?.append({
-      event: "session_create",
-      ...callerOf(request, response),
-      details: { session: session.id, forkOf: request.params.id },
-    });
-    response.status(201).json({ success: true, session: toReply(session), timestamp: timestamp() });
-  });
+  route({
+    method: "post",
+    path: "/api/sessions/:id/interrupt",
+    scope: "execute",
+    tag: "Sessions",
+    operation: "interruptSession",
+    summary: "Interrupt what runs in a session",
+    reply: reply("Whether anything ran.", { interrupted: z.boolean() }),
+    errors: NO_SESSION,
+    handler: async ({ services, principal, params }) => ({
+      interrupted: await services.sessions.interrupt(principal.id, params.id),
+    }),
+  }),
 
-  router.post("/api/sessions/:id/interrupt", async (request, response) => {
-    const interrupted = await sessions.interrupt(idOf(response), request.params.id);
-    response.json({ success: true, interrupted, timestamp: timestamp() });
-  });
+  route({
+    method: "get",
+    path: "/api/sessions/:id/checkpoints",
+    scope: "execute",
+    tag: "Sessions",
+    operation: "listCheckpoints",
+    summary: "List a session's checkpoints",
+    reply: reply("The checkpoints.", { checkpoints: z.array(checkpoint), count }),
+    errors: NO_SESSION,
+    handler: async ({ services, principal, params }) => {
+      const list = await services.sessions.checkpoints.list(principal.id, params.id);
+      return { checkpoints: list.map(toCheckpoint), count: list.length };
+    },
+  }),
 
-  router.get("/api/sessions/:id/checkpoints", async (request, response) => {
-    const list = await sessions.checkpoints.list(idOf(response), request.params.id);
-    response.json({ success: true, checkpoints: list.map(toCheckpoint), count: list.length, timestamp: timestamp() });
-  });
+  route({
+    method: "post",
+    path: "/api/sessions/:id/checkpoints",
+    scope: "execute",
+    tag: "Sessions",
+    operation: "createCheckpoint",
+    summary: "Keep what a session is now under a name",
+    body: jsonBody(checkpointBody, { name: "before-training" }),
+    reply: reply("The checkpoint.", { checkpoint }, { status: 201 }),
+    errors: ["session_not_found", "invalid_checkpoint_name", "checkpoint_exists", "checkpoint_limit", ...STORING],
+    handler: async ({ services, principal, params, body }) => ({
+      checkpoint: toCheckpoint(await services.sessions.checkpoints.create(principal.id, params.id, body.name)),
+    }),
+  }),
 
-  router.post("/api/sessions/:id/checkpoints", async (request, response) => {
-    const { name } = parseRequest(checkpointBody, request);
-    const checkpoint = await sessions.checkpoints.create(idOf(response), request.params.id, name);
-    response.status(201).json({ success: true, checkpoint: toCheckpoint(checkpoint), timestamp: timestamp() });
-  });
+  route({
+    method: "post",
+    path: "/api/sessions/:id/checkpoints/:name/restore",
+    scope: "execute",
+    tag: "Sessions",
+    operation: "restoreCheckpoint",
+    summary: "Take a session back to a checkpoint",
+    reply: reply("The session.", { session }),
+    errors: ["session_not_found", "not_found", ...STORING],
+    handler: async ({ services, principal, params }) => ({
+      session: toReply(await services.sessions.restore(principal.id, params.id, params.name)),
+    }),
+  }),
 
-  router.post("/api/sessions/:id/checkpoints/:name/restore", async (request, response) => {
-    const { id, name } = request.params;
-    const session = await sessions.restore(idOf(response), id, name);
-    response.json({ success: true, session: toReply(session), timestamp: timestamp() });
-  });
-
-  router.use("/api/sessions/:id/files", requireScope("files"));
-  serveFileCollection(router, "/api/sessions/:id/files", services, (request, response) => {
-    const [principal, id] = [idOf(response), String(request.params.id)];
-    return {
-      list: async () => await sessions.files.list(principal, id),
-      read: async (path) => await sessions.files.read(principal, id, path),
-      write: async (path, content) => await sessions.files.write(principal, id, path, content),
-      remove: async (path) => await sessions.files.delete(principal, id, path),
-    };
-  });
-  return router;
-}
+  ...fileCollection({
+    base: "/api/sessions/:id/files",
+    scope: ["execute", "files"],
+    tag: "Sessions",
+    what: "SessionFile",
+    whose: "a session",
+    errors: {
+      read: ["session_not_found", "session_damaged", "store_unavailable"],
+      write: ["session_not_found", "session_full", "file_open", ...STORING],
+    },
+    collectionOf: ({ services: { sessions }, principal: { id: principal }, request }) => {
+      const id = String(request.params.id);
+      return {
+        list: async () => await sessions.files.list(principal, id),
+        read: async (path) => await sessions.files.read(principal, id, path),
+        write: async (path, content) => await sessions.files.write(principal, id, path, content),
+        remove: async (path) => await sessions.files.delete(principal, id, path),
+      };
+    },
+  }),
+];
 
 function toReply({ createdAtMs, lastUsedAtMs, expiresAtMs, ...rest }: SessionView) {
   return { ...rest, createdAt: toIso(createdAtMs), lastUsedAt: toIso(lastUsedAtMs), expiresAt: toIso(expiresAtMs) };

@@ -5,9 +5,10 @@ import express from "express";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { DiskStatistics } from "../../statistics/disk-store.ts";
 import { Statistics } from "../../statistics/statistics.ts";
-import { authenticate } from "../middleware/authentication.ts";
+import { authenticate, principalOf, requireScope } from "../middleware/authentication.ts";
 import { serve } from "../testing/serve.ts";
-import { type StatisticsStreamOptions, statisticsStreamRoutes } from "./stats-stream.ts";
+import { visibleTo } from "./statistics.ts";
+import { type StatisticsStreamOptions, streamStatistics } from "./stats-stream.ts";
 
 const API_KEYS = "ana:a-key-of-sixteen, root:r-key-of-sixteen:stats+admin, runner:x-key-of-sixteen:execute";
 let dir: string;
@@ -26,7 +27,16 @@ afterEach(async () => {
 function start(options: Partial<StatisticsStreamOptions> = {}) {
   const app = express();
   app.use(authenticate({ API_KEYS, API_KEY: "" }));
-  app.use(statisticsStreamRoutes({ statistics, minIntervalMs: 0, ...options }));
+  app.get("/api/dashboard/stats/stream", requireScope("stats"), (_request, response) =>
+    streamStatistics({
+      statistics,
+      response,
+      principal: principalOf(response).id,
+      visible: visibleTo(response),
+      minIntervalMs: 0,
+      ...options,
+    }),
+  );
   return serve(app);
 }
 

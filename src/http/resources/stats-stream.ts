@@ -1,13 +1,16 @@
-import { Router } from "express";
+import type { Response } from "express";
 import { ClientError } from "../../shared/errors.ts";
 import { EVERYBODY } from "../../statistics/counters.ts";
 import type { Statistics } from "../../statistics/statistics.ts";
 import { EventStream } from "../event-stream.ts";
-import { principalOf, requireScope } from "../middleware/authentication.ts";
-import { visibleTo } from "./statistics.ts";
 
 export interface StatisticsStreamOptions {
   readonly statistics: Statistics;
+  readonly response: Response;
+  /** Id of the one who asks. */
+  readonly principal: string;
+  /** Whose statistics the stream shows; undefined: those of all. */
+  readonly visible: string | undefined;
   /** Least ms between two events of one stream; default 1000. */
   readonly minIntervalMs?: number;
   /**
@@ -21,73 +24,71 @@ export interface StatisticsStreamOptions {
   readonly maxStreams?: number;
 }
 
+/** Streams that are open, by principal. */
+const openStreams = new WeakMap<Statistics, Map<string, number>>();
+
 /**
- * `GET /api/dashboard/stats/stream`: what `GET /api/dashboard/stats` replies, as server-sent events: one at once, then one
- * whenever something changed that its principal may see, and one every `heartbeatMs`. Runs behind `authenticate`.
+ * What `GET /api/dashboard/stats` replies, as server-sent events: one at once, then one whenever something changed that its
+ * principal may see, and one every `heartbeatMs`.
  *
- * Fails with {@link ClientError} 429 `too_many_streams` while its principal has `maxStreams` open.
+ * @throws {ClientError} `too_many_streams` while its principal has `maxStreams` open.
  */
-export function statisticsStreamRoutes({
+export function streamStatistics({
   statistics,
+  response,
+  principal: id,
+  visible: principal,
   minIntervalMs = 1000,
   heartbeatMs = 15_000,
   commentMs = 15_000,
   maxStreams = 20,
-}: StatisticsStreamOptions): Router {
-  const openStreams = new Map<string, number>();
-  const router = Router();
-  router.get("/api/dashboard/stats/stream", requireScope("stats"), (_request, response) => {
-    const { id } = principalOf(response);
-    if ((openStreams.get(id) ?? 0) >= maxStreams) {
-      throw new ClientError("too_many_streams");
-    }
-    const principal = visibleTo(response);
-    const stream = new EventStream(response, commentMs);
-    stream.open();
-    let due: NodeJS.Timeout | undefined;
-    let sentAtMs = 0;
-    let dueAtMs = Number.POSITIVE_INFINITY;
-    const schedule = (atMs: number) => {
-      if (atMs >= dueAtMs) return;
-      clearTimeout(due);
-      dueAtMs = atMs;
-      due = setTimeout(() => void send(), Math.max(0, atMs - performance.now()));
-    };
-    let isSending = false;
-    const send = async () => {
-      sentAtMs = performance.now();
-      dueAtMs = Number.POSITIVE_INFINITY;
-      if (isSending) return schedule(sentAtMs + minIntervalMs);
-      isSending = true;
-      try {
-        // A client that does not read gets the newest numbers once it does, and costs no memory until then.
-        if (!response.writableNeedDrain) {
-          const { stats } = await statistics.snapshot(principal);
-          stream.send({ success: true, stats, timestamp: new Date().toISOString() });
-        }
-      } catch {
-        // The store refuses. No caller would catch what a timer throws; the page connects anew, and gets the error then.
-        response.end();
-      } finally {
-        isSending = false;
+}: StatisticsStreamOptions): void {
+  const open = openStreams.getOrInsertComputed(statistics, () => new Map<string, number>());
+  if ((open.get(id) ?? 0) >= maxStreams) throw new ClientError("too_many_streams");
+  const stream = new EventStream(response, commentMs);
+  stream.open();
+  let due: NodeJS.Timeout | undefined;
+  let sentAtMs = 0;
+  let dueAtMs = Number.POSITIVE_INFINITY;
+  const schedule = (atMs: number) => {
+    if (atMs >= dueAtMs) return;
+    clearTimeout(due);
+    dueAtMs = atMs;
+    due = setTimeout(() => void send(), Math.max(0, atMs - performance.now()));
+  };
+  let isSending = false;
+  const send = async () => {
+    sentAtMs = performance.now();
+    dueAtMs = Number.POSITIVE_INFINITY;
+    if (isSending) return schedule(sentAtMs + minIntervalMs);
+    isSending = true;
+    try {
+      // A client that does not read gets the newest numbers once it does, and costs no memory until then.
+      if (!response.writableNeedDrain) {
+        const { stats } = await statistics.snapshot(principal);
+        stream.send({ success: true, stats, timestamp: new Date().toISOString() });
       }
-      if (!response.writableEnded && !response.destroyed) schedule(sentAtMs + heartbeatMs);
-    };
-    const onChange = (whose: string) => {
-      // The event itself would tell of another principal's execution, whatever it says.
-      if (principal === undefined || whose === principal || whose === EVERYBODY) schedule(sentAtMs + minIntervalMs);
-    };
+    } catch {
+      // The store refuses. No caller would catch what a timer throws; the page connects anew, and gets the error then.
+      response.end();
+    } finally {
+      isSending = false;
+    }
+    if (!response.writableEnded && !response.destroyed) schedule(sentAtMs + heartbeatMs);
+  };
+  const onChange = (whose: string) => {
+    // The event itself would tell of another principal's execution, whatever it says.
+    if (principal === undefined || whose === principal || whose === EVERYBODY) schedule(sentAtMs + minIntervalMs);
+  };
 
-    openStreams.set(id, (openStreams.get(id) ?? 0) + 1);
-    response.once("close", () => {
-      const left = (openStreams.get(id) ?? 1) - 1;
-      if (left > 0) openStreams.set(id, left);
-      else openStreams.delete(id);
-      clearTimeout(due);
-      statistics.off("change", onChange);
-    });
-    statistics.on("change", onChange);
-    void send();
+  open.set(id, (open.get(id) ?? 0) + 1);
+  response.once("close", () => {
+    const left = (open.get(id) ?? 1) - 1;
+    if (left > 0) open.set(id, left);
+    else open.delete(id);
+    clearTimeout(due);
+    statistics.off("change", onChange);
   });
-  return router;
+  statistics.on("change", onChange);
+  void send();
 }

@@ -1,18 +1,20 @@
 import { readdirSync, readFileSync, rmSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import path from "node:path";
-import { type Request, type RequestHandler, type Response, Router } from "express";
+import type { RequestHandler } from "express";
 import multer from "multer";
+import { z } from "zod";
 import { runInternal, type Services } from "../../service/execution-service.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { makeFolder, makeFolderSync } from "../../shared/make-folder.ts";
+import type { Principal } from "../../shared/principal.ts";
 import { StorageStartupError } from "../../shared/storage-startup-error.ts";
 import { storageError, troubleOf } from "../../shared/storage-trouble.ts";
-import { callerOf } from "../caller.ts";
 import { wrongContentType } from "../content-type.ts";
 import { sanitiseFilename } from "../filenames.ts";
 import { HttpError } from "../http-error.ts";
-import { principalOf, requireScope } from "../middleware/authentication.ts";
+import { type Asked, type BodyKind, type Route, reply, route } from "../routes.ts";
+import { bytes } from "../schemas.ts";
 import { isTextFile } from "../text-content.ts";
 import { invalidEncoding } from "../text-decoding.ts";
 
@@ -25,20 +27,82 @@ const TEMPORARY_NAME = /^[0-9a-f]{32}$/;
 const ANALYSIS_TIMEOUT_MS = 30_000;
 const ANALYSIS = readFileSync(new URL("../../programs/analyse_upload.py", import.meta.url), "utf8");
 
-/** `POST /api/upload`, also `/api/upload-csv`. */
-export function uploadRoutes(services: Services): Router {
-  const router = Router();
-  const receive = receiveFile(services);
-  router.post(["/api/upload", "/api/upload-csv"], requireScope("files"), receive, async (request, response) => {
-    const { file } = request;
+const analysis = z
+  .looseObject({
+    success: z.boolean().meta({ description: "False for a file that is no table; it is uploaded all the same." }),
+    filename: z.string(),
+    shape: z
+      .array(z.int())
+      .nullable()
+      .meta({ description: "Rows and columns.", example: [120, 4] }),
+    columns: z.array(z.string()).nullable(),
+    sample: z.array(z.unknown()).nullable().meta({ description: "The first five rows." }),
+    memory_usage: bytes.nullable().meta({ description: "Bytes that the table takes in Python." }),
+    error: z.string().nullable().optional(),
+  })
+  .meta({ id: "FileAnalysis" });
+
+const uploadBody: BodyKind<Express.Multer.File> = {
+  type: "multipart/form-data",
+  schema: z.object({ csvFile: z.string().meta({ override: { format: "binary" }, description: "The file." }) }),
+  required: true,
+  errors: [
+    "no_file",
+    "unexpected_field",
+    "too_many_files",
+    "file_type",
+    "file_too_large",
+    "invalid_upload",
+    "wrong_content_type",
+  ],
+  middleware: receiveFile,
+  parse: ({ file }) => {
     if (!file) throw new ClientError("no_file");
-    response.json(await takeIn(services, request, response, file));
+    return file;
+  },
+};
+
+/** `POST /api/upload`, also `/api/upload-csv`. */
+export const uploadRoutes: readonly Route[] = [
+  upload("/api/upload", "upload", "Upload a file"),
+  upload("/api/upload-csv", "uploadCsv", "Upload a file (other name, of the compatibility contract)"),
+];
+
+function upload(path: string, operation: string, summary: string): Route {
+  return route({
+    method: "post",
+    path,
+    scope: "files",
+    tag: "Files",
+    operation,
+    summary,
+    description:
+      "One file in the field `csvFile` (or `file`), of a type in UPLOAD_TYPES: .csv, .json, .txt and .py unless set. " +
+      "Characters other than letters, digits, dots and hyphens become `_`; where another upload's name became the same, a " +
+      "number is added. The latest CSV is also there as `uploaded_file.csv`.",
+    body: uploadBody,
+    reply: reply("The file is there, and this is what it looks like.", {
+      file: z.looseObject({
+        originalName: z.string().meta({ example: "my data.csv" }),
+        size: bytes,
+        pyodideFilename: z.string().meta({ description: "Its name in `/home/pyodide`.", example: "my_data.csv" }),
+        isText: z
+          .boolean()
+          .meta({ description: "Whether its content has the form of text. What has not is stored all the same." }),
+        keepFile: z.boolean(),
+        tempPath: z.string().meta({
+          description: "Its base name is what `/api/uploaded-files` lists and deletes. No path of the server's.",
+          example: "uploads/my_data.csv",
+        }),
+      }),
+      analysis,
+    }),
+    errors: ["workspace_full", "storage_full", "store_unavailable"],
+    handler: takeIn,
   });
-  return router;
 }
 
-async function takeIn(services: Services, request: Request, response: Response, file: Express.Multer.File) {
-  const principal = principalOf(response);
+async function takeIn({ services, principal, body: file, record }: Asked<unknown, Express.Multer.File, unknown>) {
   const originalName = file.originalname;
   const wanted = sanitiseFilename(originalName);
   const alsoAs = extensionOf(wanted) === ".csv" ? [LATEST_CSV] : [];
@@ -48,42 +112,43 @@ async function takeIn(services: Services, request: Request, response: Response, 
     return { ...(await workspace.upload({ hostFile: file.path }, { filename: wanted, originalName, alsoAs })), isText };
   };
   // Before anybody is answered: the temporary file never outlives its request.
-  const record = await store().finally(async () => await rm(file.path, { force: true }));
-  const { filename } = record;
+  const stored = await store().finally(async () => await rm(file.path, { force: true }));
+  const { filename } = stored;
   services.statistics.recordUpload(principal.id);
-  services.securityLog?.append({
-    event: "file_upload",
-    ...callerOf(request, response),
-    details: { success: true, filename, originalName, size: record.size, sha256: record.sha256, isText: record.isText },
+  record("file_upload", {
+    success: true,
+    filename,
+    originalName,
+    size: stored.size,
+    sha256: stored.sha256,
+    isText: stored.isText,
   });
   return {
-    success: true,
     file: {
       originalName,
-      size: record.size,
+      size: stored.size,
       pyodideFilename: filename,
       keepFile: true,
       // The base name is what `/api/uploaded-files` lists and deletes; it is no path of the host.
       tempPath: `uploads/${filename}`,
-      isText: record.isText,
+      isText: stored.isText,
     },
-    analysis: await analyse(services, response, filename),
-    timestamp: new Date().toISOString(),
+    analysis: await analyse(services, principal, filename),
   };
 }
 
 /** A file that cannot be described is uploaded all the same. */
-async function analyse(services: Services, response: Response, filename: string): Promise<object> {
+async function analyse(services: Services, principal: Principal, filename: string): Promise<z.input<typeof analysis>> {
   const nothing = { success: false, filename, shape: null, columns: null, sample: null, memory_usage: null };
   const extension = extensionOf(filename);
   if (!TABLES.includes(extension)) return { ...nothing, error: `A ${extension} file is no table.` };
   try {
-    const { success, result, error } = await runInternal(services, principalOf(response), {
+    const { success, result, error } = await runInternal(services, principal, {
       code: ANALYSIS,
       context: JSON.stringify({ filename }),
       timeout: ANALYSIS_TIMEOUT_MS,
     });
-    return success ? (result.parse() as object) : { ...nothing, error };
+    return success ? (result.parse() as z.input<typeof analysis>) : { ...nothing, error };
   } catch (error) {
     if (error instanceof ClientError) return { ...nothing, error: error.message };
     throw error;

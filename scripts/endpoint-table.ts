@@ -1,0 +1,42 @@
+/** `npm run docs:endpoints`: writes the table of endpoints in README.md from what they declare in `src/http/`. */
+import { readFile, writeFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+import { z } from "zod";
+import { ENDPOINTS } from "../src/http/openapi.ts";
+import { type BodyKind, type Route, scopesOf } from "../src/http/routes.ts";
+
+const README = fileURLToPath(new URL("../README.md", import.meta.url));
+const BEGIN = "<!-- endpoints: written by `npm run docs:endpoints` -->\n";
+const END = "<!-- /endpoints -->";
+
+/** Puts the table where README.md has its markers. @throws if the markers are not there. */
+export function withEndpointTable(readme: string): string {
+  const begin = readme.indexOf(BEGIN);
+  const end = readme.indexOf(END);
+  if (begin < 0 || end < begin) throw new Error("README.md has lost the markers of its table of endpoints");
+  return readme.slice(0, begin + BEGIN.length) + endpointTable() + readme.slice(end);
+}
+
+function endpointTable(): string {
+  return `| endpoint | scope | |\n| --- | --- | --- |\n${ENDPOINTS.map(row).join("")}`;
+}
+
+function row(declared: Route): string {
+  const { method, path, summary, body, scope } = declared;
+  const takes = body ? ` ← ${shown(body)}` : "";
+  const access = scope === "any key" ? "" : scope === "no key" ? "no key" : scopesOf(declared).join(", ");
+  return `| \`${method.toUpperCase()} ${path}\`${takes} | ${access} | ${summary} |\n`;
+}
+
+/** `{code, context?}`, or the type of a body that is no JSON. */
+function shown({ type, schema }: BodyKind<unknown>): string {
+  if (type !== "application/json" || !(schema instanceof z.ZodObject)) return type;
+  const members = Object.entries(schema.shape as Record<string, z.ZodType>).map(
+    ([name, member]) => `${name}${member.safeParse(undefined).success ? "?" : ""}`,
+  );
+  return `\`{${members.join(", ")}}\``;
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  await writeFile(README, withEndpointTable(await readFile(README, "utf8")));
+}
