@@ -9,6 +9,13 @@ import { bytes, count, timestamp } from "../schemas.ts";
 const HOME = "/home/pyodide";
 const PLOT_FOLDERS = ["/plots/matplotlib", "/plots/seaborn"];
 
+/** As {@link reply}; the contract has no `timestamp` here. */
+const untimed = <Shape extends z.ZodRawShape>(description: string, shape: Shape): ReturnType<typeof reply<Shape>> => ({
+  ...reply(description, shape),
+  schema: z.looseObject({ success: z.literal(true), ...shape }),
+  send: (response, value) => response.json({ success: true, ...value }),
+});
+
 const NAMED: readonly ErrorCode[] = ["invalid_filename", "not_found", "store_unavailable"];
 const workspaceOf = ({ services, principal }: Asked<unknown, unknown, unknown>) => services.workspaces.of(principal.id);
 
@@ -21,7 +28,7 @@ export const legacyFileRoutes: readonly Route[] = [
     tag: "Files",
     operation: "listUploads",
     summary: "List uploads, newest first",
-    reply: reply("The uploads.", {
+    reply: untimed("The uploads.", {
       files: z.array(z.looseObject({ filename: z.string(), size: bytes, uploaded: timestamp, modified: timestamp })),
       count,
       uploadDir: z.string(),
@@ -63,7 +70,7 @@ export const legacyFileRoutes: readonly Route[] = [
     tag: "Files",
     operation: "listFiles",
     summary: "List the files in /home/pyodide",
-    reply: reply("The files.", {
+    reply: untimed("The files.", {
       result: z.looseObject({
         success: z.literal(true),
         files: z.array(z.looseObject({ name: z.string(), size: bytes, modified: timestamp })),
@@ -123,7 +130,7 @@ export const legacyFileRoutes: readonly Route[] = [
     tag: "Files",
     operation: "fileInfo",
     summary: "Where a file is, and how large",
-    reply: reply("The files of this name.", {
+    reply: untimed("The files of this name.", {
       filename: z.string(),
       uploadedFile: z.looseObject({
         exists: z.boolean(),
