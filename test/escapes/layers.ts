@@ -1,7 +1,6 @@
 import type { Replacement } from "./mutant.ts";
 
 const ADMIN = "(of) => (response) => ({ ...of(response), scopes: new Set([...of(response).scopes, 'admin']) })";
-const ALICE = "(of) => (response) => ({ ...of(response), id: 'alice' })";
 const AFTER_THE_FIRST =
   "(method) => { let isFirst = true; return function () { if (isFirst) method.call(this); isFirst = false; }; }";
 const AUTHENTICATION = "../middleware/authentication.ts";
@@ -216,22 +215,25 @@ export const LAYERS = {
   "clock-resolution": [{ file: "guest/interpreter/clock-resolution.ts", exports: { RESOLUTION_MS: "() => 0.001" } }],
   /** What a principal is shown is its own. */
   "own-view": [
-    { file: "http/resources/status.ts", imports: { [AUTHENTICATION]: { principalOf: ADMIN } } },
     {
-      file: "http/resources/statistics.ts",
+      file: "http/routes.ts",
       imports: {
-        [AUTHENTICATION]: {
-          principalOf: ADMIN,
-          requireScope: "() => () => (_request, _response, next) => next()",
+        "./middleware/authentication.ts": {
+          principalOf: `(of) => (response) => {
+            const { id, scopes } = of(response);
+            const isAlices = /^\\/api\\/(?:sessions|files|uploaded-files|pyodide-files|file-info|extract-plots|plots|clear-all-files)/;
+            return { id: isAlices.test(response.req.path) ? "alice" : id, name: id, scopes: new Set([...scopes, "admin"]) };
+          }`,
+          requireScope: `(require) => (scope) =>
+            scope === "stats" || scope === "admin" ? (_request, _response, next) => next() : require(scope)`,
         },
       },
     },
+    { file: "http/resources/statistics.ts", imports: { [AUTHENTICATION]: { principalOf: ADMIN } } },
     {
       file: "http/middleware/rate-limit.ts",
       imports: { "./authentication.ts": { principalOf: "(of) => (response) => ({ ...of(response), id: '' })" } },
     },
-    { file: "http/resources/sessions.ts", imports: { [AUTHENTICATION]: { principalOf: ALICE } } },
-    { file: "http/resources/files.ts", imports: { [AUTHENTICATION]: { principalOf: ALICE } } },
   ],
   /** What libraries of packages may have and ask for. */
   "library-check": [{ file: "packages/library-check.ts", exports: { findUnsafeInThread: "() => async () => ({})" } }],
@@ -286,7 +288,7 @@ export const LAYERS = {
     },
     {
       file: "http/resources/stats-stream.ts",
-      exports: { statisticsStreamRoutes: "(routes) => (options) => routes({ ...options, maxStreams: 100 })" },
+      exports: { streamStatistics: "(stream) => (options) => stream({ ...options, maxStreams: 100 })" },
     },
     {
       file: "http/middleware/connection-limit.ts",
