@@ -14,6 +14,7 @@ const SECURITY = [
 /** Scans: `npm test` runs an even sample of each, the nightly run all of it. */
 const SCANS = [
   "test/{escapes,fuzz}/**/*.test.ts",
+  "src/**/*.property.test.ts",
   "test/{deep-structures,open-files,random-sequences,session-kills,session-programs}.test.ts",
 ];
 /** What a scan takes all of, and how much of what has no end. */
