@@ -1,6 +1,8 @@
 import { rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import type { z } from "zod";
+import { errorInfo, fileChanges, guestMessage } from "../../src/wire/guest-messages.ts";
 import { TAMPERING, withoutLayers } from "./layers.ts";
 import { Mutant } from "./mutant.ts";
 import { write } from "./scoreboard.ts";
@@ -19,51 +21,42 @@ interface Field {
 const fields = (rest: Omit<Field, "path">, ...paths: readonly (readonly (string | number)[])[]): Field[] =>
   paths.map((path) => ({ ...rest, path }));
 
+/** Where the fields of a message stand, found in its schema: one that is new is changed as well. The first of a list stands for all. */
+function pathsOf(schema: z.core.$ZodType, at: readonly (string | number)[] = []): readonly (string | number)[][] {
+  const { def } = schema._zod;
+  if (def.type === "object") {
+    const { shape } = def as z.core.$ZodObjectDef;
+    const inner = Object.entries(shape).flatMap(([name, member]) => pathsOf(member, [...at, name]));
+    return [[...at], ...inner, [...at, "unknown"]];
+  }
+  if (def.type === "array") return [[...at], ...pathsOf((def as z.core.$ZodArrayDef).element, [...at, 0])];
+  if (def.type === "union")
+    return (def as z.core.$ZodUnionDef).options.flatMap((option) => pathsOf(option as z.core.$ZodType, at));
+  if ("innerType" in def) return pathsOf(def.innerType as z.core.$ZodType, at);
+  return [[...at]];
+}
+
+const distinct = (paths: readonly (string | number)[][]) => [
+  ...new Map(paths.map((path) => [JSON.stringify(path), path])).values(),
+];
+
+/** What a process says before it is ready, in place of being it, or when an image is built. */
+const NOT_IN_A_JOB = ["ready", "image", "fatal"];
+const MESSAGES = guestMessage.options.map((option) => {
+  const { shape } = option as unknown as { shape: { type: { value: string } } };
+  return { type: shape.type.value, schema: option as z.core.$ZodType };
+});
+
 /** Every field of every message that a process sends once it is ready, those inside bodies too. */
 const FIELDS: readonly Field[] = [
-  ...fields(
-    { type: "result" },
-    ...["type", "executionTimeMs", "errorBytes", "valueBytes", "stdoutBytes", "stderrBytes", "changesBytes"].map(
-      (name) => [name],
-    ),
-    ...["truncated", "crashed", "unknown"].map((name) => [name]),
+  ...MESSAGES.filter(({ type }) => !NOT_IN_A_JOB.includes(type)).flatMap(({ type, schema }) =>
+    fields({ type }, ...distinct(pathsOf(schema).filter(({ length }) => length > 0))),
   ),
-  ...fields(
-    { type: "result", part: 0, size: "errorBytes" },
-    ...[[], ["type"], ["message"], ["traceback"], ["line"], ["column"], ["unknown"], ["status"]],
-  ),
+  ...fields({ type: "result", part: 0, size: "errorBytes" }, ...pathsOf(errorInfo), ["status"]),
   ...fields({ type: "result", part: 1, size: "valueBytes" }, []),
-  ...fields(
-    { type: "result", part: 4, size: "changesBytes" },
-    ...[[], ["written"], ["deleted"], ["unknown"], ["written", 0], ["deleted", 0]],
-    ...["path", "size", "mtimeMs", "kind", "unknown"].map((name) => ["written", 0, name]),
-  ),
-  ...fields(
-    { type: "idle" },
-    ["type"],
-    ["verdict"],
-    ["verdict", "state"],
-    ["verdict", "restoredPages"],
-    ["verdict", "reason"],
-    ["heapBytes"],
-    ["unknown"],
-  ),
-  ...fields(
-    { type: "state" },
-    ...[["type"], ["state"], ["reason"], ["unknown"]],
-    ...["heapBytes", "blockCount", "currentPath", "nextInode", "clockMs", "streams", "links", "unknown"].map((name) => [
-      "state",
-      name,
-    ]),
-    ...["fd", "path", "flags", "position", "group"].map((name) => ["state", "streams", 0, name]),
-    ...["path", "target"].map((name) => ["state", "links", 0, name]),
-  ),
-  ...fields({ type: "display" }, ["type"], ["unknown"]),
+  ...fields({ type: "result", part: 4, size: "changesBytes" }, ...pathsOf(fileChanges)),
   ...fields({ type: "display", part: 0 }, [], ["text/plain"], ["__proto__"]),
-  ...fields({ type: "call" }, ["type"], ["call"], ["operation"], ["unknown"]),
   ...fields({ type: "call", part: 0 }, []),
-  ...fields({ type: "printed" }, ["type"], ["unknown"]),
-  ...fields({ type: "output" }, ["type"], ["stream"], ["unknown"]),
 ];
 
 const VALUES: Readonly<Record<string, string>> = {
@@ -107,6 +100,15 @@ try: os.symlink('/tmp/d/f', '/tmp/l')
 except OSError: pass
 try: os.remove('/tmp/old')
 except OSError: pass
+import mmap
+mapped = open('/tmp/d/mapped', 'wb+')
+mapped.write(bytes(65536))
+mapped.flush()
+mapping = mmap.mmap(mapped.fileno(), 65536)
+unnamed = open('/tmp/d/unnamed', 'w+')
+os.remove('/tmp/d/unnamed')
+listed = os.scandir('/tmp/d')
+next(listed)
 print('x')
 display('y')
 try: os.write(4000, b'["nonsense", {"a": [1]}]')
@@ -127,8 +129,10 @@ afterAll(async () => {
 
 /** One field wrong: in a stateless execution, a stream, and a session. @returns what is wrong with the server after it. */
 async function tamper({ plan }: Case, on: Target): Promise<string | null> {
-  const code = `#TAMPER ${JSON.stringify(plan)}\n${PROGRAM}`;
-  const { type } = plan as Field;
+  const { type, size } = plan as Field;
+  // What is changed in an error has to be there.
+  const end = size === "errorBytes" ? "raise ValueError('x')" : "";
+  const code = `#TAMPER ${JSON.stringify(plan)}\n${PROGRAM}${end}`;
   const ways =
     type === "state" ? ["session"] : type === "printed" || type === "output" ? ["stream"] : ["plain", "session"];
   for (const way of ways) {

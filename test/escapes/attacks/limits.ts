@@ -3,11 +3,12 @@ import { type Attack, each, type Technique } from "../attack.ts";
 
 const MIB = 1024 * 1024;
 
-/** Has the runner answer what it is told to: the outcome's line, and the value's. */
+/** Has the runner answer what it is told to: the error's line, and the value's. */
 const FORGE = `import json, os
 import sandbox_runner.execution as e
-def forge(value='1', outcome='{"success":true,"error":null}'):
-  e.dumps = lambda v, **k: outcome if type(v) is dict and "success" in v else value
+def forge(value='1', error='null'):
+  answers = iter((error, value))
+  e.dumps = lambda v, **k: next(answers)
 def call(operation, text):
   try: os.write(4000, b'["' + operation + b'",' + text + b']')
   except OSError as error: pass
@@ -37,9 +38,9 @@ const OUTCOMES = each(
     "'\\x00' * (10 * 2**20)",
     "'\\ud800' * (3 * 2**20)",
     "{str(i): i for i in range(500_000)}",
-    "message = 'x' * 3_900_000\nforge('null', json.dumps({'success': False, 'error': message, 'errorInfo': {'type': 'E', 'message': message, 'traceback': '', 'line': None, 'column': None}}))",
-    "message = '\\x01' * 650_000\nforge('null', json.dumps({'success': False, 'error': message, 'errorInfo': {'type': 'E', 'message': message, 'traceback': '', 'line': None, 'column': None}}))",
-    "forge('1', '{\"success\":true,\"error\":null,\"x\":[' + '0,' * 4_000_000 + '0]}')",
+    "message = 'x' * 3_900_000\nforge('null', json.dumps({'type': 'E', 'message': message, 'traceback': message, 'line': None, 'column': None}))",
+    "message = '\\x01' * 650_000\nforge('null', json.dumps({'type': 'E', 'message': message, 'traceback': message, 'line': None, 'column': None}))",
+    'forge(\'1\', \'{"type":"E","message":"","x":[\' + \'0,\' * 4_000_000 + \'0]}\')',
     "forge('1', '[' * 8_000_000)",
     "raise type('X' * 10**6, (Exception,), {})('y' * 10**6)",
   ],
@@ -81,6 +82,22 @@ const IN_SESSIONS = each(
   ],
   { proof: "none", denial: true, session: true, timeoutMs: 60_000 },
 );
+
+/** Without it the attacks above would say nothing on the day on which the runner answers in another way. */
+const FORGING: Attack = {
+  name: "what is forged arrives",
+  code: "",
+  proof: "none",
+  noControl: "it shows that the other attacks of its kind reach the server",
+  act: async (target) => {
+    const value = await target.run(`${FORGE}forge('[[4711]]')`);
+    const error = `{"type":"E","message":"forged","traceback":"","line":null,"column":null}`;
+    const failed = await target.run(`${FORGE}forge('null', '${error}')`);
+    const seen = JSON.stringify([value.body.result, failed.body.errorInfo?.message]);
+    if (seen !== '[[[4711]],"forged"]') throw new Error(`nothing was forged: ${seen}`);
+    return [value, failed];
+  },
+};
 
 interface Body {
   readonly name: string;
@@ -203,5 +220,5 @@ const attackBy = ({ name, path = "/api/execute", headers, make }: Body): Attack 
 export const LIMITS: Technique = {
   title: "what is just within each limit",
   controls: [["bounded-json"]],
-  attacks: [...OUTCOMES, ...OTHERS, ...IN_SESSIONS, ...BODIES.map(attackBy)],
+  attacks: [FORGING, ...OUTCOMES, ...OTHERS, ...IN_SESSIONS, ...BODIES.map(attackBy)],
 };

@@ -16,7 +16,7 @@ export const POISON: readonly [change: string, notice: string][] = [
   ["import json\njson.dumps.__code__ = (lambda *a, **k: 'x').__code__", "if json.dumps(1) != '1': print(mine)"],
   ["import sandbox_runner.convert as c\nc.to_json_data.__code__ = (lambda value: ('x', False)).__code__", "5"],
   [
-    "import sandbox_runner.execution as e\ne._evaluate = lambda code, main: 'stolen: ' + code",
+    "import sandbox_runner.execution as e\ne._evaluate = lambda code, *rest: (['stolen: ' + code], 1)",
     "if '_evaluate' not in str(__import__('sandbox_runner.execution').execution._evaluate): print(mine)",
   ],
   [
