@@ -11,6 +11,7 @@ import { PackageError } from "../packages/package-error.ts";
 import { chargeShare } from "../packages/package-shares.ts";
 import { GUEST_DIR, PYODIDE_DIR } from "../sandbox/launch.ts";
 import type { SandboxOptions } from "../sandbox/sandbox.ts";
+import { sha256Hex } from "../shared/blob-folder.ts";
 import { ARCHIVES_FOLDER, imageName, manifestName, temporaryName } from "../shared/cache-layout.ts";
 import { replaceFile } from "../shared/durable-file.ts";
 import { StartupError } from "../shared/errors.ts";
@@ -263,7 +264,7 @@ export class ImageCache {
     const { header } = decodeImage(image);
     const manifest: Manifest = {
       key,
-      sha256: createHash("sha256").update(image).digest("hex"),
+      sha256: await sha256Hex(image),
       bytes: image.length,
       pythonVersion: header.pythonVersion,
       heapBytes: header.heapBytes,

@@ -106,7 +106,7 @@ describe("the session format", () => {
     const refuse = async (damaged: Uint8Array) => {
       const error = await decodeSession(damaged).catch((error: unknown) => error);
       expect(error).toBeInstanceOf(SessionFormatError);
-      expect(() => decodeSessionFiles(damaged)).toThrow(SessionFormatError);
+      await expect(decodeSessionFiles(damaged)).rejects.toThrow(SessionFormatError);
       messages.add((error as Error).message);
     };
     for (let at = 0; at < bytes.length; at++) {

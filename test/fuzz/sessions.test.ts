@@ -12,7 +12,7 @@ import type { FileListing } from "../../src/wire/messages.ts";
 import { WorkspaceIndex } from "../../src/workspaces/workspace-index.ts";
 import { runOn, startTestSandbox } from "../support/sandbox.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
-import { changes, damage, damaged, survives, survivesLater } from "./damage.ts";
+import { changes, damage, damaged, survivesLater } from "./damage.ts";
 import { fuzz } from "./property.ts";
 
 const CHECKSUM_BYTES = 32;
@@ -57,7 +57,7 @@ fuzz(
   fc.asyncProperty(stored, async (bytes) => {
     const session = await survivesLater(() => decodeSession(bytes), SessionFormatError);
     if (session) expect(session.memory.length).toBe((session.state?.blockCount ?? 0) * 260);
-    const listing = survives(() => decodeSessionFiles(bytes), SessionFormatError)?.listing;
+    const listing = (await survivesLater(() => decodeSessionFiles(bytes), SessionFormatError))?.listing;
     for (const { path } of listing ?? []) expect(path).toMatch(/^\/(home\/pyodide|tmp|plots)(\/|$)/);
   }),
 );

@@ -133,6 +133,10 @@ export const POISON: readonly [change: string, notice: string][] = [
     "for fd in range(3, 100):\n  try: print(os.pread(fd, 100, 0), os.read(fd, 100))\n  except OSError: pass",
   ],
   [
+    "os = __import__('os')\nos.makedirs('/etc/left')\nopen('/etc/left/x', 'w').write(won)\nopen('/left', 'w').write(won)",
+    "if os.path.exists('/etc/left') or os.path.exists('/left'): print(mine)",
+  ],
+  [
     "import tempfile\ntempfile.tempdir = '/home/pyodide'\ntempfile.NamedTemporaryFile(delete=False).write(won.encode())",
     "import tempfile\nif tempfile.gettempdir() != '/tmp': print(mine)",
   ],
@@ -151,7 +155,6 @@ const DISK = [
   "/lib/environment/site-packages/evil.pth",
   "/lib/packages/site-packages/json.py",
   "/dev/stdout",
-  "/etc/x",
 ];
 
 export const NEIGHBOURS: Technique = {

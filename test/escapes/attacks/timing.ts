@@ -79,7 +79,7 @@ const MACHINE = [
   "import os\nif os.sysconf('SC_AVPHYS_PAGES') != os.sysconf('SC_PHYS_PAGES'): print(won)",
   "import shutil\nif shutil.disk_usage('/').free != 500000 * 4096: print(won)",
   "import resource\nif resource.getrusage(resource.RUSAGE_SELF).ru_maxrss: print(won)",
-  "import time\nif time.process_time() >= 0: print(won)",
+  "import time\nif time.clock_gettime(time.CLOCK_PROCESS_CPUTIME_ID) >= 0: print(won)",
   "import time\nif time.monotonic() < 10**9: print(won, 'since when it runs')",
   "import ctypes\nc = ctypes.CDLL(None)\nif c.sysinfo(buffer := (ctypes.c_long * 64)()) == 0 and any(buffer): print(won)",
   "import ctypes\nc = ctypes.CDLL(None)\nif c.getrusage(0, buffer := (ctypes.c_int32 * 64)()) == 0 and buffer[8]: print(won, 'the most it ever held')",
