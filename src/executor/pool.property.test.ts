@@ -222,7 +222,7 @@ async function check(outcomes: readonly Promise<unknown>[], ...refusals: string[
   }
 }
 
-describe(`the pool, whatever happens in whatever order (SEED=${SEED})`, () => {
+describe(`the pool, whatever happens in whatever order (SEED=${SEED})`, { timeout: 120_000 }, () => {
   test("no sandbox serves two at a time or goes on when it must not; all requests end, and all slots recover", async () => {
     await fc.assert(
       fc.asyncProperty(setting, fc.array(step, { maxLength: 60, size: "max" }), async (setting, steps) => {

@@ -286,13 +286,14 @@ export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvent
         return Promise.resolve(assigned);
       }
     }
-    onWait?.();
     if (this.#queue.isFull) {
       throw new ClientError("queue_full");
     }
     if (this.#queue.lengthOf(principal) >= (this.#options.maxQueuedPerPrincipal ?? Number.POSITIVE_INFINITY)) {
       throw new ClientError("principal_queue_full");
     }
+    // Only now: a request that is refused has not begun to wait.
+    onWait?.();
     const { promise, resolve, reject } = Promise.withResolvers<Assignment<S>>();
     const waiting: Waiting<S> = { principal, environment, resolve, reject };
     this.#queue.push(principal, waiting);

@@ -227,7 +227,7 @@ class Harness {
   }
 }
 
-describe(`sessions on sandboxes and a store that fail in any order (SEED=${SEED})`, { timeout: 60_000 }, () => {
+describe(`sessions on sandboxes and a store that fail in any order (SEED=${SEED})`, { timeout: 120_000 }, () => {
   test.each([
     ["is stored", ["well", "well", "dies", "lost"]],
     ["is stored, or said to be pinned", ["well", "well", "stuck", "dies", "lost"]],
