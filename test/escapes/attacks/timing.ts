@@ -79,7 +79,8 @@ const MACHINE = [
   "import os\nif os.sysconf('SC_AVPHYS_PAGES') != os.sysconf('SC_PHYS_PAGES'): print(won)",
   "import shutil\nif shutil.disk_usage('/').free != 500000 * 4096: print(won)",
   "import resource\nif resource.getrusage(resource.RUSAGE_SELF).ru_maxrss: print(won)",
-  "import time\nif time.clock_gettime(time.CLOCK_PROCESS_CPUTIME_ID) >= 0: print(won)",
+  // Of the processor's time, which stands still while code sleeps.
+  "import time\nclock = lambda: time.clock_gettime(time.CLOCK_PROCESS_CPUTIME_ID)\nbegan = clock()\ntime.sleep(0.05)\nif clock() - began < 0.04: print(won)",
   "import time\nif time.monotonic() < 10**9: print(won, 'since when it runs')",
   "import ctypes\nc = ctypes.CDLL(None)\nif c.sysinfo(buffer := (ctypes.c_long * 64)()) == 0 and any(buffer): print(won)",
   "import ctypes\nc = ctypes.CDLL(None)\nif c.getrusage(0, buffer := (ctypes.c_int32 * 64)()) == 0 and buffer[8]: print(won, 'the most it ever held')",
