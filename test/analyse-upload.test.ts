@@ -1,7 +1,7 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import os from "node:os";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { hasNative, native } from "./support/native-python.ts";
 
 const SCRIPT = readFileSync(new URL("../src/programs/analyse_upload.py", import.meta.url), "utf8");
@@ -40,7 +40,7 @@ describe.skipIf(!hasNative("pandas"))("an upload, where there is pandas, with", 
   let folder: string;
   let results: Record<string, unknown>[];
   beforeAll(() => {
-    folder = mkdtempSync(path.join(os.tmpdir(), "pyodide-express-uploads-"));
+    folder = temporaryFolder("pyodide-express-uploads");
     const files = CASES.map(([, content], index) => {
       const file = path.join(folder, `${index}.csv`);
       writeFileSync(file, content);

@@ -1,13 +1,13 @@
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import os from "node:os";
+import { readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { PackageServer } from "../src/packages/testing/package-server.ts";
 import { makeWheel } from "../src/packages/testing/wheels.ts";
 import { verifySecurityLog } from "../src/security-log/verify.ts";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { createClient, type TestClient } from "./support/client.ts";
 import { cpuTime } from "./support/cpu-time.ts";
 import { readSecurityLog } from "./support/security-log.ts";
@@ -37,7 +37,7 @@ describe("statistics after a scripted mix", () => {
     await startTestServer({ DATA_DIR: dataDir, API_KEYS: keys, PACKAGE_INDEX_URL: index.indexUrl });
 
   beforeAll(async () => {
-    dataDir = await mkdtemp(path.join(os.tmpdir(), "pyodide-express-statistics-"));
+    dataDir = temporaryFolder("pyodide-express-statistics");
     server = await start();
     const ada = clientOf("ada-key-of-sixteen", "ada/1.0");
     const bob = clientOf("bob-key-of-sixteen", "bob/2.0");
@@ -281,7 +281,7 @@ describe("the security log", () => {
 describe("the chain on disk", () => {
   let dataDir: string;
   beforeEach(async () => {
-    dataDir = await mkdtemp(path.join(os.tmpdir(), "pyodide-express-chain-"));
+    dataDir = temporaryFolder("pyodide-express-chain");
   });
   afterEach(async () => await rm(dataDir, { recursive: true }));
 
@@ -337,7 +337,7 @@ describe("a log that cannot be written", () => {
   /** The tests may run as root, whom permissions do not stop: a file where the folder should be does. */
   const blocked = () => path.join(dataDir, "blocked");
   const start = async (required: string) => {
-    dataDir = await mkdtemp(path.join(os.tmpdir(), "pyodide-express-audit-"));
+    dataDir = temporaryFolder("pyodide-express-audit");
     await writeFile(blocked(), "");
     server = await startTestServer({
       DATA_DIR: dataDir,

@@ -1,8 +1,8 @@
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import os from "node:os";
+import { readFile, rm } from "node:fs/promises";
 import path from "node:path";
 import type { Browser, Locator } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { hasChromium, launchChromium, openPage } from "./support/browser.ts";
 import { createClient, type TestClient } from "./support/client.ts";
 import { hasHaproxy, runHaproxy } from "./support/haproxy.ts";
@@ -81,7 +81,7 @@ for (const [name, has, settings, start] of RECIPES) {
     let balancer: Balancer;
     let client: TestClient;
     beforeAll(async () => {
-      folder = await mkdtemp(path.join(os.tmpdir(), "balancer-"));
+      folder = temporaryFolder("balancer");
       server = await startTestServer({ TRUST_PROXY: "127.0.0.1", STREAM_HEARTBEAT_S: "1", ...settings });
       balancer = await start(new URL(server.url));
       client = createClient(`${balancer.url}/py`);

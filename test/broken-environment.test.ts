@@ -1,5 +1,4 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import os from "node:os";
+import { rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import {
@@ -9,6 +8,7 @@ import {
   sharedLibrary,
 } from "../src/packages/testing/shared-libraries.ts";
 import { makeWheel } from "../src/packages/testing/wheels.ts";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { testConfig } from "./support/config.ts";
 import { cacheFolder } from "./support/environments.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
@@ -55,7 +55,7 @@ async function put(name: string, fromS: number): Promise<void> {
 }
 
 beforeAll(async () => {
-  folder = await mkdtemp(path.join(os.tmpdir(), "pyodide-express-wheels-"));
+  folder = temporaryFolder("pyodide-express-wheels");
   await put("plain", 2 ** 40);
   settings = {
     DATA_DIR: testConfig().DATA_DIR,

@@ -9,8 +9,8 @@ import { BytecodeCompiler } from "../src/packages/bytecode-compiler.ts";
 import { BytecodeStore } from "../src/packages/bytecode-store.ts";
 import { KeptArchives } from "../src/packages/kept-archives.ts";
 import { sourceHash } from "../src/packages/pyc.ts";
-import { temporaryFolder } from "../src/packages/testing/temporary-folder.ts";
 import type { SandboxOptions } from "../src/sandbox/sandbox.ts";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { Archive, type ArchiveEntry } from "../src/wire/archive-format.ts";
 import type { HostCall } from "../src/wire/host-calls.ts";
 import type { PackageListing } from "../src/wire/messages.ts";
@@ -78,7 +78,7 @@ async function mountable(file: string, sha256: string) {
 }
 
 test("what can be compiled is, beside its source; syntax errors, tests and data go without", async () => {
-  const archive = await packArchive(await temporaryFolder());
+  const archive = await packArchive(temporaryFolder());
   const paths = archive.entries.map((entry) => entry.path);
   expect(paths.filter((name) => name.endsWith(".pyc"))).toEqual([
     "site-packages/pack/__pycache__/__init__.cpython-314.pyc",
@@ -107,7 +107,7 @@ test("bytecode is the same from another sandbox, in another order, and with othe
 }, 60_000);
 
 test("imports read the bytecode and not the source; tracebacks and inspect show the source", async () => {
-  const folder = await temporaryFolder();
+  const folder = temporaryFolder();
   const archive = await packArchive(folder);
   const sandbox = await startTestSandbox();
   const { packages, calls, read } = await mountable(archive.path, archive.sha256);
@@ -157,7 +157,7 @@ test("every source of the standard library has bytecode", async () => {
 });
 
 test("an archive with damaged bytecode is not taken", async () => {
-  const folder = await temporaryFolder();
+  const folder = temporaryFolder();
   const archive = await packArchive(folder);
   const kept = new KeptArchives(folder);
   await kept.remember("1".repeat(64), { format: 1, archive });

@@ -3,21 +3,23 @@ import { once } from "node:events";
 import { mkdtempSync } from "node:fs";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
-import os from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { makeWheel } from "../src/packages/testing/wheels.ts";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { TEST_CACHE_DIR } from "./support/config.ts";
+import { descendantsOf, isRunning } from "./support/processes.ts";
+import { until } from "./support/until.ts";
 
 const CLI = fileURLToPath(new URL("../src/cli/main.ts", import.meta.url));
 const EXAMPLES = fileURLToPath(new URL("../examples/", import.meta.url));
 
 let dir: string;
 beforeAll(async () => {
-  dir = await mkdtemp(path.join(os.tmpdir(), "pyodide-express-cli-"));
+  dir = temporaryFolder("pyodide-express-cli");
 });
 afterAll(async () => await rm(dir, { recursive: true }));
 
@@ -77,18 +79,6 @@ function listening(child: ChildProcess): Promise<string> {
     child.stderr?.setEncoding("utf8").on("data", read);
     child.once("close", () => reject(new Error(said)));
   });
-}
-
-async function descendants(pid: number): Promise<number[]> {
-  const children = await readFile(`/proc/${pid}/task/${pid}/children`, "utf8");
-  const pids = children.trim().split(" ").filter(Boolean).map(Number);
-  return [...pids, ...(await Promise.all(pids.map(descendants))).flat()];
-}
-
-/** One that has ended and waits to be reaped by whoever inherited it does not run. */
-async function isRunning(pid: number): Promise<boolean> {
-  const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => null);
-  return stat !== null && !/\) [ZX] /.test(stat);
 }
 
 async function script(name: string, code: string): Promise<string> {
@@ -291,11 +281,11 @@ describe("serve", () => {
       body: "6 * 7",
     });
     expect(await response.json()).toMatchObject({ success: true, result: 42 });
-    const below = await descendants(child.pid as number);
+    const below = descendantsOf(child.pid as number);
     expect(below.length).toBeGreaterThan(0);
     child.kill("SIGTERM");
     expect(await once(child, "close")).toEqual([0, null]);
-    for (const pid of below) while (await isRunning(pid));
+    await until(() => !below.some(isRunning));
   });
 
   test("says first which settings it has worked out, and from what", async () => {

@@ -1,11 +1,11 @@
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import os from "node:os";
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, describe, expect, test } from "vitest";
 import { DiskSessions } from "../src/sessions/disk-store.ts";
 import { sharesOf } from "../src/sessions/shares.ts";
 import { steadyClock, steadyNowMs } from "../src/shared/steady-clock.ts";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { createClient } from "./support/client.ts";
 import { hasRedis, startRedis } from "./support/redis.ts";
 import { startServerProcess } from "./support/server-process.ts";
@@ -22,7 +22,7 @@ afterEach(async () => {
 });
 
 function folder(): string {
-  const dir = mkdtempSync(path.join(os.tmpdir(), "clock-steps-"));
+  const dir = temporaryFolder("clock-steps");
   endings.push(() => rmSync(dir, { recursive: true, force: true }));
   return dir;
 }

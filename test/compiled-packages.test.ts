@@ -1,9 +1,9 @@
-import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
-import os from "node:os";
+import { readdir, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { COMPILED_TAG, EXTENSION_SUFFIX, extensionModule } from "../src/packages/testing/shared-libraries.ts";
 import { makeWheel } from "../src/packages/testing/wheels.ts";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { testConfig } from "./support/config.ts";
 import { cacheFolder, openTestEnvironments } from "./support/environments.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
@@ -22,7 +22,7 @@ let settings: Record<string, string>;
 let server: TestServer;
 
 beforeAll(async () => {
-  folder = await mkdtemp(path.join(os.tmpdir(), "pyodide-express-wheels-"));
+  folder = temporaryFolder("pyodide-express-wheels");
   const wheels = [
     await makeWheel({ name: "plain", version: "1.0" }),
     ...(await Promise.all(

@@ -1,5 +1,4 @@
-import { chmodSync, cpSync, existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import os from "node:os";
+import { chmodSync, cpSync, existsSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -11,6 +10,7 @@ import { spawnWrapped } from "../src/isolation/wrap.ts";
 import { type LaunchOptions, PYODIDE_DIR } from "../src/sandbox/launch.ts";
 import { ARCHIVES_FOLDER, KINDS } from "../src/shared/cache-layout.ts";
 import { denoBinary } from "../src/shared/deno-binary.ts";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { testConfig } from "./support/config.ts";
 import { guestOptions } from "./support/sandbox.ts";
 
@@ -23,7 +23,7 @@ database.exec("CREATE TABLE IF NOT EXISTS info (key TEXT PRIMARY KEY, value TEXT
 console.log(JSON.stringify(database.prepare("SELECT specifier FROM moduleinfocache").all()));
 `;
 
-const folder = mkdtempSync(path.join(os.tmpdir(), "deno-cache-"));
+const folder = temporaryFolder("deno-cache");
 const config = testConfig();
 let host: Omit<LaunchOptions, "guest">;
 let denoDir: string;

@@ -1,8 +1,7 @@
 import { execFile, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
-import os from "node:os";
+import { rm } from "node:fs/promises";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
@@ -10,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vit
 import { parse, parseAllDocuments } from "yaml";
 import { trustProxy } from "../src/http/middleware/trust-proxy.ts";
 import { loadConfig, SETTINGS } from "../src/shared/settings.ts";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { createClient, type TestClient } from "./support/client.ts";
 import { hasNginx, startNginx, type TestNginx } from "./support/nginx.ts";
 import { freePort, hasRedis, startRedis, type TestRedis } from "./support/redis.ts";
@@ -177,7 +177,7 @@ describe("compose.yaml", () => {
     const PASSWORD = "a-password-of-this-test";
     let folder: string;
     beforeAll(async () => {
-      folder = await mkdtemp(path.join(os.tmpdir(), "deployed-redis-"));
+      folder = temporaryFolder("deployed-redis");
     });
     afterAll(async () => await rm(folder, { recursive: true, force: true }));
 
@@ -399,7 +399,7 @@ describe.skipIf(!hasNginx || !hasRedis)("two servers behind nginx, as deployed",
   });
 
   beforeAll(async () => {
-    folder = await mkdtemp(path.join(os.tmpdir(), "deploy-"));
+    folder = temporaryFolder("deploy");
     redis = await startRedis();
     servers = [];
     for (const name of ["a", "b"]) servers.push(await startServerProcess(path.join(folder, name), settings()));

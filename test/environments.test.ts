@@ -10,6 +10,7 @@ import { loadDefinitions } from "../src/environments/definitions.ts";
 import { PackageServer } from "../src/packages/testing/package-server.ts";
 import { type MadeWheel, makeWheel, type WheelRecipe } from "../src/packages/testing/wheels.ts";
 import { StartupError } from "../src/shared/errors.ts";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { TEST_CACHE_DIR, testConfig } from "./support/config.ts";
 import { py, startTestEngine } from "./support/engine.ts";
 import { cacheFolder, openTestEnvironments } from "./support/environments.ts";
@@ -53,7 +54,7 @@ let index: PackageServer;
 beforeAll(async () => {
   const made = Object.entries(RECIPES).map(async ([key, recipe]) => [key, await makeWheel(recipe)] as const);
   wheels = Object.fromEntries(await Promise.all(made)) as typeof wheels;
-  folder = await mkdtemp(path.join(os.tmpdir(), "pyodide-express-wheels-"));
+  folder = temporaryFolder("pyodide-express-wheels");
   index = await PackageServer.start();
   for (const [key, wheel] of Object.entries(wheels)) {
     const bytes = key === "truncated" ? wheel.bytes.subarray(0, wheel.bytes.length / 2) : wheel.bytes;
@@ -274,7 +275,7 @@ describe("a package that cannot be had is a warning that says why, and the rest 
   );
 
   test("one that needs what is damaged, saying which file, who needs it, and what other sources have of it", async () => {
-    const own = await mkdtemp(path.join(os.tmpdir(), "pyodide-express-wheels-"));
+    const own = temporaryFolder("pyodide-express-wheels");
     try {
       const damaged = await makeWheel({
         name: "part",

@@ -1,11 +1,11 @@
 import { execFile, spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { createServer } from "node:net";
-import os from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { loadSettings } from "../src/shared/settings.ts";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { TEST_CACHE_DIR } from "./support/config.ts";
 
 /**
@@ -25,7 +25,7 @@ function blocksOf(section: string): string[] {
 let folder: string;
 let port: number;
 beforeAll(async () => {
-  folder = mkdtempSync(path.join(os.tmpdir(), "handbook-"));
+  folder = temporaryFolder("handbook");
   // As the repository is, but what commands write goes here.
   for (const name of readdirSync(ROOT))
     if (name !== "data") symlinkSync(path.join(ROOT, name), path.join(folder, name));

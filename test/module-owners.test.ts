@@ -1,8 +1,8 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import os from "node:os";
+import { rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { makeWheel } from "../src/packages/testing/wheels.ts";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { createClient, type TestClient } from "./support/client.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
 
@@ -14,7 +14,7 @@ let ada: TestClient;
 let reader: TestClient;
 
 beforeAll(async () => {
-  folder = await mkdtemp(path.join(os.tmpdir(), "pyodide-express-owners-"));
+  folder = temporaryFolder("pyodide-express-owners");
   for (const recipe of [
     { name: "python-docx", version: "1.2", files: { "docx/__init__.py": "" } },
     { name: "python-dotenv", version: "1", requires: ["nowhere-to-be-found"] },

@@ -1,8 +1,8 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import os from "node:os";
+import { rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { makeWheel } from "../src/packages/testing/wheels.ts";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { testConfig } from "./support/config.ts";
 import { py } from "./support/engine.ts";
 import { cacheFolder } from "./support/environments.ts";
@@ -43,7 +43,7 @@ const folders: string[] = [];
 let server: TestServer;
 
 beforeAll(async () => {
-  const folder = await mkdtemp(path.join(os.tmpdir(), "open-files-"));
+  const folder = temporaryFolder("open-files");
   const wheels = [
     await makeWheel({
       name: "opener",

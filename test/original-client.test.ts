@@ -1,11 +1,10 @@
 import { execFile } from "node:child_process";
-import { mkdtemp, rm } from "node:fs/promises";
-import os from "node:os";
-import path from "node:path";
+import { rm } from "node:fs/promises";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { PackageServer } from "../src/packages/testing/package-server.ts";
 import { makeWheel } from "../src/packages/testing/wheels.ts";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { testSettings } from "./support/config.ts";
 import { type ServerProcess, startServerProcess } from "./support/server-process.ts";
 
@@ -15,7 +14,7 @@ let dataDir: string;
 let index: PackageServer;
 let server: ServerProcess;
 beforeAll(async () => {
-  dataDir = await mkdtemp(path.join(os.tmpdir(), "pyodide-express-client-"));
+  dataDir = temporaryFolder("pyodide-express-client");
   index = await PackageServer.start();
   index.add(await makeWheel({ name: "greeting", version: "1.0" }));
   server = await startServerProcess(dataDir, {

@@ -1,9 +1,9 @@
-import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
-import os from "node:os";
+import { readdir, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { PackageServer, serveBytes } from "../src/packages/testing/package-server.ts";
 import { makeWheel, type WheelRecipe } from "../src/packages/testing/wheels.ts";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { createClient, type TestClient } from "./support/client.ts";
 import { py } from "./support/engine.ts";
 import { readSecurityLog } from "./support/security-log.ts";
@@ -86,7 +86,7 @@ beforeAll(async () => {
     serveBytes(slow.bytes)(request, response);
   });
 
-  folder = await mkdtemp(path.join(os.tmpdir(), "pyodide-express-wheels-"));
+  folder = temporaryFolder("pyodide-express-wheels");
   const local = await makeWheel({
     name: "local-only",
     version: "3.1",

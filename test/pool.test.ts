@@ -1,8 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { truncate } from "node:fs/promises";
-import os from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -10,49 +9,15 @@ import fc from "fast-check";
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import type { SandboxPool } from "../src/executor/pool.ts";
 import type { Sandbox } from "../src/sandbox/sandbox.ts";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { copyBuilt } from "./support/built.ts";
 import { TEST_CACHE_DIR } from "./support/config.ts";
 import { startTestEngine, type TestEngine } from "./support/engine.ts";
+import { commandOf, descendantsOf, isRunning } from "./support/processes.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
+import { until } from "./support/until.ts";
 
 const CLI = fileURLToPath(new URL("../src/cli/main.ts", import.meta.url));
-
-/** Waits for what other processes do. Fails the test, rather than going on, if it never happens. */
-async function until(what: string, isTrue: () => boolean, limitMs = 30_000): Promise<void> {
-  const deadline = Date.now() + limitMs;
-  while (!isTrue()) {
-    if (Date.now() > deadline) throw new Error(`still not true after ${limitMs} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
-
-/** Whether a process runs. One that has ended and that nobody has waited for does not. */
-function isRunning(pid: number): boolean {
-  try {
-    return !/^\d+ \(.*\) [ZX]/s.test(readFileSync(`/proc/${pid}/stat`, "utf8"));
-  } catch {
-    return false;
-  }
-}
-
-/** All processes below one. */
-function descendants(pid: number): number[] {
-  const parents = readdirSync("/proc")
-    .filter((name) => /^\d+$/.test(name))
-    .flatMap((name) => {
-      try {
-        const fields = readFileSync(`/proc/${name}/stat`, "utf8")
-          .replace(/^.*\) /s, "")
-          .split(" ");
-        return [[Number(name), Number(fields[1])] as const];
-      } catch {
-        return [];
-      }
-    });
-  const below = (parent: number): number[] =>
-    parents.flatMap(([child, its]) => (its === parent ? [child, ...below(child)] : []));
-  return below(pid);
-}
 
 describe("a queue that is full", () => {
   let server: TestServer;
@@ -65,9 +30,9 @@ describe("a queue that is full", () => {
     const pool = server.executor.pool;
     const nap = { code: "import time; time.sleep(0.5); 'slept'" };
     const first = server.post("/api/execute", nap);
-    await until("the sandbox is busy", () => pool.status().busy === 1);
+    await until(() => pool.status().busy === 1);
     const waiting = [server.post("/api/execute", nap), server.post("/api/execute", nap)];
-    await until("two wait", () => pool.status().queued === 2);
+    await until(() => pool.status().queued === 2);
     const refused = await server.post("/api/execute", { code: "1" });
     expect(refused.status).toBe(429);
     expect(refused.body).toMatchObject({ success: false, error: "The server is busy. Try again later." });
@@ -79,7 +44,7 @@ describe("a queue that is full", () => {
   test("a client that goes away gives its place up", async () => {
     const pool = server.executor.pool;
     const first = server.post("/api/execute", { code: "import time; time.sleep(0.5)" });
-    await until("the sandbox is busy", () => pool.status().busy === 1);
+    await until(() => pool.status().busy === 1);
     const controller = new AbortController();
     const gone = fetch(`${server.url}/api/execute`, {
       method: "POST",
@@ -87,11 +52,11 @@ describe("a queue that is full", () => {
       body: JSON.stringify({ code: "1" }),
       signal: controller.signal,
     });
-    await until("it waits", () => pool.status().queued === 1);
+    await until(() => pool.status().queued === 1);
     const { executions } = pool.status();
     controller.abort();
     await expect(gone).rejects.toThrow();
-    await until("its place is free", () => pool.status().queued === 0);
+    await until(() => pool.status().queued === 0);
     await first;
     expect(pool.status().executions).toBe(executions);
   });
@@ -105,10 +70,10 @@ describe("a queue that is full", () => {
       body: JSON.stringify({ code: "while True: pass", timeout: 300_000 }),
       signal: controller.signal,
     });
-    await until("it runs", () => pool.status().busy === 1);
+    await until(() => pool.status().busy === 1);
     controller.abort();
     await expect(gone).rejects.toThrow();
-    await until("the sandbox is free", () => pool.status().idle === 1);
+    await until(() => pool.status().idle === 1);
     expect((await server.post("/api/execute", { code: "2" })).body).toMatchObject({ result: 2 });
   });
 });
@@ -153,7 +118,7 @@ describe("sandboxes are replaced", () => {
     tested = await startTestEngine({ SANDBOX_MAX_EXECUTIONS: "3" });
     const pids = new Set<number>();
     for (let i = 0; i < 7; i++) {
-      await until("a sandbox is there", () => tested?.executor.pool.status().idle === 1);
+      await until(() => tested?.executor.pool.status().idle === 1);
       for (const pid of pidsOf(tested.executor.pool)) pids.add(pid);
       expect(await tested.run("1")).toMatchObject({ result: 1 });
     }
@@ -197,7 +162,7 @@ describe("sandboxes are replaced", () => {
     tested = await startTestEngine();
     const { pool } = tested.executor;
     process.kill(pidsOf(pool)[0] as number, "SIGKILL");
-    await until("another took its place", () => pool.status().started === 2 && pool.status().idle === 1);
+    await until(() => pool.status().started === 2 && pool.status().idle === 1);
     expect(await tested.run("1")).toMatchObject({ result: 1 });
 
     const files = {
@@ -265,14 +230,14 @@ describe("sandboxes are replaced", () => {
     expect(killed).toBeGreaterThan(0);
     expect(failed).toBeLessThanOrEqual(killed);
     expect(succeeded).toBeGreaterThan(0);
-    await until("both are back", () => pool.status().idle === 2);
+    await until(() => pool.status().idle === 2);
     expect(await Promise.all(["5", "6"].map((code) => run(code)))).toMatchObject([{ result: 5 }, { result: 6 }]);
   });
 
   test("stopping refuses what waits, lets what runs end, and leaves no process", async () => {
     tested = await startTestEngine({ POOL_SIZE: "2", SANDBOX_MAX_EXECUTIONS: "1" });
     const { pool } = tested.executor;
-    await until("both are there", () => pool.status().idle === 2);
+    await until(() => pool.status().idle === 2);
     const pids = pidsOf(pool);
     // One more is being started when it stops: the first has served its execution.
     await tested.run("1");
@@ -290,16 +255,14 @@ describe("sandboxes are replaced", () => {
     }
     for (const pid of pids) expect(isRunning(pid)).toBe(false);
     expect(
-      descendants(process.pid).filter(
-        (pid) => readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("guest/main.ts") && isRunning(pid),
-      ),
+      descendantsOf(process.pid).filter((pid) => commandOf(pid).includes("guest/main.ts") && isRunning(pid)),
     ).toEqual([]);
   });
 });
 
 describe("the command", () => {
   const env = (settings: Record<string, string> = {}) => {
-    const folder = mkdtempSync(path.join(os.tmpdir(), "pyodide-express-serve-"));
+    const folder = temporaryFolder("pyodide-express-serve");
     return {
       PATH: process.env.PATH ?? "",
       DATA_DIR: folder,
@@ -324,11 +287,7 @@ describe("the command", () => {
       createInterface({ input: stream as NodeJS.ReadableStream }).on("line", (line) => said.push(line));
     }
     const address = () => /http:\/\/[\d.]+:\d+/.exec(said.find((line) => line.includes("Ready")) ?? "")?.[0];
-    await until(
-      `it listens; it said ${said.join("\n")}`,
-      () => address() !== undefined || child.exitCode !== null,
-      60_000,
-    );
+    await until(() => address() !== undefined || child.exitCode !== null);
     return address() ?? expect.fail(`it ended with ${child.exitCode}: ${said.join("\n")}`);
   };
   const execute = (url: string, code: string) =>
@@ -338,8 +297,8 @@ describe("the command", () => {
       body: JSON.stringify({ code, timeout: 60_000 }),
     });
   const sandboxesOf = async (child: ChildProcess, count: number) => {
-    const found = () => descendants(child.pid as number);
-    await until("its sandboxes run", () => found().length >= count);
+    const found = () => descendantsOf(child.pid as number);
+    await until(() => found().length >= count);
     return found();
   };
 
@@ -397,13 +356,13 @@ describe("the command", () => {
       await busy(url, 2);
       child.kill("SIGKILL");
       await once(child, "exit");
-      await until("all its sandboxes have ended", () => !pids.some(isRunning));
+      await until(() => !pids.some(isRunning));
     },
     120_000,
   );
 
   test("an image that is damaged is built anew", { timeout: 120_000 }, async () => {
-    const cache = mkdtempSync(path.join(os.tmpdir(), "pyodide-express-cache-"));
+    const cache = temporaryFolder("pyodide-express-cache");
     const run = async () => {
       const file = path.join(cache, "answer.py");
       writeFileSync(file, "print(6 * 7)");
@@ -436,7 +395,7 @@ describe("the command", () => {
 
   test("a cache folder that cannot be written: exit code 1, and what to do", { timeout: 120_000 }, async () => {
     // Below a file there can be no folder, whoever one is.
-    const file = path.join(mkdtempSync(path.join(os.tmpdir(), "pyodide-express-")), "file");
+    const file = path.join(temporaryFolder("pyodide-express"), "file");
     writeFileSync(file, "");
     const child = start(["serve"], { CACHE_DIR: path.join(file, "cache") });
     let said = "";

@@ -1,10 +1,9 @@
-import { mkdtemp, rm } from "node:fs/promises";
-import os from "node:os";
-import path from "node:path";
+import { rm } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { ENDPOINTS, templateOf } from "../src/http/openapi.ts";
 import { scopesOf } from "../src/http/routes.ts";
 import type { Scope } from "../src/shared/principal.ts";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { createClient, type TestClient } from "./support/client.ts";
 import { readSecurityLog } from "./support/security-log.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
@@ -128,7 +127,7 @@ describe("scopes", () => {
   });
 
   test("refusals are on record, the first of a minute and the number of the others, with neither key nor query", async () => {
-    const folder = await mkdtemp(path.join(os.tmpdir(), "pyodide-express-refusals-"));
+    const folder = temporaryFolder("pyodide-express-refusals");
     onTestFinished(async () => await rm(folder, { recursive: true, force: true }));
     const own = await startTestServer({ API_KEYS: "ada:ada-key-of-sixteen:files", DATA_DIR: folder });
     const refused = async (key: string, id: string) =>

@@ -1,10 +1,10 @@
 import { execFile, execFileSync, spawn } from "node:child_process";
-import { cp, mkdir, mkdtemp, writeFile } from "node:fs/promises";
-import os from "node:os";
+import { cp, mkdir, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { promisify } from "node:util";
 import { beforeAll, describe, expect, test } from "vitest";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 
 const ROOT = path.resolve(import.meta.dirname, "..");
 const run = promisify(execFile);
@@ -16,11 +16,10 @@ const PATH = (process.env.PATH ?? "")
 const MINUTES = 60_000;
 
 // What tests leave in this folder goes with their run.
-const temporaryFolder = async () => await mkdtemp(path.join(os.tmpdir(), "quick-start-"));
 
 /** As a clone has it: what git would leave out is left out. */
 async function clone(): Promise<string> {
-  const folder = path.join(await temporaryFolder(), "pyodide-express");
+  const folder = path.join(temporaryFolder("quick-start"), "pyodide-express");
   const files = execFileSync("git", ["ls-files", "-z", "--cached", "--others", "--exclude-standard"], { cwd: ROOT });
   for (const file of files.toString().split("\0").filter(Boolean)) {
     if (/^(package|bin\/|src\/|web\/)/.test(file)) await cp(path.join(ROOT, file), path.join(folder, file));
@@ -83,7 +82,7 @@ describe("npm ci && npm start", () => {
     "by Node %s without one that npm brings is one sentence that says what to do",
     { timeout: 5 * MINUTES },
     async (major) => {
-      const place = await temporaryFolder();
+      const place = temporaryFolder("quick-start");
       await writeFile(path.join(place, "package.json"), "{}");
       const name = `node-${process.platform}-${process.arch}`;
       const flags = ["--ignore-scripts", "--prefer-offline", "--no-audit", "--no-fund"];

@@ -1,8 +1,7 @@
 import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
-import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { Redis } from "ioredis";
@@ -11,6 +10,7 @@ import { RedisSessions } from "../src/sessions/redis-store.ts";
 import { sharesOf } from "../src/sessions/shares.ts";
 import { RedisConnection } from "../src/shared/redis-connection.ts";
 import { parseRedisUrl } from "../src/shared/redis-url.ts";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { RedisWorkspaces } from "../src/workspaces/redis-workspaces.ts";
 import { freePort, hasRedis } from "./support/redis.ts";
 import { startTestServer } from "./support/server.ts";
@@ -31,7 +31,7 @@ afterEach(async () => {
 /** A Redis of one test. @param settings `--no-wait` is ours: do not wait until it has loaded its data. */
 async function redisServer(...all: string[]): Promise<{ port: number; direct: Redis; kill: () => Promise<void> }> {
   const port = await freePort();
-  const dir = mkdtempSync(path.join(os.tmpdir(), "redis-"));
+  const dir = temporaryFolder("redis");
   const common = [
     "--port",
     String(port),
@@ -243,7 +243,7 @@ describe.skipIf(!hasRedis)("a failover", { timeout: 120_000 }, () => {
   });
 
   test("a Redis that is loading its data is waited for, and loses nothing", async () => {
-    const dir = mkdtempSync(path.join(os.tmpdir(), "redis-data-"));
+    const dir = temporaryFolder("redis-data");
     endings.push(() => rmSync(dir, { recursive: true, force: true }));
     const before = await redisServer("--dir", dir, "--appendonly", "yes", "--appendfsync", "always");
     const name = await address(before.port);
@@ -294,7 +294,7 @@ describe.skipIf(!hasRedis)("a failover", { timeout: 120_000 }, () => {
     const redis = await redisServer("--enable-protected-configs", "yes");
     const { files, told } = connected(`redis://127.0.0.1:${redis.port}`);
     await files.put("/home/pyodide/before", Buffer.from("1"));
-    const dir = mkdtempSync(path.join(os.tmpdir(), "redis-gone-"));
+    const dir = temporaryFolder("redis-gone");
     for (const [lose, regain, trouble] of [
       [
         () => redis.direct.config("SET", "min-replicas-to-write", "1"),
@@ -333,7 +333,7 @@ describe.skipIf(!hasRedis)("a failover", { timeout: 120_000 }, () => {
     const sentinels: number[] = [];
     for (let i = 0; i < 3; i++) {
       const port = await freePort();
-      const dir = mkdtempSync(path.join(os.tmpdir(), "sentinel-"));
+      const dir = temporaryFolder("sentinel");
       const file = path.join(dir, "sentinel.conf");
       writeFileSync(
         file,
@@ -443,7 +443,7 @@ describe.skipIf(!hasRedis)("what is said of Redis", { timeout: 120_000 }, () => 
   });
 
   test("TLS is spoken with an authority of one's own", async () => {
-    const dir = mkdtempSync(path.join(os.tmpdir(), "redis-tls-"));
+    const dir = temporaryFolder("redis-tls");
     endings.push(() => rmSync(dir, { recursive: true, force: true }));
     const openssl = (...parameters: string[]) => execFileSync("openssl", parameters, { cwd: dir, stdio: "pipe" });
     openssl(

@@ -1,12 +1,12 @@
 import { execFile } from "node:child_process";
-import { mkdtemp, readdir, rm } from "node:fs/promises";
-import os from "node:os";
+import { readdir, rm } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { PackageServer } from "../src/packages/testing/package-server.ts";
 import { makeWheel } from "../src/packages/testing/wheels.ts";
 import { verifySecurityLog } from "../src/security-log/verify.ts";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { createClient } from "./support/client.ts";
 import { testSettings } from "./support/config.ts";
 import { openRawRequest } from "./support/raw-request.ts";
@@ -22,7 +22,7 @@ let dataDir: string;
 beforeAll(async () => {
   index = await PackageServer.start();
   for (let i = 0; i < 100; i++) index.add(await makeWheel({ name: `package-${i}`, version: "1" }));
-  dataDir = await mkdtemp(path.join(os.tmpdir(), "pyodide-express-restart-"));
+  dataDir = temporaryFolder("pyodide-express-restart");
 });
 afterAll(async () => {
   await index.close();

@@ -1,8 +1,6 @@
-import { mkdtempSync } from "node:fs";
 import { rm } from "node:fs/promises";
-import os from "node:os";
-import path from "node:path";
 import { describe, expect, test } from "vitest";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { hasRedis, startRedis } from "./support/redis.ts";
 import { type ServerProcess, startServerProcess } from "./support/server-process.ts";
 
@@ -26,7 +24,7 @@ print(n, file=log, flush=True)
 
 const folders: string[] = [];
 const folder = () => {
-  const made = mkdtempSync(path.join(os.tmpdir(), "session-kills-"));
+  const made = temporaryFolder("session-kills");
   folders.push(made);
   return made;
 };

@@ -1,15 +1,13 @@
-import { mkdtempSync } from "node:fs";
 import { rm } from "node:fs/promises";
-import os from "node:os";
-import path from "node:path";
 import fc from "fast-check";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
 
 /** Runs of the property; each takes seconds. */
 const RUNS = Number(process.env.SESSION_PROGRAM_RUNS ?? 2);
 
-const dataDir = mkdtempSync(path.join(os.tmpdir(), "session-programs-"));
+const dataDir = temporaryFolder("session-programs");
 let server: TestServer;
 /** What nothing is done to. Its pool is the session's alone, so it stays where it is. */
 let uninterrupted: TestServer;

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startTestServer, type TestServer } from "./support/server.ts";
+import { until } from "./support/until.ts";
 
 const KEYS = "alice:alice-key-of-sixteen:execute+files,bob:bob-key-of-sixteen:execute+files";
 const alice = { authorization: "Bearer alice-key-of-sixteen" };
@@ -357,8 +358,3 @@ describe("what cannot be captured", () => {
     for (const id of ids) await server.delete(`/api/sessions/${id}`, alice);
   });
 });
-
-/** Polls: what is waited for happens in another process. */
-async function until(condition: () => Promise<boolean>): Promise<void> {
-  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 5));
-}

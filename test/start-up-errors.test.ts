@@ -1,12 +1,12 @@
 import { execFileSync, spawnSync } from "node:child_process";
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import os from "node:os";
+import { chmodSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { DiskSessions } from "../src/sessions/disk-store.ts";
 import { sharesOf } from "../src/sessions/shares.ts";
 import { FolderLock } from "../src/shared/folder-lock.ts";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { DiskStatistics } from "../src/statistics/disk-store.ts";
 import { DiskWorkspaces } from "../src/workspaces/disk-workspaces.ts";
 import { hasRedis, startRedis } from "./support/redis.ts";
@@ -21,7 +21,7 @@ const hasCompiler = spawnSync("gcc", ["--version"]).status === 0;
 
 let folder: string;
 beforeEach(() => {
-  folder = mkdtempSync(path.join(os.tmpdir(), "start-up-"));
+  folder = temporaryFolder("start-up");
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 

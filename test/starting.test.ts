@@ -1,7 +1,6 @@
 import { execFile, spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:net";
-import os from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
 import { pino } from "pino";
@@ -9,9 +8,10 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { startServer } from "../src/compose/server.ts";
 import { PackageServer } from "../src/packages/testing/package-server.ts";
 import { type MadeWheel, makeWheel } from "../src/packages/testing/wheels.ts";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { createClient } from "./support/client.ts";
 import { TEST_CACHE_DIR, testConfig } from "./support/config.ts";
-import { descendantsOf } from "./support/server-process.ts";
+import { commandOf, descendantsOf } from "./support/processes.ts";
 
 /** A server from the moment it listens: what it answers while environments are being built, and without a network. */
 const run = promisify(execFile);
@@ -62,7 +62,7 @@ describe("while an environment is being built", () => {
     index = await PackageServer.start();
     tiny = await makeWheel({ name: "tiny", version: "1.0", files: { "tiny/__init__.py": "VALUE = 7\n" } });
     index.add(tiny);
-    folder = mkdtempSync(path.join(os.tmpdir(), "starting-"));
+    folder = temporaryFolder("starting");
   });
   afterAll(async () => {
     await index?.close();
@@ -219,18 +219,13 @@ describe("while an environment is being built", () => {
 
 /** Processes of Deno below this one. */
 function sandboxes(): string[] {
-  return descendantsOf(process.pid).flatMap((pid) => {
-    try {
-      const command = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ");
-      return command.includes("deno") ? [command] : [];
-    } catch {
-      return [];
-    }
-  });
+  return descendantsOf(process.pid)
+    .map(commandOf)
+    .filter((command) => command.includes("deno"));
 }
 
 test("before any image is built it listens, says how far it is, and what cannot be served is 503", async () => {
-  const cache = mkdtempSync(path.join(os.tmpdir(), "starting-cache-"));
+  const cache = temporaryFolder("starting-cache");
   stops.push(async () => rmSync(cache, { recursive: true, force: true }));
   const { server, get, post } = await listen({ CACHE_DIR: cache });
   expect(await get("/health")).toMatchObject({ status: 200, body: { status: "ok" } });
@@ -354,7 +349,7 @@ describe("a network namespace without any interface", async () => {
   });
   let folder: string;
   beforeAll(() => {
-    folder = mkdtempSync(path.join(os.tmpdir(), "namespace-"));
+    folder = temporaryFolder("namespace");
   });
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
 

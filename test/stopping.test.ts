@@ -1,11 +1,9 @@
 import { once } from "node:events";
-import { mkdtempSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import os from "node:os";
-import path from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
 import { parse } from "yaml";
 import { SETTINGS } from "../src/shared/settings.ts";
+import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { createClient, type TestClient } from "./support/client.ts";
 import { type ServerProcess, startServerProcess } from "./support/server-process.ts";
 
@@ -15,7 +13,7 @@ afterEach(async () => {
   server = null;
 });
 
-async function start(settings: Record<string, string>, dataDir = mkdtempSync(path.join(os.tmpdir(), "stopping-"))) {
+async function start(settings: Record<string, string>, dataDir = temporaryFolder("stopping")) {
   const started = await startServerProcess(dataDir, settings);
   const exit = once(started.child, "exit").then(([code]) => code as number | null);
   server = { ...started, ...createClient(started.url) };

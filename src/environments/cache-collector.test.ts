@@ -1,8 +1,8 @@
 import { mkdir, readdir, utimes, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
-import { temporaryFolder } from "../packages/testing/temporary-folder.ts";
 import { denoFolderName, imageName, memoryName } from "../shared/cache-layout.ts";
+import { temporaryFolder } from "../shared/testing/temporary-folder.ts";
 import { CacheCollector, type CacheCollectorOptions } from "./cache-collector.ts";
 
 const DAY_MS = 86_400_000;
@@ -17,8 +17,8 @@ let wheelsDir: string;
 let removals: string[];
 
 beforeEach(async () => {
-  cacheDir = await temporaryFolder();
-  wheelsDir = await temporaryFolder();
+  cacheDir = temporaryFolder();
+  wheelsDir = temporaryFolder();
   removals = [];
 });
 

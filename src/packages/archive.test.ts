@@ -2,9 +2,9 @@ import { createHash } from "node:crypto";
 import { readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { expect, test } from "vitest";
+import { temporaryFolder } from "../shared/testing/temporary-folder.ts";
 import { parseArchive } from "../wire/archive-format.ts";
 import { buildArchive } from "./archive.ts";
-import { temporaryFolder } from "./testing/temporary-folder.ts";
 import { makeWheel, type WheelRecipe } from "./testing/wheels.ts";
 import { Wheel } from "./wheel.ts";
 
@@ -13,7 +13,7 @@ async function archiveOf(recipes: readonly WheelRecipe[], folder: string) {
   try {
     for (const recipe of recipes) {
       const made = await makeWheel(recipe);
-      const file = path.join(await temporaryFolder(), "wheel");
+      const file = path.join(temporaryFolder(), "wheel");
       await writeFile(file, made.bytes);
       wheels.push(await Wheel.open(file, made.filename));
     }
@@ -35,7 +35,7 @@ const TWO: WheelRecipe = {
 };
 
 test("an archive holds every installed file, and knows the shared libraries", async () => {
-  const folder = await temporaryFolder();
+  const folder = temporaryFolder();
   const built = await archiveOf([ONE, TWO], folder);
   const bytes = await readFile(built.path);
   expect(createHash("sha256").update(bytes).digest("hex")).toBe(built.sha256);
@@ -61,18 +61,18 @@ test("an archive holds every installed file, and knows the shared libraries", as
 });
 
 test("the same wheels give the same bytes", async () => {
-  const first = await archiveOf([ONE, TWO], await temporaryFolder());
-  const second = await archiveOf([ONE, TWO], await temporaryFolder());
+  const first = await archiveOf([ONE, TWO], temporaryFolder());
+  const second = await archiveOf([ONE, TWO], temporaryFolder());
   expect(second.sha256).toBe(first.sha256);
   const changed = { ...ONE, files: { "one/__init__.py": "one = 2\n" } };
-  expect((await archiveOf([changed, TWO], await temporaryFolder())).sha256).not.toBe(first.sha256);
+  expect((await archiveOf([changed, TWO], temporaryFolder())).sha256).not.toBe(first.sha256);
 });
 
 test("a file that two wheels have is taken from the first; it is told only if they differ", async () => {
   const other = (name: string, text: string): WheelRecipe => ({ name, version: "1", files: { "shared.py": text } });
-  const equal = await archiveOf([other("a", "x"), other("b", "x")], await temporaryFolder());
+  const equal = await archiveOf([other("a", "x"), other("b", "x")], temporaryFolder());
   expect(equal.shadowed).toEqual([]);
-  const different = await archiveOf([other("a", "x"), other("b", "y")], await temporaryFolder());
+  const different = await archiveOf([other("a", "x"), other("b", "y")], temporaryFolder());
   expect(different.shadowed).toEqual(["site-packages/shared.py"]);
   const archive = parseArchive(await readFile(different.path));
   const entry = archive.entries.find((item) => item.path.endsWith("shared.py"));
@@ -80,7 +80,7 @@ test("a file that two wheels have is taken from the first; it is told only if th
 });
 
 test("wheels that cannot stand side by side are refused, and nothing is left behind", async () => {
-  const folder = await temporaryFolder();
+  const folder = temporaryFolder();
   const file: WheelRecipe = { name: "a", version: "1", files: { clash: "a file" } };
   const inside: WheelRecipe = { name: "b", version: "1", files: { "clash/x.py": "" } };
   await expect(archiveOf([file, inside], folder)).rejects.toThrow(
@@ -95,12 +95,12 @@ test("wheels that cannot stand side by side are refused, and nothing is left beh
 });
 
 test("an archive without files is an archive", async () => {
-  const built = await archiveOf([], await temporaryFolder());
+  const built = await archiveOf([], temporaryFolder());
   expect(parseArchive(await readFile(built.path)).entries).toEqual([]);
 });
 
 test("a folder that cannot be made is the server's storage, not a fault", async () => {
-  const folder = path.join(await temporaryFolder(), "archives");
+  const folder = path.join(temporaryFolder(), "archives");
   // Making it fails in the same way as on a read-only file system.
   await symlink(`${folder}-none`, folder);
   await expect(archiveOf([ONE], folder)).rejects.toMatchObject({

@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { writeFile } from "node:fs/promises";
 import path from "node:path";
 import { expect, test } from "vitest";
+import { temporaryFolder } from "../shared/testing/temporary-folder.ts";
 import { DynlibZip } from "./dynlib.ts";
 import { HttpFetcher } from "./fetcher.ts";
 import { PackageSetBuilder } from "./package-set.ts";
@@ -9,7 +10,6 @@ import { parseRequirement } from "./pep/requirements.ts";
 import { resolve } from "./resolver.ts";
 import { loadPyodideLock } from "./sources/pyodide-lock.ts";
 import { createPackageSources } from "./sources/sources.ts";
-import { temporaryFolder } from "./testing/temporary-folder.ts";
 import { makeWheel, makeZip } from "./testing/wheels.ts";
 import { WheelStore } from "./wheel-store.ts";
 
@@ -17,7 +17,7 @@ const LIBRARY = Buffer.from("\0asm\u0001\0\0\0", "latin1");
 
 test("a library that Pyodide's lock file lists comes along, and is loaded before what needs it", async () => {
   const lock = await loadPyodideLock();
-  const folder = await temporaryFolder();
+  const folder = temporaryFolder();
   const wheel = await makeWheel({
     name: "demo",
     version: "1",
@@ -51,11 +51,11 @@ test("a library that Pyodide's lock file lists comes along, and is loaded before
   await writeFile(path.join(folder, "libdemo-0.1.zip"), zip);
   await writeFile(path.join(folder, "pyodide-lock.json"), JSON.stringify(json));
 
-  const store = new WheelStore(await temporaryFolder(), new HttpFetcher());
+  const store = new WheelStore(temporaryFolder(), new HttpFetcher());
   const settings = { PACKAGE_DIR: "", PYODIDE_INDEX_URL: folder, PACKAGE_INDEX_URL: "" };
   const sources = await createPackageSources(settings, { lock, remote: new HttpFetcher(), store });
   const { packages } = await resolve([parseRequirement("demo")], { sources, python: lock.python });
-  const set = await new PackageSetBuilder(await temporaryFolder(), { store, lock }).build(packages);
+  const set = await new PackageSetBuilder(temporaryFolder(), { store, lock }).build(packages);
   expect(set.compiled).toBe(true);
   expect(set.sharedLibraries).toEqual(["dynlib/libdemo.so", "site-packages/demo/a.so"]);
   expect(set.packages.map(({ name, dependsOn }) => [name, dependsOn])).toEqual([
@@ -66,7 +66,7 @@ test("a library that Pyodide's lock file lists comes along, and is loaded before
 
 test("without RECORD the zip's own checksum tells damage", async () => {
   const zip = await makeZip([{ name: "lib.so", data: "0123456789abcdefghijklmnopqrstuvwxyz" }]);
-  const file = path.join(await temporaryFolder(), "lib.zip");
+  const file = path.join(temporaryFolder(), "lib.zip");
   const start = zip.indexOf("lib.so") + "lib.so".length;
   let refused = 0;
   for (let at = start + 4; at < start + 34; at++) {

@@ -7,10 +7,10 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { brotliCompressSync, deflateSync, gzipSync, zstdCompressSync } from "node:zlib";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { temporaryFolder } from "../shared/testing/temporary-folder.ts";
 import { HttpFetcher, type HttpFetcherOptions } from "./fetcher.ts";
 import { PackageServer } from "./testing/package-server.ts";
 import { startProxy } from "./testing/proxy.ts";
-import { temporaryFolder } from "./testing/temporary-folder.ts";
 
 const run = promisify(execFile);
 const OPTIONS = { accept: "*/*", maxBytes: 1_000_000 };
@@ -182,7 +182,7 @@ describe("a host that says nothing", () => {
 test("NODE_EXTRA_CA_CERTS has a company's own certificates trusted, and files behind https at http are refused as such", async ({
   skip,
 }) => {
-  const folder = await temporaryFolder();
+  const folder = temporaryFolder();
   const file = (name: string) => path.join(folder, name);
   const made = await run("openssl", [
     ...["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"],

@@ -3,6 +3,7 @@ import path from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { hasRedis, startRedis, type TestRedis } from "../../test/support/redis.ts";
 import { RedisConnection } from "../shared/redis-connection.ts";
+import { temporaryFolder } from "../shared/testing/temporary-folder.ts";
 import { parseArchive } from "../wire/archive-format.ts";
 import { HttpFetcher } from "./fetcher.ts";
 import { DiskPackageRecords, type PackageRecords } from "./package-records.ts";
@@ -12,7 +13,6 @@ import { RedisPackageRecords } from "./redis-package-records.ts";
 import { loadPyodideLock } from "./sources/pyodide-lock.ts";
 import { createPackageSources } from "./sources/sources.ts";
 import { PackageServer, serveBytes } from "./testing/package-server.ts";
-import { temporaryFolder } from "./testing/temporary-folder.ts";
 import { makeWheel, type WheelRecipe } from "./testing/wheels.ts";
 import { WheelStore } from "./wheel-store.ts";
 
@@ -25,7 +25,7 @@ let data: string;
 beforeEach(async () => {
   server = await PackageServer.start();
   remote = new HttpFetcher({ retryDelayMs: 1 });
-  data = await temporaryFolder();
+  data = temporaryFolder();
 });
 
 afterEach(async () => {
@@ -48,7 +48,7 @@ async function start({
   records = new DiskPackageRecords(path.join(folder, "packages", "principals")),
 }: StartOptions = {}): Promise<PackageStore> {
   const wheels = new WheelStore(path.join(folder, "packages"), remote);
-  const settings = { PACKAGE_DIR, PYODIDE_INDEX_URL: await temporaryFolder(), PACKAGE_INDEX_URL };
+  const settings = { PACKAGE_DIR, PYODIDE_INDEX_URL: temporaryFolder(), PACKAGE_INDEX_URL };
   return new PackageStore({
     records,
     sources: await createPackageSources(settings, { lock, remote, store: wheels }),
@@ -300,7 +300,7 @@ describe("the cache", () => {
 
 test("a folder comes before the index", async () => {
   await offer({ name: "demo", version: "2" });
-  const PACKAGE_DIR = await temporaryFolder();
+  const PACKAGE_DIR = temporaryFolder();
   const local = await makeWheel({ name: "demo", version: "1" });
   await writeFile(path.join(PACKAGE_DIR, local.filename), local.bytes);
   const { set } = await (await start({ PACKAGE_DIR })).install("alice", "demo", STDLIB);
@@ -328,7 +328,7 @@ describe.skipIf(!hasRedis)("two servers that share Redis", () => {
 
   test("derive the same set, each with files it fetched itself", async () => {
     await offer({ name: "demo", version: "1", requires: ["other"] }, { name: "other", version: "1" });
-    const [a, b] = [await startOn(await temporaryFolder()), await startOn(await temporaryFolder())];
+    const [a, b] = [await startOn(temporaryFolder()), await startOn(temporaryFolder())];
     const { set } = await a.install("derive", "demo", STDLIB);
     // What a newer version would change must not differ between servers.
     await offer({ name: "other", version: "2" });
@@ -343,7 +343,7 @@ describe.skipIf(!hasRedis)("two servers that share Redis", () => {
   test("keep what both install at once", async () => {
     const letters = ["a", "b", "c", "d"];
     await offer(...letters.map((name) => ({ name, version: "1" })));
-    const stores = [await startOn(await temporaryFolder()), await startOn(await temporaryFolder())];
+    const stores = [await startOn(temporaryFolder()), await startOn(temporaryFolder())];
     await Promise.all(letters.map(async (name, i) => await stores[i % 2]?.install("both", name, STDLIB)));
     for (const store of stores) {
       expect(names((await store.get("both", STDLIB))?.packages ?? [])).toEqual(letters.map((name) => `${name} 1`));
@@ -352,16 +352,16 @@ describe.skipIf(!hasRedis)("two servers that share Redis", () => {
 
   test("say so where one cannot have the files", async () => {
     await offer({ name: "demo", version: "1" });
-    await (await startOn(await temporaryFolder())).install("cannot", "demo", STDLIB);
-    const cutOff = await startOn(await temporaryFolder(), { PACKAGE_INDEX_URL: "" });
+    await (await startOn(temporaryFolder())).install("cannot", "demo", STDLIB);
+    const cutOff = await startOn(temporaryFolder(), { PACKAGE_INDEX_URL: "" });
     await expect(cutOff.get("cannot", STDLIB)).rejects.toThrow(
       failing("package_not_found", /^demo-1-.*, which is installed, is gone: neither this server nor a source/),
     );
     // Another file under the same name is not what was installed.
-    const PACKAGE_DIR = await temporaryFolder();
+    const PACKAGE_DIR = temporaryFolder();
     const forged = await makeWheel({ name: "demo", version: "1", files: { "demo.py": "forged = True" } });
     await writeFile(path.join(PACKAGE_DIR, forged.filename), forged.bytes);
-    const misled = await startOn(await temporaryFolder(), { PACKAGE_INDEX_URL: "", PACKAGE_DIR });
+    const misled = await startOn(temporaryFolder(), { PACKAGE_INDEX_URL: "", PACKAGE_DIR });
     await expect(misled.get("cannot", STDLIB)).rejects.toThrow(failing("package_damaged", /demo/));
   });
 });

@@ -1,6 +1,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import path from "node:path";
 import { expect, test } from "vitest";
+import { temporaryFolder } from "../shared/testing/temporary-folder.ts";
 import { parseArchive } from "../wire/archive-format.ts";
 import { HttpFetcher } from "./fetcher.ts";
 import { PackageSetBuilder } from "./package-set.ts";
@@ -8,7 +9,6 @@ import { parseRequirement } from "./pep/requirements.ts";
 import { resolve } from "./resolver.ts";
 import { loadPyodideLock } from "./sources/pyodide-lock.ts";
 import { createPackageSources } from "./sources/sources.ts";
-import { temporaryFolder } from "./testing/temporary-folder.ts";
 import { Wheel } from "./wheel.ts";
 import { WheelStore } from "./wheel-store.ts";
 
@@ -36,11 +36,11 @@ test.skipIf(folder === "")(
   async () => {
     const build = async () => {
       const remote = new HttpFetcher();
-      const store = new WheelStore(await temporaryFolder(), remote);
-      const settings = { PACKAGE_DIR: folder, PYODIDE_INDEX_URL: await temporaryFolder(), PACKAGE_INDEX_URL: "" };
+      const store = new WheelStore(temporaryFolder(), remote);
+      const settings = { PACKAGE_DIR: folder, PYODIDE_INDEX_URL: temporaryFolder(), PACKAGE_INDEX_URL: "" };
       const sources = await createPackageSources(settings, { lock, remote, store });
       const { packages } = await resolve([parseRequirement("numpy")], { sources, python: lock.python });
-      const cache = await temporaryFolder();
+      const cache = temporaryFolder();
       return await new PackageSetBuilder(cache, { store, lock }).build(packages);
     };
     const [first, second] = [await build(), await build()];

@@ -2,9 +2,9 @@ import { readdir, readFile, writeFile } from "node:fs/promises";
 import type { ServerResponse } from "node:http";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { temporaryFolder } from "../shared/testing/temporary-folder.ts";
 import { HttpFetcher } from "./fetcher.ts";
 import { type Handler, PackageServer, serveBytes } from "./testing/package-server.ts";
-import { temporaryFolder } from "./testing/temporary-folder.ts";
 import { type MadeWheel, makeWheel } from "./testing/wheels.ts";
 import { type DownloadProgress, WheelStore } from "./wheel-store.ts";
 
@@ -17,7 +17,7 @@ let wheel: MadeWheel;
 beforeEach(async () => {
   server = await PackageServer.start();
   remote = new HttpFetcher({ idleTimeoutMs: 5_000, retryDelayMs: 1 });
-  folder = await temporaryFolder();
+  folder = temporaryFolder();
   // Incompressible enough to arrive in more than one piece.
   const noise = Array.from({ length: 40_000 }, (_, index) => Math.sin(index).toString(36)).join("");
   wheel = await makeWheel({ name: "big", version: "1", files: { "big.py": noise } });
@@ -263,7 +263,7 @@ describe("on disk", () => {
   });
 
   test("a wheel of a folder is copied, its hash found out", async () => {
-    const source = path.join(await temporaryFolder(), wheel.filename);
+    const source = path.join(temporaryFolder(), wheel.filename);
     await writeFile(source, wheel.bytes);
     const store = new WheelStore(folder, remote);
     const stored = await store.fetch({ filename: wheel.filename, sha256: null, location: { path: source } });

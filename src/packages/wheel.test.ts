@@ -1,14 +1,14 @@
 import { writeFile } from "node:fs/promises";
 import path from "node:path";
 import { describe, expect, test } from "vitest";
+import { temporaryFolder } from "../shared/testing/temporary-folder.ts";
 import type { ZipLimits } from "./safe-zip.ts";
 import { ZIP_LIMITS } from "./safe-zip.ts";
-import { temporaryFolder } from "./testing/temporary-folder.ts";
 import { type MadeWheel, makeWheel, makeZip, type WheelRecipe } from "./testing/wheels.ts";
 import { readWheelMetadata, Wheel } from "./wheel.ts";
 
 async function onDisk({ bytes }: { bytes: Uint8Array }): Promise<string> {
-  const file = path.join(await temporaryFolder(), "file");
+  const file = path.join(temporaryFolder(), "file");
   await writeFile(file, bytes);
   return file;
 }

@@ -2,11 +2,11 @@ import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
 import fs from "node:fs";
-import os from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { temporaryFolder } from "../shared/testing/temporary-folder.ts";
 import { codeDetails, type SecurityEvent } from "./event.ts";
 import { SecurityLog, type SecurityLogOptions } from "./security-log.ts";
 import { verifySecurityLog } from "./verify.ts";
@@ -18,7 +18,7 @@ let dir: string;
 const opened: SecurityLog[] = [];
 
 beforeEach(() => {
-  dir = fs.mkdtempSync(path.join(os.tmpdir(), "security-log-"));
+  dir = temporaryFolder("security-log");
 });
 
 afterEach(async () => {

@@ -1,8 +1,8 @@
 import fs from "node:fs";
-import os from "node:os";
 import path from "node:path";
 import fc from "fast-check";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
+import { temporaryFolder } from "../shared/testing/temporary-folder.ts";
 import { hashLine } from "./log-files.ts";
 import { SecurityLog } from "./security-log.ts";
 import { verifySecurityLog } from "./verify.ts";
@@ -19,8 +19,8 @@ let files: { readonly name: string; readonly lines: readonly Buffer[] }[];
 let tampered: string;
 
 beforeAll(async () => {
-  original = fs.mkdtempSync(path.join(os.tmpdir(), "verify-original-"));
-  tampered = fs.mkdtempSync(path.join(os.tmpdir(), "verify-tampered-"));
+  original = temporaryFolder("verify-original");
+  tampered = temporaryFolder("verify-tampered");
   const log = new SecurityLog({ dir: original, maxBytes: 1500 });
   for (let i = 0; i < 26; i++) {
     log.append({

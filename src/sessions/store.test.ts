@@ -1,9 +1,9 @@
 import { createHash, randomBytes } from "node:crypto";
 import fs from "node:fs/promises";
-import os from "node:os";
 import path from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { temporaryFolder } from "../shared/testing/temporary-folder.ts";
 import { DiskSessions } from "./disk-store.ts";
 import { INDEX_BYTES_PER_CONTENT, sharesOf } from "./shares.ts";
 import type { NewSnapshot, SessionRecord, SnapshotRef } from "./store.ts";
@@ -35,7 +35,7 @@ let directory: string;
 let store: DiskSessions;
 
 beforeEach(async () => {
-  directory = await fs.mkdtemp(path.join(os.tmpdir(), "sessions-"));
+  directory = temporaryFolder("sessions");
   store = await DiskSessions.open({ directory, shares });
 });
 

@@ -1,7 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import fs from "node:fs";
-import os from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { DatabaseSync } from "node:sqlite";
@@ -10,6 +9,7 @@ import { hasRedis, startRedis, type TestRedis } from "../../test/support/redis.t
 import { until } from "../../test/support/until.ts";
 import { StartupError } from "../shared/errors.ts";
 import { RedisConnection } from "../shared/redis-connection.ts";
+import { temporaryFolder } from "../shared/testing/temporary-folder.ts";
 import { DiskStatistics } from "./disk-store.ts";
 import { RedisStatistics } from "./redis-store.ts";
 import { formatUptime } from "./snapshot.ts";
@@ -26,7 +26,7 @@ let nowMs: number;
 const opened: Statistics[] = [];
 
 beforeEach(() => {
-  dir = fs.mkdtempSync(path.join(os.tmpdir(), "statistics-"));
+  dir = temporaryFolder("statistics");
   nowMs = Date.UTC(2026, 0, 2, 12, 30);
 });
 

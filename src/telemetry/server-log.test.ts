@@ -1,14 +1,14 @@
 import fs from "node:fs";
-import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { temporaryFolder } from "../shared/testing/temporary-folder.ts";
 import { openServerLog, type ServerLogOptions } from "./server-log.ts";
 
 let dir: string;
 let printed: string;
 
 beforeEach(() => {
-  dir = fs.mkdtempSync(path.join(os.tmpdir(), "server-log-"));
+  dir = temporaryFolder("server-log");
   printed = "";
 });
 

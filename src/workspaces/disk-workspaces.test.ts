@@ -1,8 +1,8 @@
 import { createHash } from "node:crypto";
 import fs from "node:fs/promises";
-import os from "node:os";
 import path from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { temporaryFolder } from "../shared/testing/temporary-folder.ts";
 import { DiskWorkspaces } from "./disk-workspaces.ts";
 import { apply, bytes, describeWorkspaces, filesOf, MIB, startedIn, text } from "./testing/workspace-contract.ts";
 import type { PrincipalWorkspace } from "./workspaces.ts";
@@ -10,7 +10,7 @@ import type { PrincipalWorkspace } from "./workspaces.ts";
 let directory: string;
 
 beforeAll(async () => {
-  directory = path.join(await fs.mkdtemp(path.join(os.tmpdir(), "workspaces-")), "workspaces");
+  directory = path.join(temporaryFolder("workspaces"), "workspaces");
 });
 
 const clean = () => fs.rm(directory, { recursive: true, force: true });

@@ -1,11 +1,11 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import fs from "node:fs/promises";
-import os from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { expect, test } from "vitest";
 import { sha256Hex } from "../shared/blob-folder.ts";
+import { temporaryFolder } from "../shared/testing/temporary-folder.ts";
 import { DiskWorkspaces } from "./disk-workspaces.ts";
 import { contentOfRound, roundOf } from "./testing/rounds.ts";
 
@@ -14,7 +14,7 @@ const KILLS = 20;
 test("kill -9 in the middle of writing leaves the last durable state or the next, 20 times", {
   timeout: 120_000,
 }, async () => {
-  const directory = await fs.mkdtemp(path.join(os.tmpdir(), "workspaces-"));
+  const directory = temporaryFolder("workspaces");
   let round = 0;
   try {
     for (let kill = 0; kill < KILLS; kill++) {

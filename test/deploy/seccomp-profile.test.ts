@@ -1,10 +1,10 @@
 import { execFile, execFileSync } from "node:child_process";
 import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
 import { testSettings } from "../support/config.ts";
 import { callNumbers, compileProfile, type SeccompProfile } from "./seccomp-profile.ts";
 
@@ -63,7 +63,7 @@ test("the profile allows what it names and nothing else, for 64-bit programs onl
 describe.skipIf(!canRun)("a server under it, as a user without privileges", { timeout: 180_000 }, () => {
   let folder: string;
   beforeAll(() => {
-    folder = mkdtempSync(path.join(os.tmpdir(), "seccomp-profile-"));
+    folder = temporaryFolder("seccomp-profile");
     chmodSync(folder, 0o777);
     execFileSync("gcc", ["-O1", "-o", path.join(folder, "apply-filter"), here("apply-filter.c")]);
   });

@@ -1,7 +1,7 @@
-import { chmodSync, cpSync, mkdtempSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import os from "node:os";
+import { chmodSync, cpSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
 import { copyBuilt } from "../support/built.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
@@ -31,7 +31,7 @@ export class Mutant implements Disposable {
 
   /** @throws {Error} if a replacement does not fit: the source has changed, and the mutant would be none. */
   constructor(replacements: readonly Replacement[]) {
-    this.folder = mkdtempSync(path.join(os.tmpdir(), "mutant-"));
+    this.folder = temporaryFolder("mutant");
     this.cacheDir = path.join(this.folder, "cache");
     // Sandboxes may have users of their own, who read from here.
     chmodSync(this.folder, 0o755);

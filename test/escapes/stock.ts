@@ -1,10 +1,9 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import os from "node:os";
-import path from "node:path";
+import { existsSync, readFileSync, rmSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
 import type { Attack } from "./attack.ts";
 import { Bait } from "./target.ts";
 
@@ -56,7 +55,7 @@ export class Stock {
   }
 
   static async open(kind: keyof typeof HOSTS): Promise<Stock> {
-    const folder = mkdtempSync(path.join(os.tmpdir(), "stock-"));
+    const folder = temporaryFolder("stock");
     return new Stock(kind, folder, await Bait.lay(folder));
   }
 

@@ -12,13 +12,13 @@ import {
   writeFileSync,
 } from "node:fs";
 import { type AddressInfo, createServer, type Server } from "node:net";
-import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect } from "vitest";
 import { verifySecurityLog } from "../../src/security-log/verify.ts";
+import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
 import { TEST_CACHE_DIR } from "../support/config.ts";
-import { descendantsOf } from "../support/server-process.ts";
+import { descendantsOf } from "../support/processes.ts";
 import type { Attack, Prize } from "./attack.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url)).replace(/\/$/, "");
@@ -113,7 +113,7 @@ export class Target {
   }
 
   static async start({ settings = {}, files = {}, source = ROOT, preload = [] }: TargetOptions = {}): Promise<Target> {
-    const folder = mkdtempSync(path.join(os.tmpdir(), "escapes-"));
+    const folder = temporaryFolder("escapes");
     const bait = await Bait.lay(folder);
     for (const [name, content] of Object.entries(files)) {
       mkdirSync(path.dirname(path.join(folder, name)), { recursive: true });

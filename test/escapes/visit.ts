@@ -1,8 +1,8 @@
 import { execFile } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
-import os from "node:os";
+import { rmSync } from "node:fs";
 import path from "node:path";
 import { promisify } from "node:util";
+import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
 import type { Outcome, Visit } from "./intruder-host.ts";
 import type { Mutant } from "./mutant.ts";
 import { Bait } from "./target.ts";
@@ -20,7 +20,7 @@ export async function visit(
   suite: Visit["suite"],
   isolation: Visit["isolation"],
 ): Promise<VisitOutcome> {
-  const folder = mkdtempSync(path.join(os.tmpdir(), "intruder-"));
+  const folder = temporaryFolder("intruder");
   const bait = await Bait.lay(folder);
   const won = `won-${bait.secret}`;
   const request: Visit = {

@@ -1,6 +1,5 @@
 import { createHash } from "node:crypto";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import os from "node:os";
+import { rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import fc from "fast-check";
 import { afterAll, expect } from "vitest";
@@ -12,11 +11,12 @@ import { SafeZip } from "../../src/packages/safe-zip.ts";
 import { parsePyodideLock } from "../../src/packages/sources/pyodide-lock.ts";
 import { makeWheel, makeZip } from "../../src/packages/testing/wheels.ts";
 import { Wheel } from "../../src/packages/wheel.ts";
+import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
 import { archivePathProblem } from "../../src/wire/archive-format.ts";
 import { changes, damage, damaged, survives, survivesLater } from "./damage.ts";
 import { fuzz } from "./property.ts";
 
-const folder = mkdtempSync(path.join(os.tmpdir(), "fuzz-packages-"));
+const folder = temporaryFolder("fuzz-packages");
 afterAll(() => rmSync(folder, { recursive: true }));
 
 function onDisk(bytes: Uint8Array): string {

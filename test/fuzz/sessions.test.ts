@@ -1,6 +1,5 @@
 import { createHash } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
-import os from "node:os";
+import { rmSync } from "node:fs";
 import path from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import fc from "fast-check";
@@ -8,6 +7,7 @@ import { afterAll, beforeAll, expect } from "vitest";
 import type { Capture } from "../../src/sandbox/running-job.ts";
 import type { Sandbox } from "../../src/sandbox/sandbox.ts";
 import { decodeSession, decodeSessionFiles, encodeSession, SessionFormatError } from "../../src/sessions/format.ts";
+import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
 import type { FileListing } from "../../src/wire/messages.ts";
 import { WorkspaceIndex } from "../../src/workspaces/workspace-index.ts";
 import { runOn, startTestSandbox } from "../support/sandbox.ts";
@@ -180,7 +180,7 @@ fuzz(
 
 let server: TestServer;
 let session: { record: { head: { sha256: string } }; bytes: Buffer };
-const dataDir = mkdtempSync(path.join(os.tmpdir(), "fuzz-sessions-"));
+const dataDir = temporaryFolder("fuzz-sessions");
 const settings = { DATA_DIR: dataDir, POOL_SIZE: "1", SESSION_DURABILITY: "commit" };
 
 beforeAll(async () => {

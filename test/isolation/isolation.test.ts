@@ -1,12 +1,13 @@
 import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import os from "node:os";
+import { chmodSync, existsSync, rmSync } from "node:fs";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
+import { isRunning } from "../support/processes.ts";
 import type { Outcome, Scenario } from "./server.ts";
 
 const SERVER = fileURLToPath(new URL("server.ts", import.meta.url));
@@ -63,7 +64,7 @@ let folder: string;
 let native: string;
 
 beforeAll(() => {
-  folder = mkdtempSync(path.join(os.tmpdir(), "attacker-"));
+  folder = temporaryFolder("attacker");
   // Any user's stand-in keeps its own folders in here, so that they go with it even if it was killed.
   chmodSync(folder, 0o777);
   native = path.join(folder, "attacker");
@@ -218,16 +219,6 @@ describe.skipIf(!linux || !compiler)("a sandbox that tries to outlive its server
 async function killed(server: ChildProcess): Promise<void> {
   server.kill("SIGKILL");
   await once(server, "exit");
-}
-
-/** A zombie counts as dead: in a container there may be nobody to collect it. */
-function isRunning(pid: number): boolean {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    return !"ZX".includes(stat.charAt(stat.lastIndexOf(")") + 2));
-  } catch {
-    return false;
-  }
 }
 
 async function gone(pid: number): Promise<void> {

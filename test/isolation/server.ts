@@ -4,11 +4,10 @@
  * Argument: JSON, a {@link Scenario}. Prints one line of JSON, a {@link Outcome}; with mode `linger` it prints the pid of
  * the innermost process instead, and stays.
  */
+
 import { once } from "node:events";
-import { chmodSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { chmodSync, readdirSync, rmSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
-import os from "node:os";
-import path from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { detectIsolation, wrapCommand } from "../../src/isolation/detect.ts";
@@ -17,6 +16,7 @@ import type { Identity, IsolationPlan } from "../../src/isolation/plan.ts";
 import { innermostProcess } from "../../src/isolation/process-facts.ts";
 import { spawnWrapped } from "../../src/isolation/wrap.ts";
 import { denoBinary } from "../../src/shared/deno-binary.ts";
+import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
 
 export interface Scenario {
   /** `strongest`: whatever the server would choose. null: no wrapper, to show that the attacks work. */
@@ -71,8 +71,8 @@ async function main(scenario: Scenario): Promise<void> {
   });
   await once(listener.listen(0, "127.0.0.1"), "listening");
   const { port } = listener.address() as AddressInfo;
-  const writable = mkdtempSync(path.join(os.tmpdir(), "isolation-"));
-  const readOnly = mkdtempSync(path.join(os.tmpdir(), "isolation-visible-"));
+  const writable = temporaryFolder("isolation");
+  const readOnly = temporaryFolder("isolation-visible");
   // Only the wrapper stands between the attacker and these folders.
   for (const folder of [writable, readOnly]) chmodSync(folder, 0o777);
 

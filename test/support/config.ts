@@ -1,15 +1,15 @@
-import { mkdirSync, mkdtempSync } from "node:fs";
-import os from "node:os";
+import { mkdirSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Config, loadConfig } from "../../src/shared/settings.ts";
+import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
 
 /** Shared by all test files and runs: the image in it is keyed by what it is made from. */
 export const TEST_CACHE_DIR = fileURLToPath(new URL("../../node_modules/.cache/pyodide-express", import.meta.url));
 
 /** Environment variables for a server under test: a data folder of its own, any free port, nothing from a network. */
 export function testSettings(settings: Record<string, string> = {}): Record<string, string> {
-  const dataDir = settings.DATA_DIR ?? mkdtempSync(path.join(os.tmpdir(), "pyodide-express-test-"));
+  const dataDir = settings.DATA_DIR ?? temporaryFolder("pyodide-express-test");
   mkdirSync(path.join(dataDir, "no-packages"), { recursive: true });
   return {
     DATA_DIR: dataDir,

@@ -1,8 +1,8 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import os from "node:os";
+import { rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
+import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
 import { until } from "./until.ts";
 
 /** Debian has it where an ordinary user's PATH does not lead. */
@@ -24,7 +24,7 @@ export interface TestHaproxy extends AsyncDisposable {
 
 /** @param url where it listens. @param probe a path on which a server behind it answers. */
 export async function runHaproxy(text: string, url: string, probe: string): Promise<TestHaproxy> {
-  const folder = mkdtempSync(path.join(os.tmpdir(), "haproxy-"));
+  const folder = temporaryFolder("haproxy");
   const file = path.join(folder, "haproxy.cfg");
   writeFileSync(file, text);
   const child: ChildProcess = spawn(HAPROXY as string, ["-db", "-f", file], { stdio: ["ignore", "pipe", "pipe"] });

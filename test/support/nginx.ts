@@ -1,9 +1,9 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import os from "node:os";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
 import { freePort } from "./redis.ts";
 import { until } from "./until.ts";
 
@@ -42,7 +42,7 @@ export async function startNginx(servers: Readonly<Record<string, string>>): Pro
  * @param url where it listens. @param probe a path on which a server behind it answers.
  */
 export async function runNginx(text: string, url: string, probe: string): Promise<TestNginx> {
-  const folder = mkdtempSync(path.join(os.tmpdir(), "nginx-"));
+  const folder = temporaryFolder("nginx");
   writeFileSync(path.join(folder, "default.conf"), text);
   const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
   // As the container's own file includes it.

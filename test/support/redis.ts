@@ -1,9 +1,8 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { createServer } from "node:net";
-import os from "node:os";
-import path from "node:path";
+import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
 
 /** Whether this machine has Redis; tests that need it say that they are skipped. */
 export const hasRedis = (() => {
@@ -26,7 +25,7 @@ export interface TestRedis {
 
 /** A real Redis on a free loopback port that keeps what it was told when it is killed. */
 export async function startRedis(): Promise<TestRedis> {
-  const folder = mkdtempSync(path.join(os.tmpdir(), "redis-"));
+  const folder = temporaryFolder("redis");
   const port = await freePort();
   let child: ChildProcess;
   const start = async () => {

@@ -1,7 +1,7 @@
 import { execFileSync, spawnSync } from "node:child_process";
-import { closeSync, mkdtempSync, openSync, rmSync, statfsSync, writeFileSync, writeSync } from "node:fs";
-import os from "node:os";
+import { closeSync, openSync, rmSync, statfsSync, writeFileSync, writeSync } from "node:fs";
 import path from "node:path";
+import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
 
 export type FileSystem = "tmpfs" | "ext4";
 
@@ -34,7 +34,7 @@ export const canMount = (() => {
 
 /** A real file system of a few MiB. It needs root. */
 export function smallDisk(fileSystem: FileSystem, mib: number): SmallDisk {
-  const folder = mkdtempSync(path.join(os.tmpdir(), "small-disk-"));
+  const folder = temporaryFolder("small-disk");
   const image = `${folder}.img`;
   const run = (command: string, ...parameters: string[]) => execFileSync(command, parameters, { stdio: "pipe" });
   try {

@@ -1,8 +1,7 @@
-import { mkdtempSync, rmSync } from "node:fs";
-import os from "node:os";
-import path from "node:path";
+import { rmSync } from "node:fs";
 import express from "express";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { temporaryFolder } from "../../shared/testing/temporary-folder.ts";
 import { DiskStatistics } from "../../statistics/disk-store.ts";
 import { Statistics } from "../../statistics/statistics.ts";
 import { authenticate, principalOf, requireScope } from "../middleware/authentication.ts";
@@ -15,7 +14,7 @@ let dir: string;
 let statistics: Statistics;
 
 beforeEach(() => {
-  dir = mkdtempSync(path.join(os.tmpdir(), "stats-stream-"));
+  dir = temporaryFolder("stats-stream");
   statistics = new Statistics({ store: new DiskStatistics(dir) });
 });
 

@@ -2,12 +2,12 @@ import { createHash } from "node:crypto";
 import { mkdir, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { temporaryFolder } from "../../shared/testing/temporary-folder.ts";
 import { HttpFetcher } from "../fetcher.ts";
 import { parseRequirement } from "../pep/requirements.ts";
 import { resolve } from "../resolver.ts";
 import { PackageServer, serveBytes } from "../testing/package-server.ts";
 import { COMPILED_TAG } from "../testing/shared-libraries.ts";
-import { temporaryFolder } from "../testing/temporary-folder.ts";
 import { type MadeWheel, makeWheel } from "../testing/wheels.ts";
 import { WheelStore } from "../wheel-store.ts";
 import type { Offers, PackageSource } from "./package-source.ts";
@@ -29,7 +29,7 @@ afterEach(async () => {
 });
 
 async function sources(settings: { PACKAGE_DIR?: string; PYODIDE_INDEX_URL?: string; PACKAGE_INDEX_URL?: string }) {
-  const store = new WheelStore(await temporaryFolder(), remote);
+  const store = new WheelStore(temporaryFolder(), remote);
   return await createPackageSources(
     { PACKAGE_DIR: "", PYODIDE_INDEX_URL: "", PACKAGE_INDEX_URL: "", ...settings },
     { lock, remote, store },
@@ -42,7 +42,7 @@ const unavailable = (message: RegExp) =>
   expect.objectContaining({ code: "package_source_unavailable", message: expect.stringMatching(message) });
 
 async function folderOf(...files: readonly { filename: string; bytes: Uint8Array | string }[]): Promise<string> {
-  const folder = await temporaryFolder();
+  const folder = temporaryFolder();
   for (const { filename, bytes } of files) await writeFile(path.join(folder, filename), bytes);
   return folder;
 }

@@ -2,10 +2,10 @@ import fs from "node:fs/promises";
 import path from "node:path";
 import { Readable } from "node:stream";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { temporaryFolder } from "../../shared/testing/temporary-folder.ts";
 import type { Workspace } from "../../wire/host-calls.ts";
 import { FIXED_FOLDERS } from "../paths.ts";
 import type { ExecutionWorkspace, PrincipalWorkspace, WorkspaceStore } from "../workspaces.ts";
-import { temporaryFolder } from "./temporary-folder.ts";
 
 export const MIB = 1024 * 1024;
 
@@ -208,7 +208,7 @@ export function describeWorkspaces({ open, stored, clean }: WorkspaceStoreUnderT
 
   describe("put, stat, remove, clear", () => {
     test("take bytes, streams and host files", async () => {
-      const hostFile = path.join(await temporaryFolder(), "upload.tmp");
+      const hostFile = path.join(temporaryFolder(), "upload.tmp");
       await fs.writeFile(hostFile, "from a file");
       await alice.put("/tmp/bytes", bytes("from bytes"));
       await alice.put("/tmp/stream", Readable.from([bytes("from "), bytes("a stream")]));
