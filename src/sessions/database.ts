@@ -6,6 +6,7 @@ import { DatabaseSync, type StatementSync } from "node:sqlite";
 import type { Blob } from "../shared/blob-folder.ts";
 import { ClientError } from "../shared/errors.ts";
 import { ReserveFile } from "../shared/reserve-file.ts";
+import { hasRoomForSharedIndex } from "../shared/shared-index.ts";
 import { troubleOf } from "../shared/storage-trouble.ts";
 import { checkShare, INDEX_BYTES_PER_CONTENT, type SessionShares } from "./shares.ts";
 import { STATEMENTS } from "./statements.ts";
@@ -411,7 +412,7 @@ export class SessionDatabase {
 
 /** Opens the file; on a full disk without the file that others would read the log's index from. */
 function openDatabase(file: string): DatabaseSync {
-  for (let isAlone = false; ; isAlone = true) {
+  for (let isAlone = !hasRoomForSharedIndex(file); ; isAlone = true) {
     const database = new DatabaseSync(file, { timeout: BUSY_TIMEOUT_MS });
     try {
       fs.chmodSync(file, 0o600);

@@ -1,4 +1,5 @@
-import fs from "node:fs/promises";
+import { constants } from "node:fs";
+import fs, { type FileHandle } from "node:fs/promises";
 import path from "node:path";
 import { syncFolder, writeDurably } from "./durable-file.ts";
 import { troubleOf } from "./storage-trouble.ts";
@@ -33,8 +34,13 @@ export class ReplaceableFile {
     this.#spareBytes ??= await sizeOf(this.#spare);
     if (this.#spareBytes >= wanted) return;
     this.#spareBytes = null;
-    // Not an empty file of this size: that would have no room on the disk.
-    await fs.writeFile(this.#spare, Buffer.alloc(wanted, " "), { mode: 0o600 });
+    // Not an empty file of this size: that would have no room on the disk. In place: what it has already, it never gives back.
+    const handle = await fs.open(this.#spare, constants.O_WRONLY | constants.O_CREAT, 0o600);
+    try {
+      await writeAll(handle, Buffer.alloc(wanted, " "));
+    } finally {
+      await handle.close();
+    }
     this.#spareBytes = wanted;
   }
 
@@ -53,20 +59,36 @@ export class ReplaceableFile {
     if ((await sizeOf(this.#spare)) < bytes.length) return false;
     const handle = await fs.open(this.#spare, "r+");
     try {
-      for (let written = 0; written < bytes.length; ) {
-        written += (await handle.write(bytes, written, bytes.length - written, written)).bytesWritten;
-      }
+      await writeAll(handle, bytes);
       await handle.truncate(bytes.length);
       await handle.sync();
     } finally {
       await handle.close();
     }
+    // What is replaced becomes the next spare: were its room given back for a moment, the log could take it.
+    await fs.rm(this.#replaced, { force: true });
+    const isKept = await fs.link(this.#file, this.#replaced).then(
+      () => true,
+      () => false,
+    );
     await fs.rename(this.#spare, this.#file);
+    if (isKept) await fs.rename(this.#replaced, this.#spare);
     return true;
+  }
+
+  /** Here for a moment; one that a crash has left is of no use. */
+  get #replaced(): string {
+    return `${this.#file}.replaced`;
   }
 
   get #spare(): string {
     return `${this.#file}.spare`;
+  }
+}
+
+async function writeAll(handle: FileHandle, bytes: Buffer): Promise<void> {
+  for (let written = 0; written < bytes.length; ) {
+    written += (await handle.write(bytes, written, bytes.length - written, written)).bytesWritten;
   }
 }
 

@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import path from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { makeFolderSync } from "../shared/make-folder.ts";
+import { hasRoomForSharedIndex } from "../shared/shared-index.ts";
 import { StorageStartupError } from "../shared/storage-startup-error.ts";
 import { troubleOf } from "../shared/storage-trouble.ts";
 import {
@@ -226,7 +227,7 @@ function open(file: string): DatabaseSync {
   try {
     makeFolderSync(path.dirname(file));
     try {
-      return openDatabase(file, false);
+      return openDatabase(file, !hasRoomForSharedIndex(file));
     } catch (error) {
       if (!["full", "failing"].includes(troubleOf(error) ?? "")) throw error;
       // A full disk has no room for the file that other processes would read the log's index from.
