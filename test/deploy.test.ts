@@ -18,6 +18,8 @@ import { type ServerProcess, startServerProcess } from "./support/server-process
 import { until } from "./support/until.ts";
 
 const read = (name: string) => readFileSync(fileURLToPath(new URL(`../deploy/${name}`, import.meta.url)), "utf8");
+/** A connection is given up after 3 s, which a busy machine may need for its handshake. */
+const PATIENCE = { timeout: 30_000, interval: 100 };
 // biome-ignore lint/suspicious/noExplicitAny: what the files hold is what the tests are about.
 type Data = any;
 
@@ -220,7 +222,9 @@ describe("compose.yaml", () => {
       const { command } = COMPOSE.services.redis;
       expect(command).toHaveLength(1);
       await start(command[0], "--port", String(port), "--save ''");
-      expect(await ask(`redis://:${PASSWORD}@127.0.0.1:${port}`)).toBe("maxmemory-policy,noeviction");
+      await expect
+        .poll(() => ask(`redis://:${PASSWORD}@127.0.0.1:${port}`), PATIENCE)
+        .toBe("maxmemory-policy,noeviction");
       expect(await ask(`redis://127.0.0.1:${port}`)).toBe("store_unavailable");
       expect(await ask(`redis://:another-password@127.0.0.1:${port}`)).toBe("store_unavailable");
       const lines = readdirSync("/proc")
@@ -248,7 +252,9 @@ describe("compose.yaml", () => {
       const port = await freePort();
       await start(COMPOSE_TLS.services.redis.command[0].replace("--tls-port 6379", `--tls-port ${port}`), "--save ''");
       const knowing = { NODE_EXTRA_CA_CERTS: path.join(folder, "ca.crt") };
-      expect(await ask(`rediss://:${PASSWORD}@localhost:${port}`, knowing)).toBe("maxmemory-policy,noeviction");
+      await expect
+        .poll(() => ask(`rediss://:${PASSWORD}@localhost:${port}`, knowing), PATIENCE)
+        .toBe("maxmemory-policy,noeviction");
       expect(await ask(`rediss://:${PASSWORD}@localhost:${port}`)).toBe("store_unavailable");
       expect(await ask(`redis://:${PASSWORD}@localhost:${port}`, knowing)).toBe("store_unavailable");
     });

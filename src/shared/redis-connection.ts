@@ -91,6 +91,7 @@ export class RedisConnection {
       enableReadyCheck: false,
     };
     this.#redis = new Redis(options);
+    tolerateLateErrors(this.#redis);
     let reason: string | undefined;
     this.#redis.on("error", (error: Error) => {
       const found = plainReason(error);
@@ -127,6 +128,7 @@ export class RedisConnection {
     const redis = this.#redis.duplicate(options);
     // The first connection's trouble has been told; this one's is the same.
     redis.on("error", () => {});
+    tolerateLateErrors(redis);
     this.#duplicates.push(redis);
     return redis;
   }
@@ -371,5 +373,15 @@ export function unavailable(cause: unknown): Error {
   return new ClientError("store_unavailable", "The store cannot be reached at the moment.", {
     cause,
     retryAfterS: 2,
+  });
+}
+
+/**
+ * ioredis listens for the first error of a socket only. A TLS socket may have a second (the certificate is not trusted, and then the
+ * other end's alert), which without a listener would end the process.
+ */
+function tolerateLateErrors(redis: Redis): void {
+  redis.on("error", () => {
+    (redis as unknown as { readonly stream?: NodeJS.EventEmitter }).stream?.on("error", () => {});
   });
 }
