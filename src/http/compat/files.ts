@@ -1,12 +1,12 @@
 import { z } from "zod";
 import { ClientError, type ErrorCode } from "../../shared/errors.ts";
 import type { FileEntry } from "../../wire/messages.ts";
+import { HOME, nameOf, parentOf } from "../../workspaces/paths.ts";
 import { checkFilename } from "../filenames.ts";
 import { sendFile } from "../resources/file-collection.ts";
 import { type Asked, done, download, type Route, reply, route } from "../routes.ts";
 import { bytes, count, timestamp } from "../schemas.ts";
 
-const HOME = "/home/pyodide";
 const PLOT_FOLDERS = ["/plots/matplotlib", "/plots/seaborn"];
 
 /** As {@link reply}; the contract has no `timestamp` here. */
@@ -80,7 +80,7 @@ export const legacyFileRoutes: readonly Route[] = [
     errors: ["store_unavailable"],
     handler: async (asked) => {
       const files = filesIn(await workspaceOf(asked).list(), HOME).map(({ path, size, mtimeMs }) => ({
-        name: path.slice(HOME.length + 1),
+        name: nameOf(path),
         size,
         modified: new Date(mtimeMs).toISOString(),
       }));
@@ -226,8 +226,5 @@ function uploadTimes(uploadedAtMs: number): { uploaded: string; modified: string
 }
 
 function filesIn(entries: readonly FileEntry[], folder: string): FileEntry[] {
-  return entries.filter(
-    ({ kind, path }) =>
-      kind === "file" && path.startsWith(`${folder}/`) && !path.slice(folder.length + 1).includes("/"),
-  );
+  return entries.filter(({ kind, path }) => kind === "file" && parentOf(path) === folder);
 }
