@@ -63,7 +63,7 @@ export function parseContext(text: string): { value: object; source: ContextSour
   if (text.trim() === "") return null;
   try {
     const { value } = parseJson(text, new TextEncoder().encode(text));
-    return isObject(value) ? { value: value as object, source: contextSource(text) } : null;
+    return isObject(value) ? { value, source: contextSource(text) } : null;
   } catch (error) {
     if (error instanceof JsonLimitError || error instanceof SyntaxError || error instanceof JsonSyntaxError)
       return null;
@@ -103,7 +103,8 @@ function hexDigit(character: number): number {
   return letter >= 0x61 && letter <= 0x66 ? letter - 0x57 : Number.NaN;
 }
 
-function isObject(value: unknown): boolean {
+/** A JSON object, or what a form makes of one. */
+export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 

@@ -1,3 +1,4 @@
+import { promisify } from "node:util";
 import { Worker } from "node:worker_threads";
 import express, { type Request, type RequestHandler } from "express";
 import type { z } from "zod";
@@ -21,28 +22,25 @@ const WORKER_MEMORY_MB = 512;
  *
  * @param isRead which requests' bodies are read; the others' are left to their routes.
  */
-export function readBodies(isRead: (request: Request) => boolean): RequestHandler[] {
+export function readBodies(isRead: (request: Request) => boolean): RequestHandler {
   const parser = new BodyParser();
-  const type = (request: unknown) => isRead(request as Request) && kindOf(request as Request) !== null;
-  const collect = express.raw({ type, limit: MAX_BODY_BYTES });
-  const parse: RequestHandler = async (request, _response, next) => {
-    const kind = kindOf(request);
-    if (!Buffer.isBuffer(request.body) || kind === null || !isRead(request)) return next();
-    const { value, context } = await parser.parse({ kind, bytes: request.body, charset: bodyCharset(request, kind) });
+  const collect = promisify(express.raw({ type: () => true, limit: MAX_BODY_BYTES }));
+  return async (request, response, next) => {
+    const kind = isRead(request) ? kindOf(request) : null;
+    if (kind === null) return next();
+    // Before anything is read.
+    const charset = bodyCharset(request, kind);
+    await collect(request, response);
+    if (!Buffer.isBuffer(request.body)) return next();
+    const { value, context } = await parser.parse({ kind, bytes: request.body, charset });
     request.body = value;
     if (context !== undefined) rememberSource((value as { context: object }).context, context);
     next();
   };
-  const check: RequestHandler = (request, _response, next) => {
-    const kind = isRead(request) ? kindOf(request) : null;
-    if (kind !== null) bodyCharset(request, kind);
-    next();
-  };
-  return [check, collect, parse];
 }
 
 function kindOf(request: Request): RawBody["kind"] | null {
-  return request.is("application/json") ? "json" : request.is("application/x-www-form-urlencoded") ? "form" : null;
+  return request.is("application/json") ? "json" : request.is(FORM) ? "form" : null;
 }
 
 /** @throws {ClientError} 415 */
@@ -63,7 +61,7 @@ export function parseRequest<T extends z.ZodType>(schema: T, request: Request): 
   const wrong = wrongContentType(request, ["application/json", FORM]);
   let value: z.output<T>;
   try {
-    value = parseBody(schema, request.body, Boolean(request.is("urlencoded")));
+    value = parseBody(schema, request.body, Boolean(request.is(FORM)));
   } catch (error) {
     if (wrong === null || !(error instanceof ClientError)) throw error;
     throw new HttpError(400, "wrong_content_type", `${error.message} ${wrong}`);

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { ClientError } from "../shared/errors.ts";
 import { membersOf } from "../shared/json/json-source.ts";
-import { parseContext } from "./body-parsing.ts";
+import { isObject, parseContext } from "./body-parsing.ts";
 import { contextSource, rememberSource, sourceOf } from "./context-source.ts";
 
 const MAX_CODE_CHARACTERS = 100_000;
@@ -45,7 +45,7 @@ const code = z
 
 /** Becomes the JSON text that Python reads: numbers as they were written, not as JavaScript has them. */
 const context = z
-  .custom<Record<string, unknown>>(isPlainObject, "Context must be an object (key-value pairs).")
+  .custom<Record<string, unknown>>(isObject, "Context must be an object (key-value pairs).")
   .meta({
     description:
       "Global variables of the execution, as JSON data. Numbers arrive as JSON has them: integers of any size, `1.0` and `-0.0` as floats.",
@@ -109,10 +109,6 @@ export const executeBody = z.object({
 
 export type ExecuteBody = z.output<typeof executeBody>;
 
-function isPlainObject(value: unknown): boolean {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
 /**
  * Checks a request's body. A member that may be left out may be null as well: many clients write what they do not have as null.
  *
@@ -120,7 +116,7 @@ function isPlainObject(value: unknown): boolean {
  * @throws {ClientError} 400 with the first thing that is wrong.
  */
 export function parseBody<T extends z.ZodType>(schema: T, body: unknown, isForm = false): z.output<T> {
-  const given = isPlainObject(body) ? membersThatCount(schema, body as Record<string, unknown>) : {};
+  const given = isObject(body) ? membersThatCount(schema, body) : {};
   if (isForm && typeof given.timeout === "string" && given.timeout.trim() !== "") given.timeout = Number(given.timeout);
   const parsed = schema.safeParse(given);
   if (!parsed.success) throw new ClientError("invalid_request", parsed.error.issues[0]?.message ?? "Invalid request");
