@@ -1,8 +1,6 @@
-import { readFile } from "node:fs/promises";
-import path from "node:path";
 import { pino } from "pino";
 import { openEnvironments } from "../compose/environments.ts";
-import { bootOptions, openHost } from "../compose/host.ts";
+import { bootOptions, openHost, pyodideVersion } from "../compose/host.ts";
 import { impliedSettings } from "../compose/principals.ts";
 import { openNetwork } from "../egress/egress.ts";
 import { denoCache } from "../environments/deno-cache.ts";
@@ -10,7 +8,6 @@ import type { Image } from "../environments/images.ts";
 import type { BuiltBefore } from "../environments/registry.ts";
 import { checkBinding } from "../http/middleware/authentication.ts";
 import { trustProxy } from "../http/middleware/trust-proxy.ts";
-import { PYODIDE_DIR } from "../sandbox/launch.ts";
 import { Sandbox } from "../sandbox/sandbox.ts";
 import { denoBinary } from "../shared/deno-binary.ts";
 import type { loadSettings } from "../shared/settings.ts";
@@ -18,9 +15,8 @@ import type { loadSettings } from "../shared/settings.ts";
 /** Tells what this machine has, by trying it. Returns the exit code: 0 if code can be run here. */
 export async function doctor({ config, inferred }: ReturnType<typeof loadSettings>): Promise<number> {
   const rows: [string, string][] = [];
-  const manifest = JSON.parse(await readFile(path.join(PYODIDE_DIR, "package.json"), "utf8")) as { version: string };
   rows.push(["node", `${process.version} (${process.platform} ${process.arch})`]);
-  rows.push(["pyodide", manifest.version]);
+  rows.push(["pyodide", await pyodideVersion()]);
   rows.push(["cache", config.CACHE_DIR]);
   let healthy = true;
   const attempt = async (name: string, what: () => Promise<string> | string) => {

@@ -37,7 +37,8 @@ export async function openEnvironments(
   // A listener for each sandbox that builds or compiles.
   setMaxListeners(0, building.signal);
   const remote = new HttpFetcher({ proxies: config });
-  const wheels = new WheelStore(path.join(config.DATA_DIR, "packages"), remote);
+  const wheelsDir = path.join(config.DATA_DIR, "packages");
+  const wheels = new WheelStore(wheelsDir, remote);
   const sources = await createPackageSources(config, { lock, remote, store: wheels });
   const images = new ImageCache({
     cacheDir: config.CACHE_DIR,
@@ -50,7 +51,7 @@ export async function openEnvironments(
   const sets = new PackageSetBuilder(archives, { store: wheels, lock, bytecode });
   const keeper = new CacheCollector({
     cacheDir: config.CACHE_DIR,
-    wheelsDir: path.join(config.DATA_DIR, "packages"),
+    wheelsDir,
     unusedMs: config.CACHE_UNUSED_DAYS === 0 ? Number.POSITIVE_INFINITY : config.CACHE_UNUSED_DAYS * 86_400_000,
     maxBytes: config.CACHE_MAX_MB * 2 ** 20,
     neededWheels: async () => new Set([...environments.wheels(), ...(await records.wheels())]),

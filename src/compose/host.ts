@@ -1,3 +1,5 @@
+import { readFile } from "node:fs/promises";
+import path from "node:path";
 import { unusableCache } from "../environments/images.ts";
 import { assertIsolation, detectIsolation } from "../isolation/detect.ts";
 import { GUEST_DIR, PYODIDE_DIR } from "../sandbox/launch.ts";
@@ -45,4 +47,9 @@ export function bootOptions(
     mapMemory: config.MEMORY_MAPPING === "auto",
     hashCheckpoint: false,
   };
+}
+
+export async function pyodideVersion(): Promise<string> {
+  const manifest = await readFile(path.join(PYODIDE_DIR, "package.json"), "utf8");
+  return (JSON.parse(manifest) as { version: string }).version;
 }

@@ -1,4 +1,3 @@
-import { readFile } from "node:fs/promises";
 import type { AddressInfo } from "node:net";
 import path from "node:path";
 import type { Logger } from "pino";
@@ -9,12 +8,12 @@ import { checkBinding, parseApiKeys } from "../http/middleware/authentication.ts
 import { allowedOrigins } from "../http/middleware/cross-site.ts";
 import { KeyGuesses } from "../http/middleware/key-guesses.ts";
 import { requestLimiter } from "../http/middleware/rate-limit.ts";
-import { PYODIDE_DIR } from "../sandbox/launch.ts";
 import { Sessions } from "../sessions/sessions.ts";
 import { StartupError } from "../shared/errors.ts";
 import type { Config } from "../shared/settings.ts";
 import { Statistics } from "../statistics/statistics.ts";
 import { Metrics } from "../telemetry/metrics.ts";
+import { pyodideVersion } from "./host.ts";
 import { createListener, listen } from "./listener.ts";
 import { openRuntime } from "./runtime.ts";
 import { openSecurityLog } from "./security-log.ts";
@@ -147,9 +146,4 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
       await draining.end();
     },
   };
-}
-
-async function pyodideVersion(): Promise<string> {
-  const manifest = await readFile(path.join(PYODIDE_DIR, "package.json"), "utf8");
-  return (JSON.parse(manifest) as { version: string }).version;
 }

@@ -109,12 +109,13 @@ export class CallerPackages {
     if (set !== null) this.#chargeSet(environment, set);
   }
 
-  #chargeSet(environment: string, { packages, archive, compiled, ...rest }: PackageSet): void {
+  #chargeSet(environment: string, set: PackageSet): void {
     const { environments } = this.#options;
+    const { packages, archive, compiled } = set;
     for (const { filename, bytes } of packages) chargeShare(shareKeyOf(filename), bytes);
     chargeShare(archiveShareKey(packages.map(({ filename }) => filename)), archive.bytes);
     if (!compiled) return;
-    const name = environments.derivedName(environment, { packages, archive, compiled, ...rest });
+    const name = environments.derivedName(environment, set);
     const bytes = environments.imageBytes(name);
     if (bytes !== null) chargeShare(`image ${name}`, bytes);
   }

@@ -1,3 +1,4 @@
+import { type RateLimiterAbstract, RateLimiterRes } from "rate-limiter-flexible";
 import type { RedisConnection } from "../../shared/redis-connection.ts";
 
 const REDIS_PATIENCE_MS = 500;
@@ -10,4 +11,12 @@ export function countingConnection(redis: RedisConnection) {
   const storeClient = known ?? redis.duplicate(options);
   countingConnections.set(redis, storeClient);
   return { storeClient, rejectIfRedisNotReady: true };
+}
+
+/** What a limiter says, be it above its points or not. @throws what the limiter itself fails with. */
+export async function consume(limiter: RateLimiterAbstract, key: string): Promise<RateLimiterRes> {
+  return await limiter.consume(key).catch((refusal: unknown) => {
+    if (refusal instanceof RateLimiterRes) return refusal;
+    throw refusal;
+  });
 }

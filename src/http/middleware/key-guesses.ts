@@ -1,9 +1,9 @@
-import { type RateLimiterAbstract, RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from "rate-limiter-flexible";
+import { type RateLimiterAbstract, RateLimiterMemory, RateLimiterRedis } from "rate-limiter-flexible";
 import { backoffMs } from "../../shared/backoff.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { KEY_PREFIX, type RedisConnection } from "../../shared/redis-connection.ts";
 import { ClientNetworks, clientNetwork, OTHER_NETWORKS } from "./client-networks.ts";
-import { countingConnection } from "./counting-connection.ts";
+import { consume, countingConnection } from "./counting-connection.ts";
 
 export interface KeyGuessesOptions {
   /** Wrong keys from one network in {@link WINDOW_S} before it has to wait; 0: no limit. */
@@ -118,14 +118,6 @@ export class KeyGuesses {
     }
     throw tooMany(waitMs);
   }
-}
-
-/** What a limiter says, be it above its points or not. @throws what the limiter itself fails with. */
-async function consume(limiter: RateLimiterAbstract, network: string): Promise<RateLimiterRes> {
-  return await limiter.consume(network).catch((refusal: unknown) => {
-    if (refusal instanceof RateLimiterRes) return refusal;
-    throw refusal;
-  });
 }
 
 function knownName(digest: Buffer, ip: string | undefined): string {

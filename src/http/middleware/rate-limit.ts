@@ -1,11 +1,11 @@
 import type { RequestHandler } from "express";
-import { type RateLimiterAbstract, RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from "rate-limiter-flexible";
+import { type RateLimiterAbstract, RateLimiterMemory, RateLimiterRedis } from "rate-limiter-flexible";
 import { ClientError, StartupError } from "../../shared/errors.ts";
 import { KEY_PREFIX, type RedisConnection } from "../../shared/redis-connection.ts";
 import type { Config } from "../../shared/settings.ts";
 import { principalOf } from "./authentication.ts";
 import { ClientNetworks } from "./client-networks.ts";
-import { countingConnection } from "./counting-connection.ts";
+import { consume, countingConnection } from "./counting-connection.ts";
 
 // Node fires a timer that is set for longer at once, and the memory limiter would forget its counts with it.
 const MAX_WINDOW_MS = 2 ** 31 - 1;
@@ -71,11 +71,7 @@ export function rateLimit(limiter: RateLimiterAbstract | undefined): RequestHand
   const networks = new ClientNetworks({ maxOfOwner: MAX_NETWORKS_OF_PRINCIPAL, keepMs: duration * 1000 });
   return async (request, response, next) => {
     const { id } = principalOf(response);
-    const key = `${id}|${networks.nameOf(request.ip, id)}`;
-    const outcome = await limiter.consume(key).catch((refusal: unknown) => {
-      if (refusal instanceof RateLimiterRes) return refusal;
-      throw refusal;
-    });
+    const outcome = await consume(limiter, `${id}|${networks.nameOf(request.ip, id)}`);
     const resetS = Math.max(1, Math.ceil(outcome.msBeforeNext / 1000));
     response.set({
       "RateLimit-Limit": String(points),
