@@ -14,6 +14,7 @@ import type { SecurityEvent, SecurityEventName } from "../security-log/event.ts"
 import type { Services } from "../service/execution-service.ts";
 import { ClientError } from "../shared/errors.ts";
 import { MAX_BODY_BYTES, readBodies } from "./body.ts";
+import { originOf } from "./caller.ts";
 import { KEYED_ROUTES } from "./endpoints.ts";
 import { authenticate } from "./middleware/authentication.ts";
 import { basePath } from "./middleware/base-path.ts";
@@ -126,16 +127,15 @@ const REFUSALS: Readonly<Record<string, SecurityEventName>> = {
 /** Puts on record who was turned away: the first in a minute from an address, and how many more there were. */
 function recordRefusals({ securityLog }: Services): ErrorRequestHandler {
   return (error: unknown, request, response: Response, next) => {
-    const event = error instanceof ClientError ? REFUSALS[error.code] : undefined;
-    if (event !== undefined && error instanceof ClientError) {
+    const reason = error instanceof ClientError ? error.code : "internal";
+    const event = REFUSALS[reason];
+    if (event !== undefined) {
       const principal = (response.locals.principal as { id: string } | undefined)?.id ?? null;
       const refusal: SecurityEvent = {
         event,
-        ip: request.ip ?? null,
-        userAgent: request.get("user-agent") ?? null,
-        requestId: String(response.locals.requestId),
+        ...originOf(request, response),
         principal,
-        details: { reason: error.code, method: request.method, path: request.path.slice(0, MAX_PATH_CHARACTERS) },
+        details: { reason, method: request.method, path: request.path.slice(0, MAX_PATH_CHARACTERS) },
       };
       securityLog?.appendFolded(refusal, `${principal ?? ""}|${clientNetwork(request.ip)}`);
     }

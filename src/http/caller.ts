@@ -5,11 +5,15 @@ import { principalOf } from "./middleware/authentication.ts";
 
 /** Who asks, as logs and statistics have it. */
 export function callerOf(request: Request, response: Response): Caller {
+  return { ...originOf(request, response), principal: principalOf(response).id };
+}
+
+/** What is known of who asks before their key was looked at. */
+export function originOf(request: Request, response: Response): Omit<Caller, "principal"> {
   return {
     ip: request.ip ?? null,
     userAgent: request.get("user-agent") ?? null,
     requestId: String(response.locals.requestId),
-    principal: principalOf(response).id,
   };
 }
 

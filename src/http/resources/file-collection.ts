@@ -1,5 +1,6 @@
 import type { Response } from "express";
 import { z } from "zod";
+import type { SecurityEvent } from "../../security-log/event.ts";
 import { ClientError, type ErrorCode } from "../../shared/errors.ts";
 import type { FileEntry } from "../../wire/messages.ts";
 import { HOME, nameOf, ROOTS } from "../../workspaces/paths.ts";
@@ -8,6 +9,8 @@ import { count, fileSchema } from "../schemas.ts";
 
 /** Files under paths of the sandbox: a session's, or a caller's workspace. */
 export interface FileCollection {
+  /** What the security log has besides the path of what was changed. */
+  readonly details?: SecurityEvent["details"];
   list(): Promise<readonly FileEntry[]>;
   /** @throws {ClientError} `not_found` if there is no such file. */
   read(path: string): Promise<Uint8Array>;
@@ -43,8 +46,6 @@ export function fileCollection({
   errors,
   collectionOf,
 }: FileCollectionOptions): readonly Route[] {
-  const session = ({ request }: Asked<unknown, unknown, unknown>) =>
-    typeof request.params.id === "string" ? { session: request.params.id } : {};
   const file = `${base}/*path` as const;
   return [
     route({
@@ -88,8 +89,9 @@ export function fileCollection({
       errors: ["invalid_filename", "not_a_file", ...errors.write],
       handler: async (asked) => {
         const path = sandboxPath(asked.params.path);
-        const written = await collectionOf(asked).write(path, asked.body);
-        asked.record("file_write", { path, size: written.size, ...session(asked) });
+        const collection = collectionOf(asked);
+        const written = await collection.write(path, asked.body);
+        asked.record("file_write", { path, size: written.size, ...collection.details });
         return { file: toFile(written) };
       },
     }),
@@ -104,8 +106,9 @@ export function fileCollection({
       errors: ["invalid_filename", "not_found", ...errors.write],
       handler: async (asked) => {
         const path = sandboxPath(asked.params.path);
-        await collectionOf(asked).remove(path);
-        asked.record("file_delete", { path, ...session(asked) });
+        const collection = collectionOf(asked);
+        await collection.remove(path);
+        asked.record("file_delete", { path, ...collection.details });
         return { message: `File ${nameOf(path)} deleted successfully` };
       },
     }),

@@ -226,6 +226,7 @@ export const sessionRoutes: readonly Route[] = [
     collectionOf: ({ services: { sessions }, principal: { id: principal }, request }) => {
       const id = String(request.params.id);
       return {
+        details: { session: id },
         list: async () => await sessions.files.list(principal, id),
         read: async (path) => await sessions.files.read(principal, id, path),
         write: async (path, content) => await sessions.files.write(principal, id, path, content),

@@ -31,7 +31,7 @@ function start(options: Partial<StatisticsStreamOptions> = {}) {
       statistics,
       response,
       principal: principalOf(response).id,
-      visible: visibleTo(response),
+      visible: visibleTo(principalOf(response)),
       minIntervalMs: 0,
       ...options,
     }),
