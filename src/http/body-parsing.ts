@@ -28,11 +28,20 @@ export class TooManyParametersError extends Error {
 /** What was wrong with a body; `form`: deeper than a form may be; `encoding`: not text in its encoding. */
 export type Refusal = "limit" | "parameters" | "form" | "syntax" | "encoding";
 
-export function refusalOf(error: unknown): Refusal {
+function refusalOf(error: unknown): Refusal {
   if (error instanceof InvalidEncodingError) return "encoding";
   if (error instanceof JsonLimitError) return "limit";
   if (error instanceof TooManyParametersError) return "parameters";
   return error instanceof RangeError ? "form" : "syntax";
+}
+
+/** As {@link parseRawBody}; what is wrong with the body is an answer, too: one that can leave a thread. */
+export function parseOrRefuse(body: RawBody): ParsedBody | { readonly refused: Refusal; readonly message: string } {
+  try {
+    return parseRawBody(body);
+  } catch (error) {
+    return { refused: refusalOf(error), message: (error as Error).message };
+  }
 }
 
 /**
@@ -42,7 +51,7 @@ export function refusalOf(error: unknown): Refusal {
  * @throws {TooManyParametersError}
  * @throws {RangeError} for a form that is deeper than is taken.
  */
-export function parseRawBody({ kind, bytes, charset }: RawBody): ParsedBody {
+function parseRawBody({ kind, bytes, charset }: RawBody): ParsedBody {
   if (kind === "form") return parseForm(bytes, charset);
   const text = decodeText(bytes, charset);
   return parseJson(text, charset === "utf-8" ? bytes : new TextEncoder().encode(text));

@@ -1,11 +1,10 @@
 import { promisify } from "node:util";
-import { Worker } from "node:worker_threads";
 import express, { type Request, type RequestHandler } from "express";
 import type { z } from "zod";
 import { ClientError } from "../shared/errors.ts";
+import { TaskThread } from "../shared/task-thread.ts";
 import { MAX_INLINE_BYTES } from "./body-limits.ts";
-import { type ParsedBody, parseRawBody, type RawBody, type Refusal, refusalOf } from "./body-parsing.ts";
-import type { Parsed } from "./body-worker.ts";
+import { type ParsedBody, parseOrRefuse, type RawBody, type Refusal } from "./body-parsing.ts";
 import { FORM, wrongContentType } from "./content-type.ts";
 import { rememberSource } from "./context-source.ts";
 import { HttpError } from "./http-error.ts";
@@ -14,7 +13,6 @@ import { parseBody } from "./validation.ts";
 
 /** Of the body as it is once it was inflated. */
 export const MAX_BODY_BYTES = 30 * 1024 * 1024;
-const WORKER_MEMORY_MB = 512;
 
 /**
  * Reads bodies of `application/json` and forms into `request.body`. Depth and number of values are bounded before anything is
@@ -23,7 +21,6 @@ const WORKER_MEMORY_MB = 512;
  * @param isRead which requests' bodies are read; the others' are left to their routes.
  */
 export function readBodies(isRead: (request: Request) => boolean): RequestHandler {
-  const parser = new BodyParser();
   const collect = promisify(express.raw({ type: () => true, limit: MAX_BODY_BYTES }));
   return async (request, response, next) => {
     const kind = isRead(request) ? kindOf(request) : null;
@@ -32,7 +29,7 @@ export function readBodies(isRead: (request: Request) => boolean): RequestHandle
     const charset = bodyCharset(request, kind);
     await collect(request, response);
     if (!Buffer.isBuffer(request.body)) return next();
-    const { value, context } = await parser.parse({ kind, bytes: request.body, charset });
+    const { value, context } = await parse({ kind, bytes: request.body, charset });
     request.body = value;
     if (context !== undefined) rememberSource((value as { context: object }).context, context);
     next();
@@ -70,52 +67,22 @@ export function parseRequest<T extends z.ZodType>(schema: T, request: Request): 
   return value;
 }
 
-class BodyParser {
-  #worker: Worker | null = null;
-  readonly #waiting = new Map<number, PromiseWithResolvers<ParsedBody>>();
-  #next = 0;
+const thread = new TaskThread<RawBody, ReturnType<typeof parseOrRefuse>>({
+  program: new URL("body-worker.ts", import.meta.url),
+  lost: () => refused("limit", "it takes too much memory"),
+});
 
-  async parse(body: RawBody): Promise<ParsedBody> {
-    try {
-      if (body.bytes.length <= MAX_INLINE_BYTES) return parseRawBody(body);
-    } catch (error) {
-      throw refused(refusalOf(error), (error as Error).message);
-    }
-    const id = this.#next++;
-    const answer = Promise.withResolvers<ParsedBody>();
-    this.#waiting.set(id, answer);
-    const { bytes } = body;
-    // Its memory moves over; where it shares that with others (Node's pool), a copy does.
-    const own = bytes.byteLength === bytes.buffer.byteLength ? bytes : new Uint8Array(bytes);
-    this.#worker ??= this.#start();
-    this.#worker.ref();
-    this.#worker.postMessage({ id, body: { ...body, bytes: own } }, [own.buffer as ArrayBuffer]);
-    return await answer.promise;
-  }
+async function parse(body: RawBody): Promise<ParsedBody> {
+  const parsed = body.bytes.length <= MAX_INLINE_BYTES ? parseOrRefuse(body) : await parseInThread(body);
+  if ("refused" in parsed) throw refused(parsed.refused, parsed.message);
+  return parsed;
+}
 
-  #start(): Worker {
-    const worker = new Worker(new URL("body-worker.ts", import.meta.url), {
-      resourceLimits: { maxOldGenerationSizeMb: WORKER_MEMORY_MB },
-      // What the server is told (`--import`, an inspector) is not for this thread.
-      execArgv: [],
-    });
-    worker.on("message", ({ id, ...parsed }: Parsed) => {
-      const answer = this.#waiting.get(id);
-      this.#waiting.delete(id);
-      if (this.#waiting.size === 0) worker.unref();
-      if ("refused" in parsed) answer?.reject(refused(parsed.refused, parsed.message));
-      else answer?.resolve(parsed);
-    });
-    // It has run out of memory, say: whose body that was is not known.
-    worker.on("error", () => {});
-    worker.on("exit", () => {
-      if (this.#worker === worker) this.#worker = null;
-      for (const { reject } of this.#waiting.values()) reject(refused("limit", "it takes too much memory"));
-      this.#waiting.clear();
-    });
-    worker.unref();
-    return worker;
-  }
+async function parseInThread(body: RawBody): Promise<ReturnType<typeof parseOrRefuse>> {
+  const { bytes } = body;
+  // Its memory moves over; where it shares that with others (Node's pool), a copy does.
+  const own = bytes.byteLength === bytes.buffer.byteLength ? bytes : new Uint8Array(bytes);
+  return await thread.run({ ...body, bytes: own }, [own.buffer as ArrayBuffer]);
 }
 
 function refused(reason: Refusal, message: string): ClientError {
