@@ -1,4 +1,5 @@
 import ipaddr from "ipaddr.js";
+import { Tally } from "../../shared/tally.ts";
 
 export interface ClientNetworksOptions {
   /** Networks of one owner that have names of their own at a time. */
@@ -19,7 +20,7 @@ interface Seen {
   /** Name → when it was last given, ms; the one not given for longest first. */
   readonly names: Map<string, number>;
   /** Site → how many of its networks have names. */
-  readonly sites: Map<string, number>;
+  readonly sites: Tally<string>;
 }
 
 /**
@@ -39,7 +40,7 @@ export class ClientNetworks {
     const { maxOfOwner, now } = this.#options;
     let seen = this.#seen.get(owner);
     if (seen === undefined) {
-      seen = { names: new Map(), sites: new Map() };
+      seen = { names: new Map(), sites: new Tally() };
       this.#seen.set(owner, seen);
     }
     const name = this.#nameIn(seen, clientNetwork(ip));
@@ -48,7 +49,7 @@ export class ClientNetworks {
       if (seen.names.size >= maxOfOwner) return OTHER_NETWORKS;
     }
     const site = siteOf(name);
-    if (!seen.names.delete(name) && site !== null) seen.sites.set(site, (seen.sites.get(site) ?? 0) + 1);
+    if (!seen.names.delete(name) && site !== null) seen.sites.add(site);
     seen.names.set(name, now());
     return name;
   }
@@ -62,7 +63,7 @@ export class ClientNetworks {
 
   #nameIn({ names, sites }: Seen, network: string): string {
     const site = siteOf(network);
-    if (site === null || names.has(network) || (sites.get(site) ?? 0) < MAX_OF_SITE) return network;
+    if (site === null || names.has(network) || sites.of(site) < MAX_OF_SITE) return network;
     return site;
   }
 
@@ -73,10 +74,7 @@ export class ClientNetworks {
       if (nowMs - atMs <= keepMs) return;
       names.delete(name);
       const site = siteOf(name);
-      if (site === null) continue;
-      const left = (sites.get(site) ?? 1) - 1;
-      if (left > 0) sites.set(site, left);
-      else sites.delete(site);
+      if (site !== null) sites.remove(site);
     }
   }
 }

@@ -1,5 +1,6 @@
 import type { Server } from "node:http";
 import type { Socket } from "node:net";
+import { Tally } from "../../shared/tally.ts";
 import { clientNetwork } from "./client-networks.ts";
 
 export interface ConnectionLimitOptions {
@@ -17,21 +18,16 @@ export function limitConnections(
   { maxConnections, maxOfNetwork, isProxy }: ConnectionLimitOptions,
 ): void {
   server.maxConnections = maxConnections;
-  const open = new Map<string, number>();
+  const open = new Tally<string>();
   server.on("connection", (socket: Socket) => {
     const { remoteAddress } = socket;
     if (remoteAddress === undefined || isProxy(remoteAddress, 0)) return;
     const network = clientNetwork(remoteAddress);
-    const count = open.get(network) ?? 0;
-    if (count >= maxOfNetwork) {
+    if (open.of(network) >= maxOfNetwork) {
       socket.destroy();
       return;
     }
-    open.set(network, count + 1);
-    socket.once("close", () => {
-      const left = (open.get(network) ?? 1) - 1;
-      if (left > 0) open.set(network, left);
-      else open.delete(network);
-    });
+    open.add(network);
+    socket.once("close", () => open.remove(network));
   });
 }

@@ -1,5 +1,6 @@
 import type { Response } from "express";
 import { ClientError } from "../../shared/errors.ts";
+import { Tally } from "../../shared/tally.ts";
 import { EVERYBODY } from "../../statistics/counters.ts";
 import type { Statistics } from "../../statistics/statistics.ts";
 import { EventStream } from "../event-stream.ts";
@@ -25,7 +26,7 @@ export interface StatisticsStreamOptions {
 }
 
 /** Streams that are open, by principal. */
-const openStreams = new WeakMap<Statistics, Map<string, number>>();
+const openStreams = new WeakMap<Statistics, Tally<string>>();
 
 /**
  * What `GET /api/dashboard/stats` replies, as server-sent events: one at once, then one whenever something changed that its
@@ -43,8 +44,8 @@ export function streamStatistics({
   commentMs = 15_000,
   maxStreams = 20,
 }: StatisticsStreamOptions): void {
-  const open = openStreams.getOrInsertComputed(statistics, () => new Map<string, number>());
-  if ((open.get(id) ?? 0) >= maxStreams) throw new ClientError("too_many_streams");
+  const open = openStreams.getOrInsertComputed(statistics, () => new Tally<string>());
+  if (open.of(id) >= maxStreams) throw new ClientError("too_many_streams");
   const stream = new EventStream(response, commentMs);
   stream.open();
   let due: NodeJS.Timeout | undefined;
@@ -81,11 +82,9 @@ export function streamStatistics({
     if (principal === undefined || whose === principal || whose === EVERYBODY) schedule(sentAtMs + minIntervalMs);
   };
 
-  open.set(id, (open.get(id) ?? 0) + 1);
+  open.add(id);
   response.once("close", () => {
-    const left = (open.get(id) ?? 1) - 1;
-    if (left > 0) open.set(id, left);
-    else open.delete(id);
+    open.remove(id);
     clearTimeout(due);
     statistics.off("change", onChange);
   });
