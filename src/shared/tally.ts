@@ -1,4 +1,4 @@
-/** How many there are of each. What there is none of takes no memory. */
+/** Counts by key. A key whose count is zero takes no memory. */
 export class Tally<Key> {
   readonly #counts = new Map<Key, number>();
 

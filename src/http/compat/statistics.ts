@@ -30,12 +30,12 @@ export const legacyStatisticsRoutes: readonly Route[] = [
     summary: "Statistics and the server's state",
     reply: bare("Both.", statisticsReply),
     errors: ["store_unavailable"],
-    handler: async ({ services, principal }) => {
-      const { executionStats } = await services.statistics.snapshot(visibleTo(principal));
+    handler: async ({ services, response }) => {
+      const { executionStats } = await services.statistics.snapshot(visibleTo(response));
       return {
         uptime: process.uptime(),
         memory: { ...process.memoryUsage() },
-        pyodide: describeStatus(services.status, principal.scopes.has("admin")),
+        pyodide: describeStatus(services.status, visibleTo(response) === undefined),
         pyodideReady: services.executor.isReady,
         timestamp: new Date().toISOString(),
         executionStats,

@@ -1,5 +1,6 @@
+import type { Response } from "express";
 import { z } from "zod";
-import type { Principal } from "../../shared/principal.ts";
+import { principalOf } from "../middleware/authentication.ts";
 import { done, type Route, reply, route, sentByHandler } from "../routes.ts";
 import { ms, timestamp } from "../schemas.ts";
 import { streamStatistics } from "./stats-stream.ts";
@@ -56,8 +57,8 @@ export const statisticsRoutes: readonly Route[] = [
     summary: "Numbers of the dashboard",
     reply: dashboard,
     errors: ["store_unavailable"],
-    handler: async ({ services, principal }) => {
-      const { stats } = await services.statistics.snapshot(visibleTo(principal));
+    handler: async ({ services, response }) => {
+      const { stats } = await services.statistics.snapshot(visibleTo(response));
       return { stats };
     },
   }),
@@ -77,7 +78,7 @@ export const statisticsRoutes: readonly Route[] = [
       streamStatistics({
         statistics,
         principal: principal.id,
-        visible: visibleTo(principal),
+        visible: visibleTo(response),
         response,
         commentMs: config.STREAM_HEARTBEAT_S * 1000,
         // Only what this server counts is announced; what the others of a fleet count shows with the next event.
@@ -94,8 +95,8 @@ export const statisticsRoutes: readonly Route[] = [
     summary: "Start the statistics from zero",
     reply: done("Done."),
     errors: ["store_unavailable"],
-    handler: async ({ services, principal, record }) => {
-      await services.statistics.clear(visibleTo(principal));
+    handler: async ({ services, response, record }) => {
+      await services.statistics.clear(visibleTo(response));
       record("statistics_clear", {});
       return { message: "Statistics cleared successfully" };
     },
@@ -121,6 +122,7 @@ export const metricsRoutes: readonly Route[] = [
 ];
 
 /** Whose statistics a caller sees: its own; an administrator those of all. */
-export function visibleTo({ id, scopes }: Principal): string | undefined {
+export function visibleTo(response: Response): string | undefined {
+  const { id, scopes } = principalOf(response);
   return scopes.has("admin") ? undefined : id;
 }

@@ -31,7 +31,7 @@ function start(options: Partial<StatisticsStreamOptions> = {}) {
       statistics,
       response,
       principal: principalOf(response).id,
-      visible: visibleTo(principalOf(response)),
+      visible: visibleTo(response),
       minIntervalMs: 0,
       ...options,
     }),
