@@ -21,7 +21,7 @@ export interface ParsedBody {
 }
 
 /** The form has more parameters than are taken. */
-export class TooManyParametersError extends Error {
+class TooManyParametersError extends Error {
   override readonly name = "TooManyParametersError";
 }
 

@@ -23,7 +23,7 @@ export function contextOf(request: Request, response: Response): ExecutionContex
 }
 
 /** Aborts when the client closes the connection before it has the answer. */
-export function clientGone(response: Response): AbortSignal {
+function clientGone(response: Response): AbortSignal {
   const controller = new AbortController();
   response.once("close", () => {
     // The client is gone and reads no reply: an error of the client's, so that it is not logged as a fault of the server's.

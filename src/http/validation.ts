@@ -107,8 +107,6 @@ export const executeBody = z.object({
   session: session.optional(),
 });
 
-export type ExecuteBody = z.output<typeof executeBody>;
-
 /**
  * Checks a request's body. A member that may be left out may be null as well: many clients write what they do not have as null.
  *

@@ -15,7 +15,7 @@ interface ApiKey {
 
 const WITHOUT_SCOPES: readonly Scope[] = SCOPES.filter((scope) => scope !== "admin");
 /** Of letters and digits drawn at random that is 95 bits. */
-export const MIN_KEY_CHARACTERS = 16;
+const MIN_KEY_CHARACTERS = 16;
 const TOO_SHORT = `the key has less than ${MIN_KEY_CHARACTERS} characters and could be guessed. Make one: openssl rand -hex 24`;
 /** No header can carry them, so no request could ever have the key. */
 const UNSENDABLE = /\p{Cc}/u;
