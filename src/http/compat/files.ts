@@ -55,12 +55,7 @@ export const legacyFileRoutes: readonly Route[] = [
     summary: "Delete an upload",
     reply: done("It is gone."),
     errors: NAMED,
-    handler: async (asked) => {
-      const filename = checkFilename(asked.params.filename);
-      await workspaceOf(asked).removeUpload(filename);
-      asked.record("file_delete", { filename });
-      return { message: `File ${filename} deleted successfully` };
-    },
+    handler: (asked) => remove(asked, (workspace, filename) => workspace.removeUpload(filename)),
   }),
 
   route({
@@ -79,10 +74,9 @@ export const legacyFileRoutes: readonly Route[] = [
     }),
     errors: ["store_unavailable"],
     handler: async (asked) => {
-      const files = filesIn(await workspaceOf(asked).list(), HOME).map(({ path, size, mtimeMs }) => ({
-        name: nameOf(path),
-        size,
-        modified: new Date(mtimeMs).toISOString(),
+      const files = filesIn(await workspaceOf(asked).list(), HOME).map((file) => ({
+        name: nameOf(file.path),
+        ...sizeAndTime(file),
       }));
       return { result: { success: true as const, files, count: files.length } };
     },
@@ -112,15 +106,13 @@ export const legacyFileRoutes: readonly Route[] = [
     summary: "Delete a file from /home/pyodide",
     reply: done("It is gone."),
     errors: NAMED,
-    handler: async (asked) => {
-      const filename = checkFilename(asked.params.filename);
-      const workspace = workspaceOf(asked);
-      const entry = await workspace.stat(`${HOME}/${filename}`);
-      if (entry?.kind !== "file") throw new ClientError("not_found", `File ${filename} not found`);
-      await workspace.remove(entry.path);
-      asked.record("file_delete", { filename });
-      return { message: `File ${filename} deleted successfully` };
-    },
+    handler: (asked) =>
+      remove(asked, async (workspace, filename) => {
+        const entry = await workspace.stat(`${HOME}/${filename}`);
+        // A folder, too, is no file of the contract's.
+        if (entry?.kind !== "file") throw new ClientError("not_found", `File ${filename} not found`);
+        await workspace.remove(entry.path);
+      }),
   }),
 
   route({
@@ -155,10 +147,7 @@ export const legacyFileRoutes: readonly Route[] = [
         uploadedFile: upload
           ? { exists: true, size: upload.size, ...uploadTimes(upload.uploadedAtMs) }
           : { exists: false },
-        pyodideFile:
-          entry?.kind === "file"
-            ? { exists: true, size: entry.size, modified: new Date(entry.mtimeMs).toISOString() }
-            : { exists: false },
+        pyodideFile: entry?.kind === "file" ? { exists: true, ...sizeAndTime(entry) } : { exists: false },
       };
     },
   }),
@@ -219,6 +208,20 @@ export const legacyFileRoutes: readonly Route[] = [
     },
   }),
 ];
+
+async function remove(
+  asked: Asked<{ readonly filename: string }, unknown, unknown>,
+  from: (workspace: ReturnType<typeof workspaceOf>, filename: string) => Promise<void>,
+) {
+  const filename = checkFilename(asked.params.filename);
+  await from(workspaceOf(asked), filename);
+  asked.record("file_delete", { filename });
+  return { message: `File ${filename} deleted successfully` };
+}
+
+function sizeAndTime({ size, mtimeMs }: FileEntry): { size: number; modified: string } {
+  return { size, modified: new Date(mtimeMs).toISOString() };
+}
 
 function uploadTimes(uploadedAtMs: number): { uploaded: string; modified: string } {
   const uploaded = new Date(uploadedAtMs).toISOString();
