@@ -5,7 +5,9 @@ export class SerialQueue {
   /** @returns what `task` returns; a task that fails does not keep the next from running. */
   run<T>(task: () => T | Promise<T>): Promise<T> {
     const mine = this.#last.then(task);
-    this.#last = mine.catch(() => {});
+    const done = () => {};
+    // Of what it returns nothing is kept: that may be large.
+    this.#last = mine.then(done, done);
     return mine;
   }
 
