@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { cpuTimeMs } from "../src/isolation/process-facts.ts";
+import { CpuClock } from "../src/isolation/process-facts.ts";
 import { readSecurityLog } from "./support/security-log.ts";
 import { startTestServer, type TestServer } from "./support/server.ts";
 
@@ -8,7 +8,7 @@ const MESSAGE = "Execution timed out: it used all the CPU time it may have";
 const TIMEOUT_MS = 120_000;
 
 // Elsewhere the system does not tell; docs/operations.md says so.
-describe.skipIf(cpuTimeMs(process.pid) === null)("EXECUTION_CPU_MS", () => {
+describe.skipIf(new CpuClock(process.pid).readMs() === null)("EXECUTION_CPU_MS", () => {
   let server: TestServer;
   beforeAll(async () => {
     server = await startTestServer({ EXECUTION_CPU_MS: "300", SESSION_DURABILITY: "commit" });

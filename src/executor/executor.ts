@@ -61,6 +61,11 @@ async function applyChanges(workspace: Workspace, { changes, contents }: Written
   }
 }
 
+/** A request as its sandbox needs it: of the files their contents. */
+interface JobRequest extends Omit<ExecutionRequest, "workspace"> {
+  readonly workspace?: Pick<Workspace, "read"> | undefined;
+}
+
 /**
  * The job that an execution is for its sandbox.
  *
@@ -68,7 +73,7 @@ async function applyChanges(workspace: Workspace, { changes, contents }: Written
  * @param files of a stateless execution; null: none, or a session's, which it has been loaded with.
  */
 export function toJob(
-  request: ExecutionRequest,
+  request: JobRequest,
   place: Pick<Program, "execution" | "reseed">,
   files: FileListing | null,
 ): Job {
@@ -91,7 +96,7 @@ export function toJob(
 }
 
 /** What the request offers, with the contents of the workspace's files and of the caller's packages. */
-function hostCalls({ workspace, packages, ...request }: ExecutionRequest): HostCalls {
+function hostCalls({ workspace, packages, ...request }: JobRequest): HostCalls {
   const calls = request.calls?.() ?? {};
   const archives = new Map<string, PackageArchive>();
   const remember = (archive: PackageArchive) => archives.set(archive.listing.sha256, archive);

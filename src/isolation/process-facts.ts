@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { closeSync, openSync, readSync } from "node:fs";
 import { readdir, readFile, readlink } from "node:fs/promises";
 
 /** What the kernel says about a process, seen from outside it. */
@@ -40,17 +40,42 @@ export async function readProcess(pid: number | "self"): Promise<ProcessFacts> {
 /** Unit of the kernel's times here: USER_HZ, 100 a second on every architecture that Node runs on. */
 const MS_PER_TICK = 10;
 
+/** Longer than a line of `/proc/PID/stat`: fifty numbers and a name of 64 characters at the most. */
+const STAT_BYTES = 2048;
+
 /**
- * Processor time that a process has used, all its threads together, in user code and in the kernel on its behalf.
- *
- * @returns ms, in steps of 10; null where the system does not tell (no /proc), or there is no such process.
+ * Processor time that a process has used, all its threads together, in user code and in the kernel on its behalf. Every execution
+ * asks for it twice: the file stays open, and can by then not have become another process's.
  */
-export function cpuTimeMs(pid: number): number | null {
-  try {
-    const fields = statFields(readFileSync(`/proc/${pid}/stat`, "utf8"));
-    return (Number(fields[11]) + Number(fields[12])) * MS_PER_TICK;
-  } catch {
-    return null;
+export class CpuClock implements Disposable {
+  /** Null: the system does not tell (no /proc), or there is no such process. */
+  #file: number | null = null;
+  readonly #line = Buffer.alloc(STAT_BYTES);
+
+  constructor(pid: number) {
+    try {
+      this.#file = openSync(`/proc/${pid}/stat`, "r");
+    } catch {
+      // It says null.
+    }
+  }
+
+  /** @returns ms, in steps of 10; null where the system does not tell, or the process is gone. */
+  readMs(): number | null {
+    if (this.#file === null) return null;
+    try {
+      // From its beginning: the kernel writes the line anew.
+      const bytes = readSync(this.#file, this.#line, 0, STAT_BYTES, 0);
+      const fields = statFields(this.#line.toString("latin1", 0, bytes));
+      return (Number(fields[11]) + Number(fields[12])) * MS_PER_TICK;
+    } catch {
+      return null;
+    }
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#file !== null) closeSync(this.#file);
+    this.#file = null;
   }
 }
 

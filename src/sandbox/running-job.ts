@@ -1,4 +1,4 @@
-import { cpuTimeMs } from "../isolation/process-facts.ts";
+import type { CpuClock } from "../isolation/process-facts.ts";
 import { JsonText } from "../shared/json/json-text.ts";
 import type { GuestMessage, ResultMessage, SessionState } from "../wire/guest-messages.ts";
 import type { HostCalls } from "../wire/host-calls.ts";
@@ -72,8 +72,8 @@ export function internalJob(code: string, timeoutMs: number): Job {
 /** What a job's frames go through, and what its process may do. */
 export interface JobProcess {
   readonly connection: Connection;
-  /** The sandbox's own process, inside its wrappers; null: not known. */
-  readonly pid: number | null;
+  /** Of the sandbox's own process, inside its wrappers; null: that is not known. */
+  readonly cpuClock: CpuClock | null;
   /** Most CPU time, ms; 0: no limit of its own. */
   readonly maxCpuTimeMs: number;
   /** Most files and folders that the execution may have. */
@@ -125,7 +125,7 @@ export class RunningJob {
   constructor(job: Job, process: JobProcess) {
     this.#job = job;
     this.#process = process;
-    this.#cpuTimeBefore = process.pid && cpuTimeMs(process.pid);
+    this.#cpuTimeBefore = process.cpuClock?.readMs() ?? null;
     const done = Promise.withResolvers<Execution>();
     const captured = Promise.withResolvers<Capture>();
     this.done = done.promise;
@@ -223,7 +223,7 @@ export class RunningJob {
 
   /** Keeps what was last seen of a process that is gone. */
   #readCpuTime(): void {
-    const nowMs = this.#process.pid && cpuTimeMs(this.#process.pid);
+    const nowMs = this.#process.cpuClock?.readMs() ?? null;
     if (nowMs === null || this.#cpuTimeBefore === null) return;
     this.#cpuTimeMs = nowMs - this.#cpuTimeBefore;
   }

@@ -1,4 +1,4 @@
-import { innermostProcess } from "../isolation/process-facts.ts";
+import { CpuClock, innermostProcess } from "../isolation/process-facts.ts";
 import { SandboxDiedError } from "../shared/errors.ts";
 import type { Frame } from "../wire/frames.ts";
 import type { GuestMessage, SessionState, Verdict } from "../wire/guest-messages.ts";
@@ -39,8 +39,8 @@ export class Sandbox {
   /** After an execution in a session has its result: what the session is now. */
   captured: Promise<Capture> = Promise.resolve({ state: null, reason: "nothing ran" });
   readonly #connection: Connection;
-  /** The sandbox's own process, inside its wrappers; null: not known. */
-  readonly #innermost: number | null;
+  /** Of the sandbox's own process, inside its wrappers; null: that is not known. */
+  readonly #cpuClock: CpuClock | null;
   readonly #maxCpuTimeMs: number;
   #running: RunningJob | null = null;
   /** Most files and folders that the session may have. */
@@ -56,7 +56,7 @@ export class Sandbox {
     { innermost, maxCpuTimeMs }: { readonly innermost: number | null; readonly maxCpuTimeMs: number },
   ) {
     this.#connection = connection;
-    this.#innermost = innermost;
+    this.#cpuClock = innermost === null ? null : new CpuClock(innermost);
     this.#maxCpuTimeMs = maxCpuTimeMs;
     this.pid = connection.pid;
     this.ended = connection.ended;
@@ -68,7 +68,10 @@ export class Sandbox {
     this.startedAt = startedAt;
     this.bootMs = performance.now() - startedAt;
     connection.onFrame = (frame) => this.#receive(frame);
-    void this.ended.then((reason) => this.#lost(reason));
+    void this.ended.then((reason) => {
+      this.#lost(reason);
+      this.#cpuClock?.[Symbol.dispose]();
+    });
   }
 
   /** @throws {SandboxDiedError} if the process is not ready in time; its message has what the process said. */
@@ -88,7 +91,7 @@ export class Sandbox {
     this.#begin();
     const running = new RunningJob(job, {
       connection: this.#connection,
-      pid: this.#innermost,
+      cpuClock: this.#cpuClock,
       maxCpuTimeMs: this.#maxCpuTimeMs,
       maxFiles: job.message.files?.maxFiles ?? this.#maxFiles,
     });

@@ -118,15 +118,12 @@ async function runOn(
     const verdict = await sandbox.load(state && { state, memory }, listing, packages);
     if (verdict.state === "discard") throw new NotLoadedError(verdict.reason);
   }
-  const workspace: Workspace = {
-    list: async () => files.listing,
-    quota: async () => ({ bytes: limits.maxBytes, files: limits.maxFiles }),
+  const workspace: Pick<Workspace, "read"> = {
     read: async (path) => {
       const entry = files.get(path);
       const unstored = entry?.kind === "file" ? held?.contents.get(entry.sha256) : undefined;
       return unstored ?? (await readFile(files, path));
     },
-    apply: async () => {},
   };
   request.onStart?.();
   const running = sandbox.execute(toJob({ ...request, workspace }, { execution: execution.number, reseed }, null));

@@ -93,7 +93,6 @@ export class Sessions {
       await lease.delete();
       this.#turns.evict(live);
       live.setback = null;
-      live.unstored = null;
     });
   }
 
@@ -122,8 +121,7 @@ export class Sessions {
   async move(principal: string, id: string, environment: string): Promise<SessionView> {
     this.#options.identityOf(environment);
     return await this.#turns.run(principal, id, undefined, async (live, lease) => {
-      if (lease.record.head === null && !live.resident && !live.unstored)
-        await this.#turns.change(live, lease, { environment });
+      if (lease.record.head === null && !live.resident) await this.#turns.change(live, lease, { environment });
       return this.#view(lease.record);
     });
   }

@@ -4,7 +4,7 @@ import { ClientError } from "../shared/errors.ts";
 import { steadyNowMs } from "../shared/steady-clock.ts";
 import { LiveSession } from "./live-session.ts";
 import type { SessionPool } from "./run.ts";
-import type { SessionLease, SessionRecord, SessionStore } from "./store.ts";
+import type { NewSnapshot, SessionLease, SessionRecord, SessionStore } from "./store.ts";
 
 export interface SessionTurnsOptions {
   readonly pool: SessionPool;
@@ -79,7 +79,7 @@ export class SessionTurns {
     live: LiveSession,
     lease: SessionLease,
     changes: Partial<SessionRecord>,
-    stored?: Parameters<SessionLease["commit"]>[1],
+    stored?: NewSnapshot,
   ): Promise<void> {
     const record = next(lease.record, changes);
     await lease.commit(record, stored);
@@ -95,9 +95,9 @@ export class SessionTurns {
   }
 
   /** Keeps a state that could not be stored when its reply was sent, and tries again and again. */
-  holdUnstored(live: LiveSession, record: SessionRecord, snapshot: Parameters<SessionLease["commit"]>[1]): void {
-    const bytes = snapshot?.bytes.length ?? 0;
-    if (!snapshot || this.#unstoredBytes + bytes > MAX_UNSTORED_BYTES) {
+  holdUnstored(live: LiveSession, record: SessionRecord, snapshot: NewSnapshot): void {
+    const bytes = snapshot.bytes.length;
+    if (this.#unstoredBytes + bytes > MAX_UNSTORED_BYTES) {
       this.evict(live);
       live.setback = `${AS_BEFORE}: it could not be stored.`;
       return;

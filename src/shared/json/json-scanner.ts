@@ -88,8 +88,8 @@ class JsonScanner {
   readonly #maxDepth: number;
   readonly #maxNodes: number;
   readonly #compact: boolean;
-  /** What is open: {@link OBJECT} or {@link ARRAY}. */
-  readonly #open: Uint8Array;
+  /** What is open, from depth 1: {@link OBJECT} or {@link ARRAY}. It grows: most texts are a few levels deep, whatever they may be. */
+  readonly #open: number[] = [0];
   #state = VALUE;
   #depth = 0;
   #deepest = 0;
@@ -105,7 +105,6 @@ class JsonScanner {
     this.#maxDepth = maxDepth;
     this.#maxNodes = maxNodes;
     this.#compact = compact;
-    this.#open = new Uint8Array(maxDepth + 1);
   }
 
   push(bytes: Uint8Array, from: number, to: number): void {
