@@ -4,7 +4,7 @@ import path from "node:path";
 import { writeAtomically } from "../packages/kept-archives.ts";
 import { PackageError } from "../packages/package-error.ts";
 import type { PackageSet } from "../packages/package-set.ts";
-import { hashFile } from "../packages/wheel-store.ts";
+import { hashFile } from "../shared/blob-folder.ts";
 import { memoryName } from "../shared/cache-layout.ts";
 
 /** What an environment came to when it was built. */

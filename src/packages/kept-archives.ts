@@ -1,11 +1,11 @@
 import { randomUUID } from "node:crypto";
 import { readFile, stat } from "node:fs/promises";
 import path from "node:path";
+import { hashFile } from "../shared/blob-folder.ts";
 import { archiveName, archiveNoteName, temporaryName } from "../shared/cache-layout.ts";
 import { replaceFile } from "../shared/durable-file.ts";
 import { makeFolder } from "../shared/make-folder.ts";
 import { storageError } from "./package-error.ts";
-import { hashFile } from "./wheel-store.ts";
 
 /** What was learnt by making an archive, as it is kept beside it. */
 export interface ArchiveNote {

@@ -1,9 +1,8 @@
 import { createHash } from "node:crypto";
-import { constants, createReadStream } from "node:fs";
+import { constants } from "node:fs";
 import { copyFile, open, rename, rm, stat } from "node:fs/promises";
 import path from "node:path";
-import { Writable } from "node:stream";
-import { pipeline } from "node:stream/promises";
+import { hashFile } from "../shared/blob-folder.ts";
 import { PARTIAL_FOLDER, partialName, wheelFileName } from "../shared/cache-layout.ts";
 import { makeFolder } from "../shared/make-folder.ts";
 import { SingleFlight } from "../shared/single-flight.ts";
@@ -220,17 +219,4 @@ async function sizeOf(file: string): Promise<number | null> {
       throw storageError(error) ?? error;
     },
   );
-}
-
-/** SHA-256 of a file, hex, without having it in memory. */
-export async function hashFile(file: string): Promise<string> {
-  const hash = createHash("sha256");
-  const sink = new Writable({
-    write(chunk: Buffer, _encoding, done) {
-      hash.update(chunk);
-      done();
-    },
-  });
-  await pipeline(createReadStream(file), sink);
-  return hash.digest("hex");
 }
