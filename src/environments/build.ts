@@ -9,7 +9,7 @@ import type { GuestEnvironment } from "../wire/messages.ts";
 import { type EnvironmentDefinition, STDLIB } from "./definitions.ts";
 import { type Image, type ImageCache, MAX_DERIVED_BUILD_MS } from "./images.ts";
 import { unbuiltEnvironment } from "./import-policy.ts";
-import type { EnvironmentManifest, EnvironmentManifests } from "./manifests.ts";
+import type { EnvironmentManifests } from "./manifests.ts";
 import type { StartProgress } from "./start-progress.ts";
 
 /** An environment that code can run in. */
@@ -95,19 +95,15 @@ export class EnvironmentBuilder {
     };
   }
 
-  /**
-   * What a definition comes to: from what was built before, or from the sources.
-   *
-   * @param found what was built before, where it was looked up already.
-   */
-  async build(definition: EnvironmentDefinition, found?: EnvironmentManifest): Promise<Environment> {
+  /** What a definition comes to: from what was built before, or from the sources. */
+  async build(definition: EnvironmentDefinition): Promise<Environment> {
     const { name, packages, imports } = definition;
     const { requested, unreadable } = readRequirements(packages);
     const [first] = unreadable.values();
     if (this.#options.strict && first) throw first;
     const asked = requested.map(({ key }) => key);
     const inputs = this.inputs(definition);
-    const known = found ?? (await this.#manifests.find(name, inputs));
+    const known = await this.#manifests.find(name, inputs);
     if (known !== null && Object.keys(known.missing).length === 0)
       return await this.buildImage(name, known.set, inputs, NOTHING_MISSING, imports, asked);
     const { sources, python, strict, sets, onProgress } = this.#options;

@@ -75,8 +75,7 @@ export class Environments {
       const known = await this.#manifests.find(name, this.#builder.inputs(definition));
       if (known === null || Object.keys(known.missing).length > 0) continue;
       const unbuilt = unbuiltEnvironment(known.set, imports, askedOf(packages));
-      if (await this.#options.images.isThere(name, known.set.archive.sha256, unbuilt))
-        await this.#prepare(definition, known);
+      if (await this.#options.images.isThere(name, known.set.archive.sha256, unbuilt)) await this.#prepare(definition);
     }
   }
 
@@ -100,11 +99,11 @@ export class Environments {
     if (unreached.length > 0) this.#options.onWarning(describeUnreached(unreached));
   }
 
-  async #prepare(definition: EnvironmentDefinition, found?: EnvironmentManifest): Promise<void> {
+  async #prepare(definition: EnvironmentDefinition): Promise<void> {
     const { name } = definition;
     this.#progress.begin(name, "packages");
     try {
-      const { warnings, unreached } = await this.#once(name, () => this.#builder.build(definition, found));
+      const { warnings, unreached } = await this.#once(name, () => this.#builder.build(definition));
       this.#progress.end(name, "ready");
       // What sources that cannot be reached have to do with is told once, for all environments.
       for (const warning of warnings) if (warning !== unreached?.warning) this.#options.onWarning(warning);
