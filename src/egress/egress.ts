@@ -1,5 +1,5 @@
 import type { Config } from "../shared/settings.ts";
-import { NetworkSession } from "./exchange.ts";
+import { ExecutionNetwork } from "./exchange.ts";
 import { type EgressOptions, EgressPolicy, type NetworkEvent } from "./policy.ts";
 
 /** @throws {StartupError} if NETWORK_ALLOW has an entry that is no host. */
@@ -24,7 +24,7 @@ export class Egress {
   }
 
   /** The network of one execution. Disposing of it ends every request that it began. */
-  open(principal: string, onEvent: (event: NetworkEvent) => void = () => {}): NetworkSession {
-    return new NetworkSession(this.#policy, principal, onEvent);
+  open(principal: string, onEvent: (event: NetworkEvent) => void = () => {}): ExecutionNetwork {
+    return new ExecutionNetwork(this.#policy, principal, onEvent);
   }
 }

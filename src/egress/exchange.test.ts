@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { answerCall } from "../sandbox/host-call.ts";
 import { JsonText } from "../shared/json/json-text.ts";
 import { Egress } from "./egress.ts";
-import type { NetworkSession } from "./exchange.ts";
+import type { ExecutionNetwork } from "./exchange.ts";
 import type { EgressOptions, NetworkEvent } from "./policy.ts";
 
 type Handler = (request: IncomingMessage, response: ServerResponse) => unknown;
@@ -70,23 +70,23 @@ interface Begun {
 }
 
 /** As a sandbox's host end has it answered. @throws {Error} with what user code is told, for a refusal. */
-async function call(session: NetworkSession, operation: string, argument: unknown, signal: AbortSignal) {
-  const { answer, body } = await answerCall(session.calls, operation, JsonText.of(argument), signal);
+async function call(network: ExecutionNetwork, operation: string, argument: unknown, signal: AbortSignal) {
+  const { answer, body } = await answerCall(network.calls, operation, JsonText.of(argument), signal);
   if (answer.error !== undefined) throw new Error(answer.error);
   return { value: answer.value, body };
 }
 
-async function begin(session: NetworkSession, url: string, request: Record<string, unknown> = {}): Promise<Begun> {
+async function begin(network: ExecutionNetwork, url: string, request: Record<string, unknown> = {}): Promise<Begun> {
   const argument = { method: "GET", url, headers: [], body: "", timeoutMs: null, ...request };
-  const { value: id } = await call(session, "http-start", argument, never);
-  const { value } = await call(session, "http-wait", { ids: [id], timeoutMs: null }, never);
+  const { value: id } = await call(network, "http-start", argument, never);
+  const { value } = await call(network, "http-wait", { ids: [id], timeoutMs: null }, never);
   return (value as [Begun])[0];
 }
 
-async function readAll(session: NetworkSession, id: number): Promise<{ body: string; failure?: Begun["failure"] }> {
+async function readAll(network: ExecutionNetwork, id: number): Promise<{ body: string; failure?: Begun["failure"] }> {
   let body = "";
   for (;;) {
-    const answer = await call(session, "http-read", { id, timeoutMs: 500 }, never);
+    const answer = await call(network, "http-read", { id, timeoutMs: 500 }, never);
     if (answer.value) return { body, ...(answer.value as { failure: Begun["failure"] }) };
     if (!answer.body?.length) return { body };
     body += Buffer.from(answer.body).toString("latin1");
@@ -94,14 +94,14 @@ async function readAll(session: NetworkSession, id: number): Promise<{ body: str
 }
 
 const failureOf = async (url: string, options?: Partial<EgressOptions>, request?: Record<string, unknown>) => {
-  using session = openProxy(options).open("test");
-  return (await begin(session, url, request)).failure;
+  using network = openProxy(options).open("test");
+  return (await begin(network, url, request)).failure;
 };
 
 describe("a request", () => {
   test("arrives as it was made, without what is not the client's to say", async () => {
-    using session = openProxy().open("test");
-    const { id, head } = await begin(session, `${origin}/echo?q=1`, {
+    using network = openProxy().open("test");
+    const { id, head } = await begin(network, `${origin}/echo?q=1`, {
       method: "PUT",
       headers: [
         ...[
@@ -133,7 +133,7 @@ describe("a request", () => {
       body: Buffer.from("höflich").toString("base64"),
     });
     expect(head.status).toBe(200);
-    const { body } = await readAll(session, id);
+    const { body } = await readAll(network, id);
     expect(JSON.parse(Buffer.from(body, "latin1").toString())).toEqual({
       method: "PUT",
       url: "/echo?q=1",
@@ -146,8 +146,8 @@ describe("a request", () => {
   });
 
   test("is answered with status, reason and every header, hop-by-hop ones left out", async () => {
-    using session = openProxy().open("test");
-    const { head } = await begin(session, `${origin}/cookies`);
+    using network = openProxy().open("test");
+    const { head } = await begin(network, `${origin}/cookies`);
     expect(head).toMatchObject({ status: 201, reason: "Made" });
     expect(head.headers.filter(([name]: [string]) => name !== "Date" && name !== "Transfer-Encoding")).toEqual([
       ["Set-Cookie", "a=1"],
@@ -157,31 +157,31 @@ describe("a request", () => {
   });
 
   test("that is redirected is not followed: the next hop is a request of its own, and checked", async () => {
-    using session = openProxy().open("test");
-    const { head } = await begin(session, `${origin}/away`);
+    using network = openProxy().open("test");
+    const { head } = await begin(network, `${origin}/away`);
     expect(head.status).toBe(302);
     const location = new Map(head.headers as [string, string][]).get("location") ?? "";
-    expect((await begin(session, location)).failure).toEqual({
+    expect((await begin(network, location)).failure).toEqual({
       kind: "refused",
       message: "host elsewhere.example is not in the server's NETWORK_ALLOW",
     });
   });
 
   test("several go on at a time, and the one that begins first is told first", async () => {
-    using session = openProxy().open("test");
+    using network = openProxy().open("test");
     const start = async (path: string) =>
       (
         await call(
-          session,
+          network,
           "http-start",
           { method: "GET", url: origin + path, headers: [], body: "", timeoutMs: null },
           never,
         )
       ).value as number;
     const [silent, echo] = [await start("/silent"), await start("/echo")];
-    const { value } = await call(session, "http-wait", { ids: [silent, echo], timeoutMs: null }, never);
+    const { value } = await call(network, "http-wait", { ids: [silent, echo], timeoutMs: null }, never);
     expect(value).toEqual([{ id: echo, head: expect.objectContaining({ status: 200 }) }]);
-    expect((await call(session, "http-wait", { ids: [silent], timeoutMs: 0 }, never)).value).toEqual([]);
+    expect((await call(network, "http-wait", { ids: [silent], timeoutMs: 0 }, never)).value).toEqual([]);
   });
 });
 
@@ -237,9 +237,9 @@ describe("refused:", () => {
   });
 
   test("a response over its limit, once it is", async () => {
-    using session = openProxy().open("test");
-    const { id } = await begin(session, `${origin}/large`);
-    const { body, failure } = await readAll(session, id);
+    using network = openProxy().open("test");
+    const { id } = await begin(network, `${origin}/large`);
+    const { body, failure } = await readAll(network, id);
     expect(body.length).toBeLessThanOrEqual(200_000);
     expect(failure).toMatchObject({ kind: "refused", message: expect.stringContaining("over 200000 bytes") });
   });
@@ -250,7 +250,7 @@ describe("refused:", () => {
     using second = proxy.open("one");
     using other = proxy.open("other");
     const opened = [];
-    for (const session of [first, second, second]) opened.push(await begin(session, `${origin}/stalls`));
+    for (const network of [first, second, second]) opened.push(await begin(network, `${origin}/stalls`));
     expect((await begin(first, `${origin}/echo`)).failure).toMatchObject({ kind: "refused" });
     expect((await begin(other, `${origin}/echo`)).head.status).toBe(200);
     await call(first, "http-close", { ids: [opened[0]?.id] }, never);
@@ -280,11 +280,11 @@ describe("failed:", () => {
   });
 
   test("a body that stalls, or breaks off", async () => {
-    using session = openProxy().open("test");
-    const stalls = await begin(session, `${origin}/stalls`);
-    expect(await readAll(session, stalls.id)).toMatchObject({ body: "first", failure: { kind: "timeout" } });
-    const breaks = await begin(session, `${origin}/breaks`);
-    expect(await readAll(session, breaks.id)).toMatchObject({ failure: { kind: "protocol" } });
+    using network = openProxy().open("test");
+    const stalls = await begin(network, `${origin}/stalls`);
+    expect(await readAll(network, stalls.id)).toMatchObject({ body: "first", failure: { kind: "timeout" } });
+    const breaks = await begin(network, `${origin}/breaks`);
+    expect(await readAll(network, breaks.id)).toMatchObject({ failure: { kind: "protocol" } });
   });
 });
 
@@ -293,21 +293,21 @@ describe("the end of an execution", () => {
     const closed = new Promise<void>((resolve) => {
       server.once("request", (request) => request.socket.once("close", resolve));
     });
-    const session = openProxy().open("test");
-    const { id } = await begin(session, `${origin}/stalls`);
-    session[Symbol.dispose]();
+    const network = openProxy().open("test");
+    const { id } = await begin(network, `${origin}/stalls`);
+    network[Symbol.dispose]();
     await closed;
-    expect((await call(session, "http-read", { id, timeoutMs: null }, never)).value).toMatchObject({
+    expect((await call(network, "http-read", { id, timeoutMs: null }, never)).value).toMatchObject({
       failure: { kind: "protocol" },
     });
   });
 
   test("an interrupt answers code that waits", async () => {
-    using session = openProxy().open("test");
+    using network = openProxy().open("test");
     const stop = new AbortController();
     const argument = { method: "GET", url: `${origin}/silent`, headers: [], body: "", timeoutMs: null };
-    const { value: id } = await call(session, "http-start", argument, never);
-    const waiting = call(session, "http-wait", { ids: [id], timeoutMs: null }, stop.signal);
+    const { value: id } = await call(network, "http-start", argument, never);
+    const waiting = call(network, "http-wait", { ids: [id], timeoutMs: null }, stop.signal);
     stop.abort();
     expect((await waiting).value).toEqual([]);
   });
@@ -315,10 +315,10 @@ describe("the end of an execution", () => {
 
 test("what happened is told, without paths or bodies", async () => {
   const events: NetworkEvent[] = [];
-  using session = openProxy().open("test", (event) => events.push(event));
-  await begin(session, `${origin}/echo?secret=1`, { method: "POST" });
-  await begin(session, "https://evil.example:8443/?secret=1");
-  await call(session, "http-check", { url: "http://other.example" }, never);
+  using network = openProxy().open("test", (event) => events.push(event));
+  await begin(network, `${origin}/echo?secret=1`, { method: "POST" });
+  await begin(network, "https://evil.example:8443/?secret=1");
+  await call(network, "http-check", { url: "http://other.example" }, never);
   expect(events).toEqual([
     { event: "network_request", method: "POST", host: "127.0.0.1", port, status: 200, error: null },
     {
@@ -342,15 +342,15 @@ test.each([
   ["http-close", { ids: Array(2000).fill(1) }],
   ["http-nothing", {}],
 ])("%s with %j is refused", async (operation, argument) => {
-  using session = openProxy().open("test");
-  await expect(call(session, operation, argument, never)).rejects.toThrow(
+  using network = openProxy().open("test");
+  await expect(call(network, operation, argument, never)).rejects.toThrow(
     /^(the argument is not of the right form|the sandbox does not offer "http-nothing" here)$/,
   );
 });
 
 test("one execution makes no more than its share of requests", async () => {
-  using session = openProxy({ allow: [] }).open("test");
-  const check = () => call(session, "http-check", { url: "http://x/" }, never);
+  using network = openProxy({ allow: [] }).open("test");
+  const check = () => call(network, "http-check", { url: "http://x/" }, never);
   for (let i = 0; i < 2000; i++) await check();
   await expect(check()).rejects.toThrow("more than 1000 requests in one execution");
 });

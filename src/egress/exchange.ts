@@ -42,7 +42,7 @@ interface Exchange {
 const GONE = new NetworkFailure("protocol", "this response was closed, or its execution is over");
 
 /** The requests of one execution. What it is asked comes from user code. */
-export class NetworkSession implements Disposable {
+export class ExecutionNetwork implements Disposable {
   readonly #policy: EgressPolicy;
   readonly #principal: string;
   readonly #onEvent: (event: NetworkEvent) => void;

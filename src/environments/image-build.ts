@@ -9,6 +9,13 @@ const BUILD_TIMEOUT_MS = 300_000;
 /** Each leaves out what the one before found to be unfit. */
 const MAX_ATTEMPTS = 5;
 
+/** For processes that serve no request: they are not discarded for their size, and need no quick rewind. */
+export const UNBOUNDED = {
+  maxHeapBytes: Number.MAX_SAFE_INTEGER,
+  mapMemory: false,
+  hashCheckpoint: false,
+} satisfies Partial<GuestOptions>;
+
 /** A sandbox for work of the server's own, with memory enough for it. */
 export function compilerOptions(
   host: Omit<SandboxOptions, "guest">,
@@ -20,9 +27,7 @@ export function compilerOptions(
       ...start,
       environment: null,
       preload: [],
-      maxHeapBytes: Number.MAX_SAFE_INTEGER,
-      mapMemory: false,
-      hashCheckpoint: false,
+      ...UNBOUNDED,
     },
     memoryMb: Math.max(host.memoryMb, BUILD_MEMORY_MB),
     maxCpuTimeMs: 0,
@@ -47,9 +52,7 @@ export async function buildWithoutUnfit(
       guest: {
         ...start,
         environment: environment && { ...environment, imports, libraries: environment.libraries.filter(isFit) },
-        maxHeapBytes: Number.MAX_SAFE_INTEGER,
-        mapMemory: false,
-        hashCheckpoint: false,
+        ...UNBOUNDED,
       },
       ...host,
       // Not less because sandboxes have less: modules that found no memory would be missing from the image for good.

@@ -1,9 +1,7 @@
 import { createHash, randomUUID } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { access, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
-import { pipeline } from "node:stream/promises";
 import { BytecodeCompiler } from "../packages/bytecode-compiler.ts";
 import { KeptArchives } from "../packages/kept-archives.ts";
 import { programProblem } from "../packages/library-check.ts";
@@ -11,7 +9,7 @@ import { PackageError } from "../packages/package-error.ts";
 import { chargeShare } from "../packages/package-shares.ts";
 import { GUEST_DIR, PYODIDE_DIR } from "../sandbox/launch.ts";
 import type { SandboxOptions } from "../sandbox/sandbox.ts";
-import { sha256Hex } from "../shared/blob-folder.ts";
+import { hashFile, sha256Hex } from "../shared/blob-folder.ts";
 import { ARCHIVES_FOLDER, imageName, manifestName, temporaryName } from "../shared/cache-layout.ts";
 import { replaceFile } from "../shared/durable-file.ts";
 import { StartupError } from "../shared/errors.ts";
@@ -63,6 +61,20 @@ interface Manifest extends Omit<Image, "path"> {
   readonly key: string;
 }
 
+/** What an image is made of, and how it is called. */
+interface ImagePlan {
+  /** For the file's name. */
+  readonly name: string;
+  /** Names all that it depends on. */
+  readonly key: string;
+  /** For people. */
+  readonly label: string;
+  readonly start: BuildStart;
+  /** Null: the standard library alone. */
+  readonly environment: GuestEnvironment | null;
+  readonly maxBuildMs: number;
+}
+
 export interface ImageCacheOptions {
   readonly cacheDir: string;
   /** How a sandbox process is started on this host. */
@@ -98,7 +110,14 @@ export class ImageCache {
     const stdlib = await this.#stdlibArchive();
     const key = await this.#key("base", [PRELOADED_MODULES, stdlib.sha256]);
     const start = { baseImagePath: null, stdlibPath: stdlib.path, preload: PRELOADED_MODULES };
-    const image = await this.#once("stdlib", key, "the standard library", start, null, MAX_BUILD_MS);
+    const image = await this.#cachedOrBuilt({
+      name: "stdlib",
+      key,
+      label: "the standard library",
+      start,
+      environment: null,
+      maxBuildMs: MAX_BUILD_MS,
+    });
     return { ...image, stdlib, stdlibPath: stdlib.path };
   }
 
@@ -129,7 +148,14 @@ export class ImageCache {
     const key = await this.#environmentKey(base, archiveSha256, environment);
     const label = `the environment "${name}"`;
     const start = { baseImagePath: base.path, stdlibPath: base.stdlibPath, preload: PRELOADED_MODULES };
-    return await this.#once(name, key, label, start, { ...environment, imagePath: null }, maxBuildMs);
+    return await this.#cachedOrBuilt({
+      name,
+      key,
+      label,
+      start,
+      environment: { ...environment, imagePath: null },
+      maxBuildMs,
+    });
   }
 
   /** As `environment`, but null if there is none yet. */
@@ -230,29 +256,15 @@ export class ImageCache {
     }
   }
 
-  #once(
-    name: string,
-    key: string,
-    label: string,
-    start: BuildStart,
-    environment: GuestEnvironment | null,
-    maxBuildMs: number,
-  ): Promise<Image> {
-    return this.#images.run(key, () => this.#cachedOrBuilt(name, key, label, start, environment, maxBuildMs));
+  #cachedOrBuilt(plan: ImagePlan): Promise<Image> {
+    return this.#images.run(plan.key, async () => {
+      const imagePath = this.#imagePath(plan.name, plan.key);
+      return (await readCached(imagePath, plan.key)) ?? (await this.#build(imagePath, plan));
+    });
   }
 
-  async #cachedOrBuilt(
-    name: string,
-    key: string,
-    label: string,
-    start: BuildStart,
-    environment: GuestEnvironment | null,
-    maxBuildMs: number,
-  ): Promise<Image> {
+  async #build(imagePath: string, { name, key, label, start, environment, maxBuildMs }: ImagePlan): Promise<Image> {
     const { host, onProgress } = this.#options;
-    const imagePath = this.#imagePath(name, key);
-    const cached = await readCached(imagePath, key);
-    if (cached !== null) return cached;
     onProgress(`Building the memory image of ${label} (once, a few seconds) …`);
     const startedAt = performance.now();
     if (environment === null) {
@@ -321,9 +333,7 @@ async function readCached(imagePath: string, key: string): Promise<Image | null>
   try {
     const manifest = JSON.parse(await readFile(manifestName(imagePath), "utf8")) as Manifest;
     if (manifest.key !== key) return null;
-    const hash = createHash("sha256");
-    await pipeline(createReadStream(imagePath, { highWaterMark: 1 << 20 }), hash);
-    if (hash.digest("hex") !== manifest.sha256) return null;
+    if ((await hashFile(imagePath)) !== manifest.sha256) return null;
     const { key: _, ...rest } = manifest;
     return { path: imagePath, ...rest };
   } catch {

@@ -1,11 +1,11 @@
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import path from "node:path";
 import { writeAtomically } from "../packages/kept-archives.ts";
 import { PackageError } from "../packages/package-error.ts";
 import type { PackageSet } from "../packages/package-set.ts";
-import { hashFile } from "../packages/wheel-store.ts";
 import { memoryName } from "../shared/cache-layout.ts";
+import { VerifiedFiles } from "../shared/verified-files.ts";
 
 /** What an environment came to when it was built. */
 export interface EnvironmentManifest {
@@ -17,6 +17,7 @@ export interface EnvironmentManifest {
 /** Remembers beside the images what environments came to, so that the next start asks no source again. */
 export class EnvironmentManifests {
   readonly #folder: string;
+  readonly #verified = new VerifiedFiles();
 
   constructor(folder: string) {
     this.#folder = folder;
@@ -39,7 +40,9 @@ export class EnvironmentManifests {
         key: string;
       };
       if (key !== keyOf(inputs)) return null;
-      return (await hashFile(set.archive.path)) === set.archive.sha256 ? { set, missing } : null;
+      const { path: file, sha256, bytes } = set.archive;
+      if ((await stat(file)).size !== bytes) return null;
+      return (await this.#verified.matches(file, sha256)) ? { set, missing } : null;
     } catch {
       return null;
     }

@@ -67,49 +67,11 @@ const OTHER_NAMES: Readonly<Record<string, string>> = {
 };
 
 /** Packages that code often asks for, whose module has the same name and that Pyodide does not list. */
-const SAME_NAME = new Set([
-  ...[
-    "django",
-    "fastapi",
-    "flask",
-    "gradio",
-    "jax",
-    "keras",
-    "mcp",
-    "numba",
-    "ollama",
-    "openai",
-    "plotly",
-    "psutil",
-    "pyarrow",
-  ],
-  ...[
-    "pydub",
-    "pygame",
-    "pyspark",
-    "ray",
-    "reportlab",
-    "scrapy",
-    "seaborn",
-    "selenium",
-    "spacy",
-    "streamlit",
-    "tensorflow",
-    "torch",
-  ],
-  ...[
-    "torchvision",
-    "tqdm",
-    "transformers",
-    "tabulate",
-    "uvicorn",
-    "xlsxwriter",
-    "xlrd",
-    "openpyxl",
-    "nltk",
-    "anthropic",
-  ],
-]);
+const SAME_NAME: readonly string[] = (
+  "django fastapi flask gradio jax keras mcp numba ollama openai plotly psutil pyarrow pydub pygame pyspark " +
+  "ray reportlab scrapy seaborn selenium spacy streamlit tensorflow torch torchvision tqdm transformers tabulate " +
+  "uvicorn xlsxwriter xlrd openpyxl nltk anthropic"
+).split(" ");
 
 export interface ModuleOwnersOptions {
   readonly lock: PyodideLock;
@@ -128,7 +90,7 @@ export class ModuleOwners {
       imports.map((module): [string, string] => [module.split(".", 1)[0] as string, name]),
     );
     this.#packages = new Map([
-      ...[...SAME_NAME].map((name): [string, string] => [name, name]),
+      ...SAME_NAME.map((name): [string, string] => [name, name]),
       ...Object.entries(OTHER_NAMES),
       // Pyodide's own tests and such come last in its list, so the first one is the package.
       ...listed.toReversed(),
@@ -152,15 +114,14 @@ export class ModuleOwners {
     const name = this.#packages.get(module);
     if (name === undefined) return null;
     const key = normaliseName(name);
-    const part = key === normaliseName(module) ? "the package" : `it is part of the package ${name}, which`;
+    const isNamesake = key === normaliseName(module);
+    const part = isNamesake ? "the package" : `it is part of the package ${name}, which`;
     const installed = environment.packages.find((item) => item.key === key);
     if (installed !== undefined) return null;
     const left = Object.entries(environment.missing).find(([text]) => keyOf(text) === key)?.[1];
     if (left !== undefined) {
-      return `${part} the environment "${environment.name}" goes without: ${withoutStop(left)}`.replace(
-        "the package the environment",
-        "the environment",
-      );
+      const subject = isNamesake ? "" : `${part} `;
+      return `${subject}the environment "${environment.name}" goes without: ${withoutStop(left)}`;
     }
     const other = others.find((item) => item.packages.some((has) => has.key === key));
     const elsewhere = other === undefined ? "" : `; the environment "${other.name}" has it`;

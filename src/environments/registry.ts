@@ -89,8 +89,7 @@ export class Environments {
     await this.prepareStdlib();
     const wanted = this.#options.definitions.filter(({ name }) => only === undefined || name === only);
     if (only !== undefined && only !== STDLIB && wanted.length === 0) {
-      const names = [STDLIB, ...this.#options.definitions.map(({ name }) => name)];
-      throw new StartupError(`There is no environment "${only}". Defined: ${names.join(", ")}.`);
+      throw new StartupError(`There is no environment "${only}". Defined: ${this.names.join(", ")}.`);
     }
     for (const definition of wanted) {
       if (this.#isClosed) return;

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { type ArchivePart, buildArchive } from "../packages/archive.ts";
-import { type BytecodeCompiler, COMPILE_SCRIPT } from "../packages/bytecode-compiler.ts";
+import { type BytecodeCompiler, bytecodePart, COMPILE_SCRIPT } from "../packages/bytecode-compiler.ts";
 import type { ArchiveNote, KeptArchives } from "../packages/kept-archives.ts";
 import { SafeZip } from "../packages/safe-zip.ts";
 import { PYODIDE_DIR } from "../sandbox/launch.ts";
@@ -49,12 +49,7 @@ export async function buildStdlibArchive(
     };
     // The zip's own place: a folder is mounted there instead.
     const folder = `/lib/python${pythonVersion.split(".").slice(0, 2).join("")}.zip`;
-    const compiled = new Map((await compiler.compile(part, folder)).map((file) => [file.path, file.bytes]));
-    const bytecode: ArchivePart = {
-      filename: ZIP,
-      files: Array.from(compiled, ([name, { length: size }]) => ({ path: name, zipPath: name, size, hash: null })),
-      read: async (file) => Buffer.from(compiled.get(file.path) as Uint8Array),
-    };
+    const bytecode = bytecodePart(ZIP, await compiler.compile(part, folder));
     const { sha256, bytes } = await buildArchive([{ ...part, bytecode }], archives.folder);
     await archives.remember(key, { format: FORMAT, archive: { sha256, bytes } });
     return describe(archives, key, { sha256, bytes });

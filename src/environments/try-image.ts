@@ -3,6 +3,7 @@ import { internalJob } from "../sandbox/running-job.ts";
 import { Sandbox, type SandboxOptions } from "../sandbox/sandbox.ts";
 import { SandboxDiedError } from "../shared/errors.ts";
 import type { GuestEnvironment, GuestOptions } from "../wire/messages.ts";
+import { UNBOUNDED } from "./image-build.ts";
 
 /** How long a first start may take, and the execution after it. */
 const TRY_OUT_MS = 60_000;
@@ -27,9 +28,7 @@ export async function tryImage(
       stdlibPath,
       environment,
       preload: [],
-      maxHeapBytes: Number.MAX_SAFE_INTEGER,
-      mapMemory: false,
-      hashCheckpoint: false,
+      ...UNBOUNDED,
     },
   };
   const sandbox = await Sandbox.start(options).catch((error) => {

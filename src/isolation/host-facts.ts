@@ -5,6 +5,7 @@ import { access, readFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 import { type HostFacts, type Limit, PROGRAMS, SANDBOX_USERS } from "./plan.ts";
+import { hardLimitsIn, LIMIT_NAMES } from "./process-facts.ts";
 
 /** Not PATH: what confines the sandbox must not be chosen by an environment variable. */
 const FOLDERS = ["/usr/bin", "/bin", "/usr/sbin", "/sbin", "/run/current-system/sw/bin"];
@@ -14,14 +15,6 @@ const USER_RANGES = [
   { first: 1_900_000_000, spans: 1024 },
   { first: 61_184, spans: 1 },
 ] as const;
-
-const LIMIT_NAMES: Readonly<Record<Limit, string>> = {
-  cpu: "Max cpu time",
-  nofile: "Max open files",
-  nproc: "Max processes",
-  data: "Max data size",
-  stack: "Max stack size",
-};
 
 /** Reads what Linux says about the server's own process, and finds the tools. `runtime`: the Deno executable. */
 export async function readHostFacts(runtime: string): Promise<HostFacts> {
@@ -34,6 +27,8 @@ export async function readHostFacts(runtime: string): Promise<HostFacts> {
   const programs = Object.fromEntries(PROGRAMS.map((name, index) => [name, found[index]]));
   const linked = [runtime, programs.setpriv, programs.prlimit].filter((file) => file !== undefined);
   const ldd = await findProgram("ldd");
+  const seen = hardLimitsIn(limits);
+  const hardLimit = (name: Limit) => seen[LIMIT_NAMES[name]] ?? Number.POSITIVE_INFINITY;
   return {
     programs,
     root: process.geteuid?.() === 0,
@@ -43,11 +38,11 @@ export async function readHostFacts(runtime: string): Promise<HostFacts> {
     ),
     libraries: ldd === undefined ? [] : await librariesOf(ldd, linked),
     hardLimits: {
-      cpu: hardLimit(limits, "cpu"),
-      nofile: hardLimit(limits, "nofile"),
-      nproc: hardLimit(limits, "nproc"),
-      data: hardLimit(limits, "data"),
-      stack: hardLimit(limits, "stack"),
+      cpu: hardLimit("cpu"),
+      nofile: hardLimit("nofile"),
+      nproc: hardLimit("nproc"),
+      data: hardLimit("data"),
+      stack: hardLimit("stack"),
     },
   };
 }
@@ -82,9 +77,4 @@ async function librariesOf(ldd: string, files: readonly string[]): Promise<strin
   } catch {
     return [];
   }
-}
-
-function hardLimit(limits: string, name: Limit): number {
-  const hard = new RegExp(`^${LIMIT_NAMES[name]}\\s+\\S+\\s+(\\S+)`, "m").exec(limits)?.[1];
-  return hard === undefined || hard === "unlimited" ? Number.POSITIVE_INFINITY : Number(hard);
 }

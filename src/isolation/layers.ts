@@ -1,19 +1,22 @@
 import type { HostFacts, IsolationPlan, Limit } from "./plan.ts";
-import type { ProcessFacts } from "./process-facts.ts";
+import { LIMIT_NAMES, type ProcessFacts } from "./process-facts.ts";
 
-export type LayerName =
-  | "own-user"
-  | "user-namespace"
-  | "pid-namespace"
-  | "network-namespace"
-  | "mount-namespace"
-  | "ipc-namespace"
-  | "uts-namespace"
-  | "scratch-root"
-  | "no-new-privileges"
-  | "capabilities"
-  | "resource-limits"
-  | "seccomp";
+const ALL = [
+  "own-user",
+  "user-namespace",
+  "pid-namespace",
+  "network-namespace",
+  "mount-namespace",
+  "ipc-namespace",
+  "uts-namespace",
+  "scratch-root",
+  "no-new-privileges",
+  "capabilities",
+  "resource-limits",
+  "seccomp",
+] as const;
+
+export type LayerName = (typeof ALL)[number];
 
 /** One layer between a sandbox and the host, as `/api/status` and `doctor` show it. */
 export interface IsolationLayer {
@@ -44,31 +47,6 @@ export interface Evidence {
   /** The limits that were asked for. */
   readonly limits: Readonly<Partial<Record<Limit | "core" | "fsize", number>>>;
 }
-
-const KERNEL_NAMES: Readonly<Record<Limit | "core" | "fsize", string>> = {
-  core: "Max core file size",
-  fsize: "Max file size",
-  cpu: "Max cpu time",
-  nofile: "Max open files",
-  nproc: "Max processes",
-  data: "Max data size",
-  stack: "Max stack size",
-};
-
-const ALL: readonly LayerName[] = [
-  "own-user",
-  "user-namespace",
-  "pid-namespace",
-  "network-namespace",
-  "mount-namespace",
-  "ipc-namespace",
-  "uts-namespace",
-  "scratch-root",
-  "no-new-privileges",
-  "capabilities",
-  "resource-limits",
-  "seccomp",
-];
 
 /** @returns every layer as inactive, all for one reason. */
 export const noLayers = (why: string): IsolationLayer[] => ALL.map((name) => ({ name, active: false, detail: why }));
@@ -143,7 +121,7 @@ function capabilities({ sandbox }: Evidence): [boolean, string] {
 function resourceLimits({ sandbox, limits }: Evidence): [boolean, string] {
   const rows = Object.entries(limits) as [Limit | "core" | "fsize", number][];
   const missing = rows.filter(([name, value]) => {
-    const actual = sandbox.hardLimits[KERNEL_NAMES[name]];
+    const actual = sandbox.hardLimits[LIMIT_NAMES[name]];
     // The kernel rounds some limits down to pages or blocks.
     return actual === undefined || actual > value;
   });

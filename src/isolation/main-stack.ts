@@ -1,4 +1,5 @@
 import { existsSync, readFileSync } from "node:fs";
+import { hardLimitsIn, LIMIT_NAMES } from "./process-facts.ts";
 
 /**
  * Stack of a sandbox's main thread, where the interpreter is. Calls in WebAssembly are on it, and Python, which has a stack of its own in memory, does
@@ -20,8 +21,8 @@ const SHELL = "/bin/sh";
 export function mainStackBytes(hardLimitBytes: number | null): number {
   if (hardLimitBytes !== null) return Math.min(WANTED_BYTES, hardLimitBytes);
   if (process.platform !== "linux" || !existsSync(SHELL)) return DEFAULT_BYTES;
-  const [, hard] = /^Max stack size\s+\S+\s+(\S+)/m.exec(readFileSync("/proc/self/limits", "utf8")) ?? [];
-  return hard === "unlimited" ? WANTED_BYTES : Math.min(WANTED_BYTES, Number(hard ?? DEFAULT_BYTES));
+  const limits = hardLimitsIn(readFileSync("/proc/self/limits", "utf8"));
+  return Math.min(WANTED_BYTES, limits[LIMIT_NAMES.stack] ?? DEFAULT_BYTES);
 }
 
 /** @returns what V8 may use of it, KiB. Its own default is 984. */

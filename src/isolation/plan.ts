@@ -1,5 +1,6 @@
 import { readFileSync, realpathSync } from "node:fs";
 import os from "node:os";
+import { unescapedMount } from "../shared/host-limits.ts";
 
 /**
  * How the sandbox gets a user with fewer rights than the server.
@@ -121,9 +122,7 @@ export function inheritedMountOptions(file: string): string[] {
   for (const line of readFileSync("/proc/self/mountinfo", "utf8").split("\n")) {
     const [, , , , escaped, flags] = line.split(" ");
     if (escaped === undefined || flags === undefined) continue;
-    const point = escaped.replace(/\\([0-7]{3})/g, (_, octal: string) =>
-      String.fromCharCode(Number.parseInt(octal, 8)),
-    );
+    const point = unescapedMount(escaped);
     const inside = point === "/" || real === point || real.startsWith(`${point}/`);
     // `>=`: of two mounts on one point the later one is seen.
     if (!inside || point.length < best.length) continue;

@@ -1,5 +1,6 @@
 import { closeSync, openSync, readSync } from "node:fs";
 import { readdir, readFile, readlink } from "node:fs/promises";
+import type { Limit } from "./plan.ts";
 
 /** What the kernel says about a process, seen from outside it. */
 export interface ProcessFacts {
@@ -28,13 +29,29 @@ export async function readProcess(pid: number | "self"): Promise<ProcessFacts> {
     status: Object.fromEntries([...status.matchAll(/^(\w+):[ \t]*(.*)$/gm)].map((match) => [match[1], match[2]])),
     namespaces: Object.fromEntries(seen),
     networkDevices: [...devices.matchAll(/^\s*(\S+):/gm)].map((match) => String(match[1])),
-    hardLimits: Object.fromEntries(
-      [...limits.matchAll(/^(Max .+?)\s{2,}\S+\s+(\S+)/gm)].map((match) => [
-        match[1],
-        match[2] === "unlimited" ? Number.POSITIVE_INFINITY : Number(match[2]),
-      ]),
-    ),
+    hardLimits: hardLimitsIn(limits),
   };
+}
+
+/** What /proc/PID/limits calls them. */
+export const LIMIT_NAMES: Readonly<Record<Limit | "core" | "fsize", string>> = {
+  core: "Max core file size",
+  fsize: "Max file size",
+  cpu: "Max cpu time",
+  nofile: "Max open files",
+  nproc: "Max processes",
+  data: "Max data size",
+  stack: "Max stack size",
+};
+
+/** @param limits the text of /proc/PID/limits. @returns hard limits by the kernel's names; Infinity where there is none. */
+export function hardLimitsIn(limits: string): Readonly<Record<string, number>> {
+  return Object.fromEntries(
+    [...limits.matchAll(/^(Max .+?)\s{2,}\S+\s+(\S+)/gm)].map((match) => [
+      match[1],
+      match[2] === "unlimited" ? Number.POSITIVE_INFINITY : Number(match[2]),
+    ]),
+  );
 }
 
 /** Unit of the kernel's times here: USER_HZ, 100 a second on every architecture that Node runs on. */

@@ -125,12 +125,12 @@ function layOut(files: readonly Omit<ArchiveEntry, "offset">[]) {
   }
 }
 
-/** A `.so` of another platform, as some pure wheels carry, is only a file here. */
 /** What is called so may be a shared library. */
 export function isLibraryName(path: string): boolean {
   return /\.so(\.\d+)*$/.test(path);
 }
 
+/** A `.so` of another platform, as some pure wheels carry, is only a file here. */
 export function isWebAssembly(bytes: Buffer): boolean {
   return bytes.subarray(0, WASM_MAGIC.length).equals(WASM_MAGIC);
 }

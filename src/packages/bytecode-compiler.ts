@@ -36,6 +36,16 @@ export interface BytecodeFile {
   readonly bytes: Uint8Array;
 }
 
+/** Bytecode as a part of an archive. @param filename of what it was compiled from. */
+export function bytecodePart(filename: string, compiled: readonly BytecodeFile[]): ArchivePart {
+  const contents = new Map(compiled.map((file) => [file.path, file.bytes]));
+  return {
+    filename,
+    files: Array.from(contents, ([path, { length: size }]) => ({ path, zipPath: path, size, hash: null })),
+    read: async (file) => Buffer.from(contents.get(file.path) as Uint8Array),
+  };
+}
+
 /**
  * Compiles Python's sources to its bytecode, in sandboxes that run nothing but the compiler: no code of any package, so that
  * none can put its own into another's bytecode. Each piece of work begins at the checkpoint, as an execution does.

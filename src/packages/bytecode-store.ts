@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { SingleFlight } from "../shared/single-flight.ts";
 import { parseArchive } from "../wire/archive-format.ts";
 import { type ArchivePart, buildArchive } from "./archive.ts";
-import type { BytecodeCompiler } from "./bytecode-compiler.ts";
+import { type BytecodeCompiler, bytecodePart } from "./bytecode-compiler.ts";
 import { type ArchiveNote, KeptArchives } from "./kept-archives.ts";
 
 const FORMAT = 1;
@@ -38,16 +38,8 @@ export class BytecodeStore {
   async #make(wheel: ArchivePart, sha256: string): Promise<ArchivePart> {
     const known = await this.find(sha256);
     if (known !== null) return known;
-    const compiled = await this.#compiler.compile(wheel, FOLDER, isImported);
-    const bytes = new Map(compiled.map((file) => [file.path, file.bytes]));
-    const files = compiled.map((file) => ({
-      path: file.path,
-      zipPath: file.path,
-      size: file.bytes.length,
-      hash: null,
-    }));
-    const read = async ({ path }: { path: string }) => Buffer.from(bytes.get(path) as Uint8Array);
-    const archive = await buildArchive([{ filename: wheel.filename, files, read }], this.#archives.folder);
+    const bytecode = bytecodePart(wheel.filename, await this.#compiler.compile(wheel, FOLDER, isImported));
+    const archive = await buildArchive([bytecode], this.#archives.folder);
     const note = { format: FORMAT, archive: { sha256: archive.sha256, bytes: archive.bytes } };
     await this.#archives.remember(await this.#key(sha256), note);
     return await this.#open(note);

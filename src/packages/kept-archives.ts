@@ -4,8 +4,8 @@ import path from "node:path";
 import { archiveName, archiveNoteName, temporaryName } from "../shared/cache-layout.ts";
 import { replaceFile } from "../shared/durable-file.ts";
 import { makeFolder } from "../shared/make-folder.ts";
+import { VerifiedFiles } from "../shared/verified-files.ts";
 import { storageError } from "./package-error.ts";
-import { hashFile } from "./wheel-store.ts";
 
 /** What was learnt by making an archive, as it is kept beside it. */
 export interface ArchiveNote {
@@ -16,8 +16,7 @@ export interface ArchiveNote {
 /** Archives in a folder, found by a hash of what each was made of. */
 export class KeptArchives {
   readonly folder: string;
-  /** Hashed by this process since it started; the rest is not believed until it is. */
-  readonly #verified = new Set<string>();
+  readonly #verified = new VerifiedFiles();
 
   constructor(folder: string) {
     this.folder = folder;
@@ -42,11 +41,7 @@ export class KeptArchives {
       const { sha256, bytes } = note.archive;
       const file = this.pathOf(sha256);
       if ((await stat(file)).size !== bytes) return null;
-      if (!this.#verified.has(sha256)) {
-        if ((await hashFile(file)) !== sha256) return null;
-        this.#verified.add(sha256);
-      }
-      return note;
+      return (await this.#verified.matches(file, sha256)) ? note : null;
     } catch {
       return null;
     }
@@ -54,7 +49,8 @@ export class KeptArchives {
 
   /** Keeps a note on an archive that this process has written. @throws {PackageError} `package_storage` if the disk is full or read-only. */
   async remember(key: string, note: ArchiveNote): Promise<void> {
-    this.#verified.add(note.archive.sha256);
+    const { sha256 } = note.archive;
+    this.#verified.add(this.pathOf(sha256), sha256);
     await writeAtomically(this.notePathOf(key), JSON.stringify(note));
   }
 }

@@ -1,12 +1,12 @@
 import { createHash } from "node:crypto";
-import { constants, createReadStream } from "node:fs";
+import { constants } from "node:fs";
 import { copyFile, open, rename, rm, stat } from "node:fs/promises";
 import path from "node:path";
-import { Writable } from "node:stream";
-import { pipeline } from "node:stream/promises";
+import { hashFile } from "../shared/blob-folder.ts";
 import { PARTIAL_FOLDER, partialName, wheelFileName } from "../shared/cache-layout.ts";
 import { makeFolder } from "../shared/make-folder.ts";
 import { SingleFlight } from "../shared/single-flight.ts";
+import { VerifiedFiles } from "../shared/verified-files.ts";
 import type { HttpFetcher, RemoteAnswer } from "./fetcher.ts";
 import { PackageError, storageError } from "./package-error.ts";
 import { chargeShare } from "./package-shares.ts";
@@ -50,8 +50,7 @@ export class WheelStore {
   readonly #maxBytes: number;
   /** By what is fetched, so that the same file is not fetched twice at a time. */
   readonly #fetches = new SingleFlight<StoredWheel>();
-  /** Hashed by this process since it started; the rest is not believed until it is. */
-  readonly #verified = new Set<string>();
+  readonly #verified = new VerifiedFiles();
 
   constructor(folder: string, remote: HttpFetcher, options: Partial<WheelStoreOptions> = {}) {
     this.#folder = folder;
@@ -83,14 +82,9 @@ export class WheelStore {
     const file = path.join(this.#folder, wheelFileName(sha256));
     const bytes = await sizeOf(file);
     if (bytes === null) return null;
-    if (!this.#verified.has(sha256)) {
-      if ((await hashFile(file)) !== sha256) {
-        await rm(file, { force: true });
-        return null;
-      }
-      this.#verified.add(sha256);
-    }
-    return { path: file, sha256, bytes };
+    if (await this.#verified.matches(file, sha256)) return { path: file, sha256, bytes };
+    await rm(file, { force: true });
+    return null;
   }
 
   async #fetch(
@@ -119,7 +113,7 @@ export class WheelStore {
     const bytes = (await stat(partial)).size;
     const file = path.join(this.#folder, wheelFileName(sha256));
     await rename(partial, file);
-    this.#verified.add(sha256);
+    this.#verified.add(file, sha256);
     return { path: file, sha256, bytes };
   }
 
@@ -220,17 +214,4 @@ async function sizeOf(file: string): Promise<number | null> {
       throw storageError(error) ?? error;
     },
   );
-}
-
-/** SHA-256 of a file, hex, without having it in memory. */
-export async function hashFile(file: string): Promise<string> {
-  const hash = createHash("sha256");
-  const sink = new Writable({
-    write(chunk: Buffer, _encoding, done) {
-      hash.update(chunk);
-      done();
-    },
-  });
-  await pipeline(createReadStream(file), sink);
-  return hash.digest("hex");
 }

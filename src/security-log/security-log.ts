@@ -195,8 +195,7 @@ export class SecurityLog {
     const line = Buffer.from(`${serializeLine(event, timestamp, head.seq + 1, head.hash)}\n`);
     if (head.size > 0 && head.size + line.length > this.#options.maxBytes) this.#rotate();
     const { first, size } = this.#head as Head;
-    let written = 0;
-    while (written < line.length) written += fs.writeSync(this.#fd as number, line, written);
+    fs.writeFileSync(this.#fd as number, line);
     const hash = hashLine(line.subarray(0, -1));
     this.#head = { first, seq: head.seq + 1, hash, offset: size, size: size + line.length, open: true };
     this.#syncTimer ??= setTimeout(() => this.sync(), this.#options.syncEveryMs).unref();

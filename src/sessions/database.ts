@@ -2,11 +2,11 @@
 import { createHash } from "node:crypto";
 import fs from "node:fs";
 import path from "node:path";
-import { DatabaseSync, type StatementSync } from "node:sqlite";
+import type { DatabaseSync, StatementSync } from "node:sqlite";
 import type { Blob } from "../shared/blob-folder.ts";
 import { ClientError } from "../shared/errors.ts";
 import { ReserveFile } from "../shared/reserve-file.ts";
-import { hasRoomForSharedIndex } from "../shared/shared-index.ts";
+import { openDatabase } from "../shared/shared-index.ts";
 import { troubleOf } from "../shared/storage-trouble.ts";
 import { checkShare, INDEX_BYTES_PER_CONTENT, type SessionShares } from "./shares.ts";
 import { STATEMENTS } from "./statements.ts";
@@ -140,7 +140,7 @@ export class SessionDatabase {
     this.#shares = shares;
     this.#reserve = new ReserveFile(path.join(path.dirname(file), "reserve"));
     // No other server opens it: the lock beside it sees to that. An operator's backup may.
-    const database = openDatabase(file);
+    const database = openDatabase(file, BUSY_TIMEOUT_MS, (opened) => setUp(opened, file));
     this.#database = database;
     try {
       this.#migrate();
@@ -410,26 +410,15 @@ export class SessionDatabase {
   }
 }
 
-/** Opens the file; on a full disk without the file that others would read the log's index from. */
-function openDatabase(file: string): DatabaseSync {
-  for (let isAlone = !hasRoomForSharedIndex(file); ; isAlone = true) {
-    const database = new DatabaseSync(file, { timeout: BUSY_TIMEOUT_MS });
-    try {
-      fs.chmodSync(file, 0o600);
-      if (isAlone) database.exec("PRAGMA locking_mode = EXCLUSIVE");
-      // To set it writes, also where it is set already.
-      const { auto_vacuum: mode } = database.prepare("PRAGMA auto_vacuum").get() as { auto_vacuum: number };
-      if (mode !== INCREMENTAL) database.exec("PRAGMA auto_vacuum = INCREMENTAL");
-      // Not in the middle of a burst of changes if it can be helped; `rest` does it in a pause.
-      database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000");
-      database.prepare("SELECT count(*) FROM sqlite_schema").get();
-      return database;
-    } catch (error) {
-      database.close();
-      // SQLite calls the disk a failing one where there is no room for that file.
-      if (isAlone || !["full", "failing"].includes(troubleOf(error) ?? "")) throw error;
-    }
-  }
+/** What holds for every version of the file. */
+function setUp(database: DatabaseSync, file: string): void {
+  fs.chmodSync(file, 0o600);
+  // To set it writes, also where it is set already.
+  const { auto_vacuum: mode } = database.prepare("PRAGMA auto_vacuum").get() as { auto_vacuum: number };
+  if (mode !== INCREMENTAL) database.exec("PRAGMA auto_vacuum = INCREMENTAL");
+  // Not in the middle of a burst of changes if it can be helped; `rest` does it in a pause.
+  database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000");
+  database.prepare("SELECT count(*) FROM sqlite_schema").get();
 }
 
 function recordsOf(rows: readonly unknown[]): SessionRecord[] {

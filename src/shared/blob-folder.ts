@@ -1,4 +1,5 @@
 import { createHash, hash, randomUUID } from "node:crypto";
+import { createReadStream } from "node:fs";
 import fs from "node:fs/promises";
 import path from "node:path";
 import { syncFolder, writeDurably } from "./durable-file.ts";
@@ -19,6 +20,8 @@ export interface ReceivedBlob extends Blob {
 
 const SHA256_HEX = /^[0-9a-f]{64}$/;
 const WRITES_AT_ONCE = 8;
+/** As fast as more, and no turn of the event loop takes long. */
+const READ_AT_ONCE_BYTES = 1024 * 1024;
 // Above this, hashing in the thread pool beats blocking the event loop.
 const HASH_INLINE_BYTES = 64 * 1024;
 
@@ -137,4 +140,11 @@ export async function sha256Hex(bytes: Uint8Array): Promise<string> {
   if (bytes.length <= HASH_INLINE_BYTES) return hash("sha256", bytes, "hex");
   const digest = await crypto.subtle.digest("SHA-256", bytes as Uint8Array<ArrayBuffer>);
   return Buffer.from(digest).toString("hex");
+}
+
+/** SHA-256 of a file in lower-case hex, without having it in memory. */
+export async function hashFile(file: string): Promise<string> {
+  const hash = createHash("sha256");
+  for await (const chunk of createReadStream(file, { highWaterMark: READ_AT_ONCE_BYTES })) hash.update(chunk);
+  return hash.digest("hex");
 }

@@ -47,7 +47,7 @@ function foldersOf(root: string, controller: string): string[] {
     .split("\n")
     .flatMap((line) => {
       const [before = "", after = ""] = line.split(" - ");
-      const [, , , mounted = "/", place = ""] = before.split(" ").map(unescaped);
+      const [, , , mounted = "/", place = ""] = before.split(" ").map(unescapedMount);
       const [type, , options = ""] = after.split(" ");
       const isOurs = type === "cgroup2" || (type === "cgroup" && options.split(",").includes(controller));
       if (!isOurs) return [];
@@ -71,10 +71,9 @@ function upwards(place: string, group: string): string[] {
 }
 
 function cpuLimit(folder: string): number | null {
+  const both = read(folder, "cpu.max").trim().split(" ");
   const [quota, period] =
-    read(folder, "cpu.max").trim().split(" ").length === 2
-      ? read(folder, "cpu.max").trim().split(" ")
-      : [read(folder, "cpu.cfs_quota_us").trim(), read(folder, "cpu.cfs_period_us").trim()];
+    both.length === 2 ? both : [read(folder, "cpu.cfs_quota_us").trim(), read(folder, "cpu.cfs_period_us").trim()];
   const count = Number(quota || "max") / Number(period || "0");
   return Number.isFinite(count) && count > 0 ? Math.round(count * 1000) / 1000 : null;
 }
@@ -101,6 +100,6 @@ function read(folder: string, file: string): string {
 }
 
 /** Spaces and the like are octal numbers in mountinfo. */
-function unescaped(text: string): string {
+export function unescapedMount(text: string): string {
   return text.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)));
 }

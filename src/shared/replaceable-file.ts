@@ -1,5 +1,5 @@
 import { constants } from "node:fs";
-import fs, { type FileHandle } from "node:fs/promises";
+import fs from "node:fs/promises";
 import path from "node:path";
 import { syncFolder, writeDurably } from "./durable-file.ts";
 import { troubleOf } from "./storage-trouble.ts";
@@ -37,7 +37,7 @@ export class ReplaceableFile {
     // Not an empty file of this size: that would have no room on the disk. In place: what it has already, it never gives back.
     const handle = await fs.open(this.#spare, constants.O_WRONLY | constants.O_CREAT, 0o600);
     try {
-      await writeAll(handle, Buffer.alloc(wanted, " "));
+      await handle.writeFile(Buffer.alloc(wanted, " "));
     } finally {
       await handle.close();
     }
@@ -59,7 +59,7 @@ export class ReplaceableFile {
     if ((await sizeOf(this.#spare)) < bytes.length) return false;
     const handle = await fs.open(this.#spare, "r+");
     try {
-      await writeAll(handle, bytes);
+      await handle.writeFile(bytes);
       await handle.truncate(bytes.length);
       await handle.sync();
     } finally {
@@ -83,12 +83,6 @@ export class ReplaceableFile {
 
   get #spare(): string {
     return `${this.#file}.spare`;
-  }
-}
-
-async function writeAll(handle: FileHandle, bytes: Buffer): Promise<void> {
-  for (let written = 0; written < bytes.length; ) {
-    written += (await handle.write(bytes, written, bytes.length - written, written)).bytesWritten;
   }
 }
 

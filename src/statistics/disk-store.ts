@@ -1,10 +1,9 @@
 import { randomUUID } from "node:crypto";
 import path from "node:path";
-import { DatabaseSync, type StatementSync } from "node:sqlite";
+import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { makeFolderSync } from "../shared/make-folder.ts";
-import { hasRoomForSharedIndex } from "../shared/shared-index.ts";
+import { openDatabase } from "../shared/shared-index.ts";
 import { StorageStartupError } from "../shared/storage-startup-error.ts";
-import { troubleOf } from "../shared/storage-trouble.ts";
 import {
   type Counters,
   EVERYBODY,
@@ -44,6 +43,7 @@ const SCHEMA = `
   PRAGMA user_version = ${SCHEMA_VERSION};
 `;
 
+const BUSY_TIMEOUT_MS = 250;
 const MAX_EVENTS_KEPT = 1000;
 const MAX_BATCH_EVENTS = 1000;
 
@@ -226,13 +226,7 @@ export class DiskStatistics implements StatisticsStore {
 function open(file: string): DatabaseSync {
   try {
     makeFolderSync(path.dirname(file));
-    try {
-      return openDatabase(file, !hasRoomForSharedIndex(file));
-    } catch (error) {
-      if (!["full", "failing"].includes(troubleOf(error) ?? "")) throw error;
-      // A full disk has no room for the file that other processes would read the log's index from.
-      return openDatabase(file, true);
-    }
+    return openDatabase(file, BUSY_TIMEOUT_MS, setUp);
   } catch (cause) {
     throw new StorageStartupError({
       what: `The statistics in ${file}`,
@@ -244,22 +238,14 @@ function open(file: string): DatabaseSync {
   }
 }
 
-function openDatabase(file: string, isAlone: boolean): DatabaseSync {
-  const database = new DatabaseSync(file, { timeout: 250 });
-  try {
-    if (isAlone) database.exec("PRAGMA locking_mode = EXCLUSIVE");
-    database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL");
-    const version = (database.prepare("PRAGMA user_version").get() as { user_version: number }).user_version;
-    if (version === 0) database.exec(`BEGIN IMMEDIATE; ${SCHEMA} COMMIT`);
-    else if (version !== SCHEMA_VERSION) throw new Error(`it is of version ${version}, not ${SCHEMA_VERSION}`);
-    // Came later than the rest, and changes nothing for a version that does not know it.
-    const hasBatch = database.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'batch'").get();
-    if (!hasBatch) database.exec("CREATE TABLE batch (name TEXT NOT NULL, last_event INTEGER NOT NULL) STRICT");
-    return database;
-  } catch (error) {
-    database.close();
-    throw error;
-  }
+function setUp(database: DatabaseSync): void {
+  database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL");
+  const version = (database.prepare("PRAGMA user_version").get() as { user_version: number }).user_version;
+  if (version === 0) database.exec(`BEGIN IMMEDIATE; ${SCHEMA} COMMIT`);
+  else if (version !== SCHEMA_VERSION) throw new Error(`it is of version ${version}, not ${SCHEMA_VERSION}`);
+  // Came later than the rest, and changes nothing for a version that does not know it.
+  const hasBatch = database.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'batch'").get();
+  if (!hasBatch) database.exec("CREATE TABLE batch (name TEXT NOT NULL, last_event INTEGER NOT NULL) STRICT");
 }
 
 function toEvent({ at_ms, type, principal, ip, agent, success, error, time_ms }: EventRow): StatisticsEvent {

@@ -77,7 +77,7 @@ class RotatingFile {
         this.#fd = this.#open();
       }
       this.#sizeBytes += bytes.length;
-      for (let written = 0; written < bytes.length; ) written += fs.writeSync(this.#fd, bytes, written);
+      fs.writeFileSync(this.#fd, bytes);
     } catch {
       // The line is on standard output; that the folder cannot be written to is told by the security log beside it.
       this.close();

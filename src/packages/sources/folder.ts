@@ -1,9 +1,9 @@
 import { readdir, readFile, stat } from "node:fs/promises";
 import path from "node:path";
+import { hashFile } from "../../shared/blob-folder.ts";
 import { PackageError } from "../package-error.ts";
 import type { CoreMetadata } from "../pep/metadata.ts";
 import { readWheelMetadata } from "../wheel.ts";
-import { hashFile } from "../wheel-store.ts";
 import { type Candidate, type ListedFile, type Offers, type PackageSource, selectFiles } from "./package-source.ts";
 import {
   checkSamePlatform,
