@@ -1,7 +1,6 @@
 import { execFile, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { rm } from "node:fs/promises";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
@@ -181,7 +180,6 @@ describe("compose.yaml", () => {
     beforeAll(async () => {
       folder = temporaryFolder("deployed-redis");
     });
-    afterAll(async () => await rm(folder, { recursive: true, force: true }));
 
     async function start(command: string, ...options: string[]) {
       const text = command.replaceAll("$$", "$").replaceAll("/tls/", `${folder}/`).trim();
@@ -418,7 +416,6 @@ describe.skipIf(!hasNginx || !hasRedis)("two servers behind nginx, as deployed",
     await nginx?.[Symbol.asyncDispose]();
     for (const server of servers ?? []) await server.kill();
     await redis?.stop();
-    await rm(folder, { recursive: true, force: true });
   });
 
   /** How many sandboxes of a server are at work; undefined if it is away. */
