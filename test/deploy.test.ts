@@ -10,7 +10,8 @@ import { trustProxy } from "../src/http/middleware/trust-proxy.ts";
 import { loadConfig, SETTINGS } from "../src/shared/settings.ts";
 import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { createClient, type TestClient } from "./support/client.ts";
-import { hasNginx, startNginx, type TestNginx } from "./support/nginx.ts";
+import { hasNginx, startNginx } from "./support/nginx.ts";
+import type { TestProxy } from "./support/proxy.ts";
 import { freePort, hasRedis, startRedis, type TestRedis } from "./support/redis.ts";
 import { readSecurityLog } from "./support/security-log.ts";
 import { type ServerProcess, startServerProcess } from "./support/server-process.ts";
@@ -391,7 +392,7 @@ describe.skipIf(!hasNginx || !hasRedis)("two servers behind nginx, as deployed",
   let folder: string;
   let redis: TestRedis;
   let servers: ServerProcess[];
-  let nginx: TestNginx;
+  let nginx: TestProxy;
   let alice: TestClient;
 
   const settings = (): Record<string, string> => ({
