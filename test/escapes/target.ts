@@ -29,7 +29,7 @@ const EVENT_LOOP = new URL("event-loop.js", import.meta.url).href;
 /** What the server may have for its objects, MiB. */
 const SERVER_MEMORY_MB = 1024;
 /** The longest that nobody else may be served, ms of the server's processor time. */
-const LONGEST_TURN_MS = 50;
+export const LONGEST_TURN_MS = 50;
 const ATTEMPTS = 3;
 /** One turn reads up to 2 MiB of each connection that has sent something: that long for each, ms. */
 const READING_MS = 2;
