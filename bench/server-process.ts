@@ -1,8 +1,9 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import { cpuTimeMs } from "../src/isolation/process-facts.ts";
 import { descendantsOf, residentBytesOf } from "../test/support/processes.ts";
+import { listening } from "../test/support/server-process.ts";
 
 /** A server under test, in a process of its own. */
 export interface ServerProcess {
@@ -45,18 +46,4 @@ export async function startServerProcess(
       if (child.exitCode === null) await once(child, "close");
     },
   };
-}
-
-function listening(child: ChildProcess): Promise<string> {
-  return new Promise((resolve, reject) => {
-    let said = "";
-    const read = (chunk: string) => {
-      said += chunk;
-      const url = /Ready on (http:\/\/[\d.:]+)/.exec(said)?.[1];
-      if (url) resolve(url);
-    };
-    child.stdout?.setEncoding("utf8").on("data", read);
-    child.stderr?.setEncoding("utf8").on("data", read);
-    child.once("close", () => reject(new Error(`the server did not start:\n${said}`)));
-  });
 }

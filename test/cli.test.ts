@@ -12,6 +12,7 @@ import { makeWheel } from "../src/packages/testing/wheels.ts";
 import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { TEST_CACHE_DIR } from "./support/config.ts";
 import { descendantsOf, isRunning } from "./support/processes.ts";
+import { listening } from "./support/server-process.ts";
 import { until } from "./support/until.ts";
 
 const CLI = fileURLToPath(new URL("../src/cli/main.ts", import.meta.url));
@@ -61,20 +62,6 @@ async function cli(args: readonly string[], env: Record<string, string> = {}, st
     once(child, "close"),
   ]);
   return { code, stdout, stderr };
-}
-
-function listening(child: ChildProcess): Promise<string> {
-  return new Promise((resolve, reject) => {
-    let said = "";
-    const read = (chunk: string) => {
-      said += chunk;
-      const [url] = /(?<=Ready on )http:\/\/[\d.:]+/.exec(said) ?? [];
-      if (url) resolve(url);
-    };
-    child.stdout?.setEncoding("utf8").on("data", read);
-    child.stderr?.setEncoding("utf8").on("data", read);
-    child.once("close", () => reject(new Error(said)));
-  });
 }
 
 async function script(name: string, code: string): Promise<string> {
