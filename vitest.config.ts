@@ -31,11 +31,14 @@ const FULL = {
 /** A worker is a test file with a server and its sandboxes: up to 2 GiB, and idle for a third of its time, while something ends. */
 const WORKERS = Math.max(1, Math.min(Math.ceil(os.availableParallelism() * 1.5), Math.floor(os.totalmem() / 2 ** 31)));
 
+/** Deletes at the run's end what tests have left in temporary folders. */
+const RUN_FOLDER = "test/support/run-folder.ts";
+
 /** Of projects whose files start processes. The image that they share is built once for all of them. */
 const withSandboxes = {
   testTimeout: 60_000,
   hookTimeout: 180_000,
-  globalSetup: ["test/setup.ts"],
+  globalSetup: [RUN_FOLDER, "test/setup.ts"],
 };
 
 export default defineConfig({
@@ -53,6 +56,7 @@ export default defineConfig({
           include: ["src/**/*.test.ts"],
           isolate: false,
           exclude: PROCESSES,
+          globalSetup: [RUN_FOLDER],
           setupFiles: ["test/support/no-processes.ts"],
           testTimeout: 20_000,
         },

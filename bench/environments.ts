@@ -17,9 +17,10 @@ import { denoCache } from "../src/environments/deno-cache.ts";
 import { internalJob } from "../src/sandbox/running-job.ts";
 import { Sandbox } from "../src/sandbox/sandbox.ts";
 import { loadConfig } from "../src/shared/settings.ts";
+import { descendantsOf } from "../test/support/processes.ts";
 import { type LoadResult, load } from "./load.ts";
 import { EVERY_PROGRAM, type Program } from "./programs.ts";
-import { descendants, startServerProcess } from "./server-process.ts";
+import { startServerProcess } from "./server-process.ts";
 import { BENCH, median, OURS, PYTHON } from "./settings.ts";
 
 const FURTHER_SANDBOXES = 3;
@@ -159,7 +160,7 @@ async function throughput(program: number, env: Record<string, string>): Promise
 /** Memory that no other process shares: what this one costs. Linux only. */
 async function privateBytes(pid: number): Promise<number> {
   let bytes = 0;
-  for (const id of [pid, ...(await descendants(pid))]) {
+  for (const id of [pid, ...descendantsOf(pid)]) {
     const text = await readFile(`/proc/${id}/smaps_rollup`, "utf8");
     for (const [, kib] of text.matchAll(/^Private_(?:Clean|Dirty): +(\d+) kB$/gm)) bytes += Number(kib) * 1024;
   }

@@ -30,7 +30,7 @@ export async function measureMemory(log: (line: string) => void): Promise<Memory
       const readings: { server: number; children: number }[] = [];
       for (let reading = 0; reading < READINGS; reading++) {
         await delay(READING_PAUSE_MS);
-        readings.push(await server.residentBytes());
+        readings.push(server.residentBytes());
       }
       const sample = {
         executions,

@@ -49,9 +49,9 @@ const table = (head: readonly string[], rows: readonly (readonly string[])[]) =>
   [head, head.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
 
 async function measure(server: ServerProcess, connections: number, seconds: number, body = {}): Promise<Round> {
-  const before = await server.cpuMs();
+  const before = server.cpuMs();
   const result = await load({ url: server.url, programs: [0], connections, seconds, body });
-  const after = await server.cpuMs();
+  const after = server.cpuMs();
   return {
     ...result,
     serverCpuMs: (after.server - before.server) / result.requests,

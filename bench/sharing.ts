@@ -75,7 +75,7 @@ async function measure(server: ServerProcess, principals: number, clients: numbe
   };
   await Promise.all(Array.from({ length: clients }, client));
   const seconds = (performance.now() - startedAt) / 1000;
-  const { server: own, children } = await server.residentBytes();
+  const { server: own, children } = server.residentBytes();
   const sorted = times.toSorted((a, b) => a - b);
   return {
     perSecond: times.length / seconds,

@@ -1,8 +1,6 @@
 /** `npm run docs:decisions`: writes the index of docs/decisions.md from its headings. A new one gets today's date; change a status by hand. */
-import { readFile, writeFile } from "node:fs/promises";
-import { fileURLToPath } from "node:url";
+import { rewriteIfRun } from "./written-part.ts";
 
-const PAGE = fileURLToPath(new URL("../docs/decisions.md", import.meta.url));
 const HEAD = "| decision | since | status |\n| --- | --- | --- |\n";
 const ROW = /^\| \[(?<title>.+)\]\(#.+\) \| (?<since>.+) \| (?<status>.+) \|$/gm;
 
@@ -27,6 +25,6 @@ export function withDecisionIndex(page: string, today: string): string {
   return page.slice(0, begin) + HEAD + index.join("") + page.slice(end);
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  await writeFile(PAGE, withDecisionIndex(await readFile(PAGE, "utf8"), new Date().toISOString().slice(0, 10)));
-}
+await rewriteIfRun(import.meta.url, "docs/decisions.md", (page) =>
+  withDecisionIndex(page, new Date().toISOString().slice(0, 10)),
+);

@@ -1,20 +1,12 @@
 /** `npm run docs:endpoints`: writes the table of endpoints in README.md from what they declare in `src/http/`. */
-import { readFile, writeFile } from "node:fs/promises";
-import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { ENDPOINTS } from "../src/http/openapi.ts";
 import { type BodyKind, type Route, scopesOf } from "../src/http/routes.ts";
-
-const README = fileURLToPath(new URL("../README.md", import.meta.url));
-const BEGIN = "<!-- endpoints: written by `npm run docs:endpoints` -->\n";
-const END = "<!-- /endpoints -->";
+import { rewriteIfRun, withPart } from "./written-part.ts";
 
 /** Puts the table where README.md has its markers. @throws if the markers are not there. */
 export function withEndpointTable(readme: string): string {
-  const begin = readme.indexOf(BEGIN);
-  const end = readme.indexOf(END);
-  if (begin < 0 || end < begin) throw new Error("README.md has lost the markers of its table of endpoints");
-  return readme.slice(0, begin + BEGIN.length) + endpointTable() + readme.slice(end);
+  return withPart(readme, "endpoints", endpointTable());
 }
 
 function endpointTable(): string {
@@ -37,6 +29,4 @@ function shown({ type, schema }: BodyKind<unknown>): string {
   return `\`{${members.join(", ")}}\``;
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  await writeFile(README, withEndpointTable(await readFile(README, "utf8")));
-}
+await rewriteIfRun(import.meta.url, "README.md", withEndpointTable);

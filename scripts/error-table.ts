@@ -1,18 +1,10 @@
 /** `npm run docs:errors`: writes the table of docs/errors.md from `src/shared/errors.ts`. */
-import { readFile, writeFile } from "node:fs/promises";
-import { fileURLToPath } from "node:url";
 import { ERRORS, type ErrorCode, errorKind } from "../src/shared/errors.ts";
-
-const PAGE = fileURLToPath(new URL("../docs/errors.md", import.meta.url));
-const BEGIN = "<!-- errors: written by `npm run docs:errors` -->\n";
-const END = "<!-- /errors -->";
+import { rewriteIfRun, withPart } from "./written-part.ts";
 
 /** Puts the tables where the page has its markers. @throws if the markers are not there. */
 export function withErrorTable(page: string): string {
-  const begin = page.indexOf(BEGIN);
-  const end = page.indexOf(END);
-  if (begin < 0 || end < begin) throw new Error("docs/errors.md has lost the markers of its tables");
-  return page.slice(0, begin + BEGIN.length) + errorTables() + page.slice(end);
+  return withPart(page, "errors", errorTables());
 }
 
 function errorTables(): string {
@@ -37,6 +29,4 @@ function said(code: ErrorCode): string {
   return text === undefined ? (means ?? "") : `\`${text}\``;
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  await writeFile(PAGE, withErrorTable(await readFile(PAGE, "utf8")));
-}
+await rewriteIfRun(import.meta.url, "docs/errors.md", withErrorTable);

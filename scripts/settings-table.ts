@@ -1,14 +1,9 @@
 /** `npm run docs:settings`: writes the settings table of README.md from `src/shared/settings.ts`. */
-import { readFile, writeFile } from "node:fs/promises";
-import { fileURLToPath } from "node:url";
 import { SETTINGS } from "../src/shared/settings.ts";
-
-const README = fileURLToPath(new URL("../README.md", import.meta.url));
-const BEGIN = "<!-- settings: written by `npm run docs:settings` -->\n";
-const END = "<!-- /settings -->";
+import { rewriteIfRun, withPart } from "./written-part.ts";
 
 /** Every setting as a row of a Markdown table. */
-export function settingsTable(): string {
+function settingsTable(): string {
   const cell = (text: string) => text.replaceAll("|", "\\|");
   const code = (text: string) => (text === "" ? "" : `\`${text}\``);
   const rows = Object.entries(SETTINGS).map(
@@ -23,12 +18,7 @@ export function settingsTable(): string {
  * @throws if the markers are not there.
  */
 export function withSettingsTable(readme: string): string {
-  const begin = readme.indexOf(BEGIN);
-  const end = readme.indexOf(END);
-  if (begin < 0 || end < begin) throw new Error("README.md has lost the markers of its settings table");
-  return readme.slice(0, begin + BEGIN.length) + settingsTable() + readme.slice(end);
+  return withPart(readme, "settings", settingsTable());
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  await writeFile(README, withSettingsTable(await readFile(README, "utf8")));
-}
+await rewriteIfRun(import.meta.url, "README.md", withSettingsTable);

@@ -1,6 +1,6 @@
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { hasNative, native } from "./support/native-python.ts";
 
@@ -48,7 +48,6 @@ describe.skipIf(!hasNative("pandas"))("an upload, where there is pandas, with", 
     });
     results = native("analyses", [SCRIPT, ...files]) as typeof results;
   });
-  afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
   test.each(CASES.map(([what, , expected], index) => [what, index, expected] as const))(
     "%s",

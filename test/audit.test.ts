@@ -71,7 +71,6 @@ describe("statistics after a scripted mix", () => {
   });
   afterAll(async () => {
     await server.stop(0);
-    await rm(dataDir, { recursive: true });
   });
 
   const adas = {
@@ -283,7 +282,6 @@ describe("the chain on disk", () => {
   beforeEach(async () => {
     dataDir = temporaryFolder("pyodide-express-chain");
   });
-  afterEach(async () => await rm(dataDir, { recursive: true }));
 
   const verify = async (dir: string) =>
     await promisify(execFile)(process.execPath, [CLI, "audit", "verify", dir])
@@ -348,7 +346,6 @@ describe("a log that cannot be written", () => {
   };
   afterEach(async () => {
     await server.stop(0);
-    await rm(dataDir, { recursive: true });
   });
 
   test("with AUDIT_REQUIRED no code is run, until it can be written again", async () => {

@@ -1,8 +1,7 @@
-import { readFile, rm } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import path from "node:path";
 import type { Browser, Locator } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { hasChromium, launchChromium, openPage } from "./support/browser.ts";
 import { createClient, type TestClient } from "./support/client.ts";
 import { hasHaproxy, runHaproxy } from "./support/haproxy.ts";
@@ -76,12 +75,10 @@ afterAll(async () => await browser?.close());
 
 for (const [name, has, settings, start] of RECIPES) {
   describe.skipIf(!has)(`behind ${name}, by its recipe`, () => {
-    let folder: string;
     let server: TestServer;
     let balancer: Balancer;
     let client: TestClient;
     beforeAll(async () => {
-      folder = temporaryFolder("balancer");
       server = await startTestServer({ TRUST_PROXY: "127.0.0.1", STREAM_HEARTBEAT_S: "1", ...settings });
       balancer = await start(new URL(server.url));
       client = createClient(`${balancer.url}/py`);
@@ -89,7 +86,6 @@ for (const [name, has, settings, start] of RECIPES) {
     afterAll(async () => {
       await balancer?.[Symbol.asyncDispose]();
       await server?.stop(0);
-      await rm(folder, { recursive: true, force: true });
     });
 
     test("code runs, files come and go, and probes answer", async () => {

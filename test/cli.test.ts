@@ -1,27 +1,24 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync } from "node:fs";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test } from "vitest";
 import { makeWheel } from "../src/packages/testing/wheels.ts";
 import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { TEST_CACHE_DIR } from "./support/config.ts";
 import { descendantsOf, isRunning } from "./support/processes.ts";
+import { listening } from "./support/server-process.ts";
 import { until } from "./support/until.ts";
 
 const CLI = fileURLToPath(new URL("../src/cli/main.ts", import.meta.url));
 const EXAMPLES = fileURLToPath(new URL("../examples/", import.meta.url));
 
-let dir: string;
-beforeAll(async () => {
-  dir = temporaryFolder("pyodide-express-cli");
-});
-afterAll(async () => await rm(dir, { recursive: true }));
+const dir = temporaryFolder("pyodide-express-cli");
 
 interface Outcome {
   readonly code: number | null;
@@ -65,20 +62,6 @@ async function cli(args: readonly string[], env: Record<string, string> = {}, st
     once(child, "close"),
   ]);
   return { code, stdout, stderr };
-}
-
-function listening(child: ChildProcess): Promise<string> {
-  return new Promise((resolve, reject) => {
-    let said = "";
-    const read = (chunk: string) => {
-      said += chunk;
-      const [url] = /(?<=Ready on )http:\/\/[\d.:]+/.exec(said) ?? [];
-      if (url) resolve(url);
-    };
-    child.stdout?.setEncoding("utf8").on("data", read);
-    child.stderr?.setEncoding("utf8").on("data", read);
-    child.once("close", () => reject(new Error(said)));
-  });
 }
 
 async function script(name: string, code: string): Promise<string> {

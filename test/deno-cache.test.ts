@@ -1,7 +1,7 @@
 import { chmodSync, cpSync, existsSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { text } from "node:stream/consumers";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { openHost } from "../src/compose/host.ts";
 import { denoCache } from "../src/environments/deno-cache.ts";
 import { ImageCache } from "../src/environments/images.ts";
@@ -41,7 +41,6 @@ beforeAll(async () => {
     sandbox: { ...opened, guest: guestOptions({ baseImagePath, stdlibPath }) },
   })) as string;
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 /** Runs the script behind all layers, with every permission of Deno's. */
 async function behindTheLayers(visible: string): Promise<string> {

@@ -1,7 +1,6 @@
 import { execFile, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { rm } from "node:fs/promises";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
@@ -11,7 +10,8 @@ import { trustProxy } from "../src/http/middleware/trust-proxy.ts";
 import { loadConfig, SETTINGS } from "../src/shared/settings.ts";
 import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { createClient, type TestClient } from "./support/client.ts";
-import { hasNginx, startNginx, type TestNginx } from "./support/nginx.ts";
+import { hasNginx, startNginx } from "./support/nginx.ts";
+import type { TestProxy } from "./support/proxy.ts";
 import { freePort, hasRedis, startRedis, type TestRedis } from "./support/redis.ts";
 import { readSecurityLog } from "./support/security-log.ts";
 import { type ServerProcess, startServerProcess } from "./support/server-process.ts";
@@ -181,7 +181,6 @@ describe("compose.yaml", () => {
     beforeAll(async () => {
       folder = temporaryFolder("deployed-redis");
     });
-    afterAll(async () => await rm(folder, { recursive: true, force: true }));
 
     async function start(command: string, ...options: string[]) {
       const text = command.replaceAll("$$", "$").replaceAll("/tls/", `${folder}/`).trim();
@@ -393,7 +392,7 @@ describe.skipIf(!hasNginx || !hasRedis)("two servers behind nginx, as deployed",
   let folder: string;
   let redis: TestRedis;
   let servers: ServerProcess[];
-  let nginx: TestNginx;
+  let nginx: TestProxy;
   let alice: TestClient;
 
   const settings = (): Record<string, string> => ({
@@ -418,7 +417,6 @@ describe.skipIf(!hasNginx || !hasRedis)("two servers behind nginx, as deployed",
     await nginx?.[Symbol.asyncDispose]();
     for (const server of servers ?? []) await server.kill();
     await redis?.stop();
-    await rm(folder, { recursive: true, force: true });
   });
 
   /** How many sandboxes of a server are at work; undefined if it is away. */

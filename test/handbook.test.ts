@@ -1,9 +1,9 @@
 import { execFile, spawnSync } from "node:child_process";
-import { readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+import { readdirSync, readFileSync, symlinkSync } from "node:fs";
 import { createServer } from "node:net";
 import path from "node:path";
 import { promisify } from "node:util";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { loadSettings } from "../src/shared/settings.ts";
 import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
 import { TEST_CACHE_DIR } from "./support/config.ts";
@@ -34,7 +34,6 @@ beforeAll(async () => {
   port = (probe.address() as { port: number }).port;
   await new Promise((resolve) => probe.close(resolve));
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 async function runBlock(block: string, prefix: readonly string[] = []): Promise<string> {
   const { PATH, HOME } = process.env;

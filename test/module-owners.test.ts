@@ -1,4 +1,4 @@
-import { rm, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import path from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { makeWheel } from "../src/packages/testing/wheels.ts";
@@ -43,7 +43,6 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(async () => {
   await server.stop(0);
-  await rm(folder, { recursive: true });
 });
 
 const run = async (client: TestClient, code: string, environment = "stdlib") =>

@@ -1,5 +1,4 @@
 import { execFile } from "node:child_process";
-import { rm } from "node:fs/promises";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { PackageServer } from "../src/packages/testing/package-server.ts";
@@ -26,7 +25,6 @@ beforeAll(async () => {
 afterAll(async () => {
   await server.kill();
   await index.close();
-  await rm(dataDir, { recursive: true });
 });
 
 const client = (...args: string[]) =>

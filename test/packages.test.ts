@@ -1,4 +1,4 @@
-import { readdir, rm, writeFile } from "node:fs/promises";
+import { readdir, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { PackageServer, serveBytes } from "../src/packages/testing/package-server.ts";
@@ -111,7 +111,6 @@ beforeAll(async () => {
 afterAll(async () => {
   await server.stop(0);
   await index.close();
-  await rm(folder, { recursive: true });
 });
 
 const install = async (client: TestClient, name: string) =>

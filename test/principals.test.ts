@@ -1,5 +1,4 @@
-import { rm } from "node:fs/promises";
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { ENDPOINTS, templateOf } from "../src/http/openapi.ts";
 import { scopesOf } from "../src/http/routes.ts";
 import type { Scope } from "../src/shared/principal.ts";
@@ -128,7 +127,6 @@ describe("scopes", () => {
 
   test("refusals are on record, the first of a minute and the number of the others, with neither key nor query", async () => {
     const folder = temporaryFolder("pyodide-express-refusals");
-    onTestFinished(async () => await rm(folder, { recursive: true, force: true }));
     const own = await startTestServer({ API_KEYS: "ada:ada-key-of-sixteen:files", DATA_DIR: folder });
     const refused = async (key: string, id: string) =>
       await own.get("/api/stats?key=secret-in-query", {

@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { readdir, rm } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -26,7 +26,6 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await index.close();
-  await rm(dataDir, { recursive: true });
 });
 
 const start = async () => {

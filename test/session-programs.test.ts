@@ -1,4 +1,3 @@
-import { rm } from "node:fs/promises";
 import fc from "fast-check";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { temporaryFolder } from "../src/shared/testing/temporary-folder.ts";
@@ -22,7 +21,6 @@ beforeAll(async () => {
 afterAll(async () => {
   await server.stop(0);
   await uninterrupted.stop(0);
-  await rm(dataDir, { recursive: true, force: true });
 });
 
 const PRELUDE = `

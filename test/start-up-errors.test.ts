@@ -1,8 +1,8 @@
 import { execFileSync, spawnSync } from "node:child_process";
-import { chmodSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { beforeEach, describe, expect, test } from "vitest";
 import { DiskSessions } from "../src/sessions/disk-store.ts";
 import { sharesOf } from "../src/sessions/shares.ts";
 import { FolderLock } from "../src/shared/folder-lock.ts";
@@ -23,7 +23,6 @@ let folder: string;
 beforeEach(() => {
   folder = temporaryFolder("start-up");
 });
-afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
 /** What each of the stores says that cannot be opened in a folder. */
 const STORES: [name: string, open: (dir: string) => Promise<void>][] = [

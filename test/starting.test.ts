@@ -66,7 +66,6 @@ describe("while an environment is being built", () => {
   });
   afterAll(async () => {
     await index?.close();
-    rmSync(folder, { recursive: true, force: true });
   });
 
   /** The index answers when `release` is called. @returns a server that waits for it. */
@@ -351,7 +350,6 @@ describe("a network namespace without any interface", async () => {
   beforeAll(() => {
     folder = temporaryFolder("namespace");
   });
-  afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
   test.skipIf(!canUnshare)("`run` works with the default settings, and warns once", async () => {
     const child = spawn("unshare", ["-rn", process.execPath, CLI, "run", "-"], { env: settings(folder) });

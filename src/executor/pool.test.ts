@@ -7,6 +7,7 @@ import { FakeSandbox, PRISTINE } from "./testing/fake-sandbox.ts";
 
 /** `flaky` starts every second time. */
 const ENVIRONMENTS = ["default", "good", "bad", "worse", "flaky"] as const;
+const OF_TWO = { size: 2, queueLimit: 10, maxExecutions: 100, maxAgeMs: 1e9, environment: "default" };
 
 test("environments that do not start take no place from others, whatever is asked for in which order", async () => {
   vi.useFakeTimers({ toFake: ["setTimeout", "Date", "performance"] });
@@ -81,11 +82,7 @@ test("the default environment is tried for ever, and who asks meanwhile is told 
   let works = true;
   const made: FakeSandbox[] = [];
   const pool = new SandboxPool({
-    size: 2,
-    queueLimit: 10,
-    maxExecutions: 100,
-    maxAgeMs: 1e9,
-    environment: "default",
+    ...OF_TWO,
     start: async () => {
       if (!works) throw new Error("no memory");
       made.push(new FakeSandbox());
@@ -116,11 +113,7 @@ test("sandboxes that end as soon as they are ready are failures, too", async () 
   vi.useFakeTimers({ toFake: ["setTimeout", "Date", "performance"] });
   let starts = 0;
   const pool = new SandboxPool({
-    size: 2,
-    queueLimit: 10,
-    maxExecutions: 100,
-    maxAgeMs: 1e9,
-    environment: "default",
+    ...OF_TWO,
     start: async (environment) => {
       const made = new FakeSandbox();
       if (environment === "short-lived") {

@@ -23,6 +23,8 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
   { maxLength: 60, size: "max" },
 );
 
+const SHARED = { sharing: "principal", maxExecutions: 1000, maxAgeMs: 1e9, environment: "stdlib" } as const;
+
 describe("SANDBOX_SHARING=principal", () => {
   test("no sandbox ever serves two principals, no request waits for ever, and no more run than may", async () => {
     await fc.assert(
@@ -31,12 +33,9 @@ describe("SANDBOX_SHARING=principal", () => {
         const alive = new Set<FakeSandbox>();
         let running = 0;
         const pool = new SandboxPool<FakeSandbox>({
+          ...SHARED,
           size,
-          sharing: "principal",
           queueLimit: 1000,
-          maxExecutions: 1000,
-          maxAgeMs: 1e9,
-          environment: "stdlib",
           start: async () => {
             const sandbox = new FakeSandbox();
             alive.add(sandbox);
@@ -81,12 +80,9 @@ describe("SANDBOX_SHARING=principal", () => {
     const served: FakeSandbox[] = [];
     let starts = 0;
     const pool = new SandboxPool<FakeSandbox>({
+      ...SHARED,
       size: 2,
-      sharing: "principal",
       queueLimit: 10,
-      maxExecutions: 1000,
-      maxAgeMs: 1e9,
-      environment: "stdlib",
       start: async () => {
         starts++;
         return new FakeSandbox();
@@ -115,12 +111,9 @@ describe("SANDBOX_SHARING=principal", () => {
 test("of a principal that has several, one is ended before that of another who has one", async () => {
   const served = new Map<string, FakeSandbox[]>();
   const pool = new SandboxPool<FakeSandbox>({
+    ...SHARED,
     size: 2,
-    sharing: "principal",
     queueLimit: 10,
-    maxExecutions: 1000,
-    maxAgeMs: 1e9,
-    environment: "stdlib",
     start: async () => new FakeSandbox(),
   });
   onTestFinished(async () => await pool.stop(0));

@@ -1,14 +1,10 @@
-import { rmSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import path from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { temporaryFolder } from "../shared/testing/temporary-folder.ts";
 import { isTextFile } from "./text-content.ts";
 
-let folder: string;
-beforeAll(() => {
-  folder = temporaryFolder("text-content");
-});
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder("text-content");
 
 const utf16 = (text: string) => Buffer.concat([Buffer.from([0xff, 0xfe]), Buffer.from(text, "utf16le")]);
 

@@ -23,7 +23,6 @@ beforeEach(() => {
 
 afterEach(async () => {
   for (const log of opened.splice(0)) await log.close();
-  fs.rmSync(dir, { recursive: true, force: true });
 });
 
 function open(options: Partial<SecurityLogOptions> = {}): SecurityLog {

@@ -41,7 +41,6 @@ beforeEach(async () => {
 
 afterEach(async () => {
   await store.close().catch(() => {});
-  await fs.rm(directory, { recursive: true, force: true });
 });
 
 function record(id: string, more: Partial<SessionRecord> = {}): SessionRecord {

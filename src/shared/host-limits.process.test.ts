@@ -1,18 +1,12 @@
 import { execFileSync } from "node:child_process";
-import { mkdirSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, rmdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
 import { readHostLimits } from "./host-limits.ts";
 import { temporaryFolder } from "./testing/temporary-folder.ts";
 
-const roots: string[] = [];
-afterEach(() => {
-  for (const root of roots.splice(0)) rmSync(root, { recursive: true, force: true });
-});
-
 function fakeRoot(files: Readonly<Record<string, string>>): string {
   const root = temporaryFolder("cgroups");
-  roots.push(root);
   for (const [name, content] of Object.entries(files)) {
     mkdirSync(path.dirname(path.join(root, name)), { recursive: true });
     writeFileSync(path.join(root, name), `${content}\n`);

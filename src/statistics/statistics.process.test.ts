@@ -32,7 +32,6 @@ beforeEach(() => {
 
 afterEach(async () => {
   for (const statistics of opened.splice(0)) await statistics.close();
-  fs.rmSync(dir, { recursive: true, force: true });
 });
 
 function open(store: StatisticsStore = new DiskStatistics(dir)): Statistics {

@@ -1,6 +1,6 @@
 import fs from "node:fs";
 import path from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { beforeEach, expect, test } from "vitest";
 import { temporaryFolder } from "../shared/testing/temporary-folder.ts";
 import { openServerLog, type ServerLogOptions } from "./server-log.ts";
 
@@ -11,8 +11,6 @@ beforeEach(() => {
   dir = temporaryFolder("server-log");
   printed = "";
 });
-
-afterEach(() => fs.rmSync(dir, { recursive: true, force: true }));
 
 const open = (options: Partial<ServerLogOptions> = {}) =>
   openServerLog({

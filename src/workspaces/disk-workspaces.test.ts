@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import fs from "node:fs/promises";
 import path from "node:path";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { temporaryFolder } from "../shared/testing/temporary-folder.ts";
 import { DiskWorkspaces } from "./disk-workspaces.ts";
 import { apply, bytes, describeWorkspaces, filesOf, MIB, startedIn, text } from "./testing/workspace-contract.ts";
@@ -14,10 +14,6 @@ beforeAll(async () => {
 });
 
 const clean = () => fs.rm(directory, { recursive: true, force: true });
-
-afterAll(async () => {
-  await fs.rm(path.dirname(directory), { recursive: true, force: true });
-});
 
 /** Every path on the host below the store's folder, relative to it; the lock aside. */
 async function hostFiles(): Promise<string[]> {

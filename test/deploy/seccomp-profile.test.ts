@@ -1,9 +1,9 @@
 import { execFile, execFileSync } from "node:child_process";
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
 import { testSettings } from "../support/config.ts";
 import { callNumbers, compileProfile, type SeccompProfile } from "./seccomp-profile.ts";
@@ -67,7 +67,6 @@ describe.skipIf(!canRun)("a server under it, as a user without privileges", { ti
     chmodSync(folder, 0o777);
     execFileSync("gcc", ["-O1", "-o", path.join(folder, "apply-filter"), here("apply-filter.c")]);
   });
-  afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
   const filtered = async (profile: SeccompProfile, command: string[], env: Record<string, string> = {}) => {
     const filter = path.join(folder, "filter.bpf");

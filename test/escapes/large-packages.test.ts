@@ -3,13 +3,12 @@ import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { PackageServer } from "../../src/packages/testing/package-server.ts";
 import { COMPILED_TAG, EXTENSION_SUFFIX, extensionModule } from "../../src/packages/testing/shared-libraries.ts";
 import { makeWheel, type WheelRecipe } from "../../src/packages/testing/wheels.ts";
-import { Target } from "./target.ts";
+import { LONGEST_TURN_MS, Target } from "./target.ts";
 
 /** Packages and pages of an index that are as large as they may be. What becomes of each holds the event loop no longer than a request may. */
 vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
 
 const MIB = 2 ** 20;
-const LONGEST_TURN_MS = 50;
 const ALICE = "alices-own-key-here";
 
 let index: PackageServer;
@@ -38,12 +37,18 @@ const install = async (name: string) =>
     })
   ).body;
 
-/** Does something, while another principal is served, and expects that no turn of the event loop took long. */
-async function holding<T>(action: () => Promise<T>): Promise<T> {
+/** Does something, while another principal is served. @returns also the longest turn of the event loop meanwhile. */
+async function turning<T>(action: () => Promise<T>): Promise<{ readonly result: T; readonly turnMs: number }> {
   await target.longestTurnMs();
   const [result, other] = await Promise.all([action(), target.run("6 * 7", {}, ALICE)]);
   const turnMs = await target.longestTurnMs();
   expect(other.body).toMatchObject({ result: 42 });
+  return { result, turnMs };
+}
+
+/** Does so, and expects that no turn took long. */
+async function holding<T>(action: () => Promise<T>): Promise<T> {
+  const { result, turnMs } = await turning(action);
   expect(turnMs).toBeLessThanOrEqual(LONGEST_TURN_MS);
   return result;
 }
@@ -117,25 +122,22 @@ test.each([
 });
 
 test("as many files as a package may have, each in a folder of its own", { timeout: 180_000 }, async () => {
-  const tries: unknown[] = [];
+  const turns: number[] = [];
   // What the work itself takes it takes each time; what the machine does besides, it does not.
   for (const name of ["crowd", "throng", "multitude"]) {
     const files = Object.fromEntries(Array.from({ length: 19_000 }, (_, i) => [`${name}/a/b/c/d${i}/x.txt`, ""]));
     await offer({ name, version: "1.0", files: { ...files, [`${name}/__init__.py`]: "" } });
     const removed = await target.send("/api/reset", { method: "POST" });
     expect(removed.status).toBe(200);
-    const held = await holding(async () => {
+    const { turnMs } = await turning(async () => {
       expect(await install(name)).toMatchObject({ success: true });
       const { body } = await target.run(`import ${name}; ${name}.__file__`, { timeout: 60_000 });
       expect(body).toMatchObject({ success: true });
-    }).then(
-      () => null,
-      (error: unknown) => error,
-    );
-    if (held === null) return;
-    tries.push(held);
+    });
+    turns.push(turnMs);
+    if (turnMs <= LONGEST_TURN_MS) break;
   }
-  throw new AggregateError(tries, `each of ${tries.length} times: ${tries[0]}`);
+  expect(Math.min(...turns), `of ${turns.join(", ")}`).toBeLessThanOrEqual(LONGEST_TURN_MS);
 });
 
 test("more files than that, in several packages", async () => {

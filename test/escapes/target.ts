@@ -19,6 +19,7 @@ import { verifySecurityLog } from "../../src/security-log/verify.ts";
 import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
 import { TEST_CACHE_DIR } from "../support/config.ts";
 import { descendantsOf } from "../support/processes.ts";
+import { listening } from "../support/server-process.ts";
 import type { Attack, Prize } from "./attack.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url)).replace(/\/$/, "");
@@ -29,7 +30,7 @@ const EVENT_LOOP = new URL("event-loop.js", import.meta.url).href;
 /** What the server may have for its objects, MiB. */
 const SERVER_MEMORY_MB = 1024;
 /** The longest that nobody else may be served, ms of the server's processor time. */
-const LONGEST_TURN_MS = 50;
+export const LONGEST_TURN_MS = 50;
 const ATTEMPTS = 3;
 /** One turn reads up to 2 MiB of each connection that has sent something: that long for each, ms. */
 const READING_MS = 2;
@@ -146,15 +147,11 @@ export class Target {
       },
     });
     let said = "";
-    const url = await new Promise<string>((resolve, reject) => {
-      const read = (chunk: string) => {
-        said = (said + chunk).slice(-100_000);
-        const listening = /Ready on (http:\/\/[\d.:]+)/.exec(said)?.[1];
-        if (listening) resolve(listening);
-      };
-      for (const stream of [child.stdout, child.stderr]) stream?.setEncoding("utf8").on("data", read);
-      child.once("close", () => reject(new Error(`the server did not start:\n${said}`)));
-    });
+    const keep = (chunk: string) => {
+      said = (said + chunk).slice(-100_000);
+    };
+    for (const stream of [child.stdout, child.stderr]) stream?.setEncoding("utf8").on("data", keep);
+    const url = await listening(child);
     return new Target(child, url, folder, bait, () => said);
   }
 

@@ -1,8 +1,8 @@
 import { createHash } from "node:crypto";
-import { rmSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import path from "node:path";
 import fc from "fast-check";
-import { afterAll, expect } from "vitest";
+import { expect } from "vitest";
 import { PackageError } from "../../src/packages/package-error.ts";
 import { parseCoreMetadata } from "../../src/packages/pep/metadata.ts";
 import { parseRequirement } from "../../src/packages/pep/requirements.ts";
@@ -17,7 +17,6 @@ import { changes, damage, damaged, survives, survivesLater } from "./damage.ts";
 import { fuzz } from "./property.ts";
 
 const folder = temporaryFolder("fuzz-packages");
-afterAll(() => rmSync(folder, { recursive: true }));
 
 function onDisk(bytes: Uint8Array): string {
   const file = path.join(folder, "package");

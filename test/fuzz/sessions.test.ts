@@ -1,5 +1,4 @@
 import { createHash } from "node:crypto";
-import { rmSync } from "node:fs";
 import path from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import fc from "fast-check";
@@ -191,7 +190,6 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await server?.stop(0);
-  rmSync(dataDir, { recursive: true, force: true });
 });
 
 /** The session as it is stored now, and the bytes of its state. */

@@ -1,11 +1,11 @@
 import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, existsSync, rmSync } from "node:fs";
+import { chmodSync, existsSync } from "node:fs";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterEach, beforeAll, describe, expect, it } from "vitest";
 import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
 import { isRunning } from "../support/processes.ts";
 import type { Outcome, Scenario } from "./server.ts";
@@ -71,7 +71,6 @@ beforeAll(() => {
   const source = fileURLToPath(new URL("attacker.c", import.meta.url));
   if (compiler && linux) execFileSync("gcc", ["-w", "-O1", "-pthread", "-o", native, source]);
 });
-afterAll(() => rmSync(folder, { recursive: true }));
 
 const environment = () => ({ ...process.env, TMPDIR: folder });
 

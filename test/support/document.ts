@@ -1,5 +1,6 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { replaceBetween } from "../../scripts/written-part.ts";
 
 const SECURITY_PAGE = fileURLToPath(new URL("../../docs/security.md", import.meta.url));
 
@@ -11,10 +12,7 @@ export function markdownTable(head: readonly string[], rows: readonly (readonly 
 
 /** Puts `text` between `<!-- name: begin -->` and `<!-- name: end -->` of docs/security.md. */
 export function writeSecurityPage(name: string, text: string): void {
-  const [begin, end] = [`<!-- ${name}: begin -->`, `<!-- ${name}: end -->`];
   const page = readFileSync(SECURITY_PAGE, "utf8");
-  const [head, rest] = page.split(begin);
-  const tail = rest?.split(end)[1];
-  if (head === undefined || tail === undefined) throw new Error(`docs/security.md has no place for ${name}`);
-  writeFileSync(SECURITY_PAGE, `${head}${begin}\n\n${text}\n\n${end}${tail}`);
+  const rewritten = replaceBetween(page, `<!-- ${name}: begin -->`, `<!-- ${name}: end -->`, `\n\n${text}\n\n`);
+  writeFileSync(SECURITY_PAGE, rewritten);
 }

@@ -1,34 +1,21 @@
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
-import { once } from "node:events";
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
+import { isInstalled } from "./installed.ts";
+import { runProxy, type TestProxy } from "./proxy.ts";
 import { freePort } from "./redis.ts";
-import { until } from "./until.ts";
 
 const DEPLOYED = fileURLToPath(new URL("../../deploy/nginx.conf", import.meta.url));
 
-/** Whether this machine has nginx; tests that need it say that they are skipped. */
-export const hasNginx = (() => {
-  try {
-    execFileSync("nginx", ["-v"], { stdio: "ignore" });
-    return true;
-  } catch {
-    return false;
-  }
-})();
-
-export interface TestNginx extends AsyncDisposable {
-  readonly url: string;
-}
+export const hasNginx = isInstalled("nginx", "-v");
 
 /**
  * nginx with the file that is deployed, as it is but for its addresses.
  *
  * @param servers `127.0.0.1:40001` for each server that the file names.
  */
-export async function startNginx(servers: Readonly<Record<string, string>>): Promise<TestNginx> {
+export async function startNginx(servers: Readonly<Record<string, string>>): Promise<TestProxy> {
   const port = await freePort();
   let text = replaced(readFileSync(DEPLOYED, "utf8"), "listen 8080;", `listen 127.0.0.1:${port};`);
   for (const [name, address] of Object.entries(servers))
@@ -41,7 +28,7 @@ export async function startNginx(servers: Readonly<Record<string, string>>): Pro
  *
  * @param url where it listens. @param probe a path on which a server behind it answers.
  */
-export async function runNginx(text: string, url: string, probe: string): Promise<TestNginx> {
+export async function runNginx(text: string, url: string, probe: string): Promise<TestProxy> {
   const folder = temporaryFolder("nginx");
   writeFileSync(path.join(folder, "default.conf"), text);
   const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
@@ -56,30 +43,9 @@ export async function runNginx(text: string, url: string, probe: string): Promis
       ${temporary.map((name) => `${name}_temp_path ${folder}/${name};`).join("\n")}
       include ${folder}/default.conf;
     }`;
-  writeFileSync(path.join(folder, "nginx.conf"), main);
-  const child: ChildProcess = spawn("nginx", ["-p", folder, "-c", path.join(folder, "nginx.conf"), "-e", "stderr"], {
-    stdio: ["ignore", "ignore", "pipe"],
-  });
-  let complaints = "";
-  child.stderr?.on("data", (chunk) => {
-    complaints += chunk;
-  });
-  await until(async () => {
-    if (child.exitCode !== null) throw new Error(`nginx did not start: ${complaints}`);
-    return await fetch(url + probe).then(
-      ({ ok }) => ok,
-      () => false,
-    );
-  });
-  return {
-    url,
-    [Symbol.asyncDispose]: async () => {
-      const exited = once(child, "exit");
-      child.kill("SIGTERM");
-      await exited;
-      rmSync(folder, { recursive: true, force: true });
-    },
-  };
+  const file = path.join(folder, "nginx.conf");
+  writeFileSync(file, main);
+  return await runProxy({ command: ["nginx", "-p", folder, "-c", file, "-e", "stderr"], url, probe, endBy: "SIGTERM" });
 }
 
 function replaced(text: string, what: string, by: string): string {

@@ -22,6 +22,11 @@ export function commandOf(pid: number): string {
   return read(`/proc/${pid}/cmdline`)?.replaceAll("\0", " ").trim() ?? "";
 }
 
+/** Its resident memory; 0 if it has ended. Linux only. */
+export function residentBytesOf(pid: number): number {
+  return Number(/VmRSS:\s+(\d+) kB/.exec(read(`/proc/${pid}/status`) ?? "")?.[1] ?? 0) * 1024;
+}
+
 /** proc(5): the fields from the third on, which is the state; the fourth is the parent. */
 function statOf(pid: number): string[] | undefined {
   const stat = read(`/proc/${pid}/stat`);

@@ -1,18 +1,11 @@
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
+import { isInstalled } from "./installed.ts";
 
-/** Whether this machine has Redis; tests that need it say that they are skipped. */
-export const hasRedis = (() => {
-  try {
-    execFileSync("redis-server", ["--version"], { stdio: "ignore" });
-    return true;
-  } catch {
-    return false;
-  }
-})();
+export const hasRedis = isInstalled("redis-server", "--version");
 
 export interface TestRedis {
   readonly url: string;

@@ -2,7 +2,6 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import path from "node:path";
-import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { TEST_CACHE_DIR } from "./config.ts";
 import { descendantsOf, isRunning } from "./processes.ts";
@@ -33,15 +32,7 @@ export async function startServerProcess(dataDir: string, settings: Record<strin
     stdio: ["ignore", "pipe", "inherit"],
   });
   const pid = child.pid ?? -1;
-  let url = "";
-  let said = "";
-  for await (const line of createInterface({ input: child.stdout as NodeJS.ReadableStream })) {
-    said += `${line}\n`;
-    url = /Ready on (http:[^"\s]+)/.exec(line)?.[1] ?? "";
-    if (url !== "") break;
-  }
-  if (url === "") throw new Error(`the server did not start:\n${said}`);
-  child.stdout?.resume();
+  const url = await listening(child);
   return {
     url,
     child,
@@ -60,6 +51,23 @@ export async function startServerProcess(dataDir: string, settings: Record<strin
       }
     },
   };
+}
+
+/** Waits until a process says `Ready on <url>`. What it says afterwards is read and forgotten. */
+export function listening(child: ChildProcess): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let said: string | null = "";
+    const read = (chunk: string) => {
+      if (said === null) return;
+      said += chunk;
+      const url = /Ready on (http:[^"\s]+)["\s]/.exec(said)?.[1];
+      if (url === undefined) return;
+      said = null;
+      resolve(url);
+    };
+    for (const stream of [child.stdout, child.stderr]) stream?.setEncoding("utf8").on("data", read);
+    child.once("close", () => reject(new Error(`the server did not start:\n${said}`)));
+  });
 }
 
 function endWrapper(pid: number): void {

@@ -1,4 +1,3 @@
-import { rmSync } from "node:fs";
 import express from "express";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { temporaryFolder } from "../../shared/testing/temporary-folder.ts";
@@ -20,7 +19,6 @@ beforeEach(() => {
 
 afterEach(async () => {
   await statistics.close();
-  rmSync(dir, { recursive: true });
 });
 
 function start(options: Partial<StatisticsStreamOptions> = {}) {

@@ -8,7 +8,8 @@ process.once("exit", () => {
 });
 
 /**
- * Makes a new folder for a test. It is deleted when the process ends, if the test has not done so.
+ * Makes a new folder for a test, which need not delete it: it goes when the process ends, or with the run of tests
+ * (test/support/run-folder.ts), which ends its processes by a signal.
  *
  * @param name what the folder's name begins with, for people who look into the system's folder of temporary files.
  */

@@ -1,7 +1,8 @@
 import { randomBytes } from "node:crypto";
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { readdirSync, statSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import path from "node:path";
+import { residentBytesOf } from "../../support/processes.ts";
 import type { Attack, Prize, Technique } from "../attack.ts";
 import type { Reply, Target } from "../target.ts";
 
@@ -24,10 +25,6 @@ const logBytes = ({ logDir }: Target): number =>
   readdirSync(logDir)
     .filter((name) => /^security\.log(\.\d+)?$/.test(name))
     .reduce((sum, name) => sum + (statSync(path.join(logDir, name), { throwIfNoEntry: false })?.size ?? 0), 0);
-
-/** Resident memory of the server's process. */
-const residentBytes = (pid: number): number =>
-  Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) * 1024;
 
 /** A connection from another address of this machine, as another client's. */
 async function open(target: Target, localAddress: string, request: string): Promise<Socket> {
@@ -156,7 +153,7 @@ export const UNBOUNDED: Technique = {
         const sockets = await Promise.all(
           Array.from({ length: 40 }, () => open(target, "127.0.0.2", `${head}Content-Length: 30000000\r\n\r\n`)),
         );
-        const before = residentBytes(prize.pid);
+        const before = residentBytesOf(prize.pid);
         await Promise.all(
           sockets.map(
             (socket) =>
@@ -167,7 +164,7 @@ export const UNBOUNDED: Technique = {
           ),
         );
         await new Promise((resolve) => setTimeout(resolve, 1000));
-        const grown = residentBytes(prize.pid) - before;
+        const grown = residentBytesOf(prize.pid) - before;
         for (const socket of sockets) socket.destroy();
         return saying(grown > 800 * MIB, prize);
       },

@@ -1,0 +1,23 @@
+import { readFile, writeFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+
+/** Puts `text` between two markers of a document. @throws if they are not there. */
+export function replaceBetween(document: string, beginMarker: string, endMarker: string, text: string): string {
+  const begin = document.indexOf(beginMarker);
+  const end = document.indexOf(endMarker, begin);
+  if (begin < 0 || end < 0) throw new Error(`the document has lost its ${beginMarker.trim()} or ${endMarker}`);
+  return document.slice(0, begin + beginMarker.length) + text + document.slice(end);
+}
+
+/** Puts `text` into the part that `npm run docs:<name>` writes. */
+export function withPart(document: string, name: string, text: string): string {
+  const begin = `<!-- ${name}: written by \`npm run docs:${name}\` -->\n`;
+  return replaceBetween(document, begin, `<!-- /${name} -->`, text);
+}
+
+/** Rewrites a document, `docs/errors.md`, if the script with this URL is the program that runs. */
+export async function rewriteIfRun(script: string, name: string, rewrite: (text: string) => string): Promise<void> {
+  if (process.argv[1] !== fileURLToPath(script)) return;
+  const file = fileURLToPath(new URL(`../${name}`, import.meta.url));
+  await writeFile(file, rewrite(await readFile(file, "utf8")));
+}
