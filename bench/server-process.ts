@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
-import { cpuTimeMs } from "../src/isolation/process-facts.ts";
+import { CpuClock } from "../src/isolation/process-facts.ts";
 import { descendantsOf, residentBytesOf } from "../test/support/processes.ts";
 import { listening } from "../test/support/server-process.ts";
 
@@ -40,7 +40,11 @@ export async function startServerProcess(
     url,
     readyMs: performance.now() - startedAt,
     residentBytes: () => ofEach(residentBytesOf),
-    cpuMs: () => ofEach((pid) => cpuTimeMs(pid) ?? 0),
+    cpuMs: () =>
+      ofEach((pid) => {
+        using clock = new CpuClock(pid);
+        return clock.readMs() ?? 0;
+      }),
     stop: async () => {
       child.kill("SIGTERM");
       if (child.exitCode === null) await once(child, "close");
