@@ -34,7 +34,7 @@ describe.skipIf(new CpuClock(process.pid).readMs() === null)("EXECUTION_CPU_MS",
     const { errorInfo, cpuTime } = await run("while True:\n  try:\n    while True: pass\n  except BaseException: pass");
     expect(errorInfo).toMatchObject({
       type: "Timeout",
-      message: expect.stringMatching(/^Execution timed out: it used .* killed 250 ms later/),
+      message: expect.stringMatching(/^Execution timed out: it used .* killed \d+ ms later/),
     });
     expect(cpuTime).toBeGreaterThanOrEqual(300);
     expect(await run("6 * 7")).toMatchObject({ result: 42 });

@@ -1,4 +1,4 @@
-import { closeSync, openSync, readSync } from "node:fs";
+import { closeSync, openSync, readFileSync, readSync } from "node:fs";
 import { readdir, readFile, readlink } from "node:fs/promises";
 import type { Limit } from "./plan.ts";
 
@@ -65,11 +65,13 @@ const STAT_BYTES = 2048;
  * asks for it twice: the file stays open, and can by then not have become another process's.
  */
 export class CpuClock implements Disposable {
+  readonly #pid: number;
   /** Null: the system does not tell (no /proc), or there is no such process. */
   #file: number | null = null;
   readonly #line = Buffer.alloc(STAT_BYTES);
 
   constructor(pid: number) {
+    this.#pid = pid;
     try {
       this.#file = openSync(`/proc/${pid}/stat`, "r");
     } catch {
@@ -85,6 +87,21 @@ export class CpuClock implements Disposable {
       const bytes = readSync(this.#file, this.#line, 0, STAT_BYTES, 0);
       const fields = statFields(this.#line.toString("latin1", 0, bytes));
       return (Number(fields[11]) + Number(fields[12])) * MS_PER_TICK;
+    } catch {
+      return null;
+    }
+  }
+
+  /**
+   * How long the process's main thread has been ready to run, and waited for a processor: a kernel's account of a busy machine.
+   *
+   * @returns ms; null where the system does not tell, or the process is gone.
+   */
+  queuedMs(): number | null {
+    try {
+      // Time on a processor, ns; time waited for one, ns; count of turns.
+      const [, queuedNs] = readFileSync(`/proc/${this.#pid}/schedstat`, "latin1").split(" ");
+      return Number(queuedNs) / 1e6;
     } catch {
       return null;
     }

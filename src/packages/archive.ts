@@ -75,7 +75,10 @@ export async function buildArchive(
       files.push({ path: compiled.path, size: compiled.size });
     }
   }
+  // Each step over all files takes a turn of its own.
+  await setImmediate();
   const { header, entries } = layOut(files);
+  await setImmediate();
   const totalBytes = header.length + files.reduce((sum, { size }) => sum + size, 0);
   const hash = createHash("sha256");
   const temporary = path.join(folder, temporaryName(randomUUID()));

@@ -4,7 +4,7 @@ import { PackageError } from "./package-error.ts";
 import { type InstalledPackage, type PackageRecord, type PackageRecords, recordId } from "./package-records.ts";
 import type { PackageInfo, PackageSet, PackageSetBuilder } from "./package-set.ts";
 import type { PythonPlatform } from "./pep/platform.ts";
-import { normaliseName, parseRequirement } from "./pep/requirements.ts";
+import { normaliseName, parseRequirement, parseRequirements } from "./pep/requirements.ts";
 import { type FixedPackage, type ResolvedPackage, resolve } from "./resolver.ts";
 import type { Candidate, PackageSource } from "./sources/package-source.ts";
 import { readWheelMetadata } from "./wheel.ts";
@@ -194,7 +194,7 @@ export class PackageStore {
         "package_not_found",
         `${item.filename}, which is installed, is gone: neither this server nor a source of its packages has that file.`,
       );
-    return { candidate, requires: item.requires.map(parseRequirement), dependsOn: item.dependsOn };
+    return { candidate, requires: await parseRequirements(item.requires), dependsOn: item.dependsOn };
   }
 
   /** The file that was installed: from the store, or, if that lost it, from any source that has it with the same hash. */
@@ -202,7 +202,7 @@ export class PackageStore {
     const { name, key, version, filename, format, sha256, source } = item;
     const known = { name, key, version, filename, format, sha256, source };
     // Read when they are needed: those of all packages at once would hold the event loop.
-    const requirements = async () => ({ requires: item.requires.map(parseRequirement), requiresPython: "" });
+    const requirements = async () => ({ requires: await parseRequirements(item.requires), requiresPython: "" });
     const stored = await this.#options.wheels.find(sha256);
     if (stored !== null) {
       const stated = async () => await readWheelMetadata(stored.path, filename);

@@ -143,8 +143,11 @@ async function readDirectory(
       throw refuse(path, "packed too tightly, as in a zip bomb");
     entries.set(path, entry);
   }
+  // Each step over all entries takes a turn of its own.
+  await setImmediate();
   const conflict = folderConflict(new Set(entries.keys()));
   if (conflict !== null) throw new PackageError("package_damaged", `${label} is refused: ${conflict}.`);
+  await setImmediate();
   return entries;
 }
 

@@ -13,7 +13,6 @@ import {
 import { MAX_ERROR_BYTES, MAX_OUTPUT_BYTES, MAX_VALUE_BYTES } from "../wire/messages.ts";
 import { ProtocolError } from "../wire/protocol-error.ts";
 import { LARGE_FRAME_BYTES } from "./connection.ts";
-import { KILL_GRACE_MS } from "./limits.ts";
 
 /** Conversion goes 100 levels deep, and an array of numpy's has 64 of its own. */
 const VALUE_LIMITS = { maxDepth: 200, maxNodes: 12_000_000, compact: true };
@@ -125,6 +124,8 @@ export async function readReport(message: ResultMessage, body: Uint8Array, maxFi
 export interface Ending
   extends Pick<ExecutionResult, "stdout" | "stderr" | "outputs" | "executionTimeMs" | "cpuTimeMs" | "truncated"> {
   readonly stopped: StopReason | null;
+  /** How long it had to react to an interrupt before it was killed, ms; of no meaning where it was not. */
+  readonly graceMs: number;
   /** The interpreter or the process ended under the code: an error is not Python's. */
   readonly died: boolean;
   /** The process had to be killed, or ended by itself. */
@@ -175,9 +176,9 @@ export function notKept(result: ExecutionResult, type: string, message: string, 
 }
 
 /** Result of an execution that the server stopped; the code's own error is ignored, but for where it was. */
-function stopError(reason: StopReason, { timeoutMs, processEnded, errorInfo }: Ending): ErrorInfo {
+function stopError(reason: StopReason, { timeoutMs, graceMs, processEnded, errorInfo }: Ending): ErrorInfo {
   const message = stopMessage(reason, timeoutMs);
-  const how = `. It did not react to an interrupt and was killed ${KILL_GRACE_MS} ms later.`;
+  const how = `. It did not react to an interrupt and was killed ${graceMs} ms later.`;
   const type = reason === "cancelled" ? "Cancelled" : "Timeout";
   return serverError(type, processEnded ? message + how : message, errorInfo ?? {});
 }

@@ -15,7 +15,7 @@ import { ProtocolError } from "../wire/protocol-error.ts";
 import { CollectedOutput } from "./collected-output.ts";
 import { type Connection, reasonOf } from "./connection.ts";
 import { answerCall } from "./host-call.ts";
-import { KILL_GRACE_MS } from "./limits.ts";
+import { KILL_GRACE_MS, MAX_KILL_GRACE_MS } from "./limits.ts";
 import { newNonce } from "./nonce.ts";
 import {
   type Ending,
@@ -109,6 +109,8 @@ export class RunningJob {
   #isCalling = false;
   #calls: HostCalls | null = null;
   #stopReason: StopReason | null = null;
+  /** How long it had to react to an interrupt before it was killed, ms. */
+  #graceMs = KILL_GRACE_MS;
   /** Aborted when the execution is to end, or has. */
   readonly #stopped = new AbortController();
   /** Until the result: the execution's time. After it: the time to get ready again. */
@@ -237,9 +239,22 @@ export class RunningJob {
     connection.send(this.nonce, { type: "interrupt" });
     // Interrupt first: a host call that returns early must see the flag.
     this.#stopped.abort();
+    this.#killLater(reason, KILL_GRACE_MS);
+  }
+
+  /** @param graceMs since the interrupt, when the time is over. */
+  #killLater(reason: StopReason, graceMs: number): void {
+    const { connection, cpuClock } = this.#process;
+    const queuedMs = cpuClock?.queuedMs() ?? null;
     this.#timer = setTimeout(() => {
-      this.#readCpuTime();
-      connection.kill(reason);
+      const starvedMs = queuedMs === null ? 0 : (cpuClock?.queuedMs() ?? queuedMs) - queuedMs;
+      if (starvedMs >= KILL_GRACE_MS / 2 && graceMs < MAX_KILL_GRACE_MS)
+        this.#killLater(reason, graceMs + KILL_GRACE_MS);
+      else {
+        this.#graceMs = graceMs;
+        this.#readCpuTime();
+        connection.kill(reason);
+      }
     }, KILL_GRACE_MS);
   }
 
@@ -325,6 +340,7 @@ export class RunningJob {
     const result = resultOf({
       ...ending,
       stopped: this.#stopReason,
+      graceMs: this.#graceMs,
       timeoutMs: this.#job.timeoutMs,
       stdout: this.#printed.stdout.toBuffer().toString("utf8"),
       stderr: this.#printed.stderr.toBuffer().toString("utf8"),

@@ -147,21 +147,26 @@ export function archivePathProblem(path: string): string | null {
   if (path === "") return "an empty name";
   if (path.length > 4096) return "a name of over 4096 characters";
   if (path.startsWith("/")) return "an absolute path";
-  if (path.includes("\\")) return "a backslash";
-  if (!path.isWellFormed()) return "a name that is not Unicode";
-  for (let index = 0; index < path.length; index++) {
-    const code = path.charCodeAt(index);
-    if (code < 0x20 || code === 0x7f) return "a control character";
+  let depth = 1;
+  let name = 0;
+  // One look at each character: an archive has tens of thousands of paths, and each server and interpreter looks at all of them.
+  for (let index = 0; index <= path.length; index++) {
+    const code = index === path.length ? SLASH : path.charCodeAt(index);
+    if (code === SLASH) {
+      const length = index - name;
+      if (length === 0 || (length === 1 && path[name] === ".")) return "an empty name";
+      if (length === 2 && path.startsWith("..", name)) return "a path that leaves its folder";
+      if (length > 255) return "a name of over 255 characters";
+      name = index + 1;
+      if (index < path.length && ++depth > MAX_DEPTH) return `more than ${MAX_DEPTH} folders deep`;
+    } else if (code === BACKSLASH) return "a backslash";
+    else if (code < 0x20 || code === 0x7f) return "a control character";
   }
-  const names = path.split("/");
-  if (names.length > MAX_DEPTH) return `more than ${MAX_DEPTH} folders deep`;
-  for (const name of names) {
-    if (name === "..") return "a path that leaves its folder";
-    if (name === "" || name === ".") return "an empty name";
-    if (name.length > 255) return "a name of over 255 characters";
-  }
-  return null;
+  return path.isWellFormed() ? null : "a name that is not Unicode";
 }
+
+const SLASH = 0x2f;
+const BACKSLASH = 0x5c;
 
 /** Packages are some ten deep. */
 const MAX_DEPTH = 64;

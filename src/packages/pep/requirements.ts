@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises";
 import { PackageError } from "../package-error.ts";
 import type { MarkerEnvironment } from "./platform.ts";
 import { isSpecifier, isVersion, satisfies } from "./versions.ts";
@@ -36,6 +37,19 @@ const MAX_DEPTH = 32;
 /** PEP 503: lower case, and one `-` for each run of `-`, `_` and `.`. */
 export function normaliseName(name: string): string {
   return name.replace(/[-_.]+/g, "-").toLowerCase();
+}
+
+/** A package may state thousands. */
+const REQUIREMENTS_OF_A_TURN = 200;
+
+/** As {@link parseRequirement}, of many: they take several turns of the event loop. */
+export async function parseRequirements(sources: readonly string[]): Promise<Requirement[]> {
+  const parsed: Requirement[] = [];
+  for (const [index, source] of sources.entries()) {
+    if (index > 0 && index % REQUIREMENTS_OF_A_TURN === 0) await setImmediate();
+    parsed.push(parseRequirement(source));
+  }
+  return parsed;
 }
 
 const NAME = /^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?/;
