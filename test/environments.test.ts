@@ -20,8 +20,8 @@ import { startTestServer, type TestServer } from "./support/server.ts";
 const CLI = fileURLToPath(new URL("../src/cli/main.ts", import.meta.url));
 
 const RECIPES = {
-  good: { name: "good", version: "1.0", licence: "MIT" },
-  good2: { name: "good", version: "2.0", licence: "MIT" },
+  good: { name: "good", version: "1.0", license: "MIT" },
+  good2: { name: "good", version: "2.0", license: "MIT" },
   user: {
     name: "good-user",
     version: "1.0",
@@ -110,7 +110,7 @@ describe("a server with environments", () => {
       ["seaborn", "0.13"],
     ]);
     expect(byName.default.packages[1]).toMatchObject({
-      licence: "MIT",
+      license: "MIT",
       sha256: wheels.good.sha256,
       source: "the package folder",
       lockStatus: "not-listed",

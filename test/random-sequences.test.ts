@@ -126,7 +126,7 @@ async function replyOf(sandbox: Sandbox, code: string) {
 
 const started = new Set<Sandbox>();
 async function start(): Promise<Sandbox> {
-  const sandbox = await startTestSandbox({ verifyRewind: true, hashCheckpoint: true });
+  const sandbox = await startTestSandbox({ verifyRewind: true, hashBaseline: true });
   started.add(sandbox);
   sandbox.ended.then(() => started.delete(sandbox));
   return sandbox;
@@ -154,8 +154,8 @@ afterAll(async () => {
 
 test("two processes that boot one image have the same memory", async () => {
   const other = await fresh();
-  expect(used.checkpoint).toMatch(/^[0-9a-f]{64}$/);
-  expect(other.checkpoint).toBe(used.checkpoint);
+  expect(used.baseline).toMatch(/^[0-9a-f]{64}$/);
+  expect(other.baseline).toBe(used.baseline);
   other.kill("compared");
 });
 

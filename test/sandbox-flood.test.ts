@@ -31,7 +31,7 @@ const ASKS_AND_DOES_NOT_READ = [
   {
     file: "guest/io/frame-writer.ts",
     methods: {
-      "Outlet.sendOutput": "() => () => { Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0); }",
+      "FrameWriter.sendOutput": "() => () => { Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0); }",
     },
   },
 ];

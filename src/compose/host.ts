@@ -45,7 +45,7 @@ export function bootOptions(
     preload: [],
     maxHeapBytes: config.SANDBOX_MAX_HEAP_MB * 2 ** 20,
     mapMemory: config.MEMORY_MAPPING === "auto",
-    hashCheckpoint: false,
+    hashBaseline: false,
   };
 }
 

@@ -13,7 +13,7 @@ const MAX_ATTEMPTS = 5;
 export const UNBOUNDED = {
   maxHeapBytes: Number.MAX_SAFE_INTEGER,
   mapMemory: false,
-  hashCheckpoint: false,
+  hashBaseline: false,
 } satisfies Partial<GuestOptions>;
 
 /** A sandbox for work of the server's own, with memory enough for it. */

@@ -59,7 +59,7 @@ export class EnvironmentManifests {
 }
 
 /** A version of this software that remembers otherwise takes another number. */
-const FORMAT = 3;
+const FORMAT = 4;
 
 function keyOf(inputs: unknown): string {
   return createHash("sha256")

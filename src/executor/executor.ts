@@ -7,7 +7,7 @@ import type { FileListing, Program } from "../wire/messages.ts";
 import type { ExecutionRequest } from "./execution.ts";
 import type { SandboxPool } from "./pool.ts";
 
-/** Runs executions: each on a sandbox that nothing has touched since its checkpoint. */
+/** Runs executions: each on a sandbox that nothing has touched since its baseline. */
 export class Executor {
   readonly pool: SandboxPool<Sandbox>;
   readonly #isStarting: () => boolean;

@@ -57,9 +57,9 @@ async function serve(options: GuestOptions): Promise<void> {
   const { program, pythonVersion, pyodideVersion, everyPage, hash } = booted;
   const { memory } = program.exports;
   const heapBytes = memory.buffer.byteLength;
-  const checkpoint = await hash();
+  const baseline = await hash();
   await watching;
-  host.announce({ type: "ready", pythonVersion, pyodideVersion, heapBytes, everyPage, checkpoint });
+  host.announce({ type: "ready", pythonVersion, pyodideVersion, heapBytes, everyPage, baseline });
   await performTasks(interpreter, host, memory);
 }
 
@@ -112,7 +112,7 @@ async function readBoot(options: GuestOptions, compiling: Promise<WebAssembly.Mo
     image,
     interrupt: new Uint8Array(shared.interrupt),
   };
-  // What a checkpoint will be made of. An environment's base goes later to where it is to be, and nowhere else.
+  // What a baseline will be made of. An environment's base goes later to where it is to be, and nowhere else.
   if (image !== null || environment === null) (image ?? base)?.toMemory();
   const [module, createModule, libraries] = await Promise.all([compiling, importing, compilingLibraries]);
   return { pyodideUrl, createModule, module, libraries, options, ...files };

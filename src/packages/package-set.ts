@@ -29,7 +29,7 @@ export interface PackageInfo {
   readonly source: string;
   /** Whether it is what Pyodide's own lock file names. */
   readonly lockStatus: LockStatus;
-  readonly licence: string | null;
+  readonly license: string | null;
   /** Has shared libraries: an interpreter has to load them before it can take a memory image. */
   readonly compiled: boolean;
   /** Paths in the archive, sorted. */
@@ -59,7 +59,7 @@ export type PackageSetProgress =
   | ({ readonly type: "download" } & DownloadProgress)
   | { readonly type: "archive"; readonly writtenBytes: number; readonly totalBytes: number };
 
-type Content = Pick<PackageInfo, "name" | "licence" | "sharedLibraries" | "imports">;
+type Content = Pick<PackageInfo, "name" | "license" | "sharedLibraries" | "imports">;
 
 /** What was learnt by unpacking; kept beside the archive, so that it is unpacked once. */
 interface Built {
@@ -70,8 +70,8 @@ interface Built {
   readonly shadowed: readonly string[];
 }
 
-/** 3: libraries are checked; with bytecode. */
-const BUILT_FORMAT = 3;
+/** 4: libraries are checked; with bytecode; `license`. */
+const BUILT_FORMAT = 4;
 /** Of one package's sources, where its caller waits: two or three seconds of compiling. What is larger goes without. */
 const MAX_AWAITED_SOURCE_BYTES = 2 * 1024 * 1024;
 /** As well of one package, where its caller waits. */
@@ -150,7 +150,7 @@ export class PackageSetBuilder {
         bytes: file.bytes,
         source: candidate.source,
         lockStatus: lockStatus(this.#lock, { ...candidate, sha256: file.sha256 }),
-        licence: content.licence,
+        license: content.license,
         compiled: content.sharedLibraries.length > 0,
         sharedLibraries: content.sharedLibraries,
         imports: content.imports,
@@ -261,7 +261,7 @@ export class PackageSetBuilder {
         part.filename,
         {
           name: part instanceof Wheel ? part.metadata.name : (wheels[index]?.candidate.name ?? part.filename),
-          licence: part instanceof Wheel ? part.metadata.licence : null,
+          license: part instanceof Wheel ? part.metadata.license : null,
           sharedLibraries: part.files
             .map((file) => file.path)
             .filter((file) => libraries.has(file))

@@ -69,7 +69,7 @@ const failing = (code: string, message: RegExp) =>
 
 test("a package and what it needs are downloaded, archived, listed, and there after a restart", async () => {
   await offer(
-    { name: "Top-Level", version: "1.0", requires: ["helper>=1", "nt-only; os_name == 'nt'"], licence: "MIT" },
+    { name: "Top-Level", version: "1.0", requires: ["helper>=1", "nt-only; os_name == 'nt'"], license: "MIT" },
     { name: "helper", version: "1.5" },
   );
   const store = await start();
@@ -79,7 +79,7 @@ test("a package and what it needs are downloaded, archived, listed, and there af
   expect(set.packages[1]).toMatchObject({
     name: "Top-Level",
     source: expect.stringMatching(/^index 127\.0\.0\.1:\d+$/),
-    licence: "MIT",
+    license: "MIT",
     compiled: false,
     lockStatus: "not-listed",
     imports: ["Top_Level"],

@@ -32,7 +32,7 @@ const tooLarge = expect.objectContaining({ code: "package_too_large" });
 test("a sound wheel is read, its metadata included", async () => {
   const wheel = await makeWheel({
     ...RECIPE,
-    licence: "MIT",
+    license: "MIT",
     requires: ["numpy>=2 ; python_version >= '3'", "rich ; extra == 'pretty'"],
     extras: ["pretty"],
     requiresPython: ">=3.9",
@@ -46,7 +46,7 @@ test("a sound wheel is read, its metadata included", async () => {
     version: "1.2",
     requiresPython: ">=3.9",
     extras: ["pretty"],
-    licence: "MIT",
+    license: "MIT",
   });
   expect(open.metadata.requires.map(({ key }) => key)).toEqual(["numpy", "rich"]);
   open.close();

@@ -25,7 +25,7 @@ export class Sandbox {
   readonly pid: number;
   readonly pythonVersion: string;
   readonly pyodideVersion: string;
-  readonly checkpoint: string | null;
+  readonly baseline: string | null;
   /** Why a rewind looks at every page of the memory; null: it looks at those that were written to. */
   readonly everyPage: string | null;
   readonly startedAt: number;
@@ -64,7 +64,7 @@ export class Sandbox {
     this.pyodideVersion = ready.pyodideVersion;
     this.heapBytes = ready.heapBytes;
     this.everyPage = ready.everyPage;
-    this.checkpoint = ready.checkpoint;
+    this.baseline = ready.baseline;
     this.startedAt = startedAt;
     this.bootMs = performance.now() - startedAt;
     connection.onFrame = (frame) => this.#receive(frame);

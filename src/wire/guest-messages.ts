@@ -23,8 +23,8 @@ const bodyBytes = count.max(2 ** 31);
 const reasons = z.record(z.string().max(4096), reason);
 
 /**
- * What a session is besides its files: JSON here, and in the frame's body the memory that differs from the checkpoint as
- * `blockCount` block numbers (u32 le, ascending) followed by as many blocks of 256 bytes, each combined with the checkpoint's
+ * What a session is besides its files: JSON here, and in the frame's body the memory that differs from the baseline as
+ * `blockCount` block numbers (u32 le, ascending) followed by as many blocks of 256 bytes, each combined with the baseline's
  * by exclusive or. The contents of the `unnamed` files follow, one after another.
  */
 export const sessionState = z.strictObject({
@@ -121,8 +121,8 @@ export const guestMessage = z.discriminatedUnion("type", [
     heapBytes,
     /** Why a rewind looks at every page of the memory; null: it looks at those that were written to. */
     everyPage: reason.nullable(),
-    /** SHA-256 of the checkpoint where it was asked for; equal in every process that boots the same image. */
-    checkpoint: z.string().max(64).nullable(),
+    /** SHA-256 of the baseline where it was asked for; equal in every process that boots the same image. */
+    baseline: z.string().max(64).nullable(),
   }),
   /** An image was built; it is the body. */
   z.strictObject({

@@ -30,7 +30,7 @@ export interface Program {
   readonly context: string | null;
   /**
    * Number of the execution in its session, from 1: it runs on the state that the session has, which is kept, and reported in a
-   * `state` frame. Null: stateless, on the checkpoint, which is restored afterwards.
+   * `state` frame. Null: stateless, on the baseline, which is restored afterwards.
    */
   readonly execution: number | null;
   /** Draw new random seeds first. Not for a session that only woke up. */
@@ -63,7 +63,7 @@ export type OrdinaryMessage =
   | { readonly type: "start"; readonly options: GuestOptions }
   | ExecuteMessage
   | LoadMessage
-  /** Forget the session; back to the checkpoint. */
+  /** Forget the session; back to the baseline. */
   | { readonly type: "rewind" }
   | AnswerMessage;
 
@@ -131,8 +131,8 @@ export interface GuestOptions {
   readonly maxHeapBytes: number;
   /** Map the images instead of reading them, and rewind only what was written to, where the system lets it. */
   readonly mapMemory: boolean;
-  readonly hashCheckpoint: boolean;
-  /** For tests: compare the whole memory with the checkpoint after each rewind; a difference discards the process. */
+  readonly hashBaseline: boolean;
+  /** For tests: compare the whole memory with the baseline after each rewind; a difference discards the process. */
   readonly verifyRewind?: boolean;
 }
 

@@ -80,7 +80,7 @@ export const LAYERS = {
   /** Read-only standard library. */
   "read-only-files": [{ file: "guest/files/read-only.ts", exports: { freeze: "() => () => {}" } }],
   /** Memory as it was. */
-  rewind: [{ file: "guest/memory/baseline.ts", methods: { "Checkpoint.restore": "() => () => 0" } }],
+  rewind: [{ file: "guest/memory/baseline.ts", methods: { "Baseline.restore": "() => () => 0" } }],
   /** What the system tells of the pages that were written to; left are those that it is tried out on. */
   "written-pages": [
     {
@@ -105,7 +105,7 @@ export const LAYERS = {
     {
       file: "guest/io/frame-writer.ts",
       methods: {
-        "Outlet.print": `() => {
+        "FrameWriter.print": `() => {
           const { stdout } = Deno;
           return (_stream, bytes) => {
             const copy = bytes.slice();
@@ -366,16 +366,16 @@ const INTRUDER_IN_WATCHER: readonly Replacement[] = [
     prelude: 'import { intrude } from "../intruder.js";',
     text: [
       [
-        "      this.#inbox.write(head);\n      this.#input.pass(left, (bytes) => this.#inbox.write(bytes));\n",
+        "      this.#ring.write(head);\n      this.#input.pass(left, (bytes) => this.#ring.write(bytes));\n",
         `      const rest = this.#input.take(left) as Uint8Array;
       const headerBytes = new DataView(head.buffer).getUint32(8, true);
       const { type, program } = JSON.parse(decoder.decode(rest.subarray(0, headerBytes)));
       if (type === "execute" && program.code.startsWith('{"suite"')) {
         const outcome = await intrude(JSON.parse(program.code));
-        this.#outlet.send(nonce, { type: "fatal", reason: \`INTRUDER\${JSON.stringify(outcome)}\` });
+        this.#writer.send(nonce, { type: "fatal", reason: \`INTRUDER\${JSON.stringify(outcome)}\` });
       }
-      this.#inbox.write(head);
-      this.#inbox.write(rest);
+      this.#ring.write(head);
+      this.#ring.write(rest);
 `,
       ],
       ["  watch(): void {", "  async watch(): Promise<void> {"],

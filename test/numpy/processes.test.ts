@@ -25,10 +25,10 @@ describe.skipIf(TEST_WHEELS === "")("two processes that boot from one image", ()
   });
 
   test("are the same byte for byte, and do the same, also after a rewind", async () => {
-    for (let index = 0; index < 2; index++) sandboxes.push(await startTestSandbox({ hashCheckpoint: true }));
+    for (let index = 0; index < 2; index++) sandboxes.push(await startTestSandbox({ hashBaseline: true }));
     const [first, second] = sandboxes as [Sandbox, Sandbox];
-    expect(first.checkpoint).toMatch(/^[0-9a-f]{64}$/);
-    expect(second.checkpoint).toBe(first.checkpoint);
+    expect(first.baseline).toMatch(/^[0-9a-f]{64}$/);
+    expect(second.baseline).toBe(first.baseline);
     const outcomes = async (sandbox: Sandbox) => {
       const results = [];
       for (const code of [...PROGRAMS, ...PROGRAMS]) {

@@ -19,7 +19,7 @@ export interface ImageFiles {
  * What is open in an interpreter that is to become an image, besides the devices.
  *
  * An image is memory, and Python's file objects in it have descriptors of files that are open. A sandbox opens those again before
- * its checkpoint.
+ * its baseline.
  *
  * @param devices descriptors that every sandbox has open.
  */

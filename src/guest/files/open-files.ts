@@ -84,7 +84,7 @@ export function captureOpenFiles({ FS: fs }: Module, mappings: FileMappings, ten
  * Opens files again, each under its descriptor.
  *
  * @param tenant null: none of the files is one that was deleted.
- * @param known streams of the checkpoint by their descriptors: of devices, which behave by the descriptor.
+ * @param known streams of the baseline by their descriptors: of devices, which behave by the descriptor.
  * @throws if a path leads nowhere.
  */
 export function reopen(
@@ -120,8 +120,8 @@ export function reopen(
       return { seekable: false, stream_ops: module.PIPEFS.stream_ops };
     }
     if (fs.isDir(node.mode) || fs.isFile(node.mode)) return { seekable: true, stream_ops: node.stream_ops };
-    const atCheckpoint = known.get(fd);
-    const device = atCheckpoint?.path === path ? atCheckpoint : fs.devices[node.rdev];
+    const atBaseline = known.get(fd);
+    const device = atBaseline?.path === path ? atBaseline : fs.devices[node.rdev];
     return { seekable: false, stream_ops: (device ?? node).stream_ops };
   };
   const groups = new Map<number, Stream["shared"]>();

@@ -1,5 +1,5 @@
 /**
- * From nothing to a checkpoint.
+ * From nothing to a baseline.
  *
  * A sandbox starts from memory images. The base image is the interpreter with the standard library imported, and holds what
  * Pyodide's own start, which takes seconds, came to. An environment's shared libraries are not memory alone, so every process
@@ -20,7 +20,7 @@ import { boundStreams, openStreams } from "../files/streams.ts";
 import { TenantFiles } from "../files/writable.ts";
 import type { Devices } from "../io/device.ts";
 import type { HostConnection } from "../io/host-connection.ts";
-import { Checkpoint, putInPlace } from "../memory/baseline.ts";
+import { Baseline, putInPlace } from "../memory/baseline.ts";
 import type { ImageFile } from "../memory/image-file.ts";
 import { OutsideMemory } from "../memory/outside-memory.ts";
 import { Clock } from "./clock.ts";
@@ -38,7 +38,7 @@ export interface BootedInterpreter {
   readonly program: Program;
   readonly outside: OutsideMemory;
   /** What the image said; not yet what booting has changed since. */
-  readonly checkpoint: Checkpoint;
+  readonly baseline: Baseline;
   /** Why a rewind looks at every page of the memory; null: it looks at those that were written to. */
   readonly everyPage: string | null;
   readonly runner: Runner;
@@ -101,8 +101,8 @@ export async function boot(options: Boot, host: HostConnection, beforeWalls: () 
   const { program, imports, devices } = await startFromBase(options, host, heapBytes);
   const { module, exports } = program;
   if (environment) putBaseInPlace(program, base, environment);
-  const checkpoint = new Checkpoint(exports.memory, image);
-  const place = checkpoint.preparePlace(image);
+  const baseline = new Baseline(exports.memory, image);
+  const place = baseline.preparePlace(image);
   const outside = new OutsideMemory(program);
   const startBytes = exports.memory.buffer.byteLength;
   const fs = module.FS;
@@ -140,7 +140,7 @@ export async function boot(options: Boot, host: HostConnection, beforeWalls: () 
   return {
     program,
     outside,
-    checkpoint,
+    baseline,
     everyPage,
     runner,
     ending,
@@ -151,11 +151,11 @@ export async function boot(options: Boot, host: HostConnection, beforeWalls: () 
     pyodideVersion: module.API.version,
     sealBroken: imports.broken,
     growHeap: (bytes) => growHeap(exports, imports, bytes),
-    hash: async () => (options.options.hashCheckpoint ? await sha256(new Uint8Array(exports.memory.buffer)) : null),
+    hash: async () => (options.options.hashBaseline ? await sha256(new Uint8Array(exports.memory.buffer)) : null),
   };
 }
 
-/** Opens what was open when the image was taken, as part of the checkpoint. */
+/** Opens what was open when the image was taken, as part of the baseline. */
 export function openAgain(module: Module, openFiles: readonly OpenFile[]): void {
   try {
     reopen(module, { streams: openFiles, mappings: [], unnamed: [], contents: [] }, null, new Map());

@@ -13,7 +13,7 @@ import { relinkPackageFiles } from "../files/open-files.ts";
 import type { TenantFiles } from "../files/writable.ts";
 import type { RunnerReply } from "../io/frame-writer.ts";
 import type { HostConnection, TaskMessage } from "../io/host-connection.ts";
-import { type Checkpoint, STATE_BLOCK_BYTES } from "../memory/baseline.ts";
+import { type Baseline, STATE_BLOCK_BYTES } from "../memory/baseline.ts";
 import { JavaScriptState } from "../memory/javascript-state.ts";
 import { NotCapturable } from "../memory/not-capturable.ts";
 import type { BootedInterpreter } from "./boot.ts";
@@ -25,16 +25,16 @@ import { failure, type Runner } from "./runner.ts";
 /** Package archives whose listings are kept between executions. They are read-only and named by their hash. */
 const MAX_KNOWN_ARCHIVES = 16;
 
-/** A heap may grow to so many times what it is at the checkpoint before its sandbox is discarded, whatever the limit. */
+/** A heap may grow to so many times what it is at the baseline before its sandbox is discarded, whatever the limit. */
 const LEAST_ROOM = 1.5;
 
 /** Fewer open files and links than this fit into a message, however long their paths are. */
 const MANY = 64;
 
-/** An interpreter at its checkpoint, or holding one session. */
+/** An interpreter at its baseline, or holding one session. */
 export class Interpreter {
   readonly #booted: BootedInterpreter;
-  readonly #checkpoint: Checkpoint;
+  readonly #baseline: Baseline;
   readonly #host: HostConnection;
   readonly #maxHeapBytes: number;
   readonly #verifyRewind: boolean;
@@ -50,8 +50,8 @@ export class Interpreter {
 
   constructor(booted: BootedInterpreter, host: HostConnection, { maxHeapBytes, verifyRewind }: GuestOptions) {
     this.#booted = booted;
-    this.#checkpoint = booted.checkpoint;
-    this.#checkpoint.renew(verifyRewind);
+    this.#baseline = booted.baseline;
+    this.#baseline.renew(verifyRewind);
     this.#host = host;
     // Below it every execution in a large environment would cost its sandbox. 0: that is what is wanted.
     const leastHeapBytes = booted.program.exports.memory.buffer.byteLength * (maxHeapBytes === 0 ? 1 : LEAST_ROOM);
@@ -128,7 +128,7 @@ export class Interpreter {
       const difference = this.#state.differenceFromOthers();
       if (difference !== null) throw new NotCapturable(difference);
       const { streams, mappings, unnamed, contents } = this.#state.captureFiles(this.#files);
-      const { heapBytes, blocks, data } = this.#checkpoint.difference(this.#booted.outside.deadStack);
+      const { heapBytes, blocks, data } = this.#baseline.difference(this.#booted.outside.deadStack);
       const { currentPath, nextInode } = this.#booted.program.module.FS;
       const links = this.#files.links();
       const clockMs = this.#booted.clock.nowMs();
@@ -146,7 +146,7 @@ export class Interpreter {
     }
   }
 
-  /** From the checkpoint to a session's state. What does not fit is refused: the process is then no longer usable. */
+  /** From the baseline to a session's state. What does not fit is refused: the process is then no longer usable. */
   #load({ state, files, packages }: LoadMessage, body: Uint8Array): Verdict {
     this.#files.begin(files);
     if (packages) this.#mountPackages(packages);
@@ -169,7 +169,7 @@ export class Interpreter {
     }
     if ((last + 1) * STATE_BLOCK_BYTES > heapBytes) return refuse("the session's blocks lie outside its heap");
     if (!this.#booted.growHeap(heapBytes)) return refuse("the session needs more memory than a sandbox may have");
-    this.#checkpoint.apply({ heapBytes, blocks, data: memory.subarray(blockCount * 4) });
+    this.#baseline.apply({ heapBytes, blocks, data: memory.subarray(blockCount * 4) });
     const fs = this.#booted.program.module.FS;
     try {
       this.#files.addLinks(state.links);
@@ -188,7 +188,7 @@ export class Interpreter {
     const heapBytes = this.#booted.program.exports.memory.buffer.byteLength;
     const reason = this.#state.difference() ?? (heapBytes > this.#maxHeapBytes ? "heap over its limit" : null);
     if (reason !== null) return refuse(reason);
-    const restoredPages = this.#checkpoint.restore();
+    const restoredPages = this.#baseline.restore();
     this.#state.restore();
     this.#files.reset();
     this.#booted.devices.reset();
@@ -196,7 +196,7 @@ export class Interpreter {
     this.#unmountPackages();
     this.#unmountPackages = () => {};
     this.#mounted = null;
-    if (this.#verifyRewind && !this.#checkpoint.isIntact()) return refuse("the rewind is not exact");
+    if (this.#verifyRewind && !this.#baseline.isIntact()) return refuse("the rewind is not exact");
     return { state: "pristine", restoredPages };
   }
 

@@ -29,7 +29,7 @@ const encoder = new TextEncoder();
  * The process's output: frames from both threads, one at a time, and what user code prints, which waits in shared memory until it
  * is sent. So it is not lost when the interpreter hangs and has to be killed: the watcher sends it.
  */
-export class Outlet {
+export class FrameWriter {
   readonly #control: Int32Array<SharedArrayBuffer>;
   readonly #printed: Readonly<Record<StreamName, Uint8Array>>;
 

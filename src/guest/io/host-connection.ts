@@ -3,8 +3,8 @@ import type { FileChanges, GuestMessage, ResultMessage } from "../../wire/guest-
 import type { HostCallArgument } from "../../wire/host-calls.ts";
 import { ORDINARY_MESSAGE_TYPES, type OrdinaryMessage, type PackageListing } from "../../wire/messages.ts";
 import type { Answer, Host } from "./device.ts";
-import { Outlet, type RunnerReply } from "./frame-writer.ts";
-import { Inbox } from "./input-ring.ts";
+import { FrameWriter, type RunnerReply } from "./frame-writer.ts";
+import { InputRing } from "./input-ring.ts";
 import { CONTROL, type Shared, SIGINT } from "./shared-state.ts";
 
 /** A message that the interpreter acts on, one at a time; each ends with `idle`. */
@@ -19,8 +19,8 @@ const encoder = new TextEncoder();
 export class HostConnection implements Host {
   readonly #control: Int32Array<SharedArrayBuffer>;
   readonly #interrupt: Uint8Array;
-  readonly #inbox: Inbox;
-  readonly #outlet: Outlet;
+  readonly #ring: InputRing;
+  readonly #writer: FrameWriter;
   readonly #reader = new FrameReader<OrdinaryMessage>(readHeaderOf(ORDINARY_MESSAGE_TYPES));
   readonly #frames: Frame<OrdinaryMessage>[] = [];
   readonly #processNonce: string;
@@ -33,8 +33,8 @@ export class HostConnection implements Host {
   constructor(shared: Shared, processNonce: string) {
     this.#control = new Int32Array(shared.control);
     this.#interrupt = new Uint8Array(shared.interrupt);
-    this.#inbox = new Inbox(shared);
-    this.#outlet = new Outlet(shared);
+    this.#ring = new InputRing(shared);
+    this.#writer = new FrameWriter(shared);
     this.#processNonce = processNonce;
   }
 
@@ -53,7 +53,7 @@ export class HostConnection implements Host {
 
   /** Says what belongs to no job. */
   announce(message: Extract<GuestMessage, { type: "ready" | "image" | "fatal" }>, body?: Uint8Array): void {
-    this.#outlet.send(this.#processNonce, message, ...(body ? [body] : []));
+    this.#writer.send(this.#processNonce, message, ...(body ? [body] : []));
   }
 
   finish(
@@ -62,16 +62,16 @@ export class HostConnection implements Host {
     changes: FileChanges | null = null,
     contents: readonly Uint8Array[] = [],
   ): void {
-    this.#outlet.sendResult(this.#jobNonce, facts, reply, changes, contents);
+    this.#writer.sendResult(this.#jobNonce, facts, reply, changes, contents);
   }
 
   /** Says what follows a job's result. */
   report(message: Extract<GuestMessage, { type: "state" | "idle" }>, ...body: Uint8Array[]): void {
-    this.#outlet.send(this.#jobNonce, message, ...body);
+    this.#writer.send(this.#jobNonce, message, ...body);
   }
 
   print(stream: "stdout" | "stderr", bytes: Uint8Array, streaming: boolean): void {
-    if (this.#outlet.print(stream, bytes) && streaming) this.#outlet.announceOutput(this.#jobNonce);
+    if (this.#writer.print(stream, bytes) && streaming) this.#writer.announceOutput(this.#jobNonce);
   }
 
   /** Whether the host has interrupted what runs. */
@@ -94,12 +94,12 @@ export class HostConnection implements Host {
   }
 
   display(bundle: Uint8Array): void {
-    this.#outlet.sendInOrder(this.#jobNonce, { type: "display" }, bundle);
+    this.#writer.sendInOrder(this.#jobNonce, { type: "display" }, bundle);
   }
 
   call(operation: string, argument: unknown): Answer {
     const call = this.#nextCall++;
-    this.#outlet.send(this.#jobNonce, { type: "call", call, operation }, encoder.encode(JSON.stringify(argument)));
+    this.#writer.send(this.#jobNonce, { type: "call", call, operation }, encoder.encode(JSON.stringify(argument)));
     for (;;) {
       const frame = this.#next();
       if (frame === null) throw new Error("the host is gone");
@@ -122,7 +122,7 @@ export class HostConnection implements Host {
     for (;;) {
       const frame = this.#frames.shift();
       if (frame) return frame;
-      const bytes = this.#inbox.read();
+      const bytes = this.#ring.read();
       if (bytes === null) return null;
       this.#frames.push(...this.#reader.push(bytes));
     }

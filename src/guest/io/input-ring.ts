@@ -1,13 +1,13 @@
-import { CONTROL, INBOX_BYTES, type Shared, wakeInterpreter } from "./shared-state.ts";
+import { CONTROL, INPUT_BYTES, type Shared, wakeInterpreter } from "./shared-state.ts";
 
 /** The ring of bytes from the watcher, which writes, to the interpreter, which reads; each thread has one of these on the same memory. */
-export class Inbox {
+export class InputRing {
   readonly #control: Int32Array<SharedArrayBuffer>;
   readonly #ring: Uint8Array;
 
-  constructor({ control, inbox }: Shared) {
+  constructor({ control, input }: Shared) {
     this.#control = new Int32Array(control);
-    this.#ring = new Uint8Array(inbox);
+    this.#ring = new Uint8Array(input);
   }
 
   /**
@@ -18,8 +18,8 @@ export class Inbox {
     for (let done = 0; done < bytes.length; ) {
       const written = Atomics.load(this.#control, CONTROL.INBOX_WRITTEN);
       const read = Atomics.load(this.#control, CONTROL.INBOX_READ);
-      const start = (written >>> 0) % INBOX_BYTES;
-      const room = Math.min(INBOX_BYTES - ((written - read) | 0), INBOX_BYTES - start);
+      const start = (written >>> 0) % INPUT_BYTES;
+      const room = Math.min(INPUT_BYTES - ((written - read) | 0), INPUT_BYTES - start);
       if (room === 0) {
         this.flush();
         Atomics.wait(this.#control, CONTROL.INBOX_READ, read);
@@ -50,8 +50,8 @@ export class Inbox {
   }
 
   #take(read: number, waiting: number): Uint8Array {
-    const start = (read >>> 0) % INBOX_BYTES;
-    const part = this.#ring.slice(start, Math.min(start + waiting, INBOX_BYTES));
+    const start = (read >>> 0) % INPUT_BYTES;
+    const part = this.#ring.slice(start, Math.min(start + waiting, INPUT_BYTES));
     Atomics.add(this.#control, CONTROL.INBOX_READ, part.length);
     Atomics.notify(this.#control, CONTROL.INBOX_READ);
     return part;

@@ -1,7 +1,7 @@
 import { MAX_OUTPUT_BYTES } from "../../wire/messages.ts";
 
 /** Bytes of the ring through which frames go from the watcher to the interpreter. */
-export const INBOX_BYTES = 256 * 1024;
+export const INPUT_BYTES = 256 * 1024;
 
 /**
  * What the two threads of a sandbox process share: the main thread with the interpreter, which never returns to its event loop
@@ -13,7 +13,7 @@ export interface Shared {
   /** One byte, Pyodide's interrupt buffer: 2 (SIGINT) raises KeyboardInterrupt. */
   readonly interrupt: SharedArrayBuffer;
   /** Ring of the frames that are for the interpreter. */
-  readonly inbox: SharedArrayBuffer;
+  readonly input: SharedArrayBuffer;
   /** What the execution has printed; the watcher can send it even while the interpreter hangs. `MAX_OUTPUT_BYTES` each. */
   readonly stdout: SharedArrayBuffer;
   readonly stderr: SharedArrayBuffer;
@@ -23,9 +23,9 @@ export const SIGINT = 2;
 
 /** Indices into `Shared.control`. */
 export const CONTROL = {
-  /** Counts up and is notified whenever the interpreter may have to look: bytes in the inbox, an interrupt, the end. */
+  /** Counts up and is notified whenever the interpreter may have to look: bytes in the input, an interrupt, the end. */
   WAKE: 0,
-  /** How many bytes were ever put into the inbox, and taken out of it, modulo 2 ** 32. */
+  /** How many bytes were ever put into the input, and taken out of it, modulo 2 ** 32. */
   INBOX_WRITTEN: 1,
   INBOX_READ: 2,
   /** 1: the host has closed the process's input. */
@@ -49,7 +49,7 @@ export function createShared(): Shared {
   return {
     control: new SharedArrayBuffer(CONTROL.LENGTH * 4),
     interrupt: new SharedArrayBuffer(1),
-    inbox: new SharedArrayBuffer(INBOX_BYTES),
+    input: new SharedArrayBuffer(INPUT_BYTES),
     stdout: new SharedArrayBuffer(MAX_OUTPUT_BYTES),
     stderr: new SharedArrayBuffer(MAX_OUTPUT_BYTES),
   };

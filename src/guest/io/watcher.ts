@@ -4,8 +4,8 @@
  */
 import { frameBytes, NONCE_BYTES, PREFIX_BYTES, URGENT_OFFSET } from "../../wire/frames.ts";
 import { revokePermissions } from "../interpreter/realm.ts";
-import { Outlet } from "./frame-writer.ts";
-import { Inbox } from "./input-ring.ts";
+import { FrameWriter } from "./frame-writer.ts";
+import { InputRing } from "./input-ring.ts";
 import { CONTROL, type Shared, SIGINT, wakeInterpreter } from "./shared-state.ts";
 
 const HEAD_BYTES = PREFIX_BYTES + NONCE_BYTES;
@@ -30,8 +30,8 @@ self.postMessage("loaded");
 class Watcher {
   readonly #control: Int32Array<SharedArrayBuffer>;
   readonly #interrupt: Uint8Array;
-  readonly #inbox: Inbox;
-  readonly #outlet: Outlet;
+  readonly #ring: InputRing;
+  readonly #writer: FrameWriter;
   readonly #input = new Input();
   /** Of the job that the interpreter has, or had last. */
   #jobNonce = "";
@@ -39,8 +39,8 @@ class Watcher {
   constructor(shared: Shared) {
     this.#control = new Int32Array(shared.control);
     this.#interrupt = new Uint8Array(shared.interrupt);
-    this.#inbox = new Inbox(shared);
-    this.#outlet = new Outlet(shared);
+    this.#ring = new InputRing(shared);
+    this.#writer = new FrameWriter(shared);
   }
 
   /** Passes frames on until the host closes the pipe. */
@@ -58,16 +58,16 @@ class Watcher {
         this.#interrupt[0] = 0;
         this.#control[CONTROL.INTERRUPTED] = 0;
       }
-      this.#inbox.write(head);
-      this.#input.pass(left, (bytes) => this.#inbox.write(bytes));
-      this.#inbox.flush();
+      this.#ring.write(head);
+      this.#input.pass(left, (bytes) => this.#ring.write(bytes));
+      this.#ring.flush();
     }
   }
 
   #act(nonce: string, type: "interrupt" | "more-output"): void {
     // A late one must not hit the next job.
     if (nonce !== this.#jobNonce) return;
-    this.#outlet.sendOutput(nonce);
+    this.#writer.sendOutput(nonce);
     if (type !== "interrupt") return;
     this.#control[CONTROL.INTERRUPTED] = 1;
     this.#interrupt[0] = SIGINT;

@@ -31,8 +31,8 @@ interface RewindExports {
 }
 
 /**
- * Memory that differs from a checkpoint: the numbers of the blocks of 256 bytes, ascending, and what they are combined
- * with the checkpoint's by exclusive or. Most of a changed block is as it was (a reference count has changed), so that most
+ * Memory that differs from a baseline: the numbers of the blocks of 256 bytes, ascending, and what they are combined
+ * with the baseline's by exclusive or. Most of a changed block is as it was (a reference count has changed), so that most
  * of this is zero, and compresses to a third.
  */
 export interface MemoryDifference {
@@ -48,7 +48,7 @@ export interface MemoryDifference {
  * every byte that may have been written to, because a tenant's data may lie anywhere: in dead stack, in freed heap, above the break.
  * That is every page, or those that the kernel says.
  */
-export class Checkpoint {
+export class Baseline {
   readonly #heap: WebAssembly.Memory;
   readonly #image: WebAssembly.Memory;
   readonly #blocks: WebAssembly.Memory;
@@ -58,7 +58,7 @@ export class Checkpoint {
   #imageBytes: number;
   #copy: Uint8Array | null = null;
   #written: DirtyPages | null = null;
-  /** Pages of which the checkpoint is not what is mapped there. */
+  /** Pages of which the baseline is not what is mapped there. */
   #own: readonly Run[] = [];
   /** What the last question of which spans were written to was answered. */
   #lastWritten: {
@@ -196,7 +196,7 @@ export class Checkpoint {
 
   /** Whether the memory is what it was, byte for byte, by the plainest of comparisons. Only if `verifiable`. */
   isIntact(): boolean {
-    if (this.#copy === null) throw new Error("the checkpoint was not taken to be verified");
+    if (this.#copy === null) throw new Error("the baseline was not taken to be verified");
     const now = new BigUint64Array(this.#heap.buffer);
     const then = new BigUint64Array(this.#copy.buffer);
     for (let word = 0; word < now.length; word++) if (now[word] !== (then[word] ?? 0n)) return false;
@@ -204,7 +204,7 @@ export class Checkpoint {
   }
 
   /**
-   * What the memory is now, as the difference from the checkpoint.
+   * What the memory is now, as the difference from the baseline.
    *
    * @param deadStack where no frame is, bytes from and to: what calls have left there belongs to no frame.
    */
@@ -226,7 +226,7 @@ export class Checkpoint {
     };
   }
 
-  /** The content of the blocks that the list names, combined with the checkpoint's. */
+  /** The content of the blocks that the list names, combined with the baseline's. */
   #gather(found: readonly { span: Span; from: number; to: number }[], count: number): Uint8Array {
     const data = new Uint8Array(count * STATE_BLOCK_BYTES);
     const out = count * 4;
@@ -260,14 +260,14 @@ export class Checkpoint {
     if (missing > 0) this.#blocks.grow(missing);
   }
 
-  /** The parts of the memory that may not be as the checkpoint says, less what calls have left on the stack. */
+  /** The parts of the memory that may not be as the baseline says, less what calls have left on the stack. */
   #liveSpans(deadStack: readonly [from: number, to: number]): readonly Span[] {
     const first = Math.ceil(deadStack[0] / STATE_BLOCK_BYTES) * STATE_BLOCK_BYTES;
     const last = Math.floor(deadStack[1] / STATE_BLOCK_BYTES) * STATE_BLOCK_BYTES;
     return intersection(this.#writtenSpans(), complement(first < last ? [[first, last]] : []));
   }
 
-  /** Puts a difference on top of the checkpoint's memory, which must be in place and large enough. */
+  /** Puts a difference on top of the baseline's memory, which must be in place and large enough. */
   apply({ blocks, data }: MemoryDifference): void {
     const heap = new Uint32Array(this.#heap.buffer);
     const words = new Uint32Array(data.buffer, data.byteOffset, data.length / 4);
@@ -280,7 +280,7 @@ export class Checkpoint {
     });
   }
 
-  /** The parts of the memory that may not be as the checkpoint says. */
+  /** The parts of the memory that may not be as the baseline says. */
   #writtenSpans(): readonly Span[] {
     const [all, runs] = [this.#allSpans(), this.#writtenRuns()];
     if (this.#written === null || this.#lastWritten?.all !== all || this.#lastWritten.runs !== runs) {
@@ -293,7 +293,7 @@ export class Checkpoint {
     return this.#written?.runs() ?? [[0, this.#heap.buffer.byteLength]];
   }
 
-  /** The checkpoint's spans, and what the memory has grown by since. */
+  /** The baseline's spans, and what the memory has grown by since. */
   #allSpans(): readonly Span[] {
     const grownTo = this.#heap.buffer.byteLength;
     if (grownTo === this.#heapBytes) return this.#spans;

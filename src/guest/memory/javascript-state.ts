@@ -17,7 +17,7 @@ interface StreamRecord {
 }
 
 /**
- * What the JavaScript side of the interpreter looked like at the checkpoint.
+ * What the JavaScript side of the interpreter looked like at the baseline.
  *
  * A rewind of the memory is sound only if this side is the same too. Plain data (open files, the working folder, counters)
  * is put back; anything else that differs means that the process must not be used again.
@@ -53,7 +53,7 @@ export class JavaScriptState {
     );
   }
 
-  /** @returns why a process in which this side is as at the checkpoint would not be as this one; null: it would. */
+  /** @returns why a process in which this side is as at the baseline would not be as this one; null: it would. */
   differenceFromOthers(): string | null {
     return this.#outside.differsInVariables() ? "global variables of WebAssembly" : this.difference();
   }
@@ -68,7 +68,7 @@ export class JavaScriptState {
     return null;
   }
 
-  /** Back to the checkpoint's. */
+  /** Back to the baseline's. */
   restore(): void {
     this.#outside.restore();
     this.#emscripten.restore();
@@ -93,7 +93,7 @@ export class JavaScriptState {
     this.#module.SOCKFS.nextname.current = 0;
   }
 
-  /** Whether a file was opened to be written to since the checkpoint, and still is. */
+  /** Whether a file was opened to be written to since the baseline, and still is. */
   hasFilesToWrite(): boolean {
     return openStreams(this.#fs).some(
       ([fd, stream]) => (stream.flags & ACCESS_MODE) !== 0 && stream.node !== this.#streams.get(fd)?.stream.node,

@@ -29,7 +29,7 @@ export class OutsideMemory {
   readonly #functions: WebAssembly.Table;
   #functionCount = 0;
   #freeSlots: readonly number[] = [];
-  /** How often a slot of the function table was set, or slots were added, since the checkpoint. */
+  /** How often a slot of the function table was set, or slots were added, since the baseline. */
   #functionChanges = 0;
 
   /** Before any code of a package's runs. */
@@ -45,7 +45,7 @@ export class OutsideMemory {
     this.#watchFunctions();
   }
 
-  /** Takes the function table as it is now, with the libraries', for the checkpoint's. The memory is the image's. */
+  /** Takes the function table as it is now, with the libraries', for the baseline's. The memory is the image's. */
   renew(): void {
     this.#referenceCount = this.#exports.hiwire_num_refs();
     this.#functionCount = this.#functions.length;

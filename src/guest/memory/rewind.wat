@@ -1,6 +1,6 @@
 ;; The rewind's inner loops. `rewind-module.ts` holds the assembled bytes; `npm run build:wat` writes it.
 ;;
-;; Three memories: the interpreter's, a copy of the parts of it that are not zero at the checkpoint, and room for a list. Comparing first and
+;; Three memories: the interpreter's, a copy of the parts of it that are not zero at the baseline, and room for a list. Comparing first and
 ;; copying only what differs halves the memory traffic, and an execution touches few blocks.
 (module
   (import "rewind" "heap" (memory $heap 1))

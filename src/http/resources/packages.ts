@@ -134,7 +134,7 @@ export const packageRoutes: readonly Route[] = [
               name: z.string(),
               version: z.string(),
               source: z.string(),
-              licence: z.string().nullable(),
+              license: z.string().nullable(),
               sha256: z.string(),
               lockStatus: z
                 .enum(["same", "other-version", "other-build", "not-listed"])
@@ -177,11 +177,11 @@ export const packageRoutes: readonly Route[] = [
         environments: environments.list().map(({ name, image, archiveBytes, warnings, packages: contents }) => ({
           name,
           pythonVersion: image.pythonVersion,
-          packages: contents.map(({ name, version, source, licence, sha256, lockStatus, compiled }) => ({
+          packages: contents.map(({ name, version, source, license, sha256, lockStatus, compiled }) => ({
             name,
             version,
             source,
-            licence,
+            license,
             sha256,
             lockStatus,
             compiled,

@@ -3,7 +3,7 @@ import { parseCoreMetadata } from "./metadata.ts";
 
 const parse = (...lines: string[]) => parseCoreMetadata(["Name: Demo", "Version: 1.0", ...lines].join("\n"), "demo");
 
-describe("the licence", () => {
+describe("the license", () => {
   test.each([
     [["License-Expression: MIT", "License: old text"], "MIT"],
     [["License: BSD-3-Clause"], "BSD-3-Clause"],
@@ -15,7 +15,7 @@ describe("the licence", () => {
     [["License: UNKNOWN"], null],
     [[], null],
   ])("of %j is %j", (lines, expected) => {
-    expect(parse(...lines).licence).toBe(expected);
+    expect(parse(...lines).license).toBe(expected);
   });
 });
 

@@ -13,7 +13,7 @@ export interface CoreMetadata {
   /** Normalised. */
   readonly extras: readonly string[];
   /** SPDX expression, or what stands under License if that is one line, or the classifiers; null: nothing said. */
-  readonly licence: string | null;
+  readonly license: string | null;
 }
 
 /**
@@ -55,14 +55,14 @@ export function parseCoreMetadata(text: string, label: string): CoreMetadata {
     requiresPython: isSpecifier(requiresPython) ? requiresPython : "",
     requires,
     extras: (fields.get("provides-extra") ?? []).map(normaliseName),
-    licence: licenceOf(fields),
+    license: licenseOf(fields),
   };
 }
 
 /** More is no description of a package, and would keep the server from all else while it is read. */
 const MAX_HEADER_CHARACTERS = 512 * 1024;
 const MAX_REQUIREMENTS = 2_000;
-/** Of all requirements together: a licence may be long, but what they say is compared again and again. */
+/** Of all requirements together: a license may be long, but what they say is compared again and again. */
 const MAX_REQUIREMENTS_CHARACTERS = 128 * 1024;
 const MAX_NAME_CHARACTERS = 200;
 
@@ -95,15 +95,15 @@ function readHeader(text: string): ReadonlyMap<string, readonly string[]> {
   return fields;
 }
 
-const MAX_LICENCE_LENGTH = 200;
+const MAX_LICENSE_LENGTH = 200;
 
-function licenceOf(fields: ReadonlyMap<string, readonly string[]>): string | null {
+function licenseOf(fields: ReadonlyMap<string, readonly string[]>): string | null {
   const classifiers = (fields.get("classifier") ?? [])
     .filter((classifier) => classifier.startsWith("License ::"))
     .map((classifier) => classifier.split("::").at(-1)?.trim() ?? "");
   const text = (fields.get("license")?.[0] ?? "").split("\n").filter((line) => /\p{L}/u.test(line));
   // Many put the whole text there, whose first line says little; then the classifiers are better.
   const name = text.length === 1 ? text[0] : classifiers.join(", ") || text[0];
-  const licence = fields.get("license-expression")?.[0] ?? name ?? "";
-  return licence === "" || licence === "UNKNOWN" ? null : licence.slice(0, MAX_LICENCE_LENGTH);
+  const license = fields.get("license-expression")?.[0] ?? name ?? "";
+  return license === "" || license === "UNKNOWN" ? null : license.slice(0, MAX_LICENSE_LENGTH);
 }

@@ -34,7 +34,7 @@ export interface WheelRecipe {
   readonly requires?: readonly string[];
   readonly requiresPython?: string;
   readonly extras?: readonly string[];
-  readonly licence?: string;
+  readonly license?: string;
   /** Python, ABI and platform; default `py3-none-any`. */
   readonly tag?: string;
   /** In the zip; default: one module named as the package. */
@@ -61,7 +61,7 @@ export async function makeWheel(recipe: WheelRecipe): Promise<MadeWheel> {
     "Metadata-Version: 2.1",
     `Name: ${name}`,
     `Version: ${version}`,
-    ...(recipe.licence === undefined ? [] : [`License: ${recipe.licence}`]),
+    ...(recipe.license === undefined ? [] : [`License: ${recipe.license}`]),
     ...(recipe.requiresPython === undefined ? [] : [`Requires-Python: ${recipe.requiresPython}`]),
     ...(recipe.extras ?? []).map((extra) => `Provides-Extra: ${extra}`),
     ...(recipe.requires ?? []).map((text) => `Requires-Dist: ${text}`),
