@@ -3,19 +3,16 @@ import { defineConfig } from "vitest/config";
 import { LongestFirst } from "./test/support/longest-first.ts";
 
 /** Rules that documents and source keep, read from the files: `npm run check`. */
-const RULES = ["test/{architecture,decisions,errors,layers,words}.test.ts"];
+const RULES = ["test/rules/**/*.test.ts"];
 /** Tests beside the source that start a process: Redis, a server, a sandbox. */
 const PROCESSES = ["src/**/*.process.test.ts"];
 /** Attacks, hostile input, one caller against another. */
-const SECURITY = [
-  "test/{escapes,fuzz,isolation}/**/*.test.ts",
-  "test/{pollution,principals,principal-share,sandbox-flood,sandbox-sharing}.test.ts",
-];
+const SECURITY = ["test/security/**/*.test.ts"];
 /** Scans: `npm test` runs an even sample of each, the nightly run all of it. */
 const SCANS = [
-  "test/{escapes,fuzz}/**/*.test.ts",
+  "test/security/{escapes,fuzz}/**/*.test.ts",
   "src/**/*.property.test.ts",
-  "test/{deep-structures,open-files,random-sequences,session-kills,session-programs}.test.ts",
+  "test/**/{deep-structures,open-files,random-sequences,session-kills,session-programs}.test.ts",
 ];
 /** What a scan takes all of, and how much of what has no end. */
 const FULL = {

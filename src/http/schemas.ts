@@ -3,7 +3,7 @@ import { ERRORS, type ErrorCode, errorKind } from "../shared/errors.ts";
 
 /**
  * What several replies have in common; the others stand beside their routes. Objects are loose because a later version may add
- * fields to any of them; `test/openapi.test.ts` holds them against what the server really sends.
+ * fields to any of them; `test/http/openapi.test.ts` holds them against what the server really sends.
  */
 export const timestamp = z.iso.datetime().meta({ description: "ISO 8601, UTC." });
 export const bytes = z.int().min(0);

@@ -3,22 +3,22 @@ import { BaseSequencer, type TestSpecification } from "vitest/node";
 
 /** Files that take longest on an idle machine, longest first: one that begins last keeps all other cores waiting. */
 const LONGEST = [
-  "test/environments.test.ts",
-  "test/pool.test.ts",
-  "test/escapes/escapes.test.ts",
-  "test/escapes/package-libraries.test.ts",
-  "test/cli.test.ts",
-  "test/escapes/assume-broken.test.ts",
-  "test/session-kills.test.ts",
-  "test/compiled-packages.test.ts",
-  "test/open-files.test.ts",
-  "test/random-sequences.test.ts",
-  "test/quick-start.test.ts",
-  "test/deep-structures.test.ts",
-  "test/broken-environment.test.ts",
-  "test/escapes/tampering.test.ts",
-  "test/pages.test.ts",
-  "test/audit.test.ts",
+  "test/packages/environments.test.ts",
+  "test/sandbox/pool.test.ts",
+  "test/security/escapes/escapes.test.ts",
+  "test/security/escapes/package-libraries.test.ts",
+  "test/operations/cli.test.ts",
+  "test/security/escapes/assume-broken.test.ts",
+  "test/sessions/session-kills.test.ts",
+  "test/packages/compiled-packages.test.ts",
+  "test/python/open-files.test.ts",
+  "test/sandbox/random-sequences.test.ts",
+  "test/operations/quick-start.test.ts",
+  "test/python/deep-structures.test.ts",
+  "test/packages/broken-environment.test.ts",
+  "test/security/escapes/tampering.test.ts",
+  "test/pages/pages.test.ts",
+  "test/operations/audit.test.ts",
 ];
 
 /** Runs the longest files first; the others as vitest would. */

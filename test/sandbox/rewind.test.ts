@@ -1,0 +1,165 @@
+import { execFile } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { promisify } from "node:util";
+import { afterEach, describe, expect, test } from "vitest";
+import { detectIsolation } from "../../src/isolation/detect.ts";
+import { innermostProcess } from "../../src/isolation/process-facts.ts";
+import { GUEST_DIR, PYODIDE_DIR, sandboxCommand } from "../../src/sandbox/launch.ts";
+import type { Sandbox, SandboxOptions } from "../../src/sandbox/sandbox.ts";
+import { denoBinary } from "../../src/shared/deno-binary.ts";
+import type { GuestOptions } from "../../src/wire/messages.ts";
+import { testConfig } from "../support/config.ts";
+import { guestOptions, runOn, startTestSandbox } from "../support/sandbox.ts";
+
+/** Rewinds, with what the system tells of the pages that were written to, and without. */
+const told = existsSync("/proc/self/pagemap");
+const MIB = 2 ** 20;
+
+const started: Sandbox[] = [];
+afterEach(async () => {
+  for (const sandbox of started.splice(0)) {
+    sandbox.kill("the test is done");
+    await sandbox.ended;
+  }
+});
+
+async function start(guest: Partial<GuestOptions>, options: Partial<SandboxOptions> = {}): Promise<Sandbox> {
+  const sandbox = await startTestSandbox(guest, options);
+  started.push(sandbox);
+  return sandbox;
+}
+
+/** Runs it and sees to it that it did, and that the memory is what it was. */
+async function pristineAfter(sandbox: Sandbox, code: string): Promise<void> {
+  const { result, verdict } = await runOn(sandbox, code);
+  expect(result).toMatchObject({ status: "completed" });
+  expect(verdict).toMatchObject({ state: "pristine" });
+}
+
+/** Puts a file behind each of the system's own nodes in Emscripten's table of names, by renames that fail. */
+const BEHIND_SYSTEM_NAMES = `
+import os
+def bucket(folder, name):
+    value = 0
+    for character in name:
+        value = ((value << 5) - value + ord(character)) & 0xffffffff
+    return ((os.stat(folder).st_ino + value) & 0xffffffff) % 4096
+home = "/home/pyodide"
+names = {}
+number = 0
+while len(names) < 4000 and number < 60000:
+    names.setdefault(bucket(home, f"p{number}"), f"p{number}")
+    number += 1
+planted = []
+for folder in ("/", "/dev", "/home", "/lib", "/mnt", "/proc", "/proc/self"):
+    if not os.path.isdir(folder):
+        continue
+    for entry in os.listdir(folder):
+        name = names.get(bucket(folder, entry))
+        if name is None or name in planted:
+            continue
+        open("first", "w").write("planted")
+        os.rename("first", name)
+        try: os.rename(os.path.join(folder, entry), os.path.join(folder, "zzz"))
+        except OSError: pass
+        planted.append(name)
+planted
+`;
+
+const LARGE = `blob = bytearray(b"x") * (60 * ${MIB})`;
+const SMALL = "x = 1";
+
+test("a file that was entered behind the system's own names is gone", async () => {
+  const sandbox = await start({ verifyRewind: true });
+  const planted = await runOn(sandbox, BEHIND_SYSTEM_NAMES);
+  expect(planted.verdict).toMatchObject({ state: "pristine" });
+  const names = planted.result.result as string[];
+  expect(names.length).toBeGreaterThan(10);
+  const found = await runOn(
+    sandbox,
+    `import os\n[n for n in ${JSON.stringify(names)} if os.path.lexists(n) or os.path.lexists("/home/pyodide/" + n)]`,
+  );
+  expect(found.result.result).toEqual([]);
+});
+
+describe.each([true, false])("with mapMemory: %s", (mapMemory) => {
+  test("the memory is what it was, whatever programs write to", async () => {
+    const sandbox = await start({ mapMemory, verifyRewind: true });
+    if (told) expect(sandbox.everyPage).toBe(mapMemory ? null : "memory is not to be mapped");
+    const programs = [
+      SMALL,
+      `blob = bytearray(b"x") * (24 * ${MIB})`,
+      SMALL,
+      `blobs = [bytes([n % 255 + 1]) * ${MIB} for n in range(40)]; del blobs[::2]`,
+      // Where nothing of Python's is: the stack's far end, and what lies above the heap.
+      "import ctypes; ctypes.memset(5 * 2**20, 0xff, 2**20)",
+      "import ctypes; ctypes.memset(30 * 2**20, 0xff, 2**20)",
+      LARGE,
+      SMALL,
+      SMALL,
+      LARGE,
+    ];
+    for (const code of programs) await pristineAfter(sandbox, code);
+  });
+});
+
+test("only a sandbox that is to map memory may call the C library", () => {
+  const permission = (mapMemory: boolean) =>
+    sandboxCommand({ guest: guestOptions({ mapMemory }), memoryMb: 64, stackBytes: 2 ** 23 }).args.filter((arg) =>
+      arg.endsWith("-ffi"),
+    );
+  expect(permission(false)).toEqual(["--deny-ffi"]);
+  expect(permission(true)).toEqual([process.platform === "linux" ? "--allow-ffi" : "--deny-ffi"]);
+});
+
+test.skipIf(process.platform !== "linux")(
+  "a file that cannot be mapped is refused before anything is mapped from it",
+  async () => {
+    const code = `import { MemoryMapping } from "file://${GUEST_DIR}memory/mapping.ts";
+    for (const file of [Deno.execPath(), "/proc/self/status"]) {
+      try { console.log(new MemoryMapping().openFile(file).bytes > 0); } catch (error) { console.log(error.message); }
+    }`;
+    const { stdout } = await promisify(execFile)(denoBinary(), ["eval", "--no-config", "--ext=ts", code]);
+    expect(stdout).toBe("true\nmemory could not be mapped\n");
+  },
+);
+
+describe.skipIf(!told)("where the system tells which pages were written to", () => {
+  test("what a large program has written to is given back when those after it are small", async () => {
+    const sandbox = await start({ mapMemory: true });
+    await pristineAfter(sandbox, SMALL);
+    const before = await privateBytes(sandbox);
+    await pristineAfter(sandbox, LARGE);
+    expect((await privateBytes(sandbox)) - before).toBeGreaterThan(50 * MIB);
+    await pristineAfter(sandbox, SMALL);
+    expect((await privateBytes(sandbox)) - before).toBeLessThan(20 * MIB);
+    await pristineAfter(sandbox, LARGE);
+  });
+
+  test("sandboxes share an image's memory", async () => {
+    const [mapped, read] = [await start({ mapMemory: true }), await start({ mapMemory: false })];
+    for (const sandbox of [mapped, read]) await pristineAfter(sandbox, SMALL);
+    expect((await privateBytes(read)) - (await privateBytes(mapped))).toBeGreaterThan(10 * MIB);
+  });
+
+  test.for(["bubblewrap", "unshare", "setpriv", "none"] as const)(
+    "%s around it does not hide that",
+    async (tool, { skip }) => {
+      const config = testConfig({ ISOLATION: tool === "none" ? "deno" : "auto" });
+      const isolation = await detectIsolation(config, {
+        readOnlyPaths: [GUEST_DIR, PYODIDE_DIR, config.CACHE_DIR],
+        consider: (plan) => plan.tool === tool && (plan.identity !== "own-user" || tool === "setpriv"),
+      });
+      if (isolation.tool !== tool) skip(`${tool} does not work here`);
+      const sandbox = await start({ mapMemory: true, verifyRewind: true }, { isolation });
+      expect(sandbox.everyPage).toBeNull();
+      for (const code of [SMALL, LARGE, SMALL]) await pristineAfter(sandbox, code);
+    },
+  );
+});
+
+/** Memory that a sandbox shares with no other process and that no file has. */
+async function privateBytes({ pid }: Sandbox): Promise<number> {
+  const rollup = readFileSync(`/proc/${await innermostProcess(pid)}/smaps_rollup`, "utf8");
+  return Number(/^Private_Dirty: +(\d+) kB$/m.exec(rollup)?.[1]) * 1024;
+}

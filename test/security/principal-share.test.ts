@@ -1,0 +1,46 @@
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { startTestEngine, type TestEngine } from "../support/engine.ts";
+
+let tested: TestEngine;
+beforeAll(async () => {
+  const keys = "mallory:the-key-of-mallory,alice:the-key-of-alice";
+  tested = await startTestEngine({ POOL_SIZE: "2", QUEUE_LIMIT: "8", API_KEYS: keys });
+});
+afterAll(() => tested.stop());
+
+test("a principal that floods leaves another a sandbox and half of the queue", async () => {
+  const { pool } = tested.executor;
+  await expect.poll(() => pool.status().idle, { timeout: 60_000 }).toBe(2);
+  const stop = new AbortController();
+  const flood = () =>
+    tested
+      .run("import time\ntime.sleep(300)", { principal: "mallory", timeoutMs: 300_000, signal: stop.signal })
+      .catch((error: Error) => error);
+  const running = flood();
+  await expect.poll(() => pool.status().busy).toBe(1);
+  const waiting = Array.from({ length: 4 }, flood);
+  await expect.poll(() => pool.status().queued).toBe(4);
+  // One sandbox is idle, and stays so for others.
+  expect(pool.status()).toMatchObject({ idle: 1, busy: 1 });
+  expect(await flood()).toMatchObject({ status: 429, code: "principal_queue_full", retryAfterS: 1 });
+
+  const answers = await Promise.all([1, 2, 3, 4].map((i) => tested.run(`${i} * 2`, { principal: "alice" })));
+  expect(answers.map(({ result }) => result)).toEqual([2, 4, 6, 8]);
+  expect(pool.status()).toMatchObject({ queued: 4 });
+
+  stop.abort(new Error("enough"));
+  expect(await running).toMatchObject({ success: false, errorInfo: { type: "Cancelled" } });
+  expect(await Promise.all(waiting)).toEqual(waiting.map(() => new Error("enough")));
+  await expect.poll(() => pool.status().idle, { timeout: 60_000 }).toBe(2);
+});
+
+test("what a principal has waiting runs once its own has ended", async () => {
+  const codes = Array.from({ length: 5 }, (_, i) => `import time\ntime.sleep(0.01)\n${i}`);
+  const results = await Promise.all(codes.map((code) => tested.run(code, { principal: "mallory" })));
+  expect(results.map(({ result }) => result)).toEqual([0, 1, 2, 3, 4]);
+  // Also where the sandbox was lost on the way.
+  const crash = "import sandbox_runner.execution as e\ne.dumps = lambda *a, **k: 'x'";
+  const [lost, next] = await Promise.all([crash, "6 * 7"].map((code) => tested.run(code, { principal: "mallory" })));
+  expect(lost).toMatchObject({ errorInfo: { type: "SandboxDied" } });
+  expect(next).toMatchObject({ result: 42 });
+});
