@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { luaScript } from "../shared/lua-script.ts";
 import { KEY_PREFIX, type RedisConnection } from "../shared/redis-connection.ts";
 import {
   emptyRecord,
@@ -11,15 +12,7 @@ import {
 
 const KEYS = `${KEY_PREFIX}packages:`;
 
-/** KEYS record. ARGV deadline, stamp it was made from, new stamp, record. */
-const WRITE = `
-  local stamp = redis.call("HGET", KEYS[1], "stamp") or ""
-  if stamp == ARGV[3] then return "written" end
-  local time = redis.call("TIME")
-  if time[1] * 1000 + time[2] / 1000 > tonumber(ARGV[1]) then return "late" end
-  if stamp ~= ARGV[2] then return "conflict" end
-  redis.call("HSET", KEYS[1], "stamp", ARGV[3], "record", ARGV[4])
-  return "written"`;
+const WRITE = luaScript(new URL("redis/write-record.lua", import.meta.url));
 
 /**
  * What principals have installed, in Redis: each server derives the same package sets from it, with files it fetches itself.

@@ -4,9 +4,9 @@ import type { Redis } from "ioredis";
 import { z } from "zod";
 import type { Blob } from "../shared/blob-folder.ts";
 import { ClientError } from "../shared/errors.ts";
+import { luaScript } from "../shared/lua-script.ts";
 import { type RedisConnection, unavailable } from "../shared/redis-connection.ts";
 import { SerialQueue } from "../shared/serial-queue.ts";
-import { CHANGE_WORKSPACE, SHRINK_WORKSPACE } from "./redis-scripts.ts";
 import type { NewContents, ReceivedBlob, Snapshot, WorkspaceStorage } from "./storage.ts";
 import { WorkspaceIndex } from "./workspace-index.ts";
 
@@ -48,6 +48,10 @@ const MAX_CONFLICT_MS = 10_000;
 const LONGEST_PAUSE_MS = 200;
 
 const EMPTY = createHash("sha256").digest("hex");
+
+const CHANGE_WORKSPACE = luaScript(new URL("redis/change.lua", import.meta.url));
+/** The same, allowed also where Redis is full: only for changes after which there is less. */
+const SHRINK_WORKSPACE = `#!lua flags=allow-oom\n${CHANGE_WORKSPACE}`;
 
 const garbageList = z.array(z.object({ sha256: z.string(), size: z.number(), untilMs: z.number() }));
 
