@@ -23,6 +23,31 @@ const DRAW = py`
           found[kind] = [len(out.getvalue()), hashlib.sha256(out.getvalue()).hexdigest()]
       return found
   `;
+/** Compares what is sent of `figure` with what matplotlib makes of it: drawn as it is where that was done, else by savefig. */
+const CROPS = py`
+  import base64, io
+  import sandbox_runner.figures as figures
+  sent = figures.to_png(figure)
+  once = figures._drawn_once(figure) is not None
+  whole, tight = io.BytesIO(), io.BytesIO()
+  figure.savefig(tight, format="png", bbox_inches="tight")
+  figure.savefig(whole, format="png", bbox_inches=None)
+  sent_pixels, whole, tight_pixels = (plt.imread(io.BytesIO(data)) for data in (sent, whole.getvalue(), tight.getvalue()))
+  if once:
+      box, dpi = figure.get_tightbbox(), figure.dpi
+      pad = plt.rcParams["savefig.pad_inches"] * dpi
+      height, width = whole.shape[:2]
+      left, top = int(np.floor(box.x0 * dpi - pad)), int(height - np.ceil(box.y1 * dpi + pad))
+      padded = np.ones((height + 200, width + 200, 4), whole.dtype)
+      padded[..., :3] = figure.get_facecolor()[:3]
+      padded[100:100 + height, 100:100 + width] = whole
+      rows, columns = sent_pixels.shape[:2]
+      same = np.array_equal(sent_pixels, padded[100 + top:100 + top + rows, 100 + left:100 + left + columns])
+  else:
+      same = sent == tight.getvalue()
+  near = [abs(a - b) <= 2 for a, b in zip(sent_pixels.shape, tight_pixels.shape)]
+  plt.close("all"); plt.rcdefaults()
+  {"once": once, "same": bool(same), "high": near[0], "wide": near[1]}`;
 const FIGURES: Readonly<Record<string, string>> = {
   plain:
     "axes = figure.add_subplot(); axes.plot([1, 2, 3]); axes.set_title('A title'); axes.set_xlabel('x label'); axes.legend(['line'])",
@@ -95,6 +120,28 @@ describe.skipIf(TEST_WHEELS === "")("figures of real matplotlib", () => {
         writeFileSync(path.join(PICTURES, `${name}.png`), png);
       }
     }
+  });
+
+  test("what is sent is drawn once: the pixels of the figure as it is, cropped to what is drawn", async () => {
+    for (const [name, draw] of Object.entries(FIGURES)) {
+      const code = `figure = plt.figure()\n${draw.replaceAll("\n    ", "\n")}\n${CROPS}`;
+      const { result } = await execute(code);
+      expect(result, name).toEqual({ once: true, same: true, wide: true, high: true });
+    }
+  });
+
+  test.each([
+    ["text beyond the edge", "figure.text(1.1, 0.5, 'beyond')"],
+    ["a legend beside the axes", "axes.plot([1], label='a'); axes.legend(loc='upper left', bbox_to_anchor=(1.2, 1))"],
+    ["a background that is seen through", "figure.set_facecolor((1, 0, 0, 0.5))"],
+    ["no background", "figure.patch.set_visible(False)"],
+    ["a frame", "figure.patch.set_linewidth(4); figure.patch.set_edgecolor('red')"],
+    ["dots per inch of its own", "plt.rcParams['savefig.dpi'] = 50"],
+    ["a color of its own", "plt.rcParams['savefig.facecolor'] = 'yellow'"],
+    ["transparency", "plt.rcParams['savefig.transparent'] = True"],
+  ])("with %s it is what savefig makes", async (_, change) => {
+    const code = `figure = plt.figure()\naxes = figure.add_subplot()\n${change}\n${CROPS}`;
+    expect((await execute(code)).result).toMatchObject({ once: false, same: true });
   });
 
   test("text has its width", async () => {

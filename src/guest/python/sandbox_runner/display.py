@@ -2,10 +2,9 @@
 
 import base64
 import contextlib
-import io
 import sys
 
-from . import convert, device
+from . import convert, device, figures
 
 _METHODS = (
     ("text/html", "_repr_html_"),
@@ -138,7 +137,7 @@ def mime_bundle(value):
         except Exception:
             bundle["text/plain"] = convert.describe(value)
     if "matplotlib.figure" in sys.modules and isinstance(value, sys.modules["matplotlib.figure"].Figure):
-        bundle["image/png"] = figure_png(value)
+        bundle["image/png"] = figures.to_png(value)
     return {str(mime): _as_text(data) for mime, data in bundle.items()}
 
 
@@ -168,7 +167,7 @@ def flush_figures():
     try:
         for number in pyplot.get_fignums():
             figure = pyplot.figure(number)
-            send({"image/png": _as_text(figure_png(figure)), "text/plain": repr(figure)})
+            send({"image/png": _as_text(figures.to_png(figure)), "text/plain": repr(figure)})
     finally:
         # One that cannot be drawn must not fail every later execution of a session, too.
         pyplot.close("all")
@@ -186,12 +185,6 @@ def flush_figures_after(error):
             flush_figures()
     except BaseException:
         pass
-
-
-def figure_png(figure):
-    png = io.BytesIO()
-    figure.savefig(png, format="png", bbox_inches="tight")
-    return png.getvalue()
 
 
 def _as_text(data):

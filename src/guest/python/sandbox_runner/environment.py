@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 
-from . import display, ending, interactive_shell
+from . import display, ending, figures, interactive_shell
 
 _NAMES_OF_MAIN = {"__name__", "__doc__", "__package__", "__loader__", "__spec__", "__builtins__"}
 
@@ -87,5 +87,5 @@ def _prepare(pyplot):
     # The first figure loads fonts and tables that every later one would otherwise wait for.
     figure = pyplot.figure()
     figure.add_subplot().plot([0, 1])
-    display.figure_png(figure)
+    figures.to_png(figure)
     pyplot.close("all")
