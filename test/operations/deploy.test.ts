@@ -69,7 +69,7 @@ describe("the container image", () => {
     expect(DOCKERFILE).toMatch(/^USER 10001:10001$/m);
     expect(DOCKERFILE).toContain(`EXPOSE ${IMAGE_ENV.PORT}`);
     expect(DOCKERFILE).toContain(`fetch('http://127.0.0.1:${IMAGE_ENV.PORT}/ready')`);
-    const root = readdirSync(fileURLToPath(new URL("..", import.meta.url)));
+    const root = readdirSync(fileURLToPath(new URL("../..", import.meta.url)));
     for (const [, sources = ""] of DOCKERFILE.matchAll(/^COPY (?!--from)(.*) \S+$/gm)) {
       for (const source of sources.split(" ")) expect(root).toContain(source);
     }

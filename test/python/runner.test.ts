@@ -260,16 +260,19 @@ table("asyncio", [
     want: gives(5),
   },
   {
-    name: "call_later keeps its order",
+    name: "callbacks come in the order of their times",
     code: py`
       import asyncio
       order = []
       loop = asyncio.get_running_loop() if False else asyncio.get_event_loop()
+      now = loop.time()
       for delay in (0.03, 0.01, 0.02):
-        loop.call_later(delay, order.append, delay)
+        loop.call_at(now + delay, order.append, delay)
       await asyncio.sleep(0.1)
+      loop.call_later(0.01, order.append, "later")
+      await asyncio.sleep(0.02)
       order`,
-    want: gives([0.01, 0.02, 0.03]),
+    want: gives([0.01, 0.02, 0.03, "later"]),
   },
   {
     name: "waiting for what can never happen",
