@@ -18,6 +18,9 @@ const PACKAGES = {
 /** Set for the Node that was handed over to: it is the last. */
 const HANDED_OVER = "PYODIDE_EXPRESS_HANDED_OVER";
 
+/** Room for what lives as long as a request: collected less often, it has died by then. Measured in docs/performance.md. */
+const NODE_FLAGS = ["--min-semi-space-size=32", "--max-semi-space-size=64"];
+
 const PARENT_POLL_MS = 250;
 
 if (process.env.npm_lifecycle_event !== undefined) endWithParent();
@@ -70,7 +73,10 @@ function installedNode() {
 
 /** Runs the same command with another Node, and is to the outside what that is: its signals, its exit code. */
 function handOver(node) {
-  const child = spawn(node, process.argv.slice(1), { stdio: "inherit", env: { ...process.env, [HANDED_OVER]: "1" } });
+  const child = spawn(node, [...NODE_FLAGS, ...process.argv.slice(1)], {
+    stdio: "inherit",
+    env: { ...process.env, [HANDED_OVER]: "1" },
+  });
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"]) process.on(signal, () => child.kill(signal));
   child.on("exit", (code, signal) => {
     process.exitCode = code ?? 1;

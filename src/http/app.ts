@@ -126,7 +126,7 @@ const REFUSALS: Readonly<Record<string, SecurityEventName>> = {
 
 /** Puts on record who was turned away: the first in a minute from an address, and how many more there were. */
 function recordRefusals({ securityLog }: Services): ErrorRequestHandler {
-  return (error: unknown, request, response: Response, next) => {
+  return async (error: unknown, request, response: Response, next) => {
     const reason = error instanceof ClientError ? error.code : "internal";
     const event = REFUSALS[reason];
     if (event !== undefined) {
@@ -138,6 +138,7 @@ function recordRefusals({ securityLog }: Services): ErrorRequestHandler {
         details: { reason, method: request.method, path: request.path.slice(0, MAX_PATH_CHARACTERS) },
       };
       securityLog?.appendFolded(refusal, `${principal ?? ""}|${clientNetwork(request.ip)}`);
+      await securityLog?.writing;
     }
     next(error);
   };

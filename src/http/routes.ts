@@ -202,22 +202,29 @@ export function scopesOf({ scope }: Route): readonly Scope[] {
 
 function serve({ body, query, reply, handler }: Route, services: RouteServices): RequestHandler {
   return async (request, response) => {
-    const value = await handler({
-      services,
-      request,
-      response,
-      params: request.params,
-      body: body?.parse(request),
-      query: query && parseBody(query, request.query),
-      get principal() {
-        return principalOf(response);
-      },
-      get caller() {
-        return callerOf(request, response);
-      },
-      record: (event: SecurityEventName, details: SecurityEvent["details"]) =>
-        services.securityLog?.append({ event, ...callerOf(request, response), details }),
-    });
+    let value: unknown;
+    try {
+      value = await handler({
+        services,
+        request,
+        response,
+        params: request.params,
+        body: body?.parse(request),
+        query: query && parseBody(query, request.query),
+        get principal() {
+          return principalOf(response);
+        },
+        get caller() {
+          return callerOf(request, response);
+        },
+        record: (event: SecurityEventName, details: SecurityEvent["details"]) =>
+          void services.securityLog?.append({ event, ...callerOf(request, response), details }),
+      });
+    } finally {
+      // Before any reply, also one that says what went wrong after it was recorded.
+      const { writing = null } = services.securityLog ?? {};
+      if (writing !== null) await writing;
+    }
     reply.send?.(response, value);
   };
 }

@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 import fs from "node:fs";
 import path from "node:path";
 import { z } from "zod";
@@ -92,7 +92,7 @@ export function parseLine(
   }
 }
 
-export const hashLine = (line: string | Uint8Array): string => createHash("sha256").update(line).digest("hex");
+export const hashLine = (line: string | Uint8Array): string => hash("sha256", line, "hex");
 
 export function readIfThere(file: string): Buffer | undefined {
   try {
@@ -100,5 +100,15 @@ export function readIfThere(file: string): Buffer | undefined {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     throw error;
+  }
+}
+
+/** Makes names in a folder, not only files' contents, survive a power cut. */
+export function syncFolder(dir: string): void {
+  const fd = fs.openSync(dir, "r");
+  try {
+    fs.fsyncSync(fd);
+  } finally {
+    fs.closeSync(fd);
   }
 }

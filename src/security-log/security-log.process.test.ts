@@ -61,8 +61,10 @@ function startWriter(script: string, wrapper: readonly string[] = []) {
 describe("lines", () => {
   test("say what the contract says, each with the hash of the line before", async () => {
     const log = open({ now: () => Date.UTC(2026, 0, 2, 3, 4, 5, 678) });
-    expect(log.append(event({ details: { success: true, ...codeDetails("1+1", false) } }))).toBe(true);
-    expect(log.append(event({ event: "auth_failure", principal: null, userAgent: null, details: {} }))).toBe(true);
+    expect(await log.append(event({ details: { success: true, ...codeDetails("1+1", false) } }))).toBe(true);
+    expect(await log.append(event({ event: "auth_failure", principal: null, userAgent: null, details: {} }))).toBe(
+      true,
+    );
 
     const [first, second] = readLines();
     expect(JSON.parse(first as string)).toEqual({
@@ -118,7 +120,7 @@ describe("lines", () => {
     );
   });
 
-  test("have a bounded length, whatever a client sends", () => {
+  test("have a bounded length, whatever a client sends", async () => {
     const log = open();
     const longest = (text: string) => ({
       userAgent: text.repeat(1e5),
@@ -128,6 +130,7 @@ describe("lines", () => {
       details: { path: text.repeat(1e5), error: text.repeat(1e5) },
     });
     for (const text of ["a", "\0", "\u{e0001}", '"', "é", "\ud800"]) log.append(event(longest(text)));
+    await log.sync();
     for (const line of readLines()) expect(Buffer.byteLength(line)).toBeLessThan(3500);
     expect(parsedLines()[1].userAgent).toMatch(/^\0{42}…$/);
   });
@@ -137,7 +140,7 @@ describe("lines", () => {
     for (const text of ["a", "\0", "é\u2028"]) {
       const bytes = Buffer.from(text.repeat((10 * 2 ** 20) / Buffer.byteLength(text)));
       const details = codeDetails(bytes.toString(), true, bytes);
-      expect(log.append(event({ details }))).toBe(true);
+      expect(await log.append(event({ details }))).toBe(true);
       const line = parsedLines().at(-1);
       expect(createHash("sha256").update(Buffer.from(line.codeBase64, "base64")).digest("hex")).toBe(details.codeHash);
       expect(line.codeBase64.length).toBeLessThan(14 * 2 ** 20);
@@ -147,7 +150,7 @@ describe("lines", () => {
     // Also where the end has to be found without the head.
     fs.rmSync(path.join(dir, "security.log.head"));
     const reopened = open();
-    expect(reopened.append(event())).toBe(true);
+    expect(await reopened.append(event())).toBe(true);
     expect(parsedLines().at(-1).seq).toBe(5);
   });
 });
@@ -248,7 +251,7 @@ describe("the size of all files", () => {
       const { child, output } = startWriter(`
         const log = new SecurityLog({ dir, maxBytes: 2000, maxTotalBytes: ${TOTAL} });
         for (let i = 1; ; i++) {
-          if (!log.append(event)) throw new Error("not written");
+          if (!(await log.append(event))) throw new Error("not written");
           process.stdout.write(i + "\\n");
           if (i % 5 === 0) await new Promise(setImmediate);
         }`);
@@ -297,7 +300,7 @@ describe("the chain", () => {
     const { child, output } = startWriter(`
       const log = new SecurityLog({ dir, maxBytes: 5000 });
       for (let i = 1; ; i++) {
-        if (!log.append(event)) throw new Error("not written");
+        if (!(await log.append(event))) throw new Error("not written");
         process.stdout.write(i + "\\n");
         if (i % 20 === 0) await new Promise(setImmediate);
       }`);
@@ -312,6 +315,29 @@ describe("the chain", () => {
     expect(before.ok && before.lines).toBeGreaterThanOrEqual(reported);
     const log = open();
     log.append(event());
+    await log.close();
+    expect(await verifySecurityLog(dir)).toMatchObject({ ok: true, lines: (before as { lines: number }).lines + 1 });
+  });
+
+  test("goes on after SIGKILL in the middle of turns of many lines: those of a turn that was reported are there", async () => {
+    const { child, output } = startWriter(`
+      const log = new SecurityLog({ dir, maxBytes: 20_000 });
+      for (let turn = 1; ; turn++) {
+        const written = await Promise.all(Array.from({ length: 1 + turn % 40 }, () => log.append(event)));
+        if (written.includes(false)) throw new Error("not written");
+        process.stdout.write(written.length + "\\n");
+      }`);
+    const exited = once(child, "exit");
+    let reported = 0;
+    for await (const line of output) {
+      reported += Number(line);
+      if (reported > 3000) child.kill("SIGKILL");
+    }
+    await exited;
+    const before = await verifySecurityLog(dir);
+    expect(before.ok && before.lines).toBeGreaterThanOrEqual(reported);
+    const log = open();
+    await log.append(event());
     await log.close();
     expect(await verifySecurityLog(dir)).toMatchObject({ ok: true, lines: (before as { lines: number }).lines + 1 });
   });
@@ -378,12 +404,12 @@ describe("trouble", () => {
       },
     });
     expect(log.healthy).toBe(false);
-    expect(log.append(event())).toBe(false);
+    expect(await log.append(event())).toBe(false);
     expect(log.reason).toBe("ENOTDIR (mkdir)");
     fs.rmSync(blocker);
     await recovered.promise;
     expect(log.healthy).toBe(true);
-    expect(log.append(event())).toBe(true);
+    expect(await log.append(event())).toBe(true);
     expect(health).toEqual(["ENOTDIR (mkdir)", null]);
     await log.close();
     expect(await verifySecurityLog(path.join(blocker, "logs"))).toMatchObject({ ok: true, lines: 2 });
@@ -391,7 +417,12 @@ describe("trouble", () => {
 
   test("without a folder: never healthy, never an error", async () => {
     const log = open({ dir: "" });
-    expect([log.healthy, log.reason, log.file, log.append(event())]).toEqual([false, "LOG_DIR is empty", null, false]);
+    expect([log.healthy, log.reason, log.file, await log.append(event())]).toEqual([
+      false,
+      "LOG_DIR is empty",
+      null,
+      false,
+    ]);
   });
 
   test("a second server on the same folder waits for the first to end", async () => {
@@ -417,8 +448,8 @@ describe("trouble", () => {
       const say = (value) => process.stdout.write(JSON.stringify(value) + "\\n");
       const log = new SecurityLog({ dir, maxBytes: 1e6, retryEveryMs: 10, onHealth: (ok, reason) => say({ ok, reason }) });
       let written = 0;
-      while (log.append(event)) written++;
-      log.append(event);
+      while (await log.append(event)) written++;
+      await log.append(event);
       say({ written });
       for await (const _ of createInterface({ input: process.stdin })) break;
       await log.close();
@@ -449,6 +480,88 @@ describe("trouble", () => {
       expect(await verifySecurityLog(dir)).toMatchObject({ ok: true, lines: written + 2, notes: [] });
     },
   );
+});
+
+describe("the lines of one turn", () => {
+  test("are one write, and no promise is settled before it", async () => {
+    const log = open();
+    await log.sync();
+    const write = vi.spyOn(fs, "writeFileSync");
+    try {
+      const answers: number[] = [];
+      const appended = Array.from({ length: 20 }, () =>
+        log.append(event()).then(() => answers.push(readLines().length)),
+      );
+      expect(log.writing).not.toBeNull();
+      // Promises that are ready do not end a turn.
+      for (let i = 0; i < 100; i++) await null;
+      expect(answers).toEqual([]);
+      await Promise.all(appended);
+      expect(answers).toEqual(Array(20).fill(20));
+      expect(write.mock.calls.filter(([file]) => typeof file === "number")).toHaveLength(1);
+      expect(log.writing).toBeNull();
+    } finally {
+      write.mockRestore();
+    }
+    await log.close();
+    expect(await verifySecurityLog(dir)).toMatchObject({ ok: true, lines: 20, notes: [] });
+  });
+
+  test("lie on both sides of a rotation, and those of 14 MB in writes of their own", async () => {
+    const log = open({ maxBytes: 2000 });
+    const details = codeDetails("x".repeat(10 * 2 ** 20), true);
+    const appended = Array.from({ length: 30 }, (_, i) => log.append(event(i % 10 === 9 ? { details } : {})));
+    expect(await Promise.all(appended)).toEqual(Array(30).fill(true));
+    await log.close();
+    expect(await verifySecurityLog(dir)).toMatchObject({ ok: true, lines: 30, notes: [] });
+  });
+
+  test("end with the log, also where it is closed in the same turn", async () => {
+    const log = open();
+    const appended = [log.append(event()), log.append(event())];
+    await log.close();
+    expect(await Promise.all(appended)).toEqual([true, true]);
+    expect(await log.append(event())).toBe(false);
+    expect(await verifySecurityLog(dir)).toMatchObject({ ok: true, lines: 2, notes: [] });
+  });
+
+  // The write of many lines gets through in part: whole lines, and the beginning of one.
+  test.each([
+    ["is taken back", ""],
+    // As where the disk does not even shorten a file: then it happens before the next write.
+    ["is taken back later, where it cannot be at once", "fail"],
+  ])("fail together: what came through %s, and each line is there once when there is room", async (_name, cut) => {
+    const lines = 40;
+    const log = open({ retryEveryMs: 10 });
+    await log.append(event());
+    const before = fs.readFileSync(current(), "utf8");
+    const { writeFileSync } = fs;
+    const write = vi.spyOn(fs, "writeFileSync").mockImplementation((file, data, options) => {
+      if (typeof file !== "number") return writeFileSync(file, data, options);
+      writeFileSync(file, String(data).slice(0, String(data).length / 2), options);
+      throw Object.assign(new Error("no space"), { code: "ENOSPC", syscall: "write" });
+    });
+    const truncate = vi.spyOn(fs, "ftruncateSync");
+    if (cut === "fail") {
+      truncate.mockImplementation(() => {
+        throw Object.assign(new Error("read-only"), { code: "EROFS", syscall: "ftruncate" });
+      });
+    }
+    try {
+      const appended = Array.from({ length: lines }, () => log.append(event()));
+      expect(await Promise.all(appended)).toEqual(Array(lines).fill(false));
+      expect([log.healthy, log.reason]).toEqual([false, "ENOSPC (write)"]);
+      if (cut === "fail") expect(fs.readFileSync(current(), "utf8").length).toBeGreaterThan(before.length);
+      else expect(fs.readFileSync(current(), "utf8")).toBe(before);
+    } finally {
+      write.mockRestore();
+      truncate.mockRestore();
+    }
+    await vi.waitFor(() => expect(log.healthy).toBe(true), { timeout: 20_000 });
+    expect(await log.append(event())).toBe(true);
+    await log.close();
+    expect(await verifySecurityLog(dir)).toMatchObject({ ok: true, lines: lines + 2, notes: [] });
+  });
 });
 
 describe("tampering while the log is open", () => {

@@ -3,12 +3,21 @@ import path from "node:path";
 import { promisify } from "node:util";
 import { FolderLock } from "../shared/folder-lock.ts";
 import { StorageStartupError } from "../shared/storage-startup-error.ts";
-import type { StorageTrouble } from "../shared/storage-trouble.ts";
 import { type SecurityEvent, serializeLine } from "./event.ts";
 import { FoldedEvents } from "./folded-events.ts";
-import { archiveName, CURRENT_FILE, type Head, hashLine, listLogFiles, writeHead } from "./log-files.ts";
+import {
+  archiveName,
+  CURRENT_FILE,
+  EMPTY_HEAD,
+  type Head,
+  hashLine,
+  listLogFiles,
+  syncFolder,
+  writeHead,
+} from "./log-files.ts";
 import { finding, recoverSecurityLog } from "./recovery.ts";
 import { filesToSeal, previousOf, sealOf } from "./seal.ts";
+import { reasonOf } from "./trouble.ts";
 
 export interface SecurityLogOptions {
   /** Folder of `security.log`, made if need be; empty: no log, and `healthy` is false. */
@@ -32,17 +41,30 @@ export interface SecurityLogOptions {
 /** Events kept in memory while they cannot be written; what comes on top is counted in a `log_gap` event. */
 const MAX_BACKLOG_EVENTS = 10_000;
 
+/** Lines that are written at a time, bytes: a line may hold 14 MB of code. */
+const MAX_WRITE_BYTES = 4 * 2 ** 20;
+
 /** Addresses and principals of whom repeated events are counted apart. */
 const MAX_FOLDED_GROUPS = 1000;
+
+/** What the log says for an event that waits, or is not taken. */
+const NOT_WRITTEN = Promise.resolve(false);
+
+interface TimedEvent {
+  readonly event: SecurityEvent;
+  /** When it happened; it may be written later. */
+  readonly timestamp: string;
+}
 
 const fdatasync = promisify(fs.fdatasync);
 
 /**
  * The security log: JSON lines, each with the hash of the line before, in `security.log`.
  *
- * A line is written to the file before `append` returns, so it survives the death of the server; it is on the disk,
+ * Group commit: the events of one turn of the event loop are one write, and none of their promises is settled before it, so what
+ * awaits `append` before it replies has its line in the file: it survives the death of the server. It is on the disk,
  * and the head file vouches for it, at most `syncEveryMs` later, so a power cut may lose that much. Writing is synchronous on
- * purpose: it goes to the page cache in some 10 µs, where a trip through the thread pool costs more than the line.
+ * purpose: it goes to the page cache in some 10 µs, where a trip through the thread pool costs more than the lines.
  *
  * Trouble with folder or disk never throws: `healthy` turns false, events wait in memory, and writing is tried again.
  */
@@ -51,8 +73,12 @@ export class SecurityLog {
   #fd: number | null = null;
   /** The end of the log as written; undefined until the log was first opened. */
   #head: Head | undefined;
-  #backlog: { readonly event: SecurityEvent; readonly timestamp: string }[] = [];
+  readonly #backlog: TimedEvent[] = [];
   #lostEvents = 0;
+  /** Events of this turn; null: there are none. */
+  #turn: { readonly written: PromiseWithResolvers<boolean>; readonly immediate: NodeJS.Immediate } | null = null;
+  /** Bytes of a write that has not succeeded, of which any part may be in the file. */
+  #unsettledBytes = 0;
   #reason: string | null = null;
   #retryTimer: NodeJS.Timeout | undefined;
   #syncTimer: NodeJS.Timeout | undefined;
@@ -73,7 +99,7 @@ export class SecurityLog {
       ...options,
     };
     this.#folded = new FoldedEvents({
-      write: (event) => this.append(event),
+      write: (event) => void this.append(event),
       windowMs: this.#options.foldMs,
       maxGroups: MAX_FOLDED_GROUPS,
       now: this.#options.now,
@@ -103,16 +129,23 @@ export class SecurityLog {
   }
 
   /**
-   * Writes one event.
+   * Writes one event, with the others of this turn.
    *
-   * @returns true if its line is in the file now; false if it waits for the trouble that `reason` names to pass.
+   * @returns resolves when its line is in the file: true; or waits for the trouble that `reason` names to pass: false. Never rejects.
    */
-  append(event: SecurityEvent): boolean {
-    if (this.#closed || this.#options.dir === "") return false;
+  append(event: SecurityEvent): Promise<boolean> {
+    if (this.#closed || this.#options.dir === "") return NOT_WRITTEN;
     if (this.#backlog.length >= MAX_BACKLOG_EVENTS) this.#lostEvents++;
-    else this.#backlog.push({ event, timestamp: new Date(this.#options.now()).toISOString() });
-    // After a failure the timer tries again: a full disk must not cost every request an attempt.
-    return this.#retryTimer === undefined && this.#drain();
+    else this.#backlog.push(this.#now(event));
+    // After a failure the timer tries again: a full disk must not cost every turn an attempt.
+    if (this.#retryTimer !== undefined) return NOT_WRITTEN;
+    this.#turn ??= { written: Promise.withResolvers(), immediate: setImmediate(() => this.#drain()) };
+    return this.#turn.written.promise;
+  }
+
+  /** What `append` has returned for the events of this turn: what replies waits for it. Null: nothing has to be waited for. */
+  get writing(): Promise<boolean> | null {
+    return this.#turn?.written.promise ?? null;
   }
 
   /**
@@ -126,8 +159,9 @@ export class SecurityLog {
     this.#folded.add(event, key, burst);
   }
 
-  /** Resolves when every line written so far is on the disk and the head file vouches for it. Never rejects. */
+  /** Resolves when every line so far is on the disk and the head file vouches for it. Never rejects. */
   sync(): Promise<void> {
+    if (this.#turn !== null) this.#drain();
     clearTimeout(this.#syncTimer);
     this.#syncTimer = undefined;
     this.#syncing = this.#syncing.then(() => this.#sync());
@@ -139,7 +173,7 @@ export class SecurityLog {
     if (this.#closed) return;
     this.#folded.flush();
     clearTimeout(this.#retryTimer);
-    if (!this.healthy) this.#drain();
+    if (!this.healthy || this.#turn !== null) this.#drain();
     clearTimeout(this.#retryTimer);
     this.#closed = true;
     await this.#sealing;
@@ -153,16 +187,23 @@ export class SecurityLog {
     this.#lock?.[Symbol.dispose]();
   }
 
-  #drain(): boolean {
+  /** Writes all that waits, and tells those who wait for this turn's lines. */
+  #drain(): void {
+    const turn = this.#turn;
+    this.#turn = null;
+    const isWritten = this.#tryWriting();
+    if (turn === null) return;
+    clearImmediate(turn.immediate);
+    turn.written.resolve(isWritten);
+  }
+
+  #tryWriting(): boolean {
     try {
       if (this.#options.dir === "") throw new Error("LOG_DIR is empty");
       if (this.#fd === null) this.#open();
-      for (let next = this.#backlog[0]; next !== undefined; next = this.#backlog[0]) {
-        this.#write(next.event, next.timestamp);
-        this.#backlog.shift();
-      }
+      while (this.#backlog.length > 0) this.#backlog.splice(0, this.#write(this.#backlog));
       if (this.#lostEvents > 0) {
-        this.#write(finding("log_gap", { lost: this.#lostEvents }));
+        this.#write([this.#now(finding("log_gap", { lost: this.#lostEvents }))]);
         this.#lostEvents = 0;
       }
     } catch (error) {
@@ -180,25 +221,54 @@ export class SecurityLog {
     this.#lock?.[Symbol.dispose]();
     this.#lock = undefined;
     this.#lock = new FolderLock(dir, { name: "security.log.lock", setting: "LOG_DIR" });
+    this.#fd = fs.openSync(this.#path(CURRENT_FILE), "a", 0o600);
+    if (this.#unsettledBytes > 0) this.#takeBack(this.#fd);
     // What this process wrote it knows better than the head file, which lags, and which may have been tampered with.
     const { head, findings } = recoverSecurityLog(dir, this.#head && { ...this.#head, open: false });
-    this.#fd = fs.openSync(this.#path(CURRENT_FILE), "a", 0o600);
     this.#head = head;
-    for (const event of findings) this.#write(event);
+    if (findings.length > 0) this.#write(findings.map((event) => this.#now(event)));
     fs.fdatasyncSync(this.#fd);
     writeHead(dir, this.#head);
     syncFolder(dir);
   }
 
-  #write(event: SecurityEvent, timestamp = new Date(this.#options.now()).toISOString()): void {
+  /**
+   * Writes the first of these events in one write, as many as fit into the file and into {@link MAX_WRITE_BYTES}: at least one.
+   * A write that fails leaves none of its lines, and the head as it was.
+   *
+   * @returns how many.
+   */
+  #write(events: readonly TimedEvent[]): number {
     const head = this.#head as Head;
-    const line = Buffer.from(`${serializeLine(event, timestamp, head.seq + 1, head.hash)}\n`);
-    if (head.size > 0 && head.size + line.length > this.#options.maxBytes) this.#rotate();
-    const { first, size } = this.#head as Head;
-    fs.writeFileSync(this.#fd as number, line);
-    const hash = hashLine(line.subarray(0, -1));
-    this.#head = { first, seq: head.seq + 1, hash, offset: size, size: size + line.length, open: true };
+    let { seq, hash, offset, size } = head;
+    let text = "";
+    let written = 0;
+    for (const { event, timestamp } of events) {
+      const line = serializeLine(event, timestamp, seq + 1, hash);
+      const bytes = Buffer.byteLength(line) + 1;
+      if (size > 0 && size + bytes > this.#options.maxBytes) {
+        if (written > 0) break;
+        this.#rotate();
+        return this.#write(events);
+      }
+      if (written > 0 && size + bytes - head.size > MAX_WRITE_BYTES) break;
+      text += `${line}\n`;
+      seq++;
+      hash = hashLine(line);
+      offset = size;
+      size += bytes;
+      written++;
+    }
+    this.#unsettledBytes = size - head.size;
+    fs.writeFileSync(this.#fd as number, text);
+    this.#unsettledBytes = 0;
+    this.#head = { first: head.first, seq, hash, offset, size, open: true };
     this.#syncTimer ??= setTimeout(() => this.sync(), this.#options.syncEveryMs).unref();
+    return written;
+  }
+
+  #now(event: SecurityEvent): TimedEvent {
+    return { event, timestamp: new Date(this.#options.now()).toISOString() };
   }
 
   /** The order matters: the head speaks of the old file until that has its final name, then of the new one. */
@@ -244,8 +314,8 @@ export class SecurityLog {
       const after = following ?? archives[archives.indexOf(name) + 1];
       const seal = await sealOf(dir, name, after && (await previousOf(dir, after)));
       if (this.#closed || !this.healthy) return;
-      if (seal === null) this.append(finding("log_damaged", { reason: `${name} held no line of the log` }));
-      else if (!this.append(finding("log_sealed", { ...seal }))) return;
+      if (seal === null) void this.append(finding("log_damaged", { reason: `${name} held no line of the log` }));
+      else if (!(await this.append(finding("log_sealed", { ...seal })))) return;
       await this.sync();
       if (!this.healthy) return;
       await fs.promises.rm(path.join(dir, name), { force: true });
@@ -278,11 +348,10 @@ export class SecurityLog {
   }
 
   #fail(error: unknown): void {
-    if (this.#fd !== null && this.#head !== undefined) {
-      try {
-        // Takes back the part of a line that a full disk let through. Where this fails, too, recovery does it.
-        if (fs.fstatSync(this.#fd).size > this.#head.size) fs.ftruncateSync(this.#fd, this.#head.size);
-      } catch {}
+    try {
+      if (this.#fd !== null) this.#takeBack(this.#fd);
+    } catch {
+      // Before anything is written again.
     }
     this.#release();
     this.#refused = error instanceof StorageStartupError ? error : null;
@@ -293,6 +362,19 @@ export class SecurityLog {
       this.#retryTimer = undefined;
       this.#drain();
     }, this.#options.retryEveryMs).unref();
+  }
+
+  /**
+   * Takes back what a failed write has left behind the last line that counts: a part of a line, or whole lines whose events are
+   * written again. What others have done to the file stays, and shows.
+   *
+   * @throws what the disk throws.
+   */
+  #takeBack(fd: number): void {
+    const { size } = this.#head ?? EMPTY_HEAD;
+    const left = fs.fstatSync(fd).size - size;
+    if (left > 0 && left <= this.#unsettledBytes) fs.ftruncateSync(fd, size);
+    this.#unsettledBytes = 0;
   }
 
   #release(): void {
@@ -310,34 +392,5 @@ export class SecurityLog {
 
   #path(name: string): string {
     return path.join(this.#options.dir, name);
-  }
-}
-
-const LOCK_REASONS: Readonly<Record<StorageTrouble, string>> = {
-  busy: "another server writes to this folder",
-  full: "its disk is full",
-  denied: "the server may not write to its folder",
-  damaged: "its lock file is damaged",
-  unsupported: "its file system has no working locks",
-  failing: "its disk answers with errors",
-};
-
-/** Without paths: clients with the right to look see it. */
-function reasonOf(error: unknown): string {
-  const isNamed = error instanceof StorageStartupError && error.trouble !== null;
-  if (isNamed) return LOCK_REASONS[error.trouble];
-  const { code, syscall, message } = (
-    error instanceof StorageStartupError ? error.cause : error
-  ) as NodeJS.ErrnoException;
-  return code === undefined ? message : `${code} (${syscall})`;
-}
-
-/** Makes names in a folder, not only files' contents, survive a power cut. */
-function syncFolder(dir: string): void {
-  const fd = fs.openSync(dir, "r");
-  try {
-    fs.fsyncSync(fd);
-  } finally {
-    fs.closeSync(fd);
   }
 }

@@ -98,11 +98,11 @@ export async function runCode(
   } catch (error) {
     // Recorded all the same: an audit wants to know of attempts.
     const cancelled = error instanceof ClientError && error.code === "client_gone";
-    record(services, caller, code, environment, null, cancelled ? "cancelled" : "rejected");
+    await record(services, caller, code, environment, null, cancelled ? "cancelled" : "rejected");
     throw error;
   }
   const outcome = result.status === "completed" ? "success" : result.status;
-  if (!record(services, caller, code, environment, result, outcome)) requireAudit(services);
+  if (!(await record(services, caller, code, environment, result, outcome))) requireAudit(services);
   services.statistics.record({
     type: "execution",
     principal: caller.principal,
@@ -199,7 +199,7 @@ export function recordInstall(
 ): void {
   if (error === null) statistics.recordPackage(caller.principal);
   const details = { package: requirement, success: error === null, error };
-  securityLog?.append({ event: "package_install", ...caller, details });
+  void securityLog?.append({ event: "package_install", ...caller, details });
 }
 
 /** @throws {ClientError} 503 if runs have to be recorded and cannot be. */
@@ -209,7 +209,7 @@ function requireAudit({ config, securityLog }: Services): void {
   }
 }
 
-/** @returns whether the security log has it. */
+/** @returns whether the security log has it; at once where nothing has to be written for it. */
 function record(
   { securityLog, metrics }: Services,
   caller: Caller,
@@ -217,7 +217,7 @@ function record(
   environment: string,
   result: ExecutionResult | null,
   outcome: ExecutionOutcome,
-): boolean {
+): boolean | Promise<boolean> {
   metrics.recordExecution(outcome, baseOf(environment), result?.executionTimeMs);
   metrics.recordCpuTime(caller.principal, result?.cpuTimeMs ?? 0);
   if (securityLog === null) return true;
@@ -239,5 +239,5 @@ function record(
   // What ran is a line each. What was refused costs its caller nothing.
   if (outcome !== "rejected") return securityLog.append(line);
   securityLog.appendFolded(line, caller.principal, FOLDED_BURST);
-  return true;
+  return securityLog.writing ?? true;
 }

@@ -57,8 +57,8 @@ export class RedisStatistics implements StatisticsStore {
     this.#events = new DiskStatistics(dir);
   }
 
-  insert(event: StatisticsEvent): void {
-    this.#events.insert(event);
+  insert(events: readonly StatisticsEvent[]): void {
+    this.#events.insert(events);
   }
 
   /** @throws {ClientError} 503 `store_unavailable`, 507 `store_full`. */

@@ -23,11 +23,14 @@ export interface StatisticsOptions {
   readonly store: StatisticsStore;
   /** ms since 1970; default: the steady clock. */
   readonly now?: () => number;
-  /** Most ms until recorded events are added to the counters, if those can be reached; default 100. Nothing is lost in between. */
+  /**
+   * Most ms until recorded events are on the disk, and in the counters if those can be reached; default 100. A stop loses none, a server
+   * that is killed those of this time.
+   */
   readonly foldEveryMs?: number;
 }
 
-/** Events held in memory while the database refuses them. */
+/** Events held in memory until they are written, or the database takes them again. */
 const MAX_BACKLOG_EVENTS = 10_000;
 const RETRY_EVERY_MS = 1000;
 const MAX_NAME_CHARACTERS = 256;
@@ -48,8 +51,13 @@ export class Statistics extends EventEmitter<{ change: [principal: string] }> {
   readonly #now: () => number;
   readonly #foldEveryMs: number;
   readonly #startedAtMs: number;
-  readonly #backlog: StatisticsEvent[] = [];
-  #foldTimer: NodeJS.Timeout | undefined;
+  /** What was recorded since the last write. */
+  #backlog: StatisticsEvent[] = [];
+  /** The database has refused the last write. */
+  #isRefused = false;
+  #writeTimer: NodeJS.Timeout | undefined;
+  /** Set while the database or the counters refuse. */
+  #retryTimer: NodeJS.Timeout | undefined;
   readonly #updates = new SerialQueue();
   #closed = false;
 
@@ -65,7 +73,7 @@ export class Statistics extends EventEmitter<{ change: [principal: string] }> {
     void this.#update();
   }
 
-  /** Events that wait in memory because the database refuses them (a full disk); 0 while all is well. */
+  /** Events that wait in memory: those of the last moment, and all while the database refuses them (a full disk). */
   get waitingEvents(): number {
     return this.#backlog.length;
   }
@@ -168,36 +176,34 @@ export class Statistics extends EventEmitter<{ change: [principal: string] }> {
     if (this.#closed) return;
     this.#closed = true;
     await this.#update();
-    clearTimeout(this.#foldTimer);
+    clearTimeout(this.#writeTimer);
+    clearTimeout(this.#retryTimer);
     this.#store.close();
   }
 
   #record(event: Omit<StatisticsEvent, "atMs">): void {
     if (this.#closed) return;
     if (this.#backlog.length < MAX_BACKLOG_EVENTS) this.#backlog.push({ ...event, atMs: this.#now() });
-    // While the database refuses, the timer tries: a full disk must not cost every execution an attempt.
-    if (this.#backlog.length === 1 && this.#insertBacklog()) this.#foldTimer ??= this.#schedule(this.#foldEveryMs);
-    else this.#foldTimer ??= this.#schedule(RETRY_EVERY_MS);
+    this.#writeTimer ??= setTimeout(() => this.#write(), this.#foldEveryMs).unref();
     this.emit("change", event.principal);
   }
 
   #insertBacklog(): boolean {
     try {
-      for (let event = this.#backlog[0]; event !== undefined; event = this.#backlog[0]) {
-        this.#store.insert(event);
-        this.#backlog.shift();
-      }
-      return true;
+      if (this.#backlog.length > 0) this.#store.insert(this.#backlog);
+      this.#backlog = [];
+      this.#isRefused = false;
     } catch {
-      return false;
+      this.#isRefused = true;
     }
+    return !this.#isRefused;
   }
 
-  #schedule(afterMs: number): NodeJS.Timeout {
-    return setTimeout(() => {
-      this.#foldTimer = undefined;
-      void this.#update();
-    }, afterMs).unref();
+  #write(): void {
+    this.#writeTimer = undefined;
+    if (this.#retryTimer === undefined) void this.#update();
+    // Counters that cannot be reached keep no event from the disk; a database that refuses is tried by the timer alone.
+    else if (!this.#isRefused) this.#insertBacklog();
   }
 
   /** One after another, and each with all that was recorded before it. Never rejects. */
@@ -213,7 +219,11 @@ export class Statistics extends EventEmitter<{ change: [principal: string] }> {
         return;
       }
     } catch {}
-    if (!this.#closed) this.#foldTimer ??= this.#schedule(RETRY_EVERY_MS);
+    if (this.#closed) return;
+    this.#retryTimer ??= setTimeout(() => {
+      this.#retryTimer = undefined;
+      void this.#update();
+    }, RETRY_EVERY_MS).unref();
   }
 
   #trend(hours: ReadonlyMap<string, number> = NONE): number[] {

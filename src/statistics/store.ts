@@ -3,11 +3,11 @@ import type { Counters, StatisticsEvent } from "./counters.ts";
 /** Where statistics are kept: of this server on its disk, or of a fleet in Redis. */
 export interface StatisticsStore {
   /**
-   * Puts an event on this server's disk, at once: safe from the death of the server.
+   * Puts events on this server's disk, all or none, in one transaction: safe from the death of the server.
    *
    * @throws what SQLite throws: a full disk, a lock that another process holds for over 250 ms.
    */
-  insert(event: StatisticsEvent): void;
+  insert(events: readonly StatisticsEvent[]): void;
   /** Adds what was inserted to the counters, each event once, whatever happens. Fails where it has to be tried again. */
   fold(nowMs: number): void | Promise<void>;
   countersOf(principal: string): Counters | Promise<Counters>;

@@ -57,6 +57,17 @@ function configOf(env: Record<string, unknown>) {
   return loadConfig({ ...IMAGE_ENV, ...Object.fromEntries(values) });
 }
 
+test("Node gets the same flags from `npm start`, from the command that hands over to another Node, and in the container", () => {
+  const root = (name: string) => readFileSync(fileURLToPath(new URL(`../../${name}`, import.meta.url)), "utf8");
+  const flagsOf = (text: string) => text.match(/--[a-z-]+-space-size=\d+/g);
+  const flags = flagsOf(JSON.parse(root("package.json")).scripts.start);
+  expect(flags).not.toBeNull();
+  expect(flagsOf(root("bin/pyodide-express.mjs"))).toEqual(flags);
+  expect(flagsOf(DOCKERFILE)).toEqual(flags);
+  // Node takes them.
+  execFileSync(process.execPath, [...(flags as string[]), "-e", ""]);
+});
+
 describe("the container image", () => {
   test("sets variables that there are, to values that can be used", () => {
     for (const name of Object.keys(IMAGE_ENV)) expect(SETTINGS).toHaveProperty([name]);

@@ -76,6 +76,30 @@ describe.skipIf(!canMount)("a full disk of the logs alone", () => {
   });
 });
 
+describe.skipIf(!canMount)("a full disk of the logs, and many at a time", () => {
+  test("with AUDIT_REQUIRED each reply of a write that failed is 503, and each 200 has its line", async () => {
+    const logs = disk(4);
+    const server = await serverWith({ LOG_DIR: `${logs.path}/logs`, AUDIT_REQUIRED: "true", POOL_SIZE: "4" });
+    logs.fill();
+    let answered = 0;
+    let refused = 0;
+    await until(async () => {
+      const replies = await Promise.all(Array.from({ length: 12 }, () => server.post("/api/execute", { code: "1" })));
+      for (const { status, body } of replies) {
+        if (status === 200) answered++;
+        else expect(outcome({ status, body })).toEqual({ status: 503, code: "audit_unavailable" });
+        if (status !== 200) refused++;
+      }
+      const lines = (await readSecurityLog(server.config)) as { event: string }[];
+      expect(lines.filter(({ event }) => event === "code_execution").length).toBeGreaterThanOrEqual(answered);
+      return refused > 0;
+    });
+    logs.unfill();
+    await until(async () => (await server.post("/api/execute", { code: "1" })).status === 200);
+    expect(await verifySecurityLog(server.config.LOG_DIR)).toMatchObject({ ok: true });
+  });
+});
+
 describe.skipIf(!canMount)("a disk that becomes read-only under a server", () => {
   test("is read from, refuses the rest as unavailable, and has lost nothing when it is repaired", async () => {
     const data = disk(32);
