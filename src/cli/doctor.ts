@@ -1,8 +1,8 @@
 import { pino } from "pino";
 import { openEnvironments } from "../compose/environments.ts";
 import { bootOptions, openHost, pyodideVersion } from "../compose/host.ts";
+import { openCallerNetwork, openSecrets } from "../compose/network.ts";
 import { impliedSettings } from "../compose/principals.ts";
-import { openNetwork } from "../egress/egress.ts";
 import { denoCache } from "../environments/deno-cache.ts";
 import type { Image } from "../environments/images.ts";
 import type { BuiltBefore } from "../environments/registry.ts";
@@ -31,7 +31,7 @@ export async function doctor({ config, inferred }: ReturnType<typeof loadSetting
   await attempt("settings", () => {
     checkBinding(config);
     trustProxy(config);
-    openNetwork(config);
+    openCallerNetwork(config, openSecrets(config, null));
     for (const { name, value, from } of impliedSettings(config)) rows.push([name, `${value} (${from})`]);
     return "can be used";
   });

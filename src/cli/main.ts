@@ -8,10 +8,10 @@ import { type DestinationStream, pino } from "pino";
 import { openEnvironments } from "../compose/environments.ts";
 import { openHost } from "../compose/host.ts";
 import { surviveUncaught } from "../compose/last-resort.ts";
+import { openCallerNetwork, openSecrets } from "../compose/network.ts";
 import { impliedSettings } from "../compose/principals.ts";
 import { startRuntime } from "../compose/runtime.ts";
 import { startServer } from "../compose/server.ts";
-import { openNetwork } from "../egress/egress.ts";
 import { contextOf, executeBody, parseBody } from "../http/validation.ts";
 import { escapeControls } from "../security-log/event.ts";
 import { verifySecurityLog } from "../security-log/verify.ts";
@@ -107,11 +107,11 @@ async function run(args: string[]): Promise<number> {
   });
   const code = await readCode(file);
   const config = { ...loadConfig(), POOL_SIZE: 1 };
-  const proxy = openNetwork(config);
+  const callers = openCallerNetwork(config, openSecrets(config, null));
   const onFrame = values.trace ? frameTable((line) => process.stderr.write(line)) : undefined;
   const runtime = await startRuntime(config, createLogger("warn"), { onFrame });
   try {
-    using network = proxy.open("cli");
+    using network = callers.open("cli", callers.accessFor("cli", []));
     const result = await runtime.executor.execute({
       code,
       environment: runtime.environments.defaultName,

@@ -1,7 +1,6 @@
 import type { AddressInfo } from "node:net";
 import path from "node:path";
 import type { Logger } from "pino";
-import { openNetwork } from "../egress/egress.ts";
 import type { Executor } from "../executor/executor.ts";
 import { createApp } from "../http/app.ts";
 import { checkBinding, parseApiKeys } from "../http/middleware/authentication.ts";
@@ -15,6 +14,7 @@ import { Statistics } from "../statistics/statistics.ts";
 import { Metrics } from "../telemetry/metrics.ts";
 import { pyodideVersion } from "./host.ts";
 import { createListener, listen } from "./listener.ts";
+import { openCallerNetwork, openSecrets } from "./network.ts";
 import { openRuntime } from "./runtime.ts";
 import { openSecurityLog } from "./security-log.ts";
 import { connectToRedis, storesOf, workspaceLimits } from "./stores.ts";
@@ -56,7 +56,8 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     throw new StartupError("AUDIT_REQUIRED is set, but LOG_DIR is `none`: there would be no security log.");
   }
   const store = stack.adopt(await stores.sessions(), async (store) => await store.close());
-  const network = openNetwork(config);
+  const secrets = openSecrets(config, stores.secrets());
+  const network = openCallerNetwork(config, secrets);
   const runtime = await openRuntime(config, logger, redis);
   let graceMs = 0;
   stack.defer(async () => await runtime.stop(graceMs));
@@ -99,6 +100,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     workspaces,
     packages,
     network,
+    secrets,
     securityLog,
     statistics,
     metrics,

@@ -3,6 +3,8 @@ import type { Logger } from "pino";
 import type { PackageRecords } from "../packages/package-records.ts";
 import { DiskPackageRecords } from "../packages/package-records.ts";
 import { RedisPackageRecords } from "../packages/redis-package-records.ts";
+import { RedisSecrets } from "../secrets/redis-secrets.ts";
+import { DiskSecrets, type SecretRecords } from "../secrets/secret-records.ts";
 import { DiskSessions } from "../sessions/disk-store.ts";
 import { RedisSessions } from "../sessions/redis-store.ts";
 import { sharesOf } from "../sessions/shares.ts";
@@ -40,6 +42,7 @@ export interface Stores {
   workspaces(): WorkspaceStore;
   statistics(): StatisticsStore;
   packageRecords(): PackageRecords;
+  secrets(): SecretRecords;
 }
 
 /** The one choice between this server's disk and Redis. @param redis null: this server shares nothing. */
@@ -55,6 +58,7 @@ function onDisk(config: Config): Stores {
     workspaces: () => new DiskWorkspaces({ directory: path.join(DATA_DIR, "workspaces"), ...workspaceLimits(config) }),
     statistics: () => new DiskStatistics(DATA_DIR),
     packageRecords: () => new DiskPackageRecords(path.join(DATA_DIR, "packages", "principals")),
+    secrets: () => new DiskSecrets(path.join(DATA_DIR, "secrets")),
   };
 }
 
@@ -65,6 +69,7 @@ function onRedis(config: Config, connection: RedisConnection): Stores {
     workspaces: () => new RedisWorkspaces({ connection, ...workspaceLimits(config) }),
     statistics: () => new RedisStatistics({ connection, dir: DATA_DIR }),
     packageRecords: () => new RedisPackageRecords(connection),
+    secrets: () => new RedisSecrets(connection),
   };
 }
 

@@ -12,17 +12,23 @@ interface Entry {
   readonly port: number | null;
 }
 
-/** The hosts that NETWORK_ALLOW names. */
+const notInSetting = (text: string) =>
+  new StartupError(
+    `NETWORK_ALLOW: ${JSON.stringify(text)} is not a host. Write names as api.example.com, *.data.gov or api.example.com:8443.`,
+  );
+
+/** The hosts that NETWORK_ALLOW, or `allowOut`, names. */
 export class AllowList {
   readonly #entries: readonly Entry[];
 
   /**
    * @param entries `api.example.com`, `*.data.gov` (its subdomains, not `data.gov` itself), `*` (every host); each may end in
    * `:port`, and stands for ports 80 and 443 where it does not.
-   * @throws {StartupError} naming an entry that is none of these.
+   * @param problem the error for an entry that is none of these; default: a {@link StartupError}.
+   * @throws what `problem` makes.
    */
-  constructor(entries: readonly string[]) {
-    this.#entries = entries.map(parseEntry);
+  constructor(entries: readonly string[], problem: (entry: string) => Error = notInSetting) {
+    this.#entries = entries.map((entry) => parseEntry(entry, () => problem(entry)));
   }
 
   get isEmpty(): boolean {
@@ -41,11 +47,7 @@ export class AllowList {
   }
 }
 
-function parseEntry(text: string): Entry {
-  const problem = () =>
-    new StartupError(
-      `NETWORK_ALLOW: ${JSON.stringify(text)} is not a host. Write names as api.example.com, *.data.gov or api.example.com:8443.`,
-    );
+function parseEntry(text: string, problem: () => Error): Entry {
   const match = /^(\*\.)?(\[[0-9a-f:.]+\]|[^\s:/?#@[\]*]+|(?<!\.)\*)(?::(\d{1,5}))?$/iu.exec(text);
   if (match === null) throw problem();
   const [, wildcard, name = "", digits] = match;

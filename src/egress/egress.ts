@@ -1,5 +1,6 @@
 import type { Config } from "../shared/settings.ts";
-import { ExecutionNetwork } from "./exchange.ts";
+import { type AccessLevel, NetworkAccess } from "./access.ts";
+import { ExecutionNetwork, type NetworkOwner } from "./exchange.ts";
 import { type EgressOptions, EgressPolicy, type NetworkEvent } from "./policy.ts";
 
 /** @throws {StartupError} if NETWORK_ALLOW has an entry that is no host. */
@@ -23,8 +24,17 @@ export class Egress {
     this.#policy = new EgressPolicy(options);
   }
 
+  /**
+   * What an execution may reach. @param levels from the widest to the narrowest; none widens what the server allows.
+   *
+   * @throws {NetworkRulesError} if a level's rules cannot be used.
+   */
+  access(levels: readonly AccessLevel[]): NetworkAccess {
+    return new NetworkAccess(this.#policy.allowed, levels);
+  }
+
   /** The network of one execution. Disposing of it ends every request that it began. */
-  open(principal: string, onEvent: (event: NetworkEvent) => void = () => {}): ExecutionNetwork {
-    return new ExecutionNetwork(this.#policy, principal, onEvent);
+  open(owner: NetworkOwner, onEvent: (event: NetworkEvent) => void = () => {}): ExecutionNetwork {
+    return new ExecutionNetwork(this.#policy, owner, onEvent);
   }
 }

@@ -62,6 +62,14 @@ function openProxy(options: Partial<EgressOptions> = {}): Egress {
   });
 }
 
+const noSecret = async () => await Promise.reject(new Error("no rule needs a secret"));
+const ownerOf = (egress: Egress) => ({ principal: "test", access: egress.access([]), reveal: noSecret });
+
+function openNetwork(options: Partial<EgressOptions> = {}, onEvent?: (event: NetworkEvent) => void): ExecutionNetwork {
+  const egress = openProxy(options);
+  return egress.open(ownerOf(egress), onEvent);
+}
+
 interface Begun {
   id: number;
   // biome-ignore lint/suspicious/noExplicitAny: what comes is what the test is about.
@@ -94,13 +102,13 @@ async function readAll(network: ExecutionNetwork, id: number): Promise<{ body: s
 }
 
 const failureOf = async (url: string, options?: Partial<EgressOptions>, request?: Record<string, unknown>) => {
-  using network = openProxy(options).open("test");
+  using network = openNetwork(options);
   return (await begin(network, url, request)).failure;
 };
 
 describe("a request", () => {
   test("arrives as it was made, without what is not the client's to say", async () => {
-    using network = openProxy().open("test");
+    using network = openNetwork();
     const { id, head } = await begin(network, `${origin}/echo?q=1`, {
       method: "PUT",
       headers: [
@@ -146,7 +154,7 @@ describe("a request", () => {
   });
 
   test("is answered with status, reason and every header, hop-by-hop ones left out", async () => {
-    using network = openProxy().open("test");
+    using network = openNetwork();
     const { head } = await begin(network, `${origin}/cookies`);
     expect(head).toMatchObject({ status: 201, reason: "Made" });
     expect(head.headers.filter(([name]: [string]) => name !== "Date" && name !== "Transfer-Encoding")).toEqual([
@@ -157,7 +165,7 @@ describe("a request", () => {
   });
 
   test("that is redirected is not followed: the next hop is a request of its own, and checked", async () => {
-    using network = openProxy().open("test");
+    using network = openNetwork();
     const { head } = await begin(network, `${origin}/away`);
     expect(head.status).toBe(302);
     const location = new Map(head.headers as [string, string][]).get("location") ?? "";
@@ -168,7 +176,7 @@ describe("a request", () => {
   });
 
   test("several go on at a time, and the one that begins first is told first", async () => {
-    using network = openProxy().open("test");
+    using network = openNetwork();
     const start = async (path: string) =>
       (
         await call(
@@ -237,7 +245,7 @@ describe("refused:", () => {
   });
 
   test("a response over its limit, once it is", async () => {
-    using network = openProxy().open("test");
+    using network = openNetwork();
     const { id } = await begin(network, `${origin}/large`);
     const { body, failure } = await readAll(network, id);
     expect(body.length).toBeLessThanOrEqual(200_000);
@@ -246,9 +254,9 @@ describe("refused:", () => {
 
   test("more at a time than a principal may, over all its executions, until one is closed or read", async () => {
     const proxy = openProxy();
-    using first = proxy.open("one");
-    using second = proxy.open("one");
-    using other = proxy.open("other");
+    using first = proxy.open(ownerOf(proxy));
+    using second = proxy.open(ownerOf(proxy));
+    using other = proxy.open({ ...ownerOf(proxy), principal: "other" });
     const opened = [];
     for (const network of [first, second, second]) opened.push(await begin(network, `${origin}/stalls`));
     expect((await begin(first, `${origin}/echo`)).failure).toMatchObject({ kind: "refused" });
@@ -280,7 +288,7 @@ describe("failed:", () => {
   });
 
   test("a body that stalls, or breaks off", async () => {
-    using network = openProxy().open("test");
+    using network = openNetwork();
     const stalls = await begin(network, `${origin}/stalls`);
     expect(await readAll(network, stalls.id)).toMatchObject({ body: "first", failure: { kind: "timeout" } });
     const breaks = await begin(network, `${origin}/breaks`);
@@ -293,7 +301,7 @@ describe("the end of an execution", () => {
     const closed = new Promise<void>((resolve) => {
       server.once("request", (request) => request.socket.once("close", resolve));
     });
-    const network = openProxy().open("test");
+    const network = openNetwork();
     const { id } = await begin(network, `${origin}/stalls`);
     network[Symbol.dispose]();
     await closed;
@@ -303,7 +311,7 @@ describe("the end of an execution", () => {
   });
 
   test("an interrupt answers code that waits", async () => {
-    using network = openProxy().open("test");
+    using network = openNetwork();
     const stop = new AbortController();
     const argument = { method: "GET", url: `${origin}/silent`, headers: [], body: "", timeoutMs: null };
     const { value: id } = await call(network, "http-start", argument, never);
@@ -315,7 +323,7 @@ describe("the end of an execution", () => {
 
 test("what happened is told, without paths or bodies", async () => {
   const events: NetworkEvent[] = [];
-  using network = openProxy().open("test", (event) => events.push(event));
+  using network = openNetwork({}, (event) => events.push(event));
   await begin(network, `${origin}/echo?secret=1`, { method: "POST" });
   await begin(network, "https://evil.example:8443/?secret=1");
   await call(network, "http-check", { url: "http://other.example" }, never);
@@ -342,14 +350,14 @@ test.each([
   ["http-close", { ids: Array(2000).fill(1) }],
   ["http-nothing", {}],
 ])("%s with %j is refused", async (operation, argument) => {
-  using network = openProxy().open("test");
+  using network = openNetwork();
   await expect(call(network, operation, argument, never)).rejects.toThrow(
     /^(the argument is not of the right form|the sandbox does not offer "http-nothing" here)$/,
   );
 });
 
 test("one execution makes no more than its share of requests", async () => {
-  using network = openProxy({ allow: [] }).open("test");
+  using network = openNetwork({ allow: [] });
   const check = () => call(network, "http-check", { url: "http://x/" }, never);
   for (let i = 0; i < 2000; i++) await check();
   await expect(check()).rejects.toThrow("more than 1000 requests in one execution");

@@ -12,10 +12,12 @@ import {
   type HttpProgress,
   MAX_HTTP_REQUESTS,
 } from "../wire/host-calls.ts";
+import type { NetworkAccess, Reveal, RevealedHeader } from "./access.ts";
 import { NetworkFailure, toFailure } from "./failure.ts";
 import { type HeaderList, requestHeaders, responseHeaders } from "./headers.ts";
 import type { EgressOptions, EgressPolicy, NetworkEvent, ResolvedAddress } from "./policy.ts";
 import { ReadAhead } from "./read-ahead.ts";
+import { StrikeOut } from "./strike-out.ts";
 import { type NetworkTarget, parseTarget } from "./target.ts";
 
 const MAX_HEADER_BYTES = 65_536;
@@ -37,23 +39,42 @@ interface Exchange {
   failure: NetworkFailure | null;
   body: ReadAhead | null;
   receivedBytes: number;
+  /** Names of those that the host was told. */
+  readonly secrets: Set<string>;
 }
 
 const GONE = new NetworkFailure("protocol", "this response was closed, or its execution is over");
+
+/** For whom an execution's network is, and what it may reach. */
+export interface NetworkOwner {
+  readonly principal: string;
+  readonly access: NetworkAccess;
+  readonly reveal: Reveal;
+}
 
 /** The requests of one execution. What it is asked comes from user code. */
 export class ExecutionNetwork implements Disposable {
   readonly #policy: EgressPolicy;
   readonly #principal: string;
+  readonly #access: NetworkAccess;
+  readonly #reveal: Reveal;
+  /** Every secret that a host was told, for all that comes back after it: from that host, or from another that it told. */
+  readonly #struck = new StrikeOut();
   readonly #onEvent: (event: NetworkEvent) => void;
   readonly #exchanges = new Map<number, Exchange>();
   /** Of hosts that were checked for a request which is about to come. */
   readonly #checked = new Map<string, readonly ResolvedAddress[]>();
   #asked = 0;
 
-  constructor(policy: EgressPolicy, principal: string, onEvent: (event: NetworkEvent) => void) {
+  constructor(
+    policy: EgressPolicy,
+    { principal, access, reveal }: NetworkOwner,
+    onEvent: (event: NetworkEvent) => void,
+  ) {
     this.#policy = policy;
     this.#principal = principal;
+    this.#access = access;
+    this.#reveal = reveal;
     this.#onEvent = onEvent;
   }
 
@@ -95,13 +116,18 @@ export class ExecutionNetwork implements Disposable {
         "connect-timeout",
         `host ${target.host}: its name was not found within ${timeoutMs} ms`,
       );
-      this.#checked.set(target.origin, await within(this.#policy.resolve(target), signal, timeoutMs, late));
+      this.#checked.set(target.origin, await within(this.#resolve(target), signal, timeoutMs, late));
       return null;
     } catch (error) {
       const failure = toFailure(error, target?.host ?? "");
       this.#report("CONNECT", target, null, failure);
       return { failure: inWords(failure) };
     }
+  }
+
+  async #resolve(target: NetworkTarget): Promise<readonly ResolvedAddress[]> {
+    this.#access.check(target);
+    return await this.#policy.resolve(target);
   }
 
   #count(): void {
@@ -124,6 +150,7 @@ export class ExecutionNetwork implements Disposable {
       failure: null,
       body: null,
       receivedBytes: 0,
+      secrets: new Set(),
     };
     this.#exchanges.set(id, exchange);
     exchange.begun = this.#perform(exchange, request);
@@ -152,28 +179,55 @@ export class ExecutionNetwork implements Disposable {
       const late = new NetworkFailure("timeout", `host ${target.host}: no response within ${timeoutMs} ms`);
       const checked = this.#checked.get(target.origin);
       this.#checked.delete(target.origin);
-      const resolved = checked ? Promise.resolve(checked) : this.#policy.resolve(target);
-      const answered = resolved.then((addresses) =>
-        send(target as NetworkTarget, addresses, { method, headers, body, signal, options }),
-      );
+      const resolved = checked ? Promise.resolve(checked) : this.#resolve(target);
+      const answered = this.#send(exchange, target, resolved, { method, headers, body, signal, options });
       const { head, body: received } = await within(answered, signal, timeoutMs, late);
       exchange.head = head;
       exchange.body = received;
-      this.#report(method, target, head.status, null);
+      this.#report(method, target, head.status, null, exchange.secrets);
     } catch (error) {
       exchange.failure = toFailure(error, exchange.host);
       exchange.controller.abort();
-      this.#report(method, target, null, exchange.failure);
+      this.#report(method, target, null, exchange.failure, exchange.secrets);
     }
   }
 
-  #report(method: string, target: NetworkTarget | null, status: number | null, failure: NetworkFailure | null): void {
+  /** Fills in what rules add once the address is known to be one that may be told, and strikes it out of what comes back. */
+  async #send(
+    exchange: Exchange,
+    target: NetworkTarget,
+    resolved: Promise<readonly ResolvedAddress[]>,
+    request: Outgoing,
+  ): Promise<{ head: HttpHead; body: ReadAhead }> {
+    const addresses = await resolved;
+    const added = await this.#access.headersFor(target, this.#reveal);
+    for (const [name, value] of added.flatMap(({ secrets }) => secrets)) {
+      this.#struck.add(value);
+      exchange.secrets.add(name);
+    }
+    const { head, body } = await send(target, addresses, {
+      ...request,
+      headers: withAdded(request.headers, added, !this.#struck.isEmpty),
+    });
+    if (this.#struck.isEmpty) return { head, body: new ReadAhead(body, READ_AHEAD_BYTES) };
+    const struck = { ...head, reason: this.#struck.text(head.reason), headers: this.#struck.headers(head.headers) };
+    return { head: struck, body: new ReadAhead(this.#struck.stream(body), READ_AHEAD_BYTES) };
+  }
+
+  #report(
+    method: string,
+    target: NetworkTarget | null,
+    status: number | null,
+    failure: NetworkFailure | null,
+    told: ReadonlySet<string> = new Set(),
+  ): void {
     if (target === null || failure?.kind === "refused") {
       const { host = null, port = null } = target ?? {};
       this.#onEvent({ event: "network_refused", method, host, port, reason: failure?.message ?? "" });
     } else {
       const { host, port } = target;
-      this.#onEvent({ event: "network_request", method, host, port, status, error: failure?.kind ?? null });
+      const secrets = told.size > 0 ? { secrets: [...told].join(",") } : {};
+      this.#onEvent({ event: "network_request", method, host, port, status, error: failure?.kind ?? null, ...secrets });
     }
   }
 
@@ -226,24 +280,32 @@ export class ExecutionNetwork implements Disposable {
   }
 }
 
+/** A request that was checked. */
+interface Outgoing {
+  readonly method: string;
+  readonly headers: HeaderList;
+  readonly body: Buffer;
+  readonly signal: AbortSignal;
+  readonly options: EgressOptions;
+}
+
+/** What rules add replaces what the code has set. @param isRead what comes back is looked through: it must not be compressed. */
+function withAdded(headers: HeaderList, added: readonly RevealedHeader[], isRead: boolean): HeaderList {
+  const replaced = new Set(added.map(({ name }) => name.toLowerCase()));
+  if (isRead) replaced.add("accept-encoding");
+  return [
+    ...headers.filter(([name]) => !replaced.has(name.toLowerCase())),
+    ...(isRead ? [["accept-encoding", "identity"] as const] : []),
+    ...added.map(({ name, value }) => [name, value] as const),
+  ];
+}
+
 /** Sends a request over a connection of its own, to one of the addresses that were checked and to no other. */
 async function send(
   { origin, path }: NetworkTarget,
   addresses: readonly ResolvedAddress[],
-  {
-    method,
-    headers,
-    body,
-    signal,
-    options: { timeoutMs },
-  }: {
-    readonly method: string;
-    readonly headers: HeaderList;
-    readonly body: Buffer;
-    readonly signal: AbortSignal;
-    readonly options: EgressOptions;
-  },
-): Promise<{ head: HttpHead; body: ReadAhead }> {
+  { method, headers, body, signal, options: { timeoutMs } }: Outgoing,
+): Promise<{ head: HttpHead; body: AsyncIterable<Buffer> }> {
   const lookup: LookupFunction = (_host, { all }, callback) => {
     const [first] = addresses;
     if (all) callback(null, [...addresses]);
@@ -272,7 +334,7 @@ async function send(
   const pairs = flat.flatMap((name, index) => (index % 2 === 0 ? [[name, flat[index + 1] ?? ""] as const] : []));
   return {
     head: { status: response.statusCode, reason: response.statusText, headers: responseHeaders(pairs) },
-    body: new ReadAhead(response.body, READ_AHEAD_BYTES),
+    body: response.body,
   };
 }
 

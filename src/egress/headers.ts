@@ -22,6 +22,12 @@ const NOT_SENT =
 const NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 const BAD_VALUE = /[\0\r\n]|[^\0-\xff]/;
 
+/** Whether a header of this name can be set by a rule: it is one, reaches the host, and does not say where the request goes. */
+export function isSentHeader(name: string): boolean {
+  const lower = name.toLowerCase();
+  return NAME.test(name) && !HOP_BY_HOP.has(lower) && !NOT_SENT.test(lower) && lower !== "accept-encoding";
+}
+
 /**
  * What of a request's headers is sent.
  *

@@ -28,6 +28,8 @@ export type NetworkEvent =
       /** Null: there was no response. */
       readonly status: number | null;
       readonly error: string | null;
+      /** Names of the secrets that the host was told, comma separated. */
+      readonly secrets?: string;
     }
   | {
       readonly event: "network_refused";
@@ -45,13 +47,13 @@ export interface ResolvedAddress {
 /** What user code may reach, and how much of it at a time. */
 export class EgressPolicy {
   readonly options: EgressOptions;
-  readonly #allowed: AllowList;
+  readonly allowed: AllowList;
   readonly #open = new Map<string, number>();
 
   /** @throws {StartupError} if the list of hosts has an entry that is none. */
   constructor(options: EgressOptions) {
     this.options = options;
-    this.#allowed = new AllowList(options.allow);
+    this.allowed = new AllowList(options.allow);
   }
 
   /**
@@ -60,13 +62,13 @@ export class EgressPolicy {
    * @throws {NetworkFailure} `refused`, if the host may not be reached; `name`, if there is no such host.
    */
   async resolve({ host, port }: NetworkTarget): Promise<readonly ResolvedAddress[]> {
-    if (this.#allowed.isEmpty) {
+    if (this.allowed.isEmpty) {
       throw new NetworkFailure(
         "refused",
         `host ${host}: this server gives no network access (its NETWORK_ALLOW is empty)`,
       );
     }
-    if (!this.#allowed.allows(host, port)) {
+    if (!this.allowed.allows(host, port)) {
       const usual = port === 80 || port === 443;
       throw new NetworkFailure(
         "refused",

@@ -6,6 +6,7 @@ import { executeRoutes } from "./resources/execute.ts";
 import { fileRoutes } from "./resources/files.ts";
 import { packageRoutes } from "./resources/packages.ts";
 import { pageRoutes } from "./resources/pages.ts";
+import { secretRoutes } from "./resources/secrets.ts";
 import { sessionRoutes } from "./resources/sessions.ts";
 import { metricsRoutes, statisticsRoutes } from "./resources/statistics.ts";
 import { probeRoutes, statusRoutes } from "./resources/status.ts";
@@ -15,6 +16,7 @@ import type { Route } from "./routes.ts";
 export const KEYED_ROUTES: readonly Route[] = [
   ...executeRoutes,
   ...sessionRoutes,
+  ...secretRoutes,
   ...fileRoutes,
   ...uploadRoutes,
   ...legacyFileRoutes,

@@ -25,6 +25,11 @@ const TAGS: readonly { readonly name: Tag; readonly description: string }[] = [
     name: "Files",
     description: "A caller's files outlive executions. Uploads land where the code runs, in /home/pyodide.",
   },
+  {
+    name: "Secrets",
+    description:
+      "Credentials of a caller's that the server adds to requests of its code (`network.rules`), which never sees them.",
+  },
   { name: "Packages and state", description: "Packages that are installed here are the caller's alone." },
   { name: "Statistics", description: "Of the caller's own executions; a key with the scope `admin` sees everybody's." },
   { name: "Server", description: "Whether it works, and how." },
@@ -34,7 +39,7 @@ const TAGS: readonly { readonly name: Tag; readonly description: string }[] = [
 /** What names in paths mean. */
 const PARAMETERS: Readonly<Record<string, z.ZodType>> = {
   id: z.string().meta({ description: "The session's id." }),
-  name: z.string().meta({ description: "The checkpoint's name." }),
+  name: z.string().meta({ description: "The checkpoint's, or secret's, name." }),
   filename: z.string().meta({ description: "Name of one file, without a folder.", example: "data.csv" }),
   library: z.string().meta({ description: "`matplotlib` or `seaborn`." }),
   path: z.string().meta({ description: "In the home folder, or below `tmp/` or `plots/`.", example: "data.csv" }),

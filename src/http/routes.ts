@@ -19,7 +19,15 @@ export interface RouteServices extends Services {
 export type Method = "get" | "post" | "put" | "delete";
 
 /** Groups of the OpenAPI document and of README's table, in their order. */
-export type Tag = "Running code" | "Sessions" | "Files" | "Packages and state" | "Statistics" | "Server" | "Pages";
+export type Tag =
+  | "Running code"
+  | "Sessions"
+  | "Files"
+  | "Secrets"
+  | "Packages and state"
+  | "Statistics"
+  | "Server"
+  | "Pages";
 
 /** What a key must be good for; `any key`; or `no key`, where none is asked for. */
 export type Access = Scope | readonly Scope[] | "any key" | "no key";

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { networkInput } from "../egress/network-rules.ts";
 import { ClientError } from "../shared/errors.ts";
 import { membersOf } from "../shared/json/json-source.ts";
 import { isObject, parseContext } from "./body-parsing.ts";
@@ -105,6 +106,7 @@ export const executeBody = z.object({
   environment: environment.optional(),
   files: files.optional(),
   session: session.optional(),
+  network: networkInput.optional(),
 });
 
 /**

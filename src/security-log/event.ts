@@ -13,6 +13,8 @@ export type SecurityEventName =
   | "state_reset"
   | "session_create"
   | "session_delete"
+  | "secret_put"
+  | "secret_delete"
   | "statistics_clear"
   | "auth_failure"
   | "access_denied"

@@ -1,9 +1,10 @@
-import type { Egress } from "../egress/egress.ts";
+import type { NetworkInput } from "../egress/network-rules.ts";
 import type { NetworkEvent } from "../egress/policy.ts";
 import { baseOf } from "../environments/registry.ts";
 import type { ExecutionRequest } from "../executor/execution.ts";
 import type { Executor } from "../executor/executor.ts";
 import type { ExecutionResult } from "../sandbox/outcome.ts";
+import type { Secrets } from "../secrets/secrets.ts";
 import { codeDetails, type SecurityEvent } from "../security-log/event.ts";
 import type { SecurityLog } from "../security-log/security-log.ts";
 import type { Sessions } from "../sessions/sessions.ts";
@@ -14,6 +15,7 @@ import type { Statistics } from "../statistics/statistics.ts";
 import type { ExecutionOutcome, Metrics } from "../telemetry/metrics.ts";
 import type { WorkspaceStore } from "../workspaces/workspaces.ts";
 import type { CallerPackages, OnInstall } from "./caller-environment.ts";
+import type { CallerNetwork } from "./caller-network.ts";
 
 /** Lines in a minute of what a principal can cause at any rate; the rest of them is counted. */
 const FOLDED_BURST = 100;
@@ -25,7 +27,8 @@ export interface Services {
   readonly sessions: Sessions;
   readonly workspaces: WorkspaceStore;
   readonly packages: CallerPackages;
-  readonly network: Egress;
+  readonly network: CallerNetwork;
+  readonly secrets: Secrets;
   /** Null where log files are off. */
   readonly securityLog: SecurityLog | null;
   readonly statistics: Statistics;
@@ -55,6 +58,8 @@ export interface ExecutionInput {
   readonly files?: "workspace" | "none" | undefined;
   /** Id of the session to run in. */
   readonly session?: string | undefined;
+  /** What it may reach, of what its session and the server allow. */
+  readonly network?: NetworkInput | undefined;
 }
 
 /** For whom code runs. */
@@ -86,10 +91,11 @@ export async function runCode(
 ): Promise<ExecutionResult> {
   requireAudit(services);
   const code = codeDetails(input.code, services.config.LOG_CODE, input.codeBytes);
-  const environment = await environmentOf(services, input, principal.id);
+  const { environment, sessionNetwork } = await placeOf(services, input, principal.id);
   let result: ExecutionResult;
   try {
-    result = await execute(services, principal, { ...input, environment }, signal, {
+    await services.network.checkSecrets(principal.id, input.network);
+    result = await execute(services, principal, { ...input, environment, sessionNetwork }, signal, {
       ...listeners,
       onNetwork: ({ event, ...details }) =>
         services.securityLog?.appendFolded({ event, ...caller, details }, caller.principal, FOLDED_BURST),
@@ -124,29 +130,39 @@ export async function runInternal(
   return await execute(services, principal, input);
 }
 
+/** Where an execution runs: in which environment, and with what its session says of the network. */
+interface Place {
+  readonly environment: string;
+  readonly sessionNetwork?: NetworkInput | undefined;
+}
+
 /** @throws {ClientError} 404 if it is to run in a session that there is not, 400 if that has another environment. */
-async function environmentOf(
-  { sessions, packages }: Services,
-  input: ExecutionInput,
-  principal: string,
-): Promise<string> {
-  if (input.session === undefined) return input.environment ?? packages.defaultEnvironment;
-  const { environment, head } = await sessions.record(principal, input.session);
+async function placeOf({ sessions, packages }: Services, input: ExecutionInput, principal: string): Promise<Place> {
+  if (input.session === undefined) return { environment: input.environment ?? packages.defaultEnvironment };
+  const { environment, head, network: sessionNetwork } = await sessions.record(principal, input.session);
   if (input.environment !== undefined && input.environment !== baseOf(environment)) {
     throw new ClientError("other_environment", `The session runs in the environment "${environment}".`);
   }
-  if (head !== null) return environment;
+  if (head !== null) return { environment, sessionNetwork };
   // It has nothing to lose yet: it can have what its owner has installed since it was made.
   const { environment: current } = await packages.environmentFor(principal, baseOf(environment));
-  if (current === environment) return environment;
-  return (await sessions.move(principal, input.session, current)).environment;
+  if (current === environment) return { environment, sessionNetwork };
+  return { environment: (await sessions.move(principal, input.session, current)).environment, sessionNetwork };
 }
 
 /** Runs code in a principal's workspace, or session, and with its packages; nothing is recorded. */
 async function execute(
   { config, executor, sessions, workspaces, packages, network }: Services,
   principal: Principal,
-  { session, files, timeout = config.EXECUTION_TIMEOUT_MS, code, context, stdin, ...input }: ExecutionInput,
+  {
+    session,
+    files,
+    timeout = config.EXECUTION_TIMEOUT_MS,
+    code,
+    context,
+    stdin,
+    ...input
+  }: ExecutionInput & Pick<Place, "sessionNetwork">,
   signal?: AbortSignal,
   { onWait, onStart, onOutput, onNetwork, onInstall }: Observers = {},
 ): Promise<ExecutionResult> {
@@ -155,6 +171,7 @@ async function execute(
   const { environment, archive } = inSession
     ? await packages.environmentOfSession(principal.id, asked)
     : await packages.environmentFor(principal.id, asked);
+  const access = network.accessFor(principal.id, [input.sessionNetwork, input.network]);
   const mayInstall = principal.scopes.has("packages");
   using opened = new DisposableStack();
   const request: ExecutionRequest = {
@@ -171,7 +188,7 @@ async function execute(
     onOutput,
     calls: () => ({
       // Opened by the first call: most code makes none.
-      ...opened.use(network.open(principal.id, onNetwork)).calls,
+      ...opened.use(network.open(principal.id, access, onNetwork)).calls,
       "install-packages": {
         answer: async (requirements) => {
           if (!mayInstall) throw new ClientError("missing_scope", 'This API key lacks the scope "packages"');

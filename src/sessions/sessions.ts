@@ -17,6 +17,15 @@ export interface SessionsOptions extends Omit<SessionRunOptions, "turns"> {
   readonly onError: (error: unknown, session: string) => void;
 }
 
+/** What a session is made with. */
+export interface NewSession {
+  readonly environment: string;
+  readonly ttlMs?: number | undefined;
+  readonly id?: string | undefined;
+  /** Checked by who calls. */
+  readonly network?: SessionRecord["network"];
+}
+
 const SWEEP_INTERVAL_MS = 60_000;
 /** A machine's clock that has moved so much against the monotonic one was set. */
 const CLOCK_STEP_MS = 60_000;
@@ -52,10 +61,7 @@ export class Sessions {
    * @param id 1 to 64 letters, digits, dots, hyphens and underscores, not beginning with a dot; default: 128 random bits.
    * @throws {ClientError} 400 `invalid_session_id`, 409 `session_exists`, 429 `session_limit`.
    */
-  async create(
-    principal: string,
-    { environment, ttlMs, id }: { environment: string; ttlMs?: number | undefined; id?: string | undefined },
-  ): Promise<SessionView> {
+  async create(principal: string, { environment, ttlMs, id, network }: NewSession): Promise<SessionView> {
     this.#options.identityOf(environment);
     const now = steadyNowMs();
     const record: SessionRecord = {
@@ -65,6 +71,7 @@ export class Sessions {
       createdAtMs: now,
       lastUsedAtMs: now,
       ttlMs: ttlMs ?? this.#options.defaultTtlMs,
+      network,
       revision: 0,
       executions: 0,
       reseed: true,

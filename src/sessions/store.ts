@@ -1,3 +1,4 @@
+import type { NetworkInput } from "../egress/network-rules.ts";
 import type { Blob } from "../shared/blob-folder.ts";
 
 /** A stored state of a session: a blob in the session format, and what a listing says about it. */
@@ -24,6 +25,8 @@ export interface SessionRecord {
   readonly lastUsedAtMs: number;
   /** Unused for so long, it ends; ms. */
   readonly ttlMs: number;
+  /** What its executions may reach, of what the server allows; default: all of that. It was checked, and names secrets, not values. */
+  readonly network?: NetworkInput | undefined;
   /** Counts up with every change. */
   readonly revision: number;
   readonly executions: number;

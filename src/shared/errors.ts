@@ -78,6 +78,32 @@ export const ERRORS = {
     retry: 10,
   },
 
+  // The network, and secrets.
+  invalid_network: {
+    status: 400,
+    means: "`network` cannot be used: it names what may not be reached or set.",
+    retry: false,
+  },
+  unknown_secret: {
+    status: 400,
+    means: "A rule names a secret that is not there, or not for this host.",
+    retry: false,
+  },
+  secret_host: { status: 400, means: "A rule sends a secret to a host that it is not for.", retry: false },
+  secret_unreadable: {
+    status: 409,
+    text: "The secret was encrypted with a key that this server has no more. Put it again.",
+    retry: false,
+  },
+  invalid_secret: { status: 400, means: "A secret cannot have this name, value or host.", retry: false },
+  secret_limit: { status: 409, means: "The caller has as many secrets as it may have.", retry: false },
+  secret_not_found: { status: 404, text: "Secret not found", retry: false },
+  secrets_off: {
+    status: 501,
+    text: "This server keeps no secrets of callers: its operator has set no SECRETS_KEY.",
+    retry: false,
+  },
+
   // Sessions.
   session_not_found: { status: 404, text: "Session not found", retry: false },
   session_exists: { status: 409, text: "Session already exists", retry: false },

@@ -1,4 +1,4 @@
-export const SCOPES = ["execute", "files", "packages", "stats", "admin"] as const;
+export const SCOPES = ["execute", "files", "packages", "secrets", "stats", "admin"] as const;
 
 /** What a key may be used for; none includes another. `admin` is what concerns other principals. */
 export type Scope = (typeof SCOPES)[number];

@@ -304,6 +304,19 @@ export const SETTINGS = {
     "hosts user code may reach over HTTP, comma separated, with `*.` for subdomains and `:port` for other ports; empty: none",
   ),
   NETWORK_ALLOW_PRIVATE: setting(flag, "false", "hosts of NETWORK_ALLOW may have private and loopback addresses, too"),
+  PRINCIPALS_FILE: setting(
+    text,
+    "",
+    "JSON file that says for keys, by their names, what their code may reach and which headers hosts are told with it; `*`: all other keys",
+  ),
+  SECRETS_FILE: setting(text, "", "JSON file of the operator's secrets, which rules of PRINCIPALS_FILE name"),
+  SECRETS: setting(text, "", "as SECRETS_FILE: its JSON itself"),
+  SECRETS_KEY: setting(
+    text,
+    "",
+    "key that callers' secrets are encrypted with: 32 bytes in hex or base64; a new one is put before the old one, comma separated; empty: they can store none",
+  ),
+  SECRETS_KEY_FILE: setting(text, "", "file that holds SECRETS_KEY"),
   NETWORK_TIMEOUT_MS: setting(integer(1, 300_000), "30000", "give up on a silent host after this time, ms"),
   NETWORK_MAX_REQUEST_MB: setting(integer(1, 32), "10", "largest body user code may send, MiB"),
   NETWORK_MAX_RESPONSE_MB: setting(integer(1, 1024), "64", "largest body user code may receive, MiB"),
@@ -319,6 +332,8 @@ export type Config = Readonly<Raw>;
 const SECRETS: ReadonlySet<string> = new Set([
   "API_KEY",
   "API_KEYS",
+  "SECRETS",
+  "SECRETS_KEY",
   "REDIS_URL",
   "PYODIDE_INDEX_URL",
   "PACKAGE_INDEX_URL",
@@ -340,7 +355,17 @@ function readVariable(env: Environment, name: string): string | undefined {
 
 /** Settings with a default that `none` turns off. */
 const NONE: Readonly<Record<string, string>> = { LOG_DIR: "", PACKAGE_INDEX_URL: "" };
-const FOLDERS = ["DATA_DIR", "CACHE_DIR", "UPLOAD_DIR", "LOG_DIR", "PACKAGE_DIR", "ENVIRONMENTS_FILE"] as const;
+const FOLDERS = [
+  "DATA_DIR",
+  "CACHE_DIR",
+  "UPLOAD_DIR",
+  "LOG_DIR",
+  "PACKAGE_DIR",
+  "ENVIRONMENTS_FILE",
+  "PRINCIPALS_FILE",
+  "SECRETS_FILE",
+  "SECRETS_KEY_FILE",
+] as const;
 
 /** A setting that was worked out, and from what. */
 export interface Inferred {

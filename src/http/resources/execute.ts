@@ -59,6 +59,7 @@ const REFUSED: readonly ErrorCode[] = [
   "store_unavailable",
   "storage_full",
 ];
+const REFUSED_NETWORK: readonly ErrorCode[] = ["invalid_network", "unknown_secret", "secret_host", "secret_unreadable"];
 const REFUSED_IN_SESSION: readonly ErrorCode[] = [
   "other_environment",
   "session_not_found",
@@ -89,7 +90,7 @@ export const executeRoutes: readonly Route[] = [
     body: example,
     reply: result,
     otherReplies: notKept,
-    errors: [...REFUSED, ...REFUSED_IN_SESSION],
+    errors: [...REFUSED, ...REFUSED_NETWORK, ...REFUSED_IN_SESSION],
     handler: async ({ services, request, response, body }) =>
       sendResult(response, await runCode(services, body, contextOf(request, response))),
   }),
@@ -125,7 +126,7 @@ export const executeRoutes: readonly Route[] = [
     reply: sentByHandler("`status`, then output as it appears, then `result` and `complete`.", streamEvent, {
       type: "text/event-stream",
     }),
-    errors: [...REFUSED, ...REFUSED_IN_SESSION],
+    errors: [...REFUSED, ...REFUSED_NETWORK, ...REFUSED_IN_SESSION],
     handler: async ({ services, request, response, body }) => {
       const stream = new EventStream(response, services.config.STREAM_HEARTBEAT_S * 1000);
       let hasBegun = false;

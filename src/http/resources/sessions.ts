@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { networkInput } from "../../egress/network-rules.ts";
 import type { CheckpointView, SessionView } from "../../sessions/views.ts";
 import type { ErrorCode } from "../../shared/errors.ts";
 import { done, jsonBody, type Route, reply, route } from "../routes.ts";
@@ -18,6 +19,7 @@ const sessionBody = z.object({
     .optional()
     .meta({ description: "The session ends when it is not used for so long, seconds.", example: 3600 }),
   id: plainName("Session id").optional(),
+  network: networkInput.optional(),
 });
 
 /** Body of `POST /api/sessions/:id/checkpoints`. */
@@ -76,6 +78,10 @@ export const sessionRoutes: readonly Route[] = [
     errors: [
       "unknown_environment",
       "starting",
+      "invalid_network",
+      "unknown_secret",
+      "secret_host",
+      "secret_unreadable",
       "invalid_session_id",
       "session_exists",
       "session_limit",
@@ -84,11 +90,13 @@ export const sessionRoutes: readonly Route[] = [
       "store_unavailable",
       "server_stopping",
     ],
-    handler: async ({ services: { sessions, packages }, principal, body, record }) => {
+    handler: async ({ services: { sessions, packages, network }, principal, body, record }) => {
       const wanted = body.environment ?? packages.defaultEnvironment;
       const { environment } = await packages.environmentFor(principal.id, wanted);
+      network.accessFor(principal.id, [body.network]);
+      await network.checkSecrets(principal.id, body.network);
       const ttlMs = body.ttl === undefined ? undefined : Math.ceil(body.ttl * 1000);
-      const made = await sessions.create(principal.id, { environment, ttlMs, id: body.id });
+      const made = await sessions.create(principal.id, { environment, ttlMs, id: body.id, network: body.network });
       record("session_create", { session: made.id });
       return { session: toReply(made) };
     },
