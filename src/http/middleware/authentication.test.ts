@@ -36,14 +36,14 @@ describe("authenticate", () => {
       expect(body).toEqual({
         id: "anonymous",
         name: "anonymous",
-        scopes: ["execute", "files", "packages", "stats", "admin"],
+        scopes: ["execute", "files", "packages", "secrets", "stats", "admin"],
       });
     }
     expect((await get(server, "/execute")).status).toBe(200);
   });
 
   test.each<[string, Record<string, string>, string, string[]]>([
-    ["Bearer", { Authorization: "Bearer a-secret-of-sixteen" }, "alice", ["execute", "files", "packages", "stats"]],
+    ["Bearer", { Authorization: "Bearer a-secret-of-sixteen" }, "alice", ["execute", "files", "packages", "secrets", "stats"]],
     ["bearer in any case", { Authorization: "bEARER  o-secret-of-sixteen" }, "ops", ["stats", "admin"]],
     ["X-API-Key", { "X-API-Key": "b-secret-of-sixteen" }, "bob", ["execute"]],
     ["a second key of one principal", { "X-API-Key": "b-second-of-sixteen" }, "bob", ["files"]],
@@ -51,7 +51,7 @@ describe("authenticate", () => {
       "X-API-Key next to another scheme",
       { Authorization: "Basic eA==", "X-API-Key": "a-secret-of-sixteen" },
       "alice",
-      ["execute", "files", "packages", "stats"],
+      ["execute", "files", "packages", "secrets", "stats"],
     ],
   ])("takes %s", async (_name, headers, id, scopes) => {
     await using server = await whoAmI(KEYS);
@@ -117,7 +117,7 @@ describe("authenticate", () => {
     expect(body).toEqual({
       id: "default",
       name: "default",
-      scopes: ["execute", "files", "packages", "stats", "admin"],
+      scopes: ["execute", "files", "packages", "secrets", "stats", "admin"],
     });
   });
 
