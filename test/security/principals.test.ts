@@ -24,7 +24,7 @@ const OPEN = {
   "no key": ["GET /", "GET /api/dashboard/stats/dashboard", "GET /docs", "GET /docs.json", "GET /health", "GET /ready"],
 } as const;
 
-const KEYS = ["execute", "files", "packages", "stats", "admin"] as const;
+const KEYS = ["execute", "files", "packages", "secrets", "stats", "admin"] as const;
 
 let server: TestServer;
 let ada: TestClient;
