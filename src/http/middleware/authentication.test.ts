@@ -43,7 +43,12 @@ describe("authenticate", () => {
   });
 
   test.each<[string, Record<string, string>, string, string[]]>([
-    ["Bearer", { Authorization: "Bearer a-secret-of-sixteen" }, "alice", ["execute", "files", "packages", "secrets", "stats"]],
+    [
+      "Bearer",
+      { Authorization: "Bearer a-secret-of-sixteen" },
+      "alice",
+      ["execute", "files", "packages", "secrets", "stats"],
+    ],
     ["bearer in any case", { Authorization: "bEARER  o-secret-of-sixteen" }, "ops", ["stats", "admin"]],
     ["X-API-Key", { "X-API-Key": "b-secret-of-sixteen" }, "bob", ["execute"]],
     ["a second key of one principal", { "X-API-Key": "b-second-of-sixteen" }, "bob", ["files"]],
