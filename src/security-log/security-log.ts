@@ -2,6 +2,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { promisify } from "node:util";
 import { FolderLock } from "../shared/folder-lock.ts";
+import { SerialQueue } from "../shared/serial-queue.ts";
 import { StorageStartupError } from "../shared/storage-startup-error.ts";
 import { type SecurityEvent, serializeLine } from "./event.ts";
 import { FoldedEvents } from "./folded-events.ts";
@@ -82,7 +83,7 @@ export class SecurityLog {
   #reason: string | null = null;
   #retryTimer: NodeJS.Timeout | undefined;
   #syncTimer: NodeJS.Timeout | undefined;
-  #syncing: Promise<void> = Promise.resolve();
+  readonly #syncing = new SerialQueue();
   #sealing: Promise<void> | null = null;
   readonly #folded: FoldedEvents;
   #lock: FolderLock | undefined;
@@ -164,8 +165,7 @@ export class SecurityLog {
     if (this.#turn !== null) this.#drain();
     clearTimeout(this.#syncTimer);
     this.#syncTimer = undefined;
-    this.#syncing = this.#syncing.then(() => this.#sync());
-    return this.#syncing;
+    return this.#syncing.run(() => this.#sync());
   }
 
   /** Writes what waits, syncs and closes. From then on `append` does nothing. */
@@ -381,7 +381,7 @@ export class SecurityLog {
     const fd = this.#fd;
     this.#fd = null;
     // Not before a sync that is under way has done with it: the number may be another file's by then.
-    if (fd !== null) void this.#syncing.finally(() => fs.close(fd, () => {}));
+    if (fd !== null) void this.#syncing.idle().then(() => fs.close(fd, () => {}));
   }
 
   #setReason(reason: string | null): void {
