@@ -19,6 +19,16 @@ export function principalShares(config: Config): { maxPerPrincipal: number; maxQ
   };
 }
 
+/** How many executions may wait for clients: never all sandboxes, and never all of these are one principal's where there are several. */
+export function toolShares(config: Config): { maxExecutions: number; maxOfPrincipal: number } {
+  const { POOL_SIZE, TOOL_EXECUTIONS_MAX, TOOL_EXECUTIONS_PER_PRINCIPAL } = config;
+  const room = POOL_SIZE - 1;
+  const maxExecutions = TOOL_EXECUTIONS_MAX === 0 ? room : Math.min(TOOL_EXECUTIONS_MAX, room);
+  const isShared = principalsOf(config).size > 1;
+  const share = isShared ? Math.ceil(maxExecutions / 2) : maxExecutions;
+  return { maxExecutions, maxOfPrincipal: TOOL_EXECUTIONS_PER_PRINCIPAL || share };
+}
+
 /** What follows from other settings where they leave it open, for people. */
 export function impliedSettings(config: Config): readonly Inferred[] {
   const { maxPerPrincipal, maxQueuedPerPrincipal } = principalShares(config);

@@ -12,9 +12,11 @@ import { StartupError } from "../shared/errors.ts";
 import type { Config } from "../shared/settings.ts";
 import { Statistics } from "../statistics/statistics.ts";
 import { Metrics } from "../telemetry/metrics.ts";
+import { ToolExecutions } from "../tools/tool-executions.ts";
 import { pyodideVersion } from "./host.ts";
 import { createListener, listen } from "./listener.ts";
 import { openCallerNetwork, openSecrets } from "./network.ts";
+import { toolShares } from "./principals.ts";
 import { openRuntime } from "./runtime.ts";
 import { openSecurityLog } from "./security-log.ts";
 import { connectToRedis, storesOf, workspaceLimits } from "./stores.ts";
@@ -74,6 +76,11 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     onError: (error, session) => logger.error({ err: error, session }, "a session could not be looked after"),
   });
   stack.defer(async () => await sessions.stop(graceMs));
+  const tools = new ToolExecutions({
+    ...toolShares(config),
+    maxWaitMs: config.TOOL_WAIT_MAX_S * 1000,
+    maxCalls: config.TOOL_CALLS_MAX,
+  });
   /** What the server needs and does not work, in words. */
   const troubles = () => [
     ...(redis?.trouble == null ? [] : [`Redis cannot be used: ${redis.trouble}.`]),
@@ -101,6 +108,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     packages,
     network,
     secrets,
+    tools,
     securityLog,
     statistics,
     metrics,

@@ -1,5 +1,6 @@
 import type { OutputEvent } from "../sandbox/running-job.ts";
 import type { HostCalls, PackageArchive, Workspace } from "../wire/host-calls.ts";
+import type { ToolOffer } from "../wire/messages.ts";
 
 /** One piece of Python to run: for which principal, in which environment, with which access to the host. */
 export interface ExecutionRequest {
@@ -17,6 +18,10 @@ export interface ExecutionRequest {
   readonly packages?: PackageArchive | undefined;
   /** What the code may ask of the host, besides files of the workspace and of the packages; default: nothing. Called when the code makes its first call. */
   readonly calls?: (() => HostCalls) | undefined;
+  /** What the caller's client answers while the code runs: functions of the code. Their calls are among `calls`. */
+  readonly tools?: ToolOffer | undefined;
+  /** Whether the code waits for the client at the moment. */
+  readonly isWaiting?: (() => boolean) | undefined;
   /** Aborting it (the client went away) stops the execution. */
   readonly signal?: AbortSignal | undefined;
   /** Called when the execution waits: for a sandbox, or for others in its session. It is refused no more for lack of room. */

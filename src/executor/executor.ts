@@ -77,12 +77,12 @@ export function toJob(
   place: Pick<Program, "execution" | "reseed">,
   files: FileListing | null,
 ): Job {
-  const { code, context = null, stdin = "", timeoutMs, packages, signal, onOutput } = request;
+  const { code, context = null, stdin = "", timeoutMs, packages, tools = null, signal, onOutput } = request;
   return {
     message: {
       type: "execute",
       // An editor's byte order mark is not part of a program; Python itself skips it at the beginning of a file only.
-      program: { code: code.replace(/^\uFEFF+/, ""), context, ...place },
+      program: { code: code.replace(/^\uFEFF+/, ""), context, ...place, tools },
       stdin,
       stream: onOutput !== undefined,
       files,

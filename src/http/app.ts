@@ -27,6 +27,7 @@ import type { KeyGuesses } from "./middleware/key-guesses.ts";
 import { rateLimit } from "./middleware/rate-limit.ts";
 import { trustProxy } from "./middleware/trust-proxy.ts";
 import { openApiRoutes } from "./openapi.ts";
+import { isAnswers } from "./resources/executions.ts";
 import { assetRoutes, pageRoutes } from "./resources/pages.ts";
 import { metricsRoutes } from "./resources/statistics.ts";
 import { probeRoutes } from "./resources/status.ts";
@@ -67,7 +68,7 @@ export function createApp(options: AppOptions): Express {
   app.use(limitHeldMemory({ maxBodyBytes: MAX_BODY_BYTES }));
   // A session's files come as they are, JSON ones too.
   const isFile = (request: Request) => request.method === "PUT";
-  app.use(readBodies((request) => !isFile(request)));
+  app.use(readBodies((request) => !isFile(request) && !isAnswers(request)));
   app.use(mount(KEYED_ROUTES, options));
   app.use(notFoundHandler);
   app.use(recordRefusals(options));

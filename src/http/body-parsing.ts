@@ -1,4 +1,5 @@
 import qs from "qs";
+import { isObject } from "../shared/json/json-object.ts";
 import { JsonLimitError, JsonSyntaxError, scanJson } from "../shared/json/json-scanner.ts";
 import { membersOf } from "../shared/json/json-source.ts";
 import { BODY_LIMITS } from "./body-limits.ts";
@@ -110,11 +111,6 @@ function hexDigit(character: number): number {
   if (character >= 0x30 && character <= 0x39) return character - 0x30;
   const letter = character | 0x20;
   return letter >= 0x61 && letter <= 0x66 ? letter - 0x57 : Number.NaN;
-}
-
-/** A JSON object, or what a form makes of one. */
-export function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** As `express.urlencoded` with `extended`, but that bytes which are not in the encoding are an error, percent-encoded or not. */

@@ -3,6 +3,7 @@ import { resetRoutes } from "./compat/reset.ts";
 import { legacyStatisticsRoutes } from "./compat/statistics.ts";
 import { uploadRoutes } from "./compat/uploads.ts";
 import { executeRoutes } from "./resources/execute.ts";
+import { executionRoutes } from "./resources/executions.ts";
 import { fileRoutes } from "./resources/files.ts";
 import { packageRoutes } from "./resources/packages.ts";
 import { pageRoutes } from "./resources/pages.ts";
@@ -15,6 +16,7 @@ import type { Route } from "./routes.ts";
 /** Behind the checks of host and origin, the key, the limits, and the reading of bodies. */
 export const KEYED_ROUTES: readonly Route[] = [
   ...executeRoutes,
+  ...executionRoutes,
   ...sessionRoutes,
   ...secretRoutes,
   ...fileRoutes,

@@ -1,22 +1,33 @@
-import type { Response } from "express";
+import type { Request, Response } from "express";
 import { jsonParts } from "./json-reply.ts";
 
-/** A comment, which clients skip. */
-const HEARTBEAT = ": \n\n";
+/** What stands around an event, and what is sent where there is none: a comment, or an empty line, which clients skip. */
+const FORMATS = {
+  sse: { type: "text/event-stream; charset=utf-8", before: "data: ", after: "\n\n", heartbeat: ": \n\n" },
+  ndjson: { type: "application/x-ndjson; charset=utf-8", before: "", after: "\n", heartbeat: "\n" },
+} as const;
+
+/** Which of the two a request asks for. */
+export function streamFormat(request: Request): keyof typeof FORMATS {
+  const type = request.accepts(["text/event-stream", "application/x-ndjson", "application/jsonl"]);
+  return type === false || type === "text/event-stream" ? "sse" : "ndjson";
+}
 
 /**
- * A `text/event-stream` that is never silent for long: proxies end connections on which nothing comes.
+ * A `text/event-stream`, or a line of JSON for each event, that is never silent for long: proxies end connections on which nothing comes.
  *
  * It begins with the first event, or with the first heartbeat; until then the request can still be answered by a status.
  */
 export class EventStream {
   readonly #response: Response;
   readonly #heartbeat: NodeJS.Timeout;
+  readonly #format: (typeof FORMATS)[keyof typeof FORMATS];
   #isOpen = false;
 
   /** @param heartbeatMs most ms between two writes. */
-  constructor(response: Response, heartbeatMs: number) {
+  constructor(response: Response, heartbeatMs: number, format: keyof typeof FORMATS = "sse") {
     this.#response = response;
+    this.#format = FORMATS[format];
     this.#heartbeat = setInterval(() => this.#beat(), heartbeatMs);
     response.once("close", () => clearInterval(this.#heartbeat));
   }
@@ -27,7 +38,7 @@ export class EventStream {
     if (this.#isOpen || response.headersSent) return;
     this.#isOpen = true;
     response.writeHead(200, {
-      "Content-Type": "text/event-stream; charset=utf-8",
+      "Content-Type": this.#format.type,
       "Cache-Control": "no-cache, no-transform",
       // nginx would hold events back until its buffer is full.
       "X-Accel-Buffering": "no",
@@ -43,9 +54,9 @@ export class EventStream {
     this.#heartbeat.refresh();
     // No part has a line break: the scanner takes none between tokens, and inside strings they are escaped.
     response.cork();
-    response.write("data: ");
+    response.write(this.#format.before);
     for (const part of Array.isArray(event) ? (event as readonly Uint8Array[]) : jsonParts(event)) response.write(part);
-    response.write("\n\n");
+    response.write(this.#format.after);
     response.uncork();
   }
 
@@ -58,6 +69,6 @@ export class EventStream {
     }
     this.open();
     // A client that does not read has enough to read.
-    if (!response.writableNeedDrain) response.write(HEARTBEAT);
+    if (!response.writableNeedDrain) response.write(this.#format.heartbeat);
   }
 }

@@ -44,11 +44,13 @@ const errorInfo = z
 export const execReply = z
   .looseObject({
     success: z.boolean().meta({ description: "False for Python errors and timeouts, whose HTTP status is 200 too." }),
-    status: z.enum(["completed", "error", "timeout", "cpu_limit", "cancelled", "sandbox_died"]).meta({
-      description:
-        "How it ended. Set by the server from what it knows of the sandbox: code that raises an exception called `Timeout` " +
-        "has the status `error`.",
-    }),
+    status: z
+      .enum(["completed", "error", "timeout", "cpu_limit", "cancelled", "tool_wait_expired", "sandbox_died"])
+      .meta({
+        description:
+          "How it ended. Set by the server from what it knows of the sandbox: code that raises an exception called `Timeout` " +
+          "has the status `error`.",
+      }),
     result: z.unknown().meta({
       description: "Value of the last expression as JSON; null for None. What is no JSON becomes `str(value)`.",
       example: 2,

@@ -1,26 +1,17 @@
 import { z } from "zod";
 import { networkInput } from "../egress/network-rules.ts";
 import { ClientError } from "../shared/errors.ts";
+import { isObject } from "../shared/json/json-object.ts";
 import { membersOf } from "../shared/json/json-source.ts";
-import { isObject, parseContext } from "./body-parsing.ts";
+import { MAX_TOOLS, toolDefinition } from "../tools/definitions.ts";
+import { isVariableName } from "../tools/python-names.ts";
+import { parseContext } from "./body-parsing.ts";
 import { contextSource, rememberSource, sourceOf } from "./context-source.ts";
 
 const MAX_CODE_CHARACTERS = 100_000;
 const MAX_TIMEOUT_MS = 300_000;
 const MAX_STDIN_CHARACTERS = 1_000_000;
-
-const KEYWORDS = new Set(
-  (
-    "False None True and as assert async await break class continue def del elif else except finally for from global if " +
-    "import in is lambda nonlocal not or pass raise return try while with yield"
-  ).split(" "),
-);
-const IDENTIFIER = /^[\p{XID_Start}_]\p{XID_Continue}*$/u;
-
-/** A name that a Python variable may have, and that means nothing to the interpreter itself. */
-function isVariableName(name: string): boolean {
-  return IDENTIFIER.test(name) && !KEYWORDS.has(name) && !(name.startsWith("__") && name.endsWith("__"));
-}
+const MAX_TOOL_TIMEOUT_MS = 3_600_000;
 
 /** Texts and their order are part of the HTTP contract. */
 const code = z
@@ -97,6 +88,29 @@ const session = z
   .string("Session must be a string.")
   .meta({ description: "Run in this session, which keeps its state." });
 
+/** What the client answers while code runs: of one execution, or of all of a session. */
+export const toolFields = {
+  tools: z
+    .array(toolDefinition, "Tools must be a list of objects with name, description, parameters and returns.")
+    .max(MAX_TOOLS, `At most ${MAX_TOOLS} tools can be offered.`)
+    .optional()
+    .meta({ description: "Functions of the code that this client answers while it runs; each is a global variable." }),
+  toolMode: z
+    .enum(["sync", "async"], 'Tool mode must be "sync" or "async".')
+    .optional()
+    .meta({ description: "Whether the functions block, or are coroutine functions. Default: `sync`." }),
+  interactive: z
+    .boolean("Interactive must be a boolean.")
+    .optional()
+    .meta({ description: "`input()` asks this client instead of reading `stdin`." }),
+  toolTimeout: z
+    .number("Tool timeout must be a positive number (milliseconds).")
+    .positive("Tool timeout must be a positive number (milliseconds).")
+    .max(MAX_TOOL_TIMEOUT_MS, `Tool timeout too large. Maximum: ${MAX_TOOL_TIMEOUT_MS}ms.`)
+    .optional()
+    .meta({ description: "Until a call has its answer, ms. It is not part of `timeout`." }),
+};
+
 /** Body of `POST /api/execute`. Keys stand in the order in which they are checked. */
 export const executeBody = z.object({
   code,
@@ -107,6 +121,11 @@ export const executeBody = z.object({
   files: files.optional(),
   session: session.optional(),
   network: networkInput.optional(),
+  ...toolFields,
+  check: z
+    .boolean("Check must be a boolean.")
+    .optional()
+    .meta({ description: "Compare the code's calls of tools with their signatures before anything of it runs." }),
 });
 
 /**

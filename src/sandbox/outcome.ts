@@ -23,7 +23,7 @@ const NODES_OF_A_CHANGE = 6;
 const BYTES_OF_A_CHANGE = 4096 + 200;
 
 /** Why the server stopped an execution. */
-export type StopReason = "timeout" | "cpu_limit" | "cancelled";
+export type StopReason = "timeout" | "cpu_limit" | "cancelled" | "tool_wait_expired";
 
 /**
  * How an execution ended. The server sets it from what it knows of the sandbox, never from what user code says or raises.
@@ -179,7 +179,7 @@ export function notKept(result: ExecutionResult, type: string, message: string, 
 function stopError(reason: StopReason, { timeoutMs, graceMs, processEnded, errorInfo }: Ending): ErrorInfo {
   const message = stopMessage(reason, timeoutMs);
   const how = `. It did not react to an interrupt and was killed ${graceMs} ms later.`;
-  const type = reason === "cancelled" ? "Cancelled" : "Timeout";
+  const type = reason === "cancelled" ? "Cancelled" : reason === "tool_wait_expired" ? "ToolWaitExpired" : "Timeout";
   return serverError(type, processEnded ? message + how : message, errorInfo ?? {});
 }
 
@@ -191,6 +191,8 @@ function stopMessage(reason: StopReason, timeoutMs: number): string {
       return "Execution timed out: it used all the CPU time it may have";
     case "cancelled":
       return "Execution was cancelled";
+    case "tool_wait_expired":
+      return "Execution ended: the client has left a call of it without an answer for too long";
   }
 }
 

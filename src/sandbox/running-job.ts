@@ -1,7 +1,8 @@
 import type { CpuClock } from "../isolation/process-facts.ts";
+import { ClientError } from "../shared/errors.ts";
 import { JsonText } from "../shared/json/json-text.ts";
 import type { GuestMessage, ResultMessage, SessionState } from "../wire/guest-messages.ts";
-import type { HostCalls } from "../wire/host-calls.ts";
+import { type HostCalls, isHostCall } from "../wire/host-calls.ts";
 import {
   BUNDLE_OVERHEAD_BYTES,
   type ExecuteMessage,
@@ -61,7 +62,7 @@ export type Capture =
 
 /** A job of the server's own: no workspace, no packages, no host calls, no listeners. */
 export function internalJob(code: string, timeoutMs: number): Job {
-  const program = { code, context: null, execution: null, reseed: true };
+  const program = { code, context: null, execution: null, reseed: true, tools: null };
   return {
     message: { type: "execute", program, stdin: "", stream: false, files: null, packages: null },
     timeoutMs,
@@ -95,6 +96,9 @@ export class RunningJob {
   readonly #resolve: (execution: Execution) => void;
   readonly #resolveCapture: (capture: Capture) => void;
   readonly #startedAt = performance.now();
+  /** When the execution's time is over, and how much of what has gone by does not count: it was the client's. */
+  #deadline = 0;
+  #waitedMs = 0;
   readonly #cpuTimeBefore: number | null;
   /** As last seen; null: not known. */
   #cpuTimeMs: number | null = null;
@@ -122,7 +126,7 @@ export class RunningJob {
   #isSettled = false;
   /** The process has ended, or is ready for another job. */
   #isOver = false;
-  readonly #onAbort = () => this.#stop("cancelled");
+  readonly #onAbort = () => this.#stop(abortReason(this.#job.signal));
 
   constructor(job: Job, process: JobProcess) {
     this.#job = job;
@@ -139,6 +143,7 @@ export class RunningJob {
   start(): void {
     const { message, timeoutMs, signal } = this.#job;
     this.#process.connection.send(this.nonce, message);
+    this.#deadline = performance.now() + timeoutMs;
     this.#timer = setTimeout(() => this.#stop("timeout"), timeoutMs);
     this.#watchCpuTime();
     signal?.addEventListener("abort", this.#onAbort, { once: true });
@@ -195,7 +200,7 @@ export class RunningJob {
       processEnded: true,
       errorInfo: serverError("SandboxDied", "The sandbox process ended before the execution did."),
       value: JsonText.null,
-      executionTimeMs: performance.now() - this.#startedAt,
+      executionTimeMs: performance.now() - this.#startedAt - this.#waitedMs,
       truncated: false,
     });
   }
@@ -302,14 +307,32 @@ export class RunningJob {
     if (this.#isOver) return;
     const { connection } = this.#process;
     this.#calls ??= this.#job.calls();
+    const startClock = isHostCall(operation) && this.#calls[operation]?.stopsClock ? this.#stopClock() : () => {};
     // Not awaited: an answer may take long, and what the code prints meanwhile does not wait for it.
     void answerCall(this.#calls, operation, argument, this.#stopped.signal)
       .then(({ answer, body: content }) => {
         this.#isCalling = false;
+        startClock();
         if (this.#isOver) return;
         connection.send(this.nonce, { type: "answer", call, ...answer }, ...(content ? [content] : []));
       })
       .catch((error: unknown) => connection.kill(`it cannot be answered: ${reasonOf(error)}`));
+  }
+
+  /** @returns has the execution's time go on from where it was. */
+  #stopClock(): () => void {
+    if (this.#stopReason !== null) return () => {};
+    clearTimeout(this.#timer);
+    const stoppedAt = performance.now();
+    return () => {
+      const waitedMs = performance.now() - stoppedAt;
+      this.#waitedMs += waitedMs;
+      this.#deadline += waitedMs;
+      // An execution that was stopped meanwhile has its end's timer by now.
+      if (this.#stopReason !== null || this.#isOver || this.#isAnswered) return;
+      const leftMs = Math.max(0, this.#deadline - performance.now());
+      this.#timer = setTimeout(() => this.#stop("timeout"), leftMs);
+    };
   }
 
   /** Nothing of a result is passed on before all of it is checked: what breaks the protocol has not been answered. */
@@ -327,7 +350,8 @@ export class RunningJob {
     for (const stream of ["stdout", "stderr"] as const) {
       if (report[stream].length > 0) this.#keepOutput(stream, report[stream]);
     }
-    const { executionTimeMs, truncated, crashed } = message;
+    const { truncated, crashed } = message;
+    const executionTimeMs = Math.max(0, message.executionTimeMs - this.#waitedMs);
     this.#settle({ ...report, died: crashed, processEnded: false, executionTimeMs, truncated });
   }
 
@@ -349,4 +373,10 @@ export class RunningJob {
     });
     this.#resolve({ result, files });
   }
+}
+
+/** Why an execution is stopped from outside: its signal says it. */
+function abortReason(signal: AbortSignal | undefined): StopReason {
+  const { reason } = signal ?? {};
+  return reason instanceof ClientError && reason.code === "tool_wait_expired" ? "tool_wait_expired" : "cancelled";
 }

@@ -19,6 +19,8 @@ export type SecurityEventName =
   | "auth_failure"
   | "access_denied"
   | "rate_limited"
+  /** User code called a tool of its caller's client, or asked its user. */
+  | "tool_call"
   /** User code asked a host for something through the server. */
   | "network_request"
   /** It asked for what NETWORK_ALLOW, or the rules for addresses and requests, do not permit. */
@@ -59,6 +61,8 @@ export interface SecurityLogLine extends SecurityEvent {
 
 // Of what clients choose. In bytes of the line, since a control character becomes six of them.
 const MAX_DETAIL_BYTES = 1024;
+/** What LOG_CODE asks for. */
+const LONG: ReadonlySet<string> = new Set(["code", "arguments"]);
 /** `\u0000` */
 const LONGEST_ESCAPE = 6;
 /** Longer code, of which there may be 10 MiB, is written as the base64 of its bytes: that is quick, and grows by a third at most. */
@@ -75,7 +79,7 @@ export function serializeLine(event: SecurityEvent, timestamp: string, seq: numb
   const { codeBase64, ...others } = event.details;
   for (const [name, value] of Object.entries(others)) {
     if (typeof value !== "string") details[name] = value;
-    else details[name] = name === "code" ? value.slice(0, MAX_CODE_CHARACTERS) : cut(value, MAX_DETAIL_BYTES);
+    else details[name] = LONG.has(name) ? value.slice(0, MAX_CODE_CHARACTERS) : cut(value, MAX_DETAIL_BYTES);
   }
   const line: SecurityLogLine = {
     timestamp,

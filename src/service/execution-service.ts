@@ -1,3 +1,4 @@
+import type { ExecutionNetwork } from "../egress/exchange.ts";
 import type { NetworkInput } from "../egress/network-rules.ts";
 import type { NetworkEvent } from "../egress/policy.ts";
 import { baseOf } from "../environments/registry.ts";
@@ -13,6 +14,10 @@ import type { Principal } from "../shared/principal.ts";
 import type { Config } from "../shared/settings.ts";
 import type { Statistics } from "../statistics/statistics.ts";
 import type { ExecutionOutcome, Metrics } from "../telemetry/metrics.ts";
+import type { ToolDefinition } from "../tools/definitions.ts";
+import { NO_TOOLS } from "../tools/pending-calls.ts";
+import type { ToolExecution, ToolExecutions } from "../tools/tool-executions.ts";
+import type { HostCalls } from "../wire/host-calls.ts";
 import type { WorkspaceStore } from "../workspaces/workspaces.ts";
 import type { CallerPackages, OnInstall } from "./caller-environment.ts";
 import type { CallerNetwork } from "./caller-network.ts";
@@ -29,6 +34,7 @@ export interface Services {
   readonly packages: CallerPackages;
   readonly network: CallerNetwork;
   readonly secrets: Secrets;
+  readonly tools: ToolExecutions;
   /** Null where log files are off. */
   readonly securityLog: SecurityLog | null;
   readonly statistics: Statistics;
@@ -60,6 +66,15 @@ export interface ExecutionInput {
   readonly session?: string | undefined;
   /** What it may reach, of what its session and the server allow. */
   readonly network?: NetworkInput | undefined;
+  /** Functions that the caller's client answers, and how it is asked; see `tool-calls.ts`. */
+  readonly tools?: readonly ToolDefinition[] | undefined;
+  readonly toolMode?: "sync" | "async" | undefined;
+  /** `input()` asks the client. */
+  readonly interactive?: boolean | undefined;
+  /** Until a call has its answer, ms. */
+  readonly toolTimeout?: number | undefined;
+  /** Compare the code's calls of tools with their signatures before it runs. */
+  readonly check?: boolean | undefined;
 }
 
 /** For whom code runs. */
@@ -70,7 +85,10 @@ export interface ExecutionContext {
   readonly signal: AbortSignal;
 }
 
-type Listeners = Pick<ExecutionRequest, "onWait" | "onStart" | "onOutput">;
+interface Listeners extends Pick<ExecutionRequest, "onWait" | "onStart" | "onOutput"> {
+  /** As `openTools` has opened them; the caller disposes of them. Null: the code has none. */
+  readonly tools?: ToolExecution | null;
+}
 
 /** Called for what the code does besides running. */
 interface Observers extends Listeners {
@@ -164,7 +182,7 @@ async function execute(
     ...input
   }: ExecutionInput & Pick<Place, "sessionNetwork">,
   signal?: AbortSignal,
-  { onWait, onStart, onOutput, onNetwork, onInstall }: Observers = {},
+  { onWait, onStart, onOutput, onNetwork, onInstall, tools }: Observers = {},
 ): Promise<ExecutionResult> {
   const inSession = session !== undefined;
   const asked = input.environment ?? packages.defaultEnvironment;
@@ -182,13 +200,15 @@ async function execute(
     environment,
     principal: principal.id,
     packages: archive ?? undefined,
-    signal,
+    tools: tools?.calls.offer,
+    isWaiting: () => tools?.calls.isWaiting ?? false,
+    signal: tools && signal ? AbortSignal.any([signal, tools.calls.expired]) : signal,
     onWait,
     onStart,
     onOutput,
     calls: () => ({
       // Opened by the first call: most code makes none.
-      ...opened.use(network.open(principal.id, access, onNetwork)).calls,
+      ...callsOf(opened.use(network.open(principal.id, access, onNetwork)), tools ?? null),
       "install-packages": {
         answer: async (requirements) => {
           if (!mayInstall) throw new ClientError("missing_scope", 'This API key lacks the scope "packages"');
@@ -205,6 +225,15 @@ async function execute(
   if (session !== undefined) return await sessions.execute(session, request);
   using workspace = files === "none" ? null : workspaces.of(principal.id).forExecution();
   return await executor.execute({ ...request, workspace: workspace ?? undefined });
+}
+
+/** What the network and the caller's client answer. One wait may be for both. */
+function callsOf({ calls }: ExecutionNetwork, tools: ToolExecution | null): HostCalls {
+  if (tools === null) return { ...calls, ...NO_TOOLS };
+  const wait = calls["http-wait"];
+  const waitForRequests = async (ids: readonly number[], signal: AbortSignal) =>
+    (await wait.answer({ ids: [...ids], timeoutMs: null }, signal)).value;
+  return { ...calls, ...tools.calls.calls(waitForRequests) };
 }
 
 /** Puts on record what a caller had installed, or tried to: by request, or from code. */

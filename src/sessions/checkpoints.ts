@@ -28,7 +28,7 @@ export class SessionCheckpoints {
 
   /** @throws {ClientError} 400 `invalid_checkpoint_name`, 409 `checkpoint_exists`, 409 `checkpoint_limit`. */
   async create(principal: string, id: string, name?: string): Promise<CheckpointView> {
-    return await this.#turns.run(principal, id, undefined, async (live, lease) => {
+    return await this.#turns.runChange(principal, id, async (live, lease) => {
       refusePinned(live, "checkpointed");
       const { checkpoints } = lease.record;
       const free = (n: number): string =>
@@ -63,7 +63,7 @@ export class SessionCheckpoints {
    * @throws {ClientError} 404 `Checkpoint not found`, 409 `session_damaged` if that one cannot be used either.
    */
   async restore(principal: string, id: string, name: string): Promise<SessionRecord> {
-    return await this.#turns.run(principal, id, undefined, async (live, lease) => {
+    return await this.#turns.runChange(principal, id, async (live, lease) => {
       const { record } = lease;
       const ref = name === PREVIOUS ? record.previous : record.checkpoints.find((other) => other.name === name);
       if (!ref) throw new ClientError("not_found", "Checkpoint not found");
@@ -81,7 +81,7 @@ export class SessionCheckpoints {
 
   /** Back to the image: no variable, no file. Checkpoints stay. */
   async reset(principal: string, id: string): Promise<SessionRecord> {
-    return await this.#turns.run(principal, id, undefined, async (live, lease) => {
+    return await this.#turns.runChange(principal, id, async (live, lease) => {
       this.#turns.evict(live);
       live.setback = null;
       await this.#turns.change(live, lease, { head: null, previous: lease.record.head, reseed: true });

@@ -25,6 +25,8 @@ export class LiveSession {
   readonly turns = new TurnQueue(MAX_TURNS);
   /** Stops what runs. */
   running: AbortController | null = null;
+  /** Whether what runs waits for its client. */
+  isWaiting: (() => boolean) | null = null;
   resident: Resident | null = null;
   /** Kept between turns while the session is more than what is stored. */
   lease: SessionLease | null = null;

@@ -116,6 +116,7 @@ export class SessionRun {
     const [live, before] = [this.#live, this.#before];
     const abort = new AbortController();
     live.running = abort;
+    live.isWaiting = this.#request.isWaiting ?? null;
     const { signal } = this.#request;
     const signals = [abort.signal, this.#lease.lost, ...(signal ? [signal] : [])];
     let snapshot: Promise<SessionSnapshot> | undefined;
@@ -143,6 +144,7 @@ export class SessionRun {
       );
     } finally {
       live.running = null;
+      live.isWaiting = null;
     }
     const { result, left, refusedFiles } = outcome;
     this.#result = result;
@@ -151,6 +153,8 @@ export class SessionRun {
       return this.#reverted(`${why}.`);
     }
     this.#key = left.key;
+    // What waited for its client was in the middle of something, and the client knows of no part of it.
+    if (result.status === "tool_wait_expired") return this.#reverted("its client has left a call without an answer.");
     return refusedFiles ? this.#reverted(refusedFiles.message, refusedFiles) : { at: "ran", left };
   }
 

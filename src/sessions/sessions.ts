@@ -105,7 +105,7 @@ export class Sessions {
 
   /** @returns a new session that goes on from where this one is, with seeds of its own. */
   async fork(principal: string, id: string): Promise<SessionView> {
-    return await this.#turns.run(principal, id, undefined, async (live, lease) => {
+    return await this.#turns.runChange(principal, id, async (live, lease) => {
       refusePinned(live, "forked");
       const now = steadyNowMs();
       const { store, maxOfPrincipal } = this.#options;

@@ -5,6 +5,7 @@ import { steadyNowMs } from "../shared/steady-clock.ts";
 import { LiveSession } from "./live-session.ts";
 import type { SessionPool } from "./run.ts";
 import type { NewSnapshot, SessionLease, SessionRecord, SessionStore } from "./store.ts";
+import { refuseWaiting } from "./views.ts";
 
 export interface SessionTurnsOptions {
   readonly pool: SessionPool;
@@ -73,6 +74,21 @@ export class SessionTurns {
     } finally {
       this.#forget(live);
     }
+  }
+
+  /**
+   * As {@link run}, for a change of the session by its owner.
+   *
+   * @throws {ClientError} 409 `session_waiting` if code in it waits for its client.
+   */
+  async runChange<T>(
+    principal: string,
+    id: string,
+    action: (live: LiveSession, lease: SessionLease) => Promise<T>,
+  ): Promise<T> {
+    const live = this.#live.get(id);
+    if (live?.principal === principal) refuseWaiting(live);
+    return await this.run(principal, id, undefined, action);
   }
 
   async change(

@@ -104,6 +104,32 @@ export const ERRORS = {
     retry: false,
   },
 
+  // Calls of the caller's own tools.
+  invalid_tools: {
+    status: 400,
+    means: "A tool's name or schema cannot be used, or two tools get one name.",
+    retry: false,
+  },
+  too_few_sandboxes: {
+    status: 429,
+    text: "Code that waits for its client needs a second sandbox: set POOL_SIZE to 2 or more.",
+    retry: false,
+  },
+  too_many_tool_executions: {
+    status: 429,
+    text: "As many executions wait for their clients as may. Try again later.",
+    retry: 1,
+  },
+  execution_not_found: { status: 404, text: "Execution not found", retry: false },
+  unknown_tool_call: { status: 404, text: "The execution has made no such call", retry: false },
+  tool_call_answered: { status: 409, means: "The call has its answer, or its time was over.", retry: false },
+  tool_value_too_large: { status: 413, means: "A result has more bytes than one may have.", retry: false },
+  tool_wait_expired: {
+    status: 410,
+    text: "The execution has ended: a call of it was left without an answer for too long",
+    retry: false,
+  },
+
   // Sessions.
   session_not_found: { status: 404, text: "Session not found", retry: false },
   session_exists: { status: 409, text: "Session already exists", retry: false },
@@ -118,6 +144,11 @@ export const ERRORS = {
   session_moved: {
     status: 409,
     text: "Another server has gone on with the session; this was not kept.",
+    retry: "later",
+  },
+  session_waiting: {
+    status: 409,
+    text: "Code in the session waits for its client. Answer it, or interrupt the session.",
     retry: "later",
   },
   session_pinned: { status: 409, means: "The session holds what cannot be stored, such as a lock.", retry: "later" },

@@ -253,6 +253,23 @@ export const SETTINGS = {
     "0",
     "most CPU time of one execution, ms, on Linux; 0: as much as fits into its timeout",
   ),
+  TOOL_TIMEOUT_MS: setting(
+    integer(1, 3_600_000),
+    "60000",
+    "how long a call of a client's tool may be without an answer where the request names no toolTimeout, ms",
+  ),
+  TOOL_WAIT_MAX_S: setting(integer(1, 86_400), "600", "how long one execution may wait for its client in all, s"),
+  TOOL_CALLS_MAX: setting(integer(1, 5000), "1000", "calls of its client's tools that one execution may make"),
+  TOOL_EXECUTIONS_MAX: setting(
+    integer(0),
+    "0",
+    "executions with tools at a time, each of which holds a sandbox while it waits; 0: all sandboxes but one",
+  ),
+  TOOL_EXECUTIONS_PER_PRINCIPAL: setting(
+    integer(0),
+    "0",
+    "those of one principal; 0: half of TOOL_EXECUTIONS_MAX where several have keys, else all",
+  ),
   SANDBOX_MEMORY_MB: setting(
     integer(64, 4096),
     "512",

@@ -6,6 +6,7 @@ export type ExecutionOutcome =
   | "error"
   | "timeout"
   | "cpu_limit"
+  | "tool_wait_expired"
   | "cancelled"
   | "sandbox_died"
   | "tool_call_required"

@@ -21,7 +21,7 @@ import type { GuestMessage } from "./guest-messages.ts";
 import { type HostMessage, URGENT_TYPES } from "./messages.ts";
 import { ProtocolError, type ReadHeader } from "./protocol-error.ts";
 
-export const PROTOCOL_VERSION = 5;
+export const PROTOCOL_VERSION = 6;
 
 export const PREFIX_BYTES = 12;
 /** Offset of the byte that says whether a frame is urgent. */

@@ -10,6 +10,10 @@ import { type FileEntry, MAX_PACKAGE_READ_BYTES, type MimeBundle, type PackageLi
 
 /** Most requests that a call can name; an execution cannot make more. */
 export const MAX_HTTP_REQUESTS = 1000;
+/** Most calls of tools that can be waited for at a time, and so the most that an execution may be allowed. */
+export const MAX_TOOL_CALLS = 5000;
+/** One value that goes to a tool, or comes from it, bytes of JSON. */
+export const MAX_TOOL_VALUE_BYTES = 10 * 1024 * 1024;
 
 const path = z.string().max(4096);
 /** How long the code waits at the most; null: as long as the server lets it. */
@@ -47,6 +51,18 @@ export const HOST_CALLS = {
   "http-read": z.strictObject({ id: z.number(), timeoutMs: waitMs }),
   /** Ends requests. */
   "http-close": z.strictObject({ ids: requestIds }),
+  /** Has the caller's client asked: to call a tool of its own, or to have its user write a line. Its answer is not waited for. */
+  "tool-start": z.union([
+    /** `input`: the arguments as the JSON text of an object, which goes to the client as it is. */
+    z.strictObject({ tool: z.string().max(200), input: z.string() }),
+    z.strictObject({ prompt: z.string().max(100_000), password: z.boolean() }),
+  ]),
+  /** Waits for the first answer to one of these, or for the first of these requests whose response has begun. Answers are in the body, one after another. */
+  "tool-wait": z.strictObject({
+    ids: z.array(z.number()).max(MAX_TOOL_CALLS),
+    requests: requestIds,
+    timeoutMs: z.number().min(0).nullable(),
+  }),
 } satisfies Readonly<Record<keyof HostCallValues, z.ZodType>>;
 
 /** Each call with the value of its answer. */
@@ -61,10 +77,28 @@ export interface HostCallValues {
   "http-wait": readonly HttpProgress[];
   "http-read": { readonly failure: HttpFailure } | null;
   "http-close": null;
+  /** Names the call in those that follow. */
+  "tool-start": number | ToolRefusal;
+  "tool-wait": { readonly calls: readonly ToolAnswerHead[]; readonly requests: readonly HttpProgress[] };
+}
+
+/** Why a call does not reach the client: its arguments do not fit the schema (`type`), there is no such tool, no time or no place left. */
+export interface ToolRefusal {
+  readonly kind: "type" | "error" | "timeout";
+  readonly message: string;
+}
+
+export interface ToolAnswerHead {
+  readonly id: number;
+  /** `result`: the value; otherwise an object with `message`, and `data` where the client has sent it. */
+  readonly kind: "result" | "error" | "timeout";
+  /** Of JSON, in the body. */
+  readonly bytes: number;
 }
 
 export type HostCallName = keyof HostCallValues;
 export type HttpCallName = Extract<HostCallName, `http-${string}`>;
+export type ToolCallName = Extract<HostCallName, `tool-${string}`>;
 export type HostCallArgument<N extends HostCallName> = z.output<(typeof HOST_CALLS)[N]>;
 
 export interface HttpFailure {
@@ -93,6 +127,8 @@ export interface HostCallAnswer<N extends HostCallName> {
 export interface HostCall<N extends HostCallName> {
   /** Largest argument, bytes of JSON; default: 64 KiB. */
   readonly maxArgumentBytes?: number;
+  /** While an answer is waited for, the execution's time does not go on: the call has limits of its own. */
+  readonly stopsClock?: boolean;
   /**
    * A ClientError's message is shown to user code. Code that waits for an answer cannot be interrupted: one is due at once when
    * `signal` is aborted.

@@ -35,6 +35,46 @@ export interface Program {
   readonly execution: number | null;
   /** Draw new random seeds first. Not for a session that only woke up. */
   readonly reseed: boolean;
+  /** What the client of the caller answers while the code runs; null: nothing. */
+  readonly tools: ToolOffer | null;
+}
+
+/** The client's tools as the runner makes functions of them: see `sandbox_runner/tool_calls.py`. */
+export interface ToolOffer {
+  readonly tools: readonly ToolSignature[];
+  /** Whether the functions block, or are coroutine functions. */
+  readonly mode: "sync" | "async";
+  /** `input()` asks the client. */
+  readonly interactive: boolean;
+  /** Compare the code's calls with the signatures before anything runs. */
+  readonly check: boolean;
+}
+
+export interface ToolSignature {
+  /** Of the function: an identifier. */
+  readonly name: string;
+  /** What the client calls it. */
+  readonly tool: string;
+  readonly description: string;
+  /** Those that a call needs first. */
+  readonly parameters: readonly ToolParameter[];
+  /** Further arguments are taken by keyword. */
+  readonly takesMore: boolean;
+  /** Annotation of what it returns. */
+  readonly returns: string;
+}
+
+export interface ToolParameter {
+  /** An identifier. */
+  readonly name: string;
+  /** The argument's name in JSON. */
+  readonly key: string;
+  readonly required: boolean;
+  /** None is sent as null; otherwise it is left out. */
+  readonly nullable: boolean;
+  readonly annotation: string;
+  readonly description: string;
+  readonly default?: unknown;
 }
 
 /** Makes the sandbox a session's. Body: the session's memory; none: a new session. */

@@ -99,7 +99,11 @@ export class HostConnection implements Host {
 
   call(operation: string, argument: unknown): Answer {
     const call = this.#nextCall++;
-    this.#writer.send(this.#jobNonce, { type: "call", call, operation }, encoder.encode(JSON.stringify(argument)));
+    const message = { type: "call", call, operation } as const;
+    const body = encoder.encode(JSON.stringify(argument));
+    // The client is shown both, in the order in which they came.
+    if (operation.startsWith("tool-")) this.#writer.sendInOrder(this.#jobNonce, message, body);
+    else this.#writer.send(this.#jobNonce, message, body);
     for (;;) {
       const frame = this.#next();
       if (frame === null) throw new Error("the host is gone");

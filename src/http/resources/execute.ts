@@ -2,10 +2,11 @@ import express, { type Request, type Response } from "express";
 import { z } from "zod";
 import type { ExecutionResult } from "../../sandbox/outcome.ts";
 import { runCode } from "../../service/execution-service.ts";
+import { openTools } from "../../service/tool-calls.ts";
 import { ClientError, type ErrorCode } from "../../shared/errors.ts";
 import { contextOf } from "../caller.ts";
 import { wrongContentType } from "../content-type.ts";
-import { EventStream } from "../event-stream.ts";
+import { EventStream, streamFormat } from "../event-stream.ts";
 import { outputEvent, sendJson } from "../json-reply.ts";
 import { type BodyKind, jsonBody, type Reply, type Route, route, sentByHandler } from "../routes.ts";
 import { errorReply, execReply, mimeBundle } from "../schemas.ts";
@@ -14,11 +15,28 @@ import { executeBody } from "../validation.ts";
 
 const RAW_LIMIT = "10mb";
 
+const executionId = z
+  .string()
+  .optional()
+  .meta({ description: "Where answers go, if the code may ask for some: `/api/executions/:execution/results`." });
+
 const streamEvent = z
   .union([
-    z.looseObject({ type: z.literal("status"), message: z.string() }),
+    z.looseObject({ type: z.literal("status"), message: z.string(), execution: executionId }),
     z.looseObject({ type: z.enum(["stdout", "stderr"]), content: z.string() }),
     z.looseObject({ type: z.literal("output"), data: mimeBundle }),
+    z.looseObject({
+      type: z.literal("tool_call"),
+      id: z.string().meta({ description: "Names the call in its answer." }),
+      name: z.string(),
+      input: z.record(z.string(), z.unknown()).meta({ description: "The arguments." }),
+    }),
+    z.looseObject({
+      type: z.literal("input_request"),
+      id: z.string(),
+      prompt: z.string(),
+      password: z.boolean().meta({ description: "What is written is not to be shown." }),
+    }),
     z.looseObject({
       type: z.literal("result"),
       ...execReply.partial().required({ success: true, error: true, timestamp: true }).shape,
@@ -38,6 +56,9 @@ const rawBody: BodyKind<string> = {
   middleware: () => express.raw({ type: "text/plain", limit: RAW_LIMIT }),
   parse: rawCode,
 };
+
+/** Why what a request offers to code is not taken. */
+const REFUSED_TOOLS: readonly ErrorCode[] = ["invalid_tools", "too_few_sandboxes", "too_many_tool_executions"];
 
 const result = sentByHandler("What came of it.", execReply);
 /** What the code came to is in the reply, although something of it could not be kept. */
@@ -121,17 +142,21 @@ export const executeRoutes: readonly Route[] = [
     operation: "executeStream",
     summary: "Run Python and follow its output",
     description:
-      "Server-sent events while the code runs; a comment every 15 s where there are none, also while it waits. Closing the connection stops the execution.",
+      "Server-sent events while the code runs, or lines of JSON where `Accept` asks for `application/x-ndjson`; a comment every 15 s where there are none, also while it " +
+      "waits. Closing the connection stops the execution. With `tools` or `interactive`, code calls this client: `tool_call` and `input_request` events are answered by " +
+      "`POST /api/executions/:execution/results`, while the code waits.",
     body: example,
     reply: sentByHandler("`status`, then output as it appears, then `result` and `complete`.", streamEvent, {
       type: "text/event-stream",
     }),
-    errors: [...REFUSED, ...REFUSED_NETWORK, ...REFUSED_IN_SESSION],
+    errors: [...REFUSED, ...REFUSED_NETWORK, ...REFUSED_IN_SESSION, ...REFUSED_TOOLS],
     handler: async ({ services, request, response, body }) => {
-      const stream = new EventStream(response, services.config.STREAM_HEARTBEAT_S * 1000);
+      const context = contextOf(request, response);
+      using tools = await openTools(services, body, context, { send: (event) => send(event) });
+      const stream = new EventStream(response, services.config.STREAM_HEARTBEAT_S * 1000, streamFormat(request));
       let hasBegun = false;
       const begin = () => {
-        if (!hasBegun) stream.send({ type: "status", message: "Starting execution..." });
+        if (!hasBegun) stream.send({ type: "status", message: "Starting execution...", execution: tools?.id });
         hasBegun = true;
       };
       const send = (event: Parameters<EventStream["send"]>[0]) => {
@@ -139,7 +164,8 @@ export const executeRoutes: readonly Route[] = [
         stream.send(event);
       };
       try {
-        const result = await runCode(services, body, contextOf(request, response), {
+        const result = await runCode(services, body, context, {
+          tools,
           // From here on no status is owed: what has no room was refused.
           onWait: () => stream.open(),
           onStart: begin,

@@ -35,6 +35,30 @@ export function membersOf(text: string): [name: string, source: string][] {
 }
 
 /**
+ * The text of each element of a list, as it was written.
+ *
+ * @param text a JSON list that was parsed, or scanned, before.
+ */
+export function elementsOf(text: string): string[] {
+  const elements: string[] = [];
+  let depth = 0;
+  let begin = -1;
+  for (let at = 0; at < text.length; ) {
+    const token = tokenAt(text, at);
+    const first = token[0] as string;
+    const end = at + token.length;
+    const isEnd = depth === 1 && (first === "," || first === "]");
+    if (isEnd && begin >= 0) elements.push(text.slice(begin, at).trim());
+    if (isEnd) begin = -1;
+    else if (depth === 1 && begin < 0 && first > " ") begin = at;
+    if (first === "{" || first === "[") depth++;
+    else if (first === "}" || first === "]") depth--;
+    at = end;
+  }
+  return elements;
+}
+
+/**
  * The same value without whitespace, strings written in one way, and numbers as they are.
  *
  * @param text JSON that was parsed before.

@@ -15,7 +15,7 @@ import sys
 from asyncio import base_events, events, exceptions, futures, runners, tasks
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 
-from . import device, network, restrictions, tracebacks
+from . import device, network, restrictions, tool_calls, tracebacks
 
 _MISSING = object()
 
@@ -46,7 +46,9 @@ class _Selector:
         return []
 
     def _wait(self, timeout):
-        if network.are_awaited():
+        if tool_calls.are_awaited():
+            tool_calls.wake_waiting(timeout)
+        elif network.are_awaited():
             network.wake_waiting(timeout)
         elif timeout is None:
             # Nothing is scheduled and nothing outside can wake the loop: a deadlock, not a wait.

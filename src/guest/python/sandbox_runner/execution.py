@@ -13,7 +13,19 @@ from io import FileIO, StringIO, TextIOWrapper
 # By name, so that code that patches `json` patches its own only.
 from json import dumps, loads
 
-from . import convert, display, ending, eventloop, imports, interactive_shell, notebook, restrictions, sources, tracebacks
+from . import (
+    convert,
+    display,
+    ending,
+    eventloop,
+    imports,
+    interactive_shell,
+    notebook,
+    restrictions,
+    sources,
+    tool_calls,
+    tracebacks,
+)
 
 _FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
@@ -62,6 +74,8 @@ def run(program):
     main.pop("__warningregistry__", None)
     if program["context"] is not None:
         main.update(_load_context(program["context"]))
+    if program["tools"] is not None or tool_calls.is_offering():
+        tool_calls.begin(program["tools"], main)
     info = None
     truncated = False
     result = None
@@ -158,6 +172,8 @@ def _evaluate(code, execution, main):
     line = tree.body[-1].lineno if tree.body else 1
     if tree.body and isinstance(tree.body[-1], ast.Expr) and not _ends_in_semicolon(code, tree.body[-1].end_lineno):
         last = ast.Expression(tree.body.pop().value)
+    if tool_calls.is_checking:
+        tool_calls.check(tree, last, main)
     awaits = 0
     if tree.body:
         compiled = compile(tree, sources.name, "exec", _FLAGS, dont_inherit=True)

@@ -26,6 +26,7 @@ _ADAPTERS = {
     "concurrent.futures._base": ("one_after_another", "adapt_futures"),
     "concurrent.futures.process": ("one_after_another", "adapt_process_pool"),
     "concurrent.futures.thread": ("one_after_another", "adapt_thread_pool"),
+    "getpass": ("tool_calls", "adapt_getpass"),
     "http.client": ("network", "adapt_http_client"),
     "multiprocessing.context": ("one_after_another", "adapt_processes"),
     "multiprocessing.pool": ("one_after_another", "adapt_pool"),

@@ -76,7 +76,17 @@ def are_awaited():
 
 def wake_waiting(timeout):
     """Wait up to `timeout` seconds (None: without limit) for a response to begin, and wake the tasks that await it."""
-    for answer in _ask_for_begun(list(_waiting), timeout):
+    wake(_ask_for_begun(list(_waiting), timeout))
+
+
+def awaited():
+    """The requests that the event loop has to wake up for."""
+    return [*_waiting]
+
+
+def wake(begun):
+    """Wake the tasks that await one of the requests that have begun."""
+    for answer in begun:
         future = _waiting.pop(answer["id"], None)
         if future is not None and not future.done():
             future.set_result(answer)

@@ -1,0 +1,4 @@
+/** A JSON object, as parsed: no list, and not null. */
+export function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

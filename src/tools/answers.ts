@@ -1,0 +1,107 @@
+/** What a client posts to answer calls: `{results: [{id, result} | {id, error: {message, data?}}]}`. */
+
+import { ClientError } from "../shared/errors.ts";
+import { JsonLimitError, JsonSyntaxError } from "../shared/json/json-scanner.ts";
+import { elementsOf, membersOf } from "../shared/json/json-source.ts";
+import { JsonText } from "../shared/json/json-text.ts";
+import { TaskThread } from "../shared/task-thread.ts";
+import { MAX_TOOL_CALLS } from "../wire/host-calls.ts";
+import type { ToolAnswer } from "./events.ts";
+import { VALUE_LIMITS } from "./pending-calls.ts";
+
+const MAX_INLINE_BYTES = 128 * 1024;
+const MAX_MESSAGE_CHARACTERS = 100_000;
+/** The answers themselves stand three levels deep, and each has a few values beside its result. */
+const BODY_LIMITS = { maxDepth: VALUE_LIMITS.maxDepth + 4, maxNodes: VALUE_LIMITS.maxNodes + 10 * MAX_TOOL_CALLS };
+
+/** An answer whose values are texts of JSON, as they were written: numbers keep all their digits. */
+export type SplitAnswer =
+  | { readonly id: string; readonly result: string }
+  | { readonly id: string; readonly message: string; readonly data?: string };
+
+export type SplitAnswers = readonly SplitAnswer[] | { readonly refused: string };
+
+const thread = new TaskThread<Uint8Array, SplitAnswers>({
+  program: new URL("answers-worker.ts", import.meta.url),
+  lost: () => new ClientError("json_too_complex", "JSON too complex: it takes too much memory"),
+  idleMs: 60_000,
+});
+
+/**
+ * @param body JSON in UTF-8.
+ * @throws {ClientError} 400 `invalid_json`, `json_too_complex`, `invalid_request`.
+ */
+export async function readAnswers(body: Uint8Array): Promise<readonly ToolAnswer[]> {
+  try {
+    // Linear, and in turns: what is too deep, or no JSON, is not looked at by anything else.
+    await JsonText.checkInSlices(body, BODY_LIMITS);
+  } catch (error) {
+    if (error instanceof JsonLimitError)
+      throw new ClientError("json_too_complex", `JSON too complex: ${error.message}`);
+    if (error instanceof JsonSyntaxError) throw new ClientError("invalid_json");
+    throw error;
+  }
+  const answers = body.length <= MAX_INLINE_BYTES ? splitAnswers(body) : await thread.run(body);
+  if ("refused" in answers) throw new ClientError("invalid_request", answers.refused);
+  return await Promise.all(answers.map(toAnswer));
+}
+
+async function toAnswer(answer: SplitAnswer): Promise<ToolAnswer> {
+  const { id } = answer;
+  if ("result" in answer) return { id, result: await textOf(answer.result) };
+  const { message, data } = answer;
+  return { id, error: { message, ...(data !== undefined && { data: await textOf(data) }) } };
+}
+
+async function textOf(source: string): Promise<JsonText> {
+  try {
+    return await JsonText.checkInSlices(Buffer.from(source), VALUE_LIMITS);
+  } catch (error) {
+    if (error instanceof JsonLimitError)
+      throw new ClientError("json_too_complex", `JSON too complex: ${error.message}`);
+    throw error;
+  }
+}
+
+/** @param body JSON that was scanned. */
+export function splitAnswers(body: Uint8Array): SplitAnswers {
+  const refused = (what: string) => ({ refused: what });
+  const form = 'The body must be {"results": [{"id", "result"} or {"id", "error": {"message", "data"?}}, …]}.';
+  const text = Buffer.from(body.buffer, body.byteOffset, body.length).toString("utf8");
+  const results = text.trimStart().startsWith("{") ? member(membersOf(text), "results") : undefined;
+  if (!results?.startsWith("[")) return refused(form);
+  const elements = elementsOf(results);
+  if (elements.length > MAX_TOOL_CALLS) return refused(`At most ${MAX_TOOL_CALLS} results can come at a time.`);
+  const answers: SplitAnswer[] = [];
+  for (const element of elements) {
+    if (!element.startsWith("{")) return refused(form);
+    const members = membersOf(element);
+    const id = textIn(member(members, "id"));
+    const result = member(members, "result");
+    const error = member(members, "error");
+    if (id === undefined) return refused("Each result needs the id of its call, a string.");
+    if (error === undefined || error === "null") {
+      if (result === undefined) return refused(`The result ${id} has neither result nor error.`);
+      answers.push({ id, result });
+      continue;
+    }
+    if (result !== undefined && result !== "null") return refused(`The result ${id} has both result and error.`);
+    const inside = error.startsWith("{") ? membersOf(error) : [];
+    // A text by itself says it as well.
+    const message = textIn(error) ?? textIn(member(inside, "message"));
+    if (message === undefined || message.length > MAX_MESSAGE_CHARACTERS)
+      return refused(`The error of ${id} needs a message of at most ${MAX_MESSAGE_CHARACTERS} characters.`);
+    const data = member(inside, "data");
+    answers.push({ id, message, ...(data !== undefined && { data }) });
+  }
+  return answers;
+}
+
+/** The last of a name, as JSON.parse has it. */
+function member(members: readonly (readonly [string, string])[], name: string): string | undefined {
+  return members.findLast(([other]) => other === name)?.[1];
+}
+
+function textIn(source: string | undefined): string | undefined {
+  return source?.startsWith('"') ? (JSON.parse(source) as string) : undefined;
+}

@@ -1,0 +1,114 @@
+import { z } from "zod";
+import { ClientError } from "../shared/errors.ts";
+import { isObject } from "../shared/json/json-object.ts";
+import type { ToolSignature } from "../wire/messages.ts";
+import { checkSchema, type JsonSchema, SchemaError } from "./json-schema.ts";
+import { toIdentifier } from "./python-names.ts";
+import { annotationOf, signatureOf } from "./signatures.ts";
+
+export const MAX_TOOLS = 128;
+/** Of all definitions together, characters of JSON. */
+const MAX_CHARACTERS = 256 * 1024;
+const MAX_NAME_CHARACTERS = 128;
+
+const schema = z.custom<Readonly<Record<string, unknown>>>(isObject, "A tool's schema must be an object.");
+
+/** A tool as the client describes it. */
+export const toolDefinition = z.object({
+  name: z
+    .string("A tool needs a name.")
+    .min(1, "A tool needs a name.")
+    .max(MAX_NAME_CHARACTERS, `A tool's name has at most ${MAX_NAME_CHARACTERS} characters.`),
+  description: z.string("A tool's description must be a string.").nullish(),
+  parameters: schema
+    .nullish()
+    .meta({ description: "JSON Schema of an object: the arguments by name.", type: "object" }),
+  returns: schema.nullish().meta({ description: "JSON Schema of the answer.", type: "object" }),
+});
+
+export type ToolDefinition = z.output<typeof toolDefinition>;
+
+/** A tool as it is offered to code. */
+export interface Tool {
+  readonly signature: ToolSignature;
+  /** Of the arguments, checked; null: any are taken. */
+  readonly parameters: JsonSchema | null;
+  /** Whether the schema can be applied at once, without a thread of its own. */
+  readonly isPlain: boolean;
+  /** Characters of the schema as JSON. */
+  readonly schemaCharacters: number;
+}
+
+/** The tools of one execution by the names that their client has for them. */
+export type ToolSet = ReadonlyMap<string, Tool>;
+
+/**
+ * Checks definitions, and gives each tool its name in Python.
+ *
+ * @param variables names that the execution has already: its `context`.
+ * @throws {ClientError} 400 `invalid_tools`, which names the tool.
+ */
+export function toolSet(definitions: readonly ToolDefinition[], variables: readonly string[] = []): ToolSet {
+  if (definitions.length > MAX_TOOLS) throw refused(`At most ${MAX_TOOLS} tools can be offered.`);
+  if (JSON.stringify(definitions).length > MAX_CHARACTERS)
+    throw refused(`The tools' definitions may have ${MAX_CHARACTERS} characters of JSON together.`);
+  const tools = new Map<string, Tool>();
+  const taken = new Map<string, string>(variables.map((name) => [name, "a variable of the context"]));
+  for (const definition of definitions) {
+    const { name } = definition;
+    if (tools.has(name)) throw refused(`There are two tools called ${quoted(name)}.`);
+    const tool = toolOf(definition);
+    const python = tool.signature.name;
+    const other = taken.get(python);
+    if (other !== undefined)
+      throw refused(`The tool ${quoted(name)} would be called ${python} in Python, and so would ${other}.`);
+    taken.set(python, `the tool ${quoted(name)}`);
+    tools.set(name, tool);
+  }
+  return tools;
+}
+
+function toolOf({ name, description, parameters, returns }: ToolDefinition): Tool {
+  const identifier = toIdentifier(name, "_tool");
+  if (identifier === null) throw refused(`The tool ${quoted(name)} cannot have a name in Python.`);
+  const within = <T>(what: string, make: () => T): T => {
+    try {
+      return make();
+    } catch (error) {
+      const reason = error instanceof SchemaError || error instanceof Error ? error.message : "";
+      throw refused(`The ${what} of the tool ${quoted(name)}: ${reason}.`);
+    }
+  };
+  const checked = within("parameters", () => {
+    const facts = checkSchema(parameters ?? true);
+    if (parameters?.type !== undefined && parameters.type !== "object")
+      throw new SchemaError("the schema is none of an object");
+    return facts;
+  });
+  const { parameters: described, takesMore } = within("parameters", () => signatureOf(parameters ?? undefined));
+  const returned = within("returns", () => {
+    checkSchema(returns ?? true);
+    return returns == null ? "Any" : annotationOf(returns, returns);
+  });
+  return {
+    signature: {
+      name: identifier,
+      tool: name,
+      description: description ?? "",
+      parameters: described,
+      takesMore,
+      returns: returned,
+    },
+    parameters: parameters ?? null,
+    isPlain: checked.isPlain,
+    schemaCharacters: JSON.stringify(parameters ?? null).length,
+  };
+}
+
+function refused(message: string): ClientError {
+  return new ClientError("invalid_tools", message);
+}
+
+function quoted(name: string): string {
+  return JSON.stringify(name.slice(0, MAX_NAME_CHARACTERS));
+}

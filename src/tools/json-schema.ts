@@ -1,0 +1,190 @@
+/**
+ * What a JSON Schema of a client's may hold: checked before anything works with it. Schemas come from the caller, so each is bounded, names nothing
+ * outside of itself, and cannot be followed in a circle.
+ */
+import { isObject } from "../shared/json/json-object.ts";
+
+export type JsonSchema = boolean | { readonly [keyword: string]: unknown };
+
+/** Schemas inside each other. */
+const MAX_DEPTH = 48;
+const TYPES = new Set(["null", "boolean", "object", "array", "number", "string", "integer"]);
+
+/** Keywords whose value is a schema, a list of them, or an object of them. */
+const ONE = new Set([
+  ...["additionalItems", "unevaluatedItems", "contains", "additionalProperties", "unevaluatedProperties"],
+  ...["propertyNames", "not", "if", "then", "else"],
+]);
+const LIST = new Set(["prefixItems", "allOf", "anyOf", "oneOf"]);
+const MAP = new Set(["$defs", "definitions", "properties", "patternProperties", "dependentSchemas"]);
+const NUMBERS = new Set(["maximum", "minimum", "exclusiveMaximum", "exclusiveMinimum", "multipleOf"]);
+const COUNTS = new Set([
+  ...["maxLength", "minLength", "maxItems", "minItems", "maxProperties", "minProperties", "maxContains", "minContains"],
+]);
+/** Applied to the same value as the schema that they are in. */
+const IN_PLACE = new Set(["allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas"]);
+/** Keywords that make a check take longer than the schema and the value are large. */
+const COSTLY = new Set([
+  ...["$ref", "pattern", "patternProperties", "format", "uniqueItems", "oneOf", "allOf", "not", "if", "contains"],
+  ...["unevaluatedItems", "unevaluatedProperties", "dependentSchemas", "dependencies", "propertyNames", "multipleOf"],
+]);
+/** A schema with a base of its own could say that it is another, and the oldest drafts have other references. */
+const REFUSED = new Set(["$id", "id", "$anchor", "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor"]);
+
+/** What is wrong with a schema, in words that follow its name. */
+export class SchemaError extends Error {
+  override readonly name = "SchemaError";
+}
+
+export interface CheckedSchema {
+  /** A check takes no longer than in proportion to the size of the schema times the size of the value. */
+  readonly isPlain: boolean;
+}
+
+/** @throws {SchemaError} with the first thing that is wrong, and where. */
+export function checkSchema(schema: unknown): CheckedSchema {
+  const walk = new Walk(schema);
+  walk.visit(schema, "", 0);
+  walk.refuseCircles();
+  return { isPlain: walk.isPlain };
+}
+
+/** The schema that `ref` (`#/$defs/name`) means inside of `root`; undefined: there is none. */
+export function resolveRef(root: unknown, ref: string): unknown {
+  if (ref === "#") return root;
+  if (!ref.startsWith("#/")) return undefined;
+  let found: unknown = root;
+  for (const part of ref.slice(2).split("/")) {
+    let name: string;
+    try {
+      name = decodeURIComponent(part).replaceAll("~1", "/").replaceAll("~0", "~");
+    } catch {
+      return undefined;
+    }
+    if (typeof found !== "object" || found === null || !Object.hasOwn(found, name)) return undefined;
+    found = (found as Record<string, unknown>)[name];
+  }
+  return found;
+}
+
+class Walk {
+  isPlain = true;
+  readonly #root: unknown;
+  /** Schema → those that apply to the same value. */
+  readonly #inPlace = new Map<object, object[]>();
+  /** Where there is a reference, and to what. */
+  readonly #targets = new Map<string, object>();
+
+  constructor(root: unknown) {
+    this.#root = root;
+  }
+
+  visit(schema: unknown, at: string, depth: number): void {
+    if (typeof schema === "boolean") return;
+    if (!isObject(schema)) throw new SchemaError(`${where(at)} is no schema`);
+    if (depth > MAX_DEPTH) throw new SchemaError(`is deeper than ${MAX_DEPTH} schemas`);
+    const applied: object[] = [];
+    this.#inPlace.set(schema, applied);
+    for (const [keyword, value] of Object.entries(schema)) {
+      const here = `${at}/${keyword}`;
+      if (REFUSED.has(keyword) && typeof value === "string") throw new SchemaError(`may not have ${keyword}`);
+      if (COSTLY.has(keyword)) this.isPlain = false;
+      for (const [below, path] of this.#below(keyword, value, here)) {
+        this.visit(below, path, depth + 1);
+        if (IN_PLACE.has(keyword) && isObject(below)) applied.push(below);
+      }
+      if (keyword === "$ref") {
+        const target = typeof value === "string" ? resolveRef(this.#root, value) : undefined;
+        if (!isObject(target) && typeof target !== "boolean")
+          throw new SchemaError(`${where(here)} refers to nothing in the schema`);
+        if (isObject(target)) {
+          applied.push(target);
+          this.#targets.set(here, target);
+        }
+      } else this.#checkValue(keyword, value, here);
+    }
+  }
+
+  /** @throws {SchemaError} if a schema applies itself to the same value. What leads down into a value may be a circle: trees are. */
+  refuseCircles(): void {
+    for (const [ref, target] of this.#targets) {
+      if (!this.#inPlace.has(target)) throw new SchemaError(`${where(ref)} refers to what is no schema`);
+    }
+    const done = new Set<object>();
+    const above = new Set<object>();
+    // By hand: a chain of references may be longer than the stack is deep.
+    for (const start of this.#inPlace.keys()) {
+      const path: { readonly schema: object; next: number }[] = [{ schema: start, next: 0 }];
+      above.add(start);
+      for (let last = path.at(-1); last; last = path.at(-1)) {
+        const following = done.has(last.schema) ? undefined : this.#inPlace.get(last.schema)?.[last.next++];
+        if (following === undefined) {
+          done.add(last.schema);
+          above.delete(last.schema);
+          path.pop();
+        } else if (above.has(following)) throw new SchemaError("has a $ref that leads back to itself");
+        else if (!done.has(following)) {
+          above.add(following);
+          path.push({ schema: following, next: 0 });
+        }
+      }
+    }
+  }
+
+  #below(keyword: string, value: unknown, at: string): [schema: unknown, at: string][] {
+    if (ONE.has(keyword) || (keyword === "items" && !Array.isArray(value))) return [[value, at]];
+    if (LIST.has(keyword) || keyword === "items") {
+      if (!Array.isArray(value)) throw new SchemaError(`${where(at)} is no list of schemas`);
+      return value.map((one, index) => [one, `${at}/${index}`]);
+    }
+    if (!MAP.has(keyword)) return [];
+    if (!isObject(value)) throw new SchemaError(`${where(at)} is no object of schemas`);
+    return Object.entries(value).map(([name, one]) => [one, `${at}/${name}`]);
+  }
+
+  #checkValue(keyword: string, value: unknown, at: string): void {
+    const refuse = (what: string) => {
+      throw new SchemaError(`${where(at)} ${what}`);
+    };
+    if (keyword === "type") {
+      const types = Array.isArray(value) ? value : [value];
+      if (types.length === 0 || !types.every((type) => typeof type === "string" && TYPES.has(type)))
+        refuse(`is none of ${[...TYPES].join(", ")}`);
+    } else if (keyword === "required") {
+      if (!isTexts(value)) refuse("is no list of names");
+    } else if (keyword === "enum") {
+      if (!Array.isArray(value)) refuse("is no list");
+    } else if (NUMBERS.has(keyword)) {
+      if (typeof value !== "number") refuse("is no number");
+    } else if (COUNTS.has(keyword)) {
+      if (!(Number.isInteger(value) && (value as number) >= 0)) refuse("is no count");
+    } else if (keyword === "pattern") {
+      if (!isPattern(value)) refuse("is no regular expression");
+    } else if (keyword === "patternProperties") {
+      if (!Object.keys(value as object).every(isPattern)) refuse("has a name that is no regular expression");
+    } else if (keyword === "dependentRequired") {
+      if (!isObject(value) || !Object.values(value).every(isTexts)) refuse("is no object of lists of names");
+    } else if (keyword === "dependencies") refuse("is of an old draft; use dependentRequired or dependentSchemas");
+    else if (keyword === "format" || keyword === "description" || keyword === "title") {
+      if (typeof value !== "string") refuse("is no text");
+    }
+  }
+}
+
+function isTexts(value: unknown): boolean {
+  return Array.isArray(value) && value.every((name) => typeof name === "string");
+}
+
+function isPattern(value: unknown): boolean {
+  if (typeof value !== "string") return false;
+  try {
+    new RegExp(value, "u");
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function where(at: string): string {
+  return at === "" ? "it" : at.slice(0, 200);
+}

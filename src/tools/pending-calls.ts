@@ -1,0 +1,367 @@
+import { randomInt } from "node:crypto";
+import { ClientError } from "../shared/errors.ts";
+import { JsonLimitError, JsonSyntaxError } from "../shared/json/json-scanner.ts";
+import { JsonText } from "../shared/json/json-text.ts";
+import {
+  type HostCallAnswer,
+  type HostCallArgument,
+  type HostCalls,
+  type HttpProgress,
+  MAX_TOOL_VALUE_BYTES,
+  type ToolAnswerHead,
+  type ToolCallName,
+  type ToolRefusal,
+} from "../wire/host-calls.ts";
+import type { ToolOffer } from "../wire/messages.ts";
+import { mismatch } from "./argument-check.ts";
+import type { ToolSet } from "./definitions.ts";
+import type { EndedCall, ToolAnswer, ToolClient, ToolEvent } from "./events.ts";
+
+/** What a value may hold: what Python's own reader of JSON goes into, and more values than a table of a million cells has. */
+export const VALUE_LIMITS = { maxDepth: 100, maxNodes: 2_000_000 };
+/** JSON text in JSON text: each quote of it is two characters. */
+const MAX_START_BYTES = 2 * MAX_TOOL_VALUE_BYTES + 64 * 1024;
+/** Answers that code has not taken yet: it may wait for one call while others are answered. */
+const MAX_UNTAKEN_BYTES = 64 * 1024 * 1024;
+/** Of one trip into the sandbox. */
+const MAX_TAKEN_BYTES = 16 * 1024 * 1024;
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
+export interface PendingCallsOptions {
+  readonly principal: string;
+  readonly tools: ToolSet;
+  /** `input()` asks the client. */
+  readonly interactive: boolean;
+  readonly mode: ToolOffer["mode"];
+  /** Compare the code's calls with the signatures before it runs. */
+  readonly check: boolean;
+  readonly client: ToolClient;
+  /** Until a call has its answer, ms. */
+  readonly callTimeoutMs: number;
+  /** All that the execution may wait, ms. */
+  readonly maxWaitMs: number;
+  readonly maxCalls: number;
+  readonly onEnded?: (call: EndedCall) => void;
+}
+
+interface Call {
+  readonly id: number;
+  readonly event: ToolEvent;
+  readonly startedAt: number;
+  readonly timer: NodeJS.Timeout | undefined;
+  /** Its time was over while the client was away. */
+  isOverdue: boolean;
+}
+
+interface Answer {
+  readonly kind: ToolAnswerHead["kind"];
+  readonly body: Uint8Array;
+}
+
+/** Waits for HTTP responses beside answers. */
+type WaitForRequests = (ids: readonly number[], signal: AbortSignal) => Promise<readonly HttpProgress[]>;
+
+/**
+ * The calls of one execution to its caller's client: events go out to a {@link ToolClient}, answers come in by {@link answer}, in any order. All
+ * transports share it; it knows none of them.
+ *
+ * Code that calls is stopped inside WebAssembly, so the calls live here: started, then answered, then taken by the code. Ids are random: a
+ * session's memory may hold those of an execution that is over, and a client may be slow.
+ */
+export class PendingCalls implements Disposable {
+  readonly offer: ToolOffer;
+  readonly #options: PendingCallsOptions;
+  readonly #open = new Map<number, Call>();
+  /** Answered, and not taken by the code yet. */
+  readonly #answered = new Map<number, Answer>();
+  /** Ids of calls that have had their answer, or their time. */
+  readonly #ended = new Set<string>();
+  readonly #expired = new AbortController();
+  /** Wakes the code that waits; null: it does not. */
+  #wake: (() => void) | null = null;
+  #untakenBytes = 0;
+  #count = 0;
+  #waitedMs = 0;
+  #isOver = false;
+
+  constructor(options: PendingCallsOptions) {
+    const { tools, mode, interactive, check } = options;
+    this.#options = options;
+    this.offer = { tools: Array.from(tools.values(), ({ signature }) => signature), mode, interactive, check };
+  }
+
+  /** Aborted, with a `tool_wait_expired`, when the execution is to end because nothing answers it. */
+  get expired(): AbortSignal {
+    return this.#expired.signal;
+  }
+
+  /** Whether the code is stopped, and waits for the client. */
+  get isWaiting(): boolean {
+    return this.#wake !== null;
+  }
+
+  /** What the client was asked and has not answered, oldest first. */
+  get open(): readonly ToolEvent[] {
+    return Array.from(this.#open.values(), ({ event }) => event);
+  }
+
+  /** What code asks of the host. @param waitForRequests for code that waits for a response beside answers. */
+  calls(waitForRequests: WaitForRequests): Required<Pick<HostCalls, ToolCallName>> {
+    return {
+      "tool-start": {
+        maxArgumentBytes: MAX_START_BYTES,
+        answer: async (argument, signal) => ({ value: await this.#start(argument, signal) }),
+      },
+      "tool-wait": { stopsClock: true, answer: (argument, signal) => this.#wait(argument, signal, waitForRequests) },
+    };
+  }
+
+  /**
+   * Takes what the client says: all of it, or none.
+   *
+   * @throws {ClientError} 404 `unknown_tool_call`; 409 `tool_call_answered`, also for one whose time was over; 400 `invalid_request`; 413
+   *   `tool_value_too_large`; 429 `too_much_held`.
+   */
+  answer(answers: readonly ToolAnswer[]): void {
+    const found = answers.map((answer) => ({ answer, call: this.#callOf(answer.id) }));
+    if (new Set(answers.map(({ id }) => id)).size < answers.length)
+      throw new ClientError("tool_call_answered", "One call has two answers.");
+    const bodies = found.map(({ answer, call }) => ({ call, ...toAnswer(answer, call.event) }));
+    const bytes = bodies.reduce((sum, { body }) => sum + body.length, 0);
+    // One by itself is always taken: it is no larger than a value may be.
+    if (bodies.length > 0 && this.#untakenBytes > 0 && this.#untakenBytes + bytes > MAX_UNTAKEN_BYTES)
+      throw new ClientError("too_much_held");
+    for (const { call, kind, body } of bodies)
+      this.#settle(call, { kind, body }, kind === "error" ? "error" : "answered");
+    this.#wakeUp();
+  }
+
+  /** The client is back: calls whose time was over while it was away, and that it has not answered, are too late. */
+  settleOverdue(): void {
+    for (const call of [...this.#open.values()]) if (call.isOverdue) this.#timeOut(call);
+  }
+
+  /** Ends the execution: nothing will answer it. */
+  expire(): void {
+    if (!this.#isOver) this.#expired.abort(new ClientError("tool_wait_expired"));
+  }
+
+  /** The execution is over. */
+  [Symbol.dispose](): void {
+    this.#isOver = true;
+    for (const call of [...this.#open.values()]) this.#end(call, "abandoned", 0);
+    this.#answered.clear();
+    this.#wakeUp();
+  }
+
+  async #start(argument: HostCallArgument<"tool-start">, signal: AbortSignal): Promise<number | ToolRefusal> {
+    const { client, maxCalls, callTimeoutMs, onEnded } = this.#options;
+    const name = "tool" in argument ? argument.tool : "input";
+    const stopped: ToolRefusal = { kind: "error", message: "the execution is being stopped" };
+    if (++this.#count > maxCalls)
+      return { kind: "error", message: `an execution may make ${maxCalls} calls of tools at the most` };
+    // Code that waits for an answer of the host's cannot be interrupted: a check that takes long is not waited for then.
+    const aborted = new Promise<ToolRefusal>((resolve) => signal.addEventListener("abort", () => resolve(stopped)));
+    if (signal.aborted) return stopped;
+    const event =
+      "tool" in argument ? await Promise.race([this.#toolCall(argument), aborted]) : this.#inputRequest(argument);
+    if ("kind" in event) {
+      const input = "tool" in argument ? argument.input : "";
+      const inputBytes = Buffer.byteLength(input);
+      onEnded?.({ name, inputBytes, resultBytes: 0, durationMs: 0, outcome: "refused", input });
+      return event;
+    }
+    // Its arguments may have been looked at in another thread.
+    if (this.#isOver) return stopped;
+    const id = idOf(event.id);
+    const timer = setTimeout(() => this.#late(id), Math.min(callTimeoutMs, MAX_TIMER_MS));
+    this.#open.set(id, { id, event, startedAt: performance.now(), timer, isOverdue: false });
+    client.send(event);
+    return id;
+  }
+
+  async #toolCall({
+    tool: name,
+    input,
+  }: Extract<HostCallArgument<"tool-start">, { tool: string }>): Promise<ToolEvent | ToolRefusal> {
+    const tool = this.#options.tools.get(name);
+    if (!tool) return { kind: "error", message: `there is no tool ${JSON.stringify(name)} in this execution` };
+    const bytes = new TextEncoder().encode(input);
+    let text: JsonText;
+    try {
+      if (bytes.length > MAX_TOOL_VALUE_BYTES)
+        throw new JsonLimitError(`they have more than ${MAX_TOOL_VALUE_BYTES} bytes as JSON`);
+      text = await JsonText.checkInSlices(bytes, VALUE_LIMITS);
+    } catch (error) {
+      if (!(error instanceof JsonLimitError || error instanceof JsonSyntaxError)) throw error;
+      return { kind: "error", message: `the arguments are too large: ${error.message}` };
+    }
+    if (text.facts.kind !== "object") return { kind: "type", message: "takes arguments by name" };
+    const wrong = await mismatch(this.#options.principal, tool, text);
+    if (wrong !== null) return { kind: "type", message: wrong };
+    return { type: "tool_call", id: this.#newId(), name, input: text };
+  }
+
+  #inputRequest({
+    prompt,
+    password,
+  }: Extract<HostCallArgument<"tool-start">, { prompt: string }>): ToolEvent | ToolRefusal {
+    if (!this.#options.interactive) return { kind: "error", message: "nothing can be asked in this execution" };
+    return { type: "input_request", id: this.#newId(), prompt, password };
+  }
+
+  #newId(): string {
+    let id = randomInt(2 ** 47);
+    while (this.#open.has(id) || this.#ended.has(publicId(id))) id = randomInt(2 ** 47);
+    return publicId(id);
+  }
+
+  #callOf(id: string): Call {
+    const call = this.#open.get(idOf(id));
+    if (call?.event.id === id) return call;
+    if (this.#ended.has(id))
+      throw new ClientError("tool_call_answered", "The call has its answer, or its time was over.");
+    throw new ClientError("unknown_tool_call");
+  }
+
+  async #wait(
+    { ids, requests, timeoutMs }: HostCallArgument<"tool-wait">,
+    signal: AbortSignal,
+    waitForRequests: WaitForRequests,
+  ): Promise<HostCallAnswer<"tool-wait">> {
+    const isReady = () => ids.some((id) => !this.#open.has(id));
+    let begun: readonly HttpProgress[] = [];
+    if (!isReady() && ids.length + requests.length > 0) {
+      const startedAt = performance.now();
+      const { promise: woken, resolve } = Promise.withResolvers<void>();
+      // Each answer wakes it; an execution waits in one place at a time.
+      this.#wake = () => {
+        if (isReady() || this.#isOver) resolve();
+      };
+      const stop = new AbortController();
+      const timers = [
+        setTimeout(() => this.expire(), Math.min(this.#options.maxWaitMs - this.#waitedMs, MAX_TIMER_MS)),
+        ...(timeoutMs === null ? [] : [setTimeout(resolve, Math.min(timeoutMs, MAX_TIMER_MS))]),
+      ];
+      const onAbort = () => resolve();
+      signal.addEventListener("abort", onAbort, { once: true });
+      if (signal.aborted) resolve();
+      const responses =
+        requests.length === 0 ? null : waitForRequests(requests, AbortSignal.any([signal, stop.signal]));
+      void responses?.then(onAbort, onAbort);
+      if (!signal.aborted) this.#options.client.blocked?.();
+      await woken;
+      this.#wake = null;
+      stop.abort();
+      for (const timer of timers) clearTimeout(timer);
+      signal.removeEventListener("abort", onAbort);
+      this.#waitedMs += performance.now() - startedAt;
+      // What has come at the same moment is not lost.
+      begun = (await responses?.catch(() => [])) ?? [];
+    }
+    return this.#take(ids, begun);
+  }
+
+  #take(ids: readonly number[], requests: readonly HttpProgress[]): HostCallAnswer<"tool-wait"> {
+    const calls: ToolAnswerHead[] = [];
+    const bodies: Uint8Array[] = [];
+    let bytes = 0;
+    // In the order in which they came, so that coroutines go on in it.
+    const wanted = new Set(ids);
+    const ended = [...this.#answered.keys()].filter((id) => wanted.delete(id));
+    for (const id of [...ended, ...wanted]) {
+      if (this.#open.has(id)) continue;
+      const answer = this.#answered.get(id) ?? GONE;
+      if (calls.length > 0 && bytes + answer.body.length > MAX_TAKEN_BYTES) break;
+      if (this.#answered.delete(id)) this.#untakenBytes -= answer.body.length;
+      bytes += answer.body.length;
+      calls.push({ id, kind: answer.kind, bytes: answer.body.length });
+      bodies.push(answer.body);
+    }
+    return { value: { calls, requests }, body: Buffer.concat(bodies, bytes) };
+  }
+
+  #late(id: number): void {
+    const call = this.#open.get(id);
+    if (!call) return;
+    if (this.#options.client.isAttended?.() ?? true) this.#timeOut(call);
+    else call.isOverdue = true;
+  }
+
+  #timeOut(call: Call): void {
+    const message = `no answer came within ${this.#options.callTimeoutMs} ms`;
+    this.#settle(call, { kind: "timeout", body: encoded({ message }) }, "timeout");
+    this.#wakeUp();
+  }
+
+  #settle(call: Call, answer: Answer, outcome: EndedCall["outcome"]): void {
+    this.#end(call, outcome, answer.body.length);
+    this.#ended.add(call.event.id);
+    this.#answered.set(call.id, answer);
+    this.#untakenBytes += answer.body.length;
+  }
+
+  #end({ id, event, startedAt, timer }: Call, outcome: EndedCall["outcome"], resultBytes: number): void {
+    clearTimeout(timer);
+    this.#open.delete(id);
+    const isTool = event.type === "tool_call";
+    this.#options.onEnded?.({
+      name: isTool ? event.name : "input",
+      inputBytes: isTool ? event.input.bytes.length : Buffer.byteLength(event.prompt),
+      resultBytes,
+      durationMs: performance.now() - startedAt,
+      outcome,
+      input: isTool ? event.input.toString() : event.prompt,
+    });
+  }
+
+  #wakeUp(): void {
+    this.#wake?.();
+  }
+}
+
+/** Of an execution that is over, or was none that offers anything: a session's memory may hold its calls. */
+const GONE: Answer = { kind: "error", body: encoded({ message: "the execution that made this call is over" }) };
+
+/** What an execution is told that offers nothing. */
+export const NO_TOOLS: Pick<HostCalls, "tool-wait"> = {
+  "tool-wait": {
+    answer: ({ ids }) => ({
+      value: { calls: ids.map((id) => ({ id, kind: GONE.kind, bytes: GONE.body.length })), requests: [] },
+      body: Buffer.concat(ids.map(() => GONE.body)),
+    }),
+  },
+};
+
+/** @throws {ClientError} for what is too large, or no answer to what was asked. */
+function toAnswer(answer: ToolAnswer, event: ToolEvent): Answer {
+  if ("error" in answer) {
+    const { message, data } = answer.error;
+    const text = data === undefined ? "" : `,"data":${data}`;
+    const body = Buffer.from(`{"message":${JSON.stringify(message)}${text}}`);
+    if (body.length > MAX_TOOL_VALUE_BYTES) throw tooLarge();
+    return { kind: "error", body };
+  }
+  const { bytes, facts } = answer.result;
+  if (bytes.length > MAX_TOOL_VALUE_BYTES) throw tooLarge();
+  if (event.type === "input_request" && facts.kind !== "text")
+    throw new ClientError("invalid_request", "The result of an input_request is the line that was written: a string.");
+  return { kind: "result", body: bytes };
+}
+
+function tooLarge(): ClientError {
+  return new ClientError("tool_value_too_large", `A result may have ${MAX_TOOL_VALUE_BYTES} bytes of JSON.`);
+}
+
+function encoded(value: unknown): Uint8Array {
+  return Buffer.from(JSON.stringify(value));
+}
+
+/** As the client sees it. */
+function publicId(id: number): string {
+  return `call_${id.toString(36)}`;
+}
+
+function idOf(id: string): number {
+  return Number.parseInt(id.replace(/^call_/, ""), 36);
+}

@@ -1,0 +1,24 @@
+const KEYWORDS = new Set(
+  (
+    "False None True and as assert async await break class continue def del elif else except finally for from global if " +
+    "import in is lambda nonlocal not or pass raise return try while with yield"
+  ).split(" "),
+);
+const IDENTIFIER = /^[\p{XID_Start}_]\p{XID_Continue}*$/u;
+
+/** A name that a Python variable may have, and that means nothing to the interpreter itself. */
+export function isVariableName(name: string): boolean {
+  return IDENTIFIER.test(name) && !KEYWORDS.has(name) && !(name.startsWith("__") && name.endsWith("__"));
+}
+
+/**
+ * A name as an identifier of Python: what an identifier cannot have becomes `_`, and a keyword gets a suffix.
+ *
+ * @returns null: there is nothing in it that an identifier can have, or it means something to the interpreter (`__import__`).
+ */
+export function toIdentifier(name: string, suffix: string): string | null {
+  const plain = name.normalize("NFKC").replace(/\P{XID_Continue}/gu, "_");
+  const begun = IDENTIFIER.test(plain) ? plain : `_${plain}`;
+  const identifier = KEYWORDS.has(begun) ? begun + suffix : begun;
+  return isVariableName(identifier) && /[^_]/.test(identifier) ? identifier : null;
+}

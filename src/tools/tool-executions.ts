@@ -1,0 +1,87 @@
+import { randomBytes } from "node:crypto";
+import { ClientError } from "../shared/errors.ts";
+import type { ToolAnswer } from "./events.ts";
+import { PendingCalls, type PendingCallsOptions } from "./pending-calls.ts";
+
+export interface ToolExecutionsOptions {
+  /** Executions that may wait for clients at a time, in all and of one principal. Each holds a sandbox. */
+  readonly maxExecutions: number;
+  readonly maxOfPrincipal: number;
+  /** All that one execution may wait, ms. */
+  readonly maxWaitMs: number;
+  readonly maxCalls: number;
+}
+
+type NewExecution = Omit<PendingCallsOptions, "maxWaitMs" | "maxCalls">;
+
+/** An execution that may wait for its client, by an id that only the client knows. */
+export class ToolExecution implements Disposable {
+  /** Unguessable. */
+  readonly id: string;
+  readonly principal: string;
+  readonly calls: PendingCalls;
+  readonly #close: () => void;
+
+  constructor(id: string, principal: string, calls: PendingCalls, close: () => void) {
+    this.id = id;
+    this.principal = principal;
+    this.calls = calls;
+    this.#close = close;
+  }
+
+  [Symbol.dispose](): void {
+    this.calls[Symbol.dispose]();
+    this.#close();
+  }
+}
+
+/** The executions of this server that may wait for their clients. */
+export class ToolExecutions {
+  readonly #options: ToolExecutionsOptions;
+  readonly #executions = new Map<string, ToolExecution>();
+  readonly #ofPrincipal = new Map<string, number>();
+
+  constructor(options: ToolExecutionsOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Has an execution begin that may wait. Dispose of it when the execution is over.
+   *
+   * @throws {ClientError} 429 `too_many_tool_executions`: one more could leave no sandbox to executions that do not wait.
+   */
+  begin(options: NewExecution): ToolExecution {
+    const { maxExecutions, maxOfPrincipal, maxWaitMs, maxCalls } = this.#options;
+    const { principal } = options;
+    const own = this.#ofPrincipal.get(principal) ?? 0;
+    if (maxExecutions === 0) throw new ClientError("too_few_sandboxes");
+    if (this.#executions.size >= maxExecutions || own >= maxOfPrincipal)
+      throw new ClientError("too_many_tool_executions");
+    const id = randomBytes(24).toString("base64url");
+    const calls = new PendingCalls({ ...options, maxWaitMs, maxCalls });
+    const execution = new ToolExecution(id, principal, calls, () => this.#forget(execution));
+    this.#executions.set(id, execution);
+    this.#ofPrincipal.set(principal, own + 1);
+    return execution;
+  }
+
+  /** @throws {ClientError} 404 if there is none, or it is another principal's. */
+  get(principal: string, id: string): ToolExecution {
+    const execution = this.#executions.get(id);
+    if (execution?.principal !== principal) throw new ClientError("execution_not_found");
+    return execution;
+  }
+
+  /** Passes answers on to the execution that waits for them. @throws {ClientError} 404, and what {@link PendingCalls.answer} throws. */
+  async answer(principal: string, id: string, answers: readonly ToolAnswer[]): Promise<void> {
+    this.get(principal, id).calls.answer(answers);
+  }
+
+  #forget(execution: ToolExecution): void {
+    if (!this.#executions.delete(execution.id)) return;
+    const { principal } = execution;
+    const left = (this.#ofPrincipal.get(principal) ?? 1) - 1;
+    if (left > 0) this.#ofPrincipal.set(principal, left);
+    else this.#ofPrincipal.delete(principal);
+  }
+}
