@@ -36,7 +36,7 @@ function variablesOf({ context }: ExecutionInput): string[] {
 
 function record({ securityLog, config }: Services, caller: Caller, call: EndedCall): void {
   const { name, inputBytes, resultBytes, durationMs, outcome, input } = call;
-  securityLog?.append({
+  void securityLog?.append({
     event: "tool_call",
     ...caller,
     details: {
