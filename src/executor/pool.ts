@@ -307,7 +307,9 @@ export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvent
 
   /** Gives idle sandboxes to the requests whose turn it is, and turns idle ones of an environment that no request waits for into others. */
   #dispatch(): void {
-    if (this.#queue.length === 0) return;
+    // Under overload most come while nothing is idle, and the queue is long.
+    const hasIdle = () => this.#slots.some((slot) => slot.isIdle);
+    if (this.#queue.length === 0 || !hasIdle()) return;
     const claimed = new Map<string, number>();
     for (const waiting of [...this.#queue.inOrder()]) {
       if (!this.#mayUse(waiting.principal)) continue;
@@ -329,7 +331,7 @@ export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvent
         else if (this.#placement.mayStart(waiting.environment))
           spare.replace(waiting.environment, isOthers ? "principal" : "environment");
       }
-      if (!this.#slots.some((slot) => slot.isIdle)) break;
+      if (!hasIdle()) break;
     }
   }
 

@@ -60,9 +60,13 @@ export function recordId(principal: string, environment: string): string {
     .digest("hex");
 }
 
+const MAX_FILES_KNOWN = 10_000;
+
 /** One JSON file for each principal and environment. One process at a time, in which changes to one of them take turns. */
 export class DiskPackageRecords implements PackageRecords {
   readonly #folder: string;
+  /** Paths by principal and environment: each execution asks for one, and it takes a hash to make. */
+  readonly #files = new Map<string, string>();
 
   constructor(folder: string) {
     this.#folder = folder;
@@ -113,6 +117,13 @@ export class DiskPackageRecords implements PackageRecords {
   }
 
   #file(principal: string, environment: string): string {
-    return path.join(this.#folder, `${recordId(principal, environment)}.json`);
+    const key = JSON.stringify([principal, environment]);
+    let file = this.#files.get(key);
+    if (file === undefined) {
+      file = path.join(this.#folder, `${recordId(principal, environment)}.json`);
+      if (this.#files.size >= MAX_FILES_KNOWN) this.#files.clear();
+      this.#files.set(key, file);
+    }
+    return file;
   }
 }

@@ -82,6 +82,7 @@ export class DiskStatistics implements StatisticsStore {
   readonly #insert: StatementSync;
   readonly #unfolded: StatementSync;
   readonly #add: StatementSync;
+  readonly #countNames: StatementSync;
 
   /** @throws {StartupError} if the file cannot be used. */
   constructor(dir: string) {
@@ -90,6 +91,9 @@ export class DiskStatistics implements StatisticsStore {
       "INSERT INTO events (at_ms, type, principal, ip, agent, success, error, time_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
     );
     this.#unfolded = this.#database.prepare("SELECT * FROM events WHERE id > (SELECT folded FROM state) ORDER BY id");
+    this.#countNames = this.#database.prepare(
+      "SELECT count(*) AS names FROM counters WHERE principal = ? AND kind = ?",
+    );
     this.#add = this.#database.prepare(
       "INSERT INTO counters VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count",
     );
@@ -199,8 +203,7 @@ export class DiskStatistics implements StatisticsStore {
   }
 
   #limitNames(principal: string, kind: string): void {
-    const count = this.#database.prepare("SELECT count(*) AS names FROM counters WHERE principal = ? AND kind = ?");
-    if ((count.get(principal, kind) as { names: number }).names <= 2 * MAX_NAMES) return;
+    if ((this.#countNames.get(principal, kind) as { names: number }).names <= 2 * MAX_NAMES) return;
     const rare = this.#database
       .prepare(
         `SELECT name, count FROM counters WHERE principal = ? AND kind = ? AND name <> ?

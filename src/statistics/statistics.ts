@@ -24,9 +24,10 @@ export interface StatisticsOptions {
   /** ms since 1970; default: the steady clock. */
   readonly now?: () => number;
   /**
-   * Most ms until recorded events are on the disk, and in the counters if those can be reached; default 100. A stop loses none, a server
-   * that is killed those of this time.
+   * Most ms until recorded events are on the disk; default 100. A stop loses none, a server that is killed those of this time.
    */
+  readonly writeEveryMs?: number;
+  /** Most ms until they are in the counters, if those can be reached; default 1000. Whatever is read has them at once. */
   readonly foldEveryMs?: number;
 }
 
@@ -49,6 +50,7 @@ const NONE: ReadonlyMap<string, number> = new Map();
 export class Statistics extends EventEmitter<{ change: [principal: string] }> {
   readonly #store: StatisticsStore;
   readonly #now: () => number;
+  readonly #writeEveryMs: number;
   readonly #foldEveryMs: number;
   readonly #startedAtMs: number;
   /** What was recorded since the last write. */
@@ -56,16 +58,17 @@ export class Statistics extends EventEmitter<{ change: [principal: string] }> {
   /** The database has refused the last write. */
   #isRefused = false;
   #writeTimer: NodeJS.Timeout | undefined;
-  /** Set while the database or the counters refuse. */
-  #retryTimer: NodeJS.Timeout | undefined;
+  /** Until events are in the counters, or database and counters are tried again. */
+  #foldTimer: NodeJS.Timeout | undefined;
   readonly #updates = new SerialQueue();
   #closed = false;
 
-  constructor({ store, now = steadyNowMs, foldEveryMs = 100 }: StatisticsOptions) {
+  constructor({ store, now = steadyNowMs, writeEveryMs = 100, foldEveryMs = 1000 }: StatisticsOptions) {
     super();
     // One listener for each dashboard that is open.
     this.setMaxListeners(0);
     this.#now = now;
+    this.#writeEveryMs = writeEveryMs;
     this.#foldEveryMs = foldEveryMs;
     this.#startedAtMs = now();
     this.#store = store;
@@ -177,14 +180,14 @@ export class Statistics extends EventEmitter<{ change: [principal: string] }> {
     this.#closed = true;
     await this.#update();
     clearTimeout(this.#writeTimer);
-    clearTimeout(this.#retryTimer);
+    clearTimeout(this.#foldTimer);
     this.#store.close();
   }
 
   #record(event: Omit<StatisticsEvent, "atMs">): void {
     if (this.#closed) return;
     if (this.#backlog.length < MAX_BACKLOG_EVENTS) this.#backlog.push({ ...event, atMs: this.#now() });
-    this.#writeTimer ??= setTimeout(() => this.#write(), this.#foldEveryMs).unref();
+    this.#writeTimer ??= setTimeout(() => this.#write(), this.#writeEveryMs).unref();
     this.emit("change", event.principal);
   }
 
@@ -201,9 +204,16 @@ export class Statistics extends EventEmitter<{ change: [principal: string] }> {
 
   #write(): void {
     this.#writeTimer = undefined;
-    if (this.#retryTimer === undefined) void this.#update();
-    // Counters that cannot be reached keep no event from the disk; a database that refuses is tried by the timer alone.
-    else if (!this.#isRefused) this.#insertBacklog();
+    // A database that refuses is tried by the other timer alone.
+    if (!this.#isRefused) this.#insertBacklog();
+    this.#foldTimer ??= this.#schedule(this.#isRefused ? RETRY_EVERY_MS : this.#foldEveryMs);
+  }
+
+  #schedule(afterMs: number): NodeJS.Timeout {
+    return setTimeout(() => {
+      this.#foldTimer = undefined;
+      void this.#update();
+    }, afterMs).unref();
   }
 
   /** One after another, and each with all that was recorded before it. Never rejects. */
@@ -219,11 +229,7 @@ export class Statistics extends EventEmitter<{ change: [principal: string] }> {
         return;
       }
     } catch {}
-    if (this.#closed) return;
-    this.#retryTimer ??= setTimeout(() => {
-      this.#retryTimer = undefined;
-      void this.#update();
-    }, RETRY_EVERY_MS).unref();
+    if (!this.#closed) this.#foldTimer ??= this.#schedule(RETRY_EVERY_MS);
   }
 
   #trend(hours: ReadonlyMap<string, number> = NONE): number[] {

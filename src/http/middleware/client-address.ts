@@ -8,6 +8,20 @@ import type { RequestHandler } from "express";
  * @returns IPv4 also where it was written within IPv6; null: this is no address.
  */
 export function normaliseAddress(text: string): string | null {
+  if (known.has(text)) return known.get(text) as string | null;
+  const address = parseAddress(text);
+  // A client may write any text, so the map is small, and what is long is not kept.
+  if (known.size >= MAX_KNOWN) known.clear();
+  if (text.length <= MAX_KNOWN_CHARACTERS) known.set(text, address);
+  return address;
+}
+
+/** Each request comes from one of a few addresses. */
+const known = new Map<string, string | null>();
+const MAX_KNOWN = 1000;
+const MAX_KNOWN_CHARACTERS = 64;
+
+function parseAddress(text: string): string | null {
   const bare = text.trim().replace(/^"(.*)"$/, "$1");
   const inner = /^\[([^\]]*)\](?::\d{1,5})?$/.exec(bare)?.[1] ?? /^([\d.]+):\d{1,5}$/.exec(bare)?.[1] ?? bare;
   const address = inner.replace(/%.*$/, "").toLowerCase();

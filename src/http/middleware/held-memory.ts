@@ -14,6 +14,8 @@ export interface HeldMemoryOptions {
 interface Held {
   readonly response: Response;
   bodyBytes: number;
+  /** Of the reply, when it was looked at last. */
+  waitingBytes: number;
 }
 
 const MAX_BYTES = 512 * 1024 * 1024;
@@ -34,6 +36,7 @@ export function limitHeldMemory({
   stuckMs = STUCK_MS,
 }: HeldMemoryOptions): RequestHandler {
   const open = new Map<string, Set<Held>>();
+  endStuck(open, stuckMs);
   return (request, response, next) => {
     const { id } = principalOf(response);
     const others = open.get(id) ?? new Set<Held>();
@@ -44,7 +47,7 @@ export function limitHeldMemory({
     if (heldBytes > maxBytes && others.size > 0) {
       throw new ClientError("too_much_held");
     }
-    const held: Held = { response, bodyBytes };
+    const held: Held = { response, bodyBytes, waitingBytes: 0 };
     others.add(held);
     open.set(id, others);
     if (bodyBytes > 0 && request.get("content-encoding") === undefined) {
@@ -54,9 +57,7 @@ export function limitHeldMemory({
         held.bodyBytes = Math.min(bodyBytes, request.socket.bytesRead - before);
       });
     }
-    const stopWatching = endIfStuck(response, stuckMs);
     response.once("close", () => {
-      stopWatching();
       others.delete(held);
       if (others.size === 0) open.delete(id);
     });
@@ -72,13 +73,14 @@ function announcedBytes(request: Request, maxBodyBytes: number): number {
   return Math.min(Number(length) || 0, maxBodyBytes);
 }
 
-function endIfStuck(response: Response, stuckMs: number): () => void {
-  let waiting = 0;
-  const watch = setInterval(() => {
-    const { writableLength } = response;
-    // It changes when something is taken, and when something is written to a client that still takes.
-    if (writableLength > 0 && writableLength === waiting) response.destroy();
-    waiting = writableLength;
+/** Ends replies of which nothing was taken between two looks: one timer for all, since each request would have one else. */
+function endStuck(open: ReadonlyMap<string, ReadonlySet<Held>>, stuckMs: number): void {
+  setInterval(() => {
+    for (const held of [...open.values()].flatMap((ofPrincipal) => [...ofPrincipal])) {
+      const { writableLength } = held.response;
+      // It changes when something is taken, and when something is written to a client that still takes.
+      if (writableLength > 0 && writableLength === held.waitingBytes) held.response.destroy();
+      held.waitingBytes = writableLength;
+    }
   }, stuckMs).unref();
-  return () => clearInterval(watch);
 }
