@@ -286,9 +286,7 @@ export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvent
         return Promise.resolve(assigned);
       }
     }
-    if (this.#queue.isFull) {
-      throw new ClientError("queue_full");
-    }
+    if (this.#queue.isFull) throw new ClientError("queue_full");
     if (this.#queue.lengthOf(principal) >= (this.#options.maxQueuedPerPrincipal ?? Number.POSITIVE_INFINITY)) {
       throw new ClientError("principal_queue_full");
     }
@@ -307,9 +305,8 @@ export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvent
 
   /** Gives idle sandboxes to the requests whose turn it is, and turns idle ones of an environment that no request waits for into others. */
   #dispatch(): void {
-    // Under overload most come while nothing is idle, and the queue is long.
-    const hasIdle = () => this.#slots.some((slot) => slot.isIdle);
-    if (this.#queue.length === 0 || !hasIdle()) return;
+    // Also where the queue is long: under overload most come while nothing is idle.
+    if (this.#queue.length === 0 || !this.#slots.some((slot) => slot.isIdle)) return;
     const claimed = new Map<string, number>();
     for (const waiting of [...this.#queue.inOrder()]) {
       if (!this.#mayUse(waiting.principal)) continue;
@@ -331,7 +328,7 @@ export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvent
         else if (this.#placement.mayStart(waiting.environment))
           spare.replace(waiting.environment, isOthers ? "principal" : "environment");
       }
-      if (!hasIdle()) break;
+      if (!this.#slots.some((slot) => slot.isIdle)) break;
     }
   }
 
