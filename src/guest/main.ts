@@ -34,7 +34,10 @@ try {
 exit(0);
 
 async function serve(options: GuestOptions): Promise<void> {
-  const compiling = WebAssembly.compile(exposeState(readProgram()));
+  const bytes = exposeState(readProgram());
+  const compiling = WebAssembly.compile(bytes);
+  // V8 has a copy of its own, and no collector runs in a thread that never ends its turn.
+  void compiling.then(() => bytes.buffer.transfer(0));
   // This and all that follows while the program is being compiled, on whatever core is free.
   const watcher = new Worker(new URL("io/watcher.ts", guestDir), { type: "module" });
   const watcherLoaded = nextWord(watcher);

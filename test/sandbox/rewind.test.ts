@@ -125,6 +125,32 @@ test.skipIf(process.platform !== "linux")(
 );
 
 describe.skipIf(!told)("where the system tells which pages were written to", () => {
+  test("pages that were given back by age are seen when they are written to again, through whichever door", async () => {
+    const sandbox = await start({ mapMemory: true, verifyRewind: true });
+    const scattered = "block = bytearray(8 * 2**20)\nfor at in range(0, len(block), 4096): block[at] = 1";
+    await pristineAfter(sandbox, scattered);
+    const full = await privateBytes(sandbox);
+    for (let rewinds = 0; rewinds < 80; rewinds++) await pristineAfter(sandbox, SMALL);
+    expect(full - (await privateBytes(sandbox))).toBeGreaterThan(6 * MIB);
+    const doors = [
+      scattered,
+      "import os; blocks = [os.urandom(60_000) for _ in range(40)]",
+      "import sys; target = bytearray(2**20); sys.stdin.buffer.readinto(target)",
+      "open('f', 'wb').write(b'x' * 2**20); target = bytearray(2**20); open('f', 'rb').readinto(target)",
+      "import mmap; open('f', 'wb').write(b'x' * 2**20); f = open('f', 'r+b'); m = mmap.mmap(f.fileno(), 0); m[9] = 7; m.flush()",
+      "import ctypes; ctypes.memset(5 * 2**20, 0xff, 2**20)",
+      "def deep(n): return n and deep(n - 1)\ndeep(700)",
+      "display({'a': 1}); print('x' * 300_000)",
+      "import asyncio\nawait asyncio.sleep(0.001)",
+      "raise SystemExit",
+      LARGE,
+    ];
+    for (const code of [...doors, ...doors.toReversed()]) {
+      const { verdict } = await runOn(sandbox, code, { stdin: "y".repeat(MIB) });
+      expect({ code, ...verdict }).toMatchObject({ code, state: "pristine" });
+    }
+  });
+
   test("what a large program has written to is given back when those after it are small", async () => {
     const sandbox = await start({ mapMemory: true });
     await pristineAfter(sandbox, SMALL);

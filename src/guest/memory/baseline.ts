@@ -1,8 +1,10 @@
 import { PAGE_BYTES, type Run } from "../../wire/image-format.ts";
 import type { DirtyPages } from "./dirty-pages.ts";
-import { type ImageFile, pagesFor, WASM_PAGE_BYTES } from "./image-file.ts";
+import type { ImageFile } from "./image-file.ts";
+import { PageList } from "./page-list.ts";
 import { REWIND_MODULE } from "./rewind-module.ts";
 import { complement, intersection, joined, type Span, spansOf, ZERO } from "./spans.ts";
+import { pagesFor, WASM_PAGE_BYTES } from "./wasm-pages.ts";
 
 /** Blocks that a session's state is made of. Smaller ones cost more to list, larger ones carry more that did not change. */
 export const STATE_BLOCK_BYTES = 256;
@@ -10,24 +12,30 @@ export const STATE_BLOCK_BYTES = 256;
 const WORDS_PER_BLOCK = STATE_BLOCK_BYTES / 4;
 
 /**
- * Memory that was written to at some time is given back when rewinds have looked at so much of it in vain, bytes. To look at a page costs a fraction
- * of having it copied again, so that what is written to now and then is not given back each time.
+ * A page is given back once so many rewinds have found it unchanged. To look at one costs a fraction of having it copied again, so what is written to
+ * now and then stays.
  */
+const MAX_AGE = 64;
+/** Ages are looked at once in so many rewinds. */
+const AGING_REWINDS = 16;
+/** What is unchanged is given back at once where there is more of it, bytes: a large program was before a small one. */
 const MAX_IDLE_BYTES = 16 * 2 ** 20;
 
-/** Of a difference so much is gathered at once. */
-const MAX_GATHERED_BYTES = 2 ** 20;
+/** Pages whose difference is gathered at once: the memory that it is gathered in never gets smaller again. */
+const GATHERED_PAGES = 256;
+const BLOCKS_PER_PAGE = PAGE_BYTES / STATE_BLOCK_BYTES;
+/** Where the blocks lie behind their numbers. */
+const GATHERED_AT = GATHERED_PAGES * BLOCKS_PER_PAGE * 4;
 
 /** A list names every block of a heap that is so many times larger than the list. */
 const BLOCKS_PER_LIST_BYTE = STATE_BLOCK_BYTES / 4;
 
-/** Offsets in bytes, of `restore` and `clear` multiples of {@link PAGE_BYTES}; of `diff` the `source` may be `ZERO`. */
+/** Offsets in bytes, of `clear` multiples of {@link PAGE_BYTES}; of `diff` the `source` may be `ZERO`. See `rewind.wat`. */
 interface RewindExports {
-  restore(from: number, to: number, source: number): number;
+  rewind(firstEntry: number, endEntry: number): number;
+  capture(firstEntry: number, endEntry: number, dead: number, alive: number, numbers: number, data: number): number;
   clear(from: number, to: number): number;
   diff(from: number, to: number, source: number, out: number): number;
-  /** Of `shift` the bytes from a place in the heap to the image's of the same content; `zero` 1: the blocks are compared with zero. */
-  gather(list: number, end: number, shift: number, zero: 0 | 1, out: number): void;
 }
 
 /**
@@ -58,26 +66,27 @@ export class Baseline {
   #imageBytes: number;
   #copy: Uint8Array | null = null;
   #written: DirtyPages | null = null;
-  /** Pages of which the baseline is not what is mapped there. */
-  #own: readonly Run[] = [];
-  /** What the last question of which spans were written to was answered. */
-  #lastWritten: {
-    readonly all: readonly Span[];
-    readonly runs: readonly Run[];
-    readonly spans: readonly Span[];
-  } | null = null;
-  /** Looked at and found unchanged since memory was last given back. */
-  #idleBytes = 0;
+  /** Numbers of the pages of which the baseline is not what is mapped there. */
+  #own: ReadonlySet<number> = new Set();
+  /** The pages that may differ, and what that was said of. */
+  readonly #pages = new PageList();
+  #listed: { readonly runs: readonly Run[]; readonly heapBytes: number } | null = null;
+  /** Where the image has a page of zeros, which pages that were zero are compared with. */
+  readonly #zeros: number;
+  #rewinds = 0;
+  #everything: readonly Run[] = [];
 
   /** What an image says the memory is. It is put in place by what `preparePlace` returns. */
   constructor(heap: WebAssembly.Memory, file: ImageFile) {
     const { heapBytes, runs } = file.header;
     this.#heap = heap;
     this.#heapBytes = heapBytes;
-    this.#imageBytes = file.dataBytes;
     this.#image = file.toMemory();
+    this.#zeros = file.dataBytes;
+    this.#imageBytes = this.#zeros;
+    this.#extendImage(PAGE_BYTES);
     this.#blocks = new WebAssembly.Memory({ initial: pagesFor(heapBytes / BLOCKS_PER_LIST_BYTE) });
-    this.#rewind = instantiate({ heap, image: this.#image, blocks: this.#blocks });
+    this.#rewind = instantiate({ heap, image: this.#image, blocks: this.#blocks, pages: this.#pages.memory });
     this.#spans = spansOf(runs, heapBytes);
   }
 
@@ -124,7 +133,8 @@ export class Baseline {
       }
     }
     this.#spans = joined(spans.toSorted((a, b) => a.start - b.start));
-    this.#own = written;
+    if (this.#written !== null) this.#own = new Set(pagesOf(written));
+    this.#listed = null;
     this.#heapBytes = this.#heap.buffer.byteLength;
     this.#copy = verifiable ? new Uint8Array(this.#heap.buffer).slice() : null;
   }
@@ -161,11 +171,15 @@ export class Baseline {
   /** @returns where in the image the bytes are now. */
   #keep(start: number, end: number): number {
     const source = this.#imageBytes;
-    this.#imageBytes += end - start;
-    const missing = pagesFor(this.#imageBytes) - this.#image.buffer.byteLength / WASM_PAGE_BYTES;
-    if (missing > 0) this.#image.grow(missing);
+    this.#extendImage(end - start);
     new Uint8Array(this.#image.buffer).set(new Uint8Array(this.#heap.buffer, start, end - start), source);
     return source;
+  }
+
+  #extendImage(bytes: number): void {
+    this.#imageBytes += bytes;
+    const missing = pagesFor(this.#imageBytes) - this.#image.buffer.byteLength / WASM_PAGE_BYTES;
+    if (missing > 0) this.#image.grow(missing);
   }
 
   /**
@@ -175,23 +189,20 @@ export class Baseline {
    * @returns how many blocks of 4 KiB had changed.
    */
   restore(): number {
-    const written = this.#writtenSpans();
-    let changed = 0;
-    // From the end: what any execution needs is at the beginning (static data, the stack, what is oldest in the heap), and is then
+    this.#listPages();
+    // The last pages first: what any execution needs is at the beginning (static data, the stack, what is oldest in the heap), and is then
     // still in the processor's caches, a tenth of an execution's time [measured].
-    for (const { start, end, source } of written.toReversed()) {
-      changed += source === ZERO ? this.#rewind.clear(start, end) : this.#rewind.restore(start, end, source);
-    }
-    if (this.#written !== null) this.#giveBack(this.#written, written, changed);
+    const changed = this.#rewind.rewind(...this.#pages.entries);
+    if (this.#written !== null) this.#giveBack(this.#written, this.#pages.length - changed);
     return changed;
   }
 
   /** Has pages that are what they were be the file's again, for less to look at and less memory, once it is worth it. */
-  #giveBack(pages: DirtyPages, spans: readonly Span[], changed: number): void {
-    this.#idleBytes += spans.reduce((sum, { start, end }) => sum + end - start, -changed * PAGE_BYTES);
-    if (this.#idleBytes <= MAX_IDLE_BYTES) return;
-    this.#idleBytes = 0;
-    for (const { start, end } of intersection(spans, complement(this.#own))) pages.discard([start, end]);
+  #giveBack(written: DirtyPages, unchanged: number): void {
+    this.#rewinds++;
+    const isMuch = unchanged * PAGE_BYTES > MAX_IDLE_BYTES;
+    if (!isMuch && this.#rewinds % AGING_REWINDS !== 0) return;
+    for (const run of this.#pages.take(isMuch ? 1 : MAX_AGE, this.#own)) written.discard(run);
   }
 
   /** Whether the memory is what it was, byte for byte, by the plainest of comparisons. Only if `verifiable`. */
@@ -209,62 +220,36 @@ export class Baseline {
    * @param deadStack where no frame is, bytes from and to: what calls have left there belongs to no frame.
    */
   difference(deadStack: readonly [from: number, to: number]): MemoryDifference {
-    const heapBytes = this.#heap.buffer.byteLength;
-    // Room for the case that every block differs.
-    this.#growBlocks(heapBytes / BLOCKS_PER_LIST_BYTE);
-    const found: { span: Span; from: number; to: number }[] = [];
-    let count = 0;
-    for (const span of this.#liveSpans(deadStack)) {
-      const from = count;
-      count += this.#rewind.diff(span.start, span.end, span.source, from * 4);
-      if (count > from) found.push({ span, from, to: count });
+    this.#listPages();
+    const pages = Math.min(this.#pages.length, GATHERED_PAGES);
+    this.#growBlocks(GATHERED_AT + pages * PAGE_BYTES);
+    const dead = Math.ceil(deadStack[0] / STATE_BLOCK_BYTES) * STATE_BLOCK_BYTES;
+    const alive = Math.floor(deadStack[1] / STATE_BLOCK_BYTES) * STATE_BLOCK_BYTES;
+    const parts: { blocks: Uint32Array; data: Uint8Array }[] = [];
+    let total = 0;
+    for (const [first, end] of this.#pages.parts(GATHERED_PAGES)) {
+      const count = this.#rewind.capture(first, end, dead, Math.max(dead, alive), 0, GATHERED_AT);
+      total += count;
+      const { buffer } = this.#blocks;
+      parts.push({
+        blocks: new Uint32Array(buffer, 0, count).slice(),
+        data: new Uint8Array(buffer, GATHERED_AT, count * STATE_BLOCK_BYTES).slice(),
+      });
     }
-    return {
-      heapBytes,
-      blocks: new Uint32Array(this.#blocks.buffer, 0, count).slice(),
-      data: this.#gather(found, count),
-    };
-  }
-
-  /** The content of the blocks that the list names, combined with the baseline's. */
-  #gather(found: readonly { span: Span; from: number; to: number }[], count: number): Uint8Array {
-    const data = new Uint8Array(count * STATE_BLOCK_BYTES);
-    const out = count * 4;
-    // Behind the list, and not all at once: this memory never gets smaller again.
-    const most = MAX_GATHERED_BYTES / STATE_BLOCK_BYTES;
-    this.#growBlocks(out + Math.min(data.length, MAX_GATHERED_BYTES));
-    let gathered = 0;
-    let taken = 0;
-    const take = () => {
-      data.set(new Uint8Array(this.#blocks.buffer, out, gathered * STATE_BLOCK_BYTES), taken * STATE_BLOCK_BYTES);
-      taken += gathered;
-      gathered = 0;
-    };
-    for (const { span, from, to } of found) {
-      const isZero = span.source === ZERO;
-      for (let first = from; first < to; ) {
-        const end = Math.min(to, first + most - gathered);
-        const shift = isZero ? 0 : span.source - span.start;
-        this.#rewind.gather(first * 4, end * 4, shift, isZero ? 1 : 0, out + gathered * STATE_BLOCK_BYTES);
-        gathered += end - first;
-        first = end;
-        if (gathered === most) take();
-      }
+    const blocks = new Uint32Array(total);
+    const data = new Uint8Array(total * STATE_BLOCK_BYTES);
+    let at = 0;
+    for (const part of parts) {
+      blocks.set(part.blocks, at);
+      data.set(part.data, at * STATE_BLOCK_BYTES);
+      at += part.blocks.length;
     }
-    take();
-    return data;
+    return { heapBytes: this.#heap.buffer.byteLength, blocks, data };
   }
 
   #growBlocks(bytes: number): void {
     const missing = pagesFor(bytes) - this.#blocks.buffer.byteLength / WASM_PAGE_BYTES;
     if (missing > 0) this.#blocks.grow(missing);
-  }
-
-  /** The parts of the memory that may not be as the baseline says, less what calls have left on the stack. */
-  #liveSpans(deadStack: readonly [from: number, to: number]): readonly Span[] {
-    const first = Math.ceil(deadStack[0] / STATE_BLOCK_BYTES) * STATE_BLOCK_BYTES;
-    const last = Math.floor(deadStack[1] / STATE_BLOCK_BYTES) * STATE_BLOCK_BYTES;
-    return intersection(this.#writtenSpans(), complement(first < last ? [[first, last]] : []));
   }
 
   /** Puts a difference on top of the baseline's memory, which must be in place and large enough. */
@@ -280,17 +265,20 @@ export class Baseline {
     });
   }
 
-  /** The parts of the memory that may not be as the baseline says. */
-  #writtenSpans(): readonly Span[] {
-    const [all, runs] = [this.#allSpans(), this.#writtenRuns()];
-    if (this.#written === null || this.#lastWritten?.all !== all || this.#lastWritten.runs !== runs) {
-      this.#lastWritten = { all, runs, spans: intersection(all, runs) };
-    }
-    return this.#lastWritten.spans;
+  /** Lists the pages that may not be as the baseline says, unless they are sure to be the same as before. */
+  #listPages(): void {
+    const runs = this.#writtenRuns();
+    const heapBytes = this.#heap.buffer.byteLength;
+    if (this.#listed?.runs === runs && this.#listed.heapBytes === heapBytes) return;
+    this.#pages.fill(intersection(this.#allSpans(), runs), this.#zeros);
+    this.#listed = { runs, heapBytes };
   }
 
   #writtenRuns(): readonly Run[] {
-    return this.#written?.runs() ?? [[0, this.#heap.buffer.byteLength]];
+    if (this.#written !== null) return this.#written.runs();
+    const { byteLength } = this.#heap.buffer;
+    if (this.#everything[0]?.[1] !== byteLength) this.#everything = [[0, byteLength]];
+    return this.#everything;
   }
 
   /** The baseline's spans, and what the memory has grown by since. */
@@ -308,7 +296,7 @@ export function putInPlace(memory: WebAssembly.Memory, file: ImageFile): void {
     map();
     return;
   }
-  const { clear } = instantiate({ heap: memory, image: memory, blocks: memory });
+  const { clear } = instantiate({ heap: memory, image: memory, blocks: memory, pages: memory });
   const heap = new Uint8Array(memory.buffer);
   for (const { start, end, source } of spansOf(file.header.runs, heap.length)) {
     if (source === ZERO) clear(start, end);
@@ -325,7 +313,13 @@ function attempt<T>(act: () => T): T | string {
   }
 }
 
-function instantiate(memories: Record<"heap" | "image" | "blocks", WebAssembly.Memory>): RewindExports {
+function pagesOf(runs: readonly Run[]): number[] {
+  return runs.flatMap(([start, end]) =>
+    Array.from({ length: (end - start) / PAGE_BYTES }, (_, index) => start / PAGE_BYTES + index),
+  );
+}
+
+function instantiate(memories: Record<"heap" | "image" | "blocks" | "pages", WebAssembly.Memory>): RewindExports {
   const code = Uint8Array.from(atob(REWIND_MODULE), (character) => character.charCodeAt(0));
   const { exports } = new WebAssembly.Instance(new WebAssembly.Module(code), { rewind: memories });
   return exports as unknown as RewindExports;

@@ -79,7 +79,7 @@ test("a page that cannot be given back is an error", () => {
   expect(() => written.discard([0, PAGE_BYTES])).toThrow("could not be given back");
 });
 
-test("asks again after a page fault, after pages were given back, and when the memory has grown, and else does not", () => {
+test("asks again after a page fault and when the memory has grown, and else does not, also where pages were given back", () => {
   let faults: number | null = 7;
   const { memory, said, written } = pagesThat({ 1: PRESENT }, { faults: () => faults });
   const first = written.runs();
@@ -94,6 +94,8 @@ test("asks again after a page fault, after pages were given back, and when the m
   ]);
   delete said[3];
   written.discard([3 * PAGE_BYTES, 4 * PAGE_BYTES]);
+  expect(runs(written)).toContainEqual([3, 4]);
+  faults++;
   expect(runs(written)).toEqual([
     [1, 2],
     [LAST, PAGES],

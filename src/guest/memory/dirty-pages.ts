@@ -25,6 +25,20 @@ export interface Kernel {
  * Which pages of a WebAssembly memory were written to since it was mapped: those of which the process has its own copy.
  *
  * An answer may name pages that were not written to, and never leaves out one that was. So where anything about it is odd, it is "all of them".
+ *
+ * The page map is read when the kernel has counted a fault of this thread since the last time, and else the last answer holds, because:
+ *
+ * 1. A page of a private mapping becomes the process's own when it is written to, by a fault, there and then. Nothing else makes it so: no fork shares the pages,
+ *    and neither growth (`mprotect` of addresses that were reserved), nor moving, merging or swapping pages makes a copy of one that was not written to.
+ * 2. The kernel counts the fault for the thread that writes (`mm_account_fault`: `min_flt` or `maj_flt` of `current`), also where it writes
+ *    itself to the memory, for a system call of that thread.
+ * 3. No other thread writes to this memory. It is not shared, so only this thread's JavaScript and WebAssembly reach it; V8's own threads compile and
+ *    collect garbage and move no linear memory; the watcher has memories of its own; no asynchronous operation of Deno's is given a part of it. Other
+ *    processes would need `ptrace`, which the filter on system calls and the isolation refuse.
+ * 4. The count is read before the map: a fault between the two shows at the next look. Giving pages back (`MADV_DONTNEED`) makes the process's
+ *    own pages fewer, which an answer need not tell; the next write to one of them is a fault.
+ *
+ * What of this a kernel does not do, `check` finds before the first execution: a count that does not move, a map that tells of other pages.
  */
 export class DirtyPages {
   readonly #memory: WebAssembly.Memory;
@@ -57,7 +71,7 @@ export class DirtyPages {
 
   /** Drops private copies of a run (MADV_DONTNEED): its pages map the file again. @throws {Error} if that fails: the content is unknown then. */
   discard([start, end]: Run): void {
-    this.#known = null;
+    // The last answer stays: it names pages that are the file's again, until one of them is written to, which takes a fault.
     if (!this.#kernel.discard(start, end - start)) throw new Error("memory could not be given back");
   }
 

@@ -8,11 +8,7 @@ import {
 import { ReadableFile } from "../files/readable-file.ts";
 import type { DirtyPages } from "./dirty-pages.ts";
 import type { MappableFile, MemoryMapping } from "./mapping.ts";
-
-export const WASM_PAGE_BYTES = 65_536;
-
-/** How many pages a memory of so many bytes has: at least one. */
-export const pagesFor = (bytes: number) => Math.max(1, Math.ceil(bytes / WASM_PAGE_BYTES));
+import { pagesFor } from "./wasm-pages.ts";
 
 /**
  * A memory image in its file. Where memory can be mapped, its pages are the file's; else they are read to where they are to be, with no
