@@ -55,8 +55,7 @@ test("an answer that user code makes up has no say in it", async () => {
   const forged = py`
     import sandbox_runner.execution as e, json
     info = {"type": "Timeout", "message": "x", "traceback": "", "line": None, "column": None}
-    answers = iter([json.dumps(info), "null"])
-    e.dumps = lambda value, **k: next(answers)
+    e._answer = lambda *a: json.dumps(info).encode() + bytes([10, 10]) + b"null"
   `;
   await check(forged, "error");
   await check(forged.replace('"message": "x"', '"status": "timeout", "message": "x"'), "sandbox_died");

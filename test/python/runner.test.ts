@@ -1161,22 +1161,22 @@ table("user code that turns on the runner", [
   },
   {
     name: "an outcome of nonsense",
-    code: "import sandbox_runner.execution as e\ne.dumps = lambda *a, **k: '{\"success\": 3}'",
+    code: "import sandbox_runner.execution as e\ne._answer = lambda *a: b'{\"success\": 3}\\n\\n1'",
     want: raises("SandboxDied"),
   },
   {
     name: "an outcome that is no JSON",
-    code: "import sandbox_runner.execution as e\ne.dumps = lambda *a, **k: 'x'",
+    code: "import sandbox_runner.execution as e\ne._answer = lambda *a: b'x\\n\\nx'",
     want: raises("SandboxDied"),
   },
   {
     name: "an outcome that is no bytes",
-    code: "import sandbox_runner.execution as e\ne.dumps = lambda *a, **k: 5",
+    code: "import sandbox_runner.execution as e\ne._answer = lambda *a: 5",
     want: { success: false },
   },
   {
     name: "an outcome of 200 MB",
-    code: "import sandbox_runner.execution as e\ne.dumps = lambda *a, **k: '[' * (2 * 10**8)",
+    code: "import sandbox_runner.execution as e\ne._answer = lambda *a: b'null\\n\\n' + b'[' * (2 * 10**8)",
     want: { success: false },
   },
   {

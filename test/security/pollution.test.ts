@@ -108,11 +108,11 @@ const POLLUTERS: readonly Polluter[] = [
   },
   {
     name: "the runner patched",
-    code: "import sandbox_runner.execution as e, sandbox_runner.display as d\ne.reseed = lambda: None\ne._evaluate_was = e._evaluate\nd.secret = 'polluted'\nd._sent_bytes = 10**9",
+    code: "import sandbox_runner.execution as e, sandbox_runner.display as d\ne.seeds.reseed = lambda: None\ne.seeds.places = b''\ne.seeds.random.seed(1)\ne._evaluate_was = e._evaluate\nd.secret = 'polluted'\nd._sent_bytes = 10**9",
   },
   {
     name: "the runner's own function replaced",
-    code: "import sandbox_runner.execution as e\ne.run.__code__ = (lambda request: b'{}').__code__",
+    code: "import sandbox_runner.execution as e\nfor f in (e.run, e.run_plain, e.run_line): f.__code__ = (lambda request: b'{}').__code__",
   },
   {
     name: "pathlib patched",

@@ -169,6 +169,8 @@ export interface Exports {
   PyObject_CallNoArgs(callable: number): number;
   /** As the garbage collector does: once for each object. */
   PyObject_CallFinalizer(object: number): void;
+  /** @param data UTF-8 */
+  PyUnicode_FromStringAndSize(data: number, size: number): number;
   PyBytes_FromStringAndSize(data: number, size: number): number;
   PyBytes_AsString(object: number): number;
   PyBytes_Size(object: number): number;

@@ -1,5 +1,5 @@
 import type { Exports } from "./emscripten.ts";
-import { withCString } from "./runner.ts";
+import { bytesOf, withCString } from "./python-objects.ts";
 
 /**
  * Names without which a program leaves nothing, besides open files and what it registers, whose end shows: classes with a finaliser,
@@ -67,8 +67,7 @@ export class Ending {
       exports.PyErr_Clear();
       return null;
     }
-    const start = exports.PyBytes_AsString(answer);
-    const bytes = new Uint8Array(exports.memory.buffer).slice(start, start + exports.PyBytes_Size(answer));
+    const bytes = bytesOf(exports, answer);
     exports.Py_DecRef(answer);
     return bytes;
   }

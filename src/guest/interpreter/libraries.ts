@@ -1,8 +1,8 @@
 import type { Exports, Module } from "./emscripten.ts";
 import { ENVIRONMENT_PATH } from "./layout.ts";
 import type { Program } from "./load.ts";
+import { withCString } from "./python-objects.ts";
 import type { ImportSeal } from "./realm.ts";
-import { withCString } from "./runner.ts";
 
 /** In place of a symbol's address. */
 const UNRESOLVED = -1;

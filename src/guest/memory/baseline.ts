@@ -11,12 +11,7 @@ export const STATE_BLOCK_BYTES = 256;
 
 const WORDS_PER_BLOCK = STATE_BLOCK_BYTES / 4;
 
-/**
- * A page is given back once so many rewinds have found it unchanged. To look at one costs a fraction of having it copied again, so what is written to
- * now and then stays.
- */
-const MAX_AGE = 64;
-/** Ages are looked at once in so many rewinds. */
+/** Pages are given back by age once in so many rewinds. */
 const AGING_REWINDS = 16;
 /** What is unchanged is given back at once where there is more of it, bytes: a large program was before a small one. */
 const MAX_IDLE_BYTES = 16 * 2 ** 20;
@@ -202,7 +197,8 @@ export class Baseline {
     this.#rewinds++;
     const isMuch = unchanged * PAGE_BYTES > MAX_IDLE_BYTES;
     if (!isMuch && this.#rewinds % AGING_REWINDS !== 0) return;
-    for (const run of this.#pages.take(isMuch ? 1 : MAX_AGE, this.#own)) written.discard(run);
+    const taken = isMuch ? this.#pages.takeUnchanged(this.#own) : this.#pages.takeOld(this.#own);
+    for (const run of taken) written.discard(run);
   }
 
   /** Whether the memory is what it was, byte for byte, by the plainest of comparisons. Only if `verifiable`. */

@@ -23,7 +23,9 @@ const entriesOf = (list: PageList) => {
   const words = Array.from(new Uint32Array(list.memory.buffer, from, (to - from) / 4), (at) => at / PAGE_BYTES);
   return Array.from({ length: words.length / 2 }, (_, index) => words.slice(index * 2, index * 2 + 2));
 };
-const ageOf = (list: PageList, number: number) => new Uint8Array(list.memory.buffer, number, 1);
+const setAge = (list: PageList, number: number, age: number) => {
+  new Uint16Array(list.memory.buffer)[number] = age;
+};
 
 test("names each page of the spans, with where it lies in the image; zeros have one place", () => {
   expect(entriesOf(listed())).toEqual([
@@ -43,17 +45,44 @@ test("gives the list in parts, in order", () => {
   ]);
 });
 
-test("takes pages that are old enough, but for those that stay, as runs", () => {
+test("takes pages that are old, but for those that stay, as runs", () => {
   const list = listed();
-  for (const number of [1, 2, 5]) ageOf(list, number)[0] = 9;
-  expect(list.take(9, new Set([5]))).toEqual([[page(1), page(3)]]);
+  for (const number of [1, 2, 5]) setAge(list, number, 64);
+  setAge(list, 6, 63);
+  expect(list.takeOld(new Set([5]))).toEqual([[page(1), page(3)]]);
   expect(entriesOf(list)).toEqual([
     [5, 99],
     [6, 99],
   ]);
-  // What was taken is young when it is listed again.
-  list.fill([{ start: page(1), end: page(3), source: page(7) }], ZEROS);
-  expect(list.take(1, new Set())).toEqual([]);
+});
+
+test("a page that was taken is young when it is listed again, and old at twice the age, each time", () => {
+  const list = new PageList();
+  const relist = () => list.fill([{ start: page(1), end: page(2), source: 0 }], ZEROS);
+  for (const old of [64, 128, 256, 512, 1024, 2048, 4096, 8192, 8192]) {
+    relist();
+    expect(list.takeOld(new Set())).toEqual([]);
+    setAge(list, 1, old - 1);
+    expect(list.takeOld(new Set())).toEqual([]);
+    setAge(list, 1, old);
+    expect(list.takeOld(new Set())).toEqual([[page(1), page(2)]]);
+  }
+});
+
+test("takes all that is unchanged, which does not count as coming back", () => {
+  const list = listed();
+  for (const number of [2, 5, 6]) setAge(list, number, 1);
+  expect(list.takeUnchanged(new Set([6]))).toEqual([
+    [page(2), page(3)],
+    [page(5), page(6)],
+  ]);
+  expect(entriesOf(list)).toEqual([
+    [1, 7],
+    [6, 99],
+  ]);
+  list.fill([{ start: page(2), end: page(3), source: 0 }], ZEROS);
+  setAge(list, 2, 64);
+  expect(list.takeOld(new Set())).toEqual([[page(2), page(3)]]);
 });
 
 test("lists every page of the largest heap", () => {

@@ -2,8 +2,17 @@ import { PAGE_BYTES, type Run } from "../../wire/image-format.ts";
 import { type Span, ZERO } from "./spans.ts";
 import { pagesFor, WASM_PAGE_BYTES } from "./wasm-pages.ts";
 
-/** Where the list begins: before it is a byte for each page that a heap can ever have, the page's age. */
-const LIST_AT = 2 ** 32 / PAGE_BYTES;
+/** Pages that a heap can ever have. */
+const MAX_PAGES = 2 ** 32 / PAGE_BYTES;
+/** Where the list begins: before it are for each page its age (two bytes) and how often it was taken for old (one). */
+const LIST_AT = 3 * MAX_PAGES;
+/** A page is old once so many rewinds have found it unchanged. To look at one costs a fraction of having it copied again. */
+const OLD = 64;
+/**
+ * A page that was taken and came back is old only at twice the age: one that each execution writes to, and leaves as it was, looks unchanged as well. So often at the
+ * most.
+ */
+const MAX_DOUBLINGS = 7;
 const ENTRY_BYTES = 8;
 const ENTRY_WORDS = 2;
 
@@ -11,7 +20,7 @@ const ENTRY_WORDS = 2;
 export type Entries = readonly [from: number, to: number];
 
 /**
- * The pages of a heap that may differ from the baseline, as `rewind.wat` reads them, and for how many rewinds each was found unchanged. The ages outlive
+ * The pages of a heap that may differ from the baseline, as `rewind.wat` reads them, and for how many rewinds each was found unchanged, its age. Ages outlive
  * the list: a page that is listed anew is as old as it was.
  */
 export class PageList {
@@ -54,15 +63,28 @@ export class PageList {
     this.#length = pages;
   }
 
-  /**
-   * Takes pages from the list that were found unchanged at least so many times, but for some.
-   *
-   * @param kept numbers of pages that stay.
-   * @returns the pages as runs, ascending.
-   */
-  take(age: number, kept: ReadonlySet<number>): Run[] {
+  /** Takes the pages that are old from the list, but for some. @param kept numbers of pages that stay. @returns the pages as runs, ascending. */
+  takeOld(kept: ReadonlySet<number>): Run[] {
+    const { buffer } = this.memory;
+    const ages = new Uint16Array(buffer, 0, MAX_PAGES);
+    const doublings = new Uint8Array(buffer, 2 * MAX_PAGES, MAX_PAGES);
+    return this.#take((page) => {
+      const times = doublings[page] as number;
+      if ((ages[page] as number) < OLD << times || kept.has(page)) return false;
+      doublings[page] = Math.min(times + 1, MAX_DOUBLINGS);
+      return true;
+    });
+  }
+
+  /** As `takeOld`, all that the last rewind found unchanged. */
+  takeUnchanged(kept: ReadonlySet<number>): Run[] {
+    const ages = new Uint16Array(this.memory.buffer, 0, MAX_PAGES);
+    return this.#take((page) => (ages[page] as number) > 0 && !kept.has(page));
+  }
+
+  #take(goes: (page: number) => boolean): Run[] {
     const words = new Uint32Array(this.memory.buffer);
-    const ages = new Uint8Array(this.memory.buffer, 0, LIST_AT);
+    const ages = new Uint16Array(this.memory.buffer, 0, MAX_PAGES);
     const taken: [number, number][] = [];
     const first = LIST_AT / 4;
     const end = first + this.#length * ENTRY_WORDS;
@@ -70,7 +92,7 @@ export class PageList {
     for (let from = first; from < end; from += ENTRY_WORDS) {
       const start = words[from] as number;
       const page = start / PAGE_BYTES;
-      if ((ages[page] as number) < age || kept.has(page)) {
+      if (!goes(page)) {
         words[to] = start;
         words[to + 1] = words[from + 1] as number;
         to += ENTRY_WORDS;

@@ -1,7 +1,7 @@
 ;; The rewind's inner loops. `rewind-module.ts` holds the assembled bytes; `npm run build:wat` writes it.
 ;;
 ;; Four memories: the interpreter's, a copy of the parts of it that are not zero at the baseline, room for a difference, and the list of the pages
-;; that may differ (`page-list.ts`): two words for each page, where it lies in the heap and in the image; at the list's beginning a byte for each page of the
+;; that may differ (`page-list.ts`): two words for each page, where it lies in the heap and in the image; before the list half a word for each page of the
 ;; heap, its age. Comparing first and storing only what differs halves the memory traffic, and an execution touches few lines of the cache.
 (module
   (import "rewind" "heap" (memory $heap 1))
@@ -41,10 +41,10 @@
           (local.set $from (i32.add (local.get $from) (i32.const 64)))
           (local.set $source (i32.add (local.get $source) (i32.const 64)))
           (br_if $line (i32.ne (local.get $from) (local.get $end))))
-        ;; Of the page's number as an address.
-        (local.set $from (i32.shr_u (i32.sub (local.get $end) (i32.const 4096)) (i32.const 12)))
-        (i32.store8 $pages (local.get $from)
-          (select (i32.const 0) (i32.add (i32.load8_u $pages (local.get $from)) (i32.const 1)) (local.get $differs)))
+        ;; Where its age is.
+        (local.set $from (i32.shl (i32.shr_u (i32.sub (local.get $end) (i32.const 4096)) (i32.const 12)) (i32.const 1)))
+        (i32.store16 $pages (local.get $from)
+          (select (i32.const 0) (i32.add (i32.load16_u $pages (local.get $from)) (i32.const 1)) (local.get $differs)))
         (local.set $changed (i32.add (local.get $changed) (local.get $differs)))
         (br $page)))
     (local.get $changed))

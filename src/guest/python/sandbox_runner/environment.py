@@ -3,12 +3,17 @@
 import gc
 import importlib
 import json
+import linecache
 import os
 import sys
 import warnings
 
-from . import display, ending, figures, interactive_shell
+from . import display, ending, execution, figures, interactive_shell, seeds, sources
 
+_CHANGING_FOLDERS = ("/lib/packages",)
+"""Of the folders below `/lib`, which are otherwise the same in every process, those of a caller."""
+_FOLDERS_OF_ENVIRONMENTS = ("/lib/environment",)
+_SPECIALIZING_RUNS = 256
 _NAMES_OF_MAIN = {"__name__", "__doc__", "__package__", "__loader__", "__spec__", "__builtins__"}
 
 
@@ -34,13 +39,40 @@ def import_module(name):
 
 def finish_base():
     """Tidy up before the base image is taken. Returns Python's version."""
+    _specialize()
     _tidy_up()
+    _forget_folders(_CHANGING_FOLDERS + _FOLDERS_OF_ENVIRONMENTS)
     return sys.version.split()[0]
 
 
 def finish(aliases):
     """Bind global names, `{name: module}`, and tidy up."""
     _tidy_up({alias: sys.modules[name] for alias, name in aliases.items() if name in sys.modules})
+    _forget_folders(_CHANGING_FOLDERS)
+
+
+def _specialize():
+    """Have the runner run until Python has specialized its code.
+
+    Python's interpreter adapts code to what it does, in the code itself. In an image that holds it as it was compiled each execution would begin
+    with that anew, and never end it: half of the pages that `print(1+1)` writes to.
+    """
+    for _ in range(_SPECIALIZING_RUNS):
+        for code in ("None", "1", "'a'"):
+            execution.run_line(code)
+            ending.end_if_registered()
+        for code in ("x = 1", "x = 1\nx", "x = 1\nNone"):
+            execution.run_plain(code)
+            ending.end_if_registered()
+    linecache.cache.pop(sources.STATELESS_NAME)
+
+
+def _forget_folders(changing):
+    """Leave in the import system's cache only folders that are in every execution what they are now: a stateless one relies on it."""
+    cache = sys.path_importer_cache
+    for path in [*cache]:
+        if not path.startswith("/lib/") or path.startswith(changing):
+            del cache[path]
 
 
 def _tidy_up(names={}):
@@ -51,6 +83,7 @@ def _tidy_up(names={}):
     main.update(names)
     interactive_shell.shell.predefined = names
     ending.remember()
+    seeds.remember()
     for generation in range(3):
         gc.collect(generation)
     # Freeze: otherwise each collection writes to every object of the image, and sessions grow by that.

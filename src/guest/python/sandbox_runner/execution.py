@@ -3,7 +3,6 @@
 import ast
 import builtins
 import os
-import random
 import sys
 import tokenize
 from importlib.machinery import FileFinder
@@ -11,7 +10,7 @@ from inspect import CO_COROUTINE
 from io import FileIO, StringIO, TextIOWrapper
 
 # By name, so that code that patches `json` patches its own only.
-from json import dumps, loads
+from json import JSONEncoder, loads
 
 from . import (
     convert,
@@ -22,12 +21,15 @@ from . import (
     interactive_shell,
     notebook,
     restrictions,
+    seeds,
     sources,
     tool_calls,
     tracebacks,
 )
 
 _FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+_encode = JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+_encode_in_ascii = JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 def prepare():
@@ -48,15 +50,6 @@ def prepare():
         setattr(sys, f"__{name}__", stream)
 
 
-def reseed():
-    """Interpreters restored from one image would otherwise all draw the same numbers."""
-    random.seed(int.from_bytes(os.urandom(32)))
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and "numpy.random" in sys.modules:
-        # An array, not a number: numbers differ in size, and what follows would lie elsewhere in memory.
-        numpy.random.seed(numpy.frombuffer(os.urandom(32), numpy.uint32))
-
-
 def run(program):
     """Run a program: the `Program` of messages.ts, as JSON in UTF-8.
 
@@ -65,28 +58,46 @@ def run(program):
     """
     program = loads(program)
     if program["reseed"]:
-        reseed()
-    forget_folders()
-    display.reset()
-    restrictions.begin()
+        seeds.reseed()
     main = sys.modules["__main__"].__dict__
-    # A session's next execution may warn of the same on the same line: it is another line.
-    main.pop("__warningregistry__", None)
+    if program["execution"] is not None:
+        forget_folders()
+        # A session's next execution may warn of the same on the same line: it is another line.
+        main.pop("__warningregistry__", None)
     if program["context"] is not None:
         main.update(_load_context(program["context"]))
     if program["tools"] is not None or tool_calls.is_offering():
         tool_calls.begin(program["tools"], main)
+    return _run(program["code"], program["execution"], False)
+
+
+def run_plain(code):
+    """As `run`, for what most executions are: no session, no context, no tools, and the host has seeded what is to be."""
+    return _run(code, None, False)
+
+
+def run_line(code):
+    """As `run_plain`, for code that looks like an expression, all of it, and that no warning is said of before that is known."""
+    return _run(code, None, True)
+
+
+def _run(code, execution, is_line):
+    display.reset()
+    restrictions.begin()
+    main = sys.modules["__main__"].__dict__
     info = None
     truncated = False
     result = None
     failed = []
     try:
         try:
-            values, line = _evaluate(program["code"], program["execution"], main)
-            in_session = program["execution"] is not None
+            values, line = _evaluate(code, execution, main, is_line)
+            in_session = execution is not None
             kept = values[0] if in_session else None
             if _is_plain(values[0]) and not display.may_have_figures():
-                result, truncated = _finish(values)
+                # Of None there is nothing to convert.
+                if values[0] is not None:
+                    result, truncated = _finish(values)
             else:
                 result, truncated = tracebacks.call_on_line(line, _finish, values)
             if in_session:
@@ -101,15 +112,20 @@ def run(program):
             _flush()
     except BaseException as error:  # a timeout that came after the code had ended
         info = _failure(error)
+    return _answer(info, truncated, result)
+
+
+def _answer(info, truncated, result):
+    if info is None and result is None and not truncated:
+        return b"null\n\nnull"
     return b"\n".join((_to_json(info), b"cut" if truncated else b"", _to_json(result if info is None else None)))
 
 
 def _to_json(value):
-    text = dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     try:
-        return text.encode()
+        return _encode(value).encode()
     except UnicodeEncodeError:  # a lone surrogate, which UTF-8 does not have
-        return dumps(value, allow_nan=False, separators=(",", ":")).encode()
+        return _encode_in_ascii(value).encode()
 
 
 def _load_context(text):
@@ -151,6 +167,7 @@ def _fail(errors):
 def forget_folders():
     """Folders were filled, and packages mounted, behind the back of the import system's caches.
 
+    Of an image they know only what stays as it is (`environment.py`), so a stateless execution need not do this.
     Not `importlib.invalidate_caches()`: that reads the directory of the standard library's archive anew, 20 ms.
     """
     cache = sys.path_importer_cache
@@ -161,9 +178,18 @@ def forget_folders():
             finder.invalidate_caches()
 
 
-def _evaluate(code, execution, main):
+def _evaluate(code, execution, main, is_line):
     """Returns the value of the last expression, alone in a list, and the line of the last statement."""
     sources.begin(code, execution)
+    if is_line:
+        try:
+            compiled = compile(code, sources.name, "eval", _FLAGS, dont_inherit=True)
+        except SyntaxError:
+            pass  # It is no expression, or wrong: what follows tells.
+        else:
+            if compiled.co_flags & CO_COROUTINE:
+                return [eventloop.run_top_level(eval(compiled, main))], 1
+            return [eval(compiled, main)], 1
     try:
         tree = compile(code, sources.name, "exec", ast.PyCF_ONLY_AST | _FLAGS, dont_inherit=True)
     except SyntaxError as error:

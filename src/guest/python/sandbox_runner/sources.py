@@ -36,8 +36,11 @@ def begin(code, number):
         _characters[name] = len(code)
         if len(_characters) > _MAX_UNUSED or sum(_characters.values()) > _MAX_UNUSED_CHARACTERS:
             _forget_unused()
-    # Not str.splitlines(): it also cuts where Python's own lines do not end, at a form feed or U+2028.
-    lines = io.StringIO(code, newline=None).readlines()
+    if code and "\n" not in code and "\r" not in code:
+        lines = [code]
+    else:
+        # Not str.splitlines(): it also cuts where Python's own lines do not end, at a form feed or U+2028.
+        lines = io.StringIO(code, newline=None).readlines()
     linecache.cache[name] = (len(code), None, lines, name)
 
 

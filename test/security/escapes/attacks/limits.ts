@@ -7,8 +7,7 @@ const MIB = 1024 * 1024;
 const FORGE = `import json, os
 import sandbox_runner.execution as e
 def forge(value='1', error='null'):
-  answers = iter((error, value))
-  e.dumps = lambda v, **k: next(answers)
+  e._answer = lambda *a: f'{error}\\n\\n{value}'.encode()
 def call(operation, text):
   try: os.write(4000, b'["' + operation + b'",' + text + b']')
   except OSError as error: pass
