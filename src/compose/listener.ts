@@ -3,6 +3,7 @@ import type { Express } from "express";
 import { limitConnections } from "../http/middleware/connection-limit.ts";
 import { Draining } from "../http/middleware/draining.ts";
 import { replyWithError } from "../http/middleware/error-handler.ts";
+import { holdBackEarly } from "../http/middleware/overload.ts";
 import { limitSlowBodies } from "../http/middleware/slow-bodies.ts";
 import { StartupError } from "../shared/errors.ts";
 import type { Config } from "../shared/settings.ts";
@@ -28,7 +29,7 @@ export function createListener(app: Express, config: Config): { readonly http: S
   const keepAliveTimeout = config.KEEP_ALIVE_S * 1000;
   const http = createServer(
     { ...HTTP_LIMITS, keepAliveTimeout, headersTimeout: keepAliveTimeout + HEADERS_MARGIN_MS },
-    app,
+    holdBackEarly(app, app.get("trust proxy fn")),
   );
   limitSlowBodies(http, {
     minBytesPerSecond: config.BODY_MIN_RATE,

@@ -25,6 +25,14 @@ export class FairQueue<T> {
     return this.#items.get(principal)?.length ?? 0;
   }
 
+  /** How many items get their turn before one that this principal adds now. */
+  aheadOf(principal: string): number {
+    const own = this.lengthOf(principal);
+    let ahead = own;
+    for (const [other, items] of this.#items) if (other !== principal) ahead += Math.min(items.length, own + 1);
+    return ahead;
+  }
+
   push(principal: string, item: T): void {
     const own = this.#items.get(principal);
     if (own) own.push(item);

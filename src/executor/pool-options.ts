@@ -1,7 +1,7 @@
 import type { Verdict } from "../wire/guest-messages.ts";
 import type { BrokenEnvironment } from "./environment-health.ts";
 import type { Sharing } from "./sandbox-tenants.ts";
-import type { PooledSandbox } from "./slot.ts";
+import type { PooledSandbox, Slot } from "./slot.ts";
 
 export interface PoolOptions<S extends PooledSandbox> {
   /** Sandboxes kept warm, and most that run code at a time. */
@@ -50,4 +50,21 @@ export interface PoolStatus {
   readonly executions: number;
   readonly started: number;
   readonly discarded: Readonly<Record<string, number>>;
+}
+
+/** A sandbox that a request has from now on, though its caller may hear of it a moment later. */
+export interface Assignment<S extends PooledSandbox> {
+  readonly slot: Slot<S>;
+  readonly sandbox: S;
+  readonly isResident: boolean;
+  readonly released: Promise<void>;
+  /** Settles `released`. */
+  readonly release: () => void;
+}
+
+export interface Waiting<S extends PooledSandbox> {
+  readonly principal: string;
+  readonly environment: string;
+  readonly resolve: (assigned: Assignment<S>) => void;
+  readonly reject: (error: Error) => void;
 }

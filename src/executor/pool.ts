@@ -1,29 +1,13 @@
 import { EventEmitter } from "node:events";
 import { ClientError, isQueueFull } from "../shared/errors.ts";
 import type { Verdict } from "../wire/guest-messages.ts";
+import { Admission } from "./admission.ts";
 import { EnvironmentHealth } from "./environment-health.ts";
 import { FairQueue } from "./fair-queue.ts";
 import { Placement } from "./placement.ts";
-import type { PoolOptions, PoolStatus, UseOptions } from "./pool-options.ts";
+import type { Assignment, PoolOptions, PoolStatus, UseOptions, Waiting } from "./pool-options.ts";
 import { SandboxTenants } from "./sandbox-tenants.ts";
 import { type PooledSandbox, Slot, type SlotState } from "./slot.ts";
-
-/** A sandbox that a request has from now on, though its caller may hear of it a moment later. */
-interface Assignment<S extends PooledSandbox> {
-  readonly slot: Slot<S>;
-  readonly sandbox: S;
-  readonly isResident: boolean;
-  readonly released: Promise<void>;
-  /** Settles `released`. */
-  readonly release: () => void;
-}
-
-interface Waiting<S extends PooledSandbox> {
-  readonly principal: string;
-  readonly environment: string;
-  readonly resolve: (assigned: Assignment<S>) => void;
-  readonly reject: (error: Error) => void;
-}
 
 interface PoolEvents<S> {
   /** A sandbox is ready. */
@@ -64,6 +48,7 @@ export interface Checkout {
  * whose session is pinned come last, when there is no other sandbox to wait for.
  */
 export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvents<S>> {
+  readonly admission: Admission;
   readonly #options: PoolOptions<S>;
   readonly #slots: readonly Slot<S>[];
   readonly #placement: Placement<S>;
@@ -95,6 +80,11 @@ export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvent
     this.#environment = environment;
     this.#lastAsked = environment;
     this.#queue = new FairQueue(queueLimit);
+    this.admission = new Admission({
+      queue: this.#queue,
+      hasIdle: () => this.#slots.some((slot) => slot.isIdle),
+      maxQueuedPerPrincipal: options.maxQueuedPerPrincipal ?? Number.POSITIVE_INFINITY,
+    });
     this.#tenants = new SandboxTenants(sharing);
     this.#spares = this.#tenants.sparesFor(size);
     const slot = () =>
@@ -286,10 +276,7 @@ export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvent
         return Promise.resolve(assigned);
       }
     }
-    if (this.#queue.isFull) throw new ClientError("queue_full");
-    if (this.#queue.lengthOf(principal) >= (this.#options.maxQueuedPerPrincipal ?? Number.POSITIVE_INFINITY)) {
-      throw new ClientError("principal_queue_full");
-    }
+    this.admission.check(principal);
     // Only now: a request that is refused has not begun to wait.
     onWait?.();
     const { promise, resolve, reject } = Promise.withResolvers<Assignment<S>>();
@@ -313,6 +300,7 @@ export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvent
       const fitting = this.#placement.pristine(waiting.environment, waiting.principal);
       if (fitting) {
         this.#queue.take((other) => other === waiting);
+        this.admission.left();
         waiting.resolve(this.#assign(fitting, waiting.principal));
         continue;
       }

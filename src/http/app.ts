@@ -24,6 +24,7 @@ import { allowedOrigins, refuseOtherSites } from "./middleware/cross-site.ts";
 import { errorHandler, notFoundHandler } from "./middleware/error-handler.ts";
 import { limitHeldMemory } from "./middleware/held-memory.ts";
 import type { KeyGuesses } from "./middleware/key-guesses.ts";
+import { refuseOverload } from "./middleware/overload.ts";
 import { rateLimit } from "./middleware/rate-limit.ts";
 import { trustProxy } from "./middleware/trust-proxy.ts";
 import { openApiRoutes } from "./openapi.ts";
@@ -53,6 +54,11 @@ export function createApp(options: AppOptions): Express {
   // A text for `*`, not a list: in a list the middleware would compare it with the origin.
   const origin = origins === "*" ? origins : origins.length > 0 && [...origins];
   app.use(cors({ origin, exposedHeaders: ["X-Request-Id", "Retry-After"] }));
+  const overload = refuseOverload({
+    admission: () => options.executor.pool.admission,
+    onRefused: recordOverload(options),
+  });
+  app.use(overload.ofAll);
   const whoAsks = authenticate(config, options.keyGuesses);
   // Balancers and monitors ask by whatever name and from whatever page, and none of it tells of a caller, or it needs a key.
   app.use(mount(probeRoutes, options));
@@ -64,6 +70,7 @@ export function createApp(options: AppOptions): Express {
 
   // Who asks comes before what they send: no stranger gets 30 MB parsed.
   app.use(whoAsks);
+  app.use(overload.ofPrincipal);
   app.use(rateLimit(options.rateLimiter));
   app.use(limitHeldMemory({ maxBodyBytes: MAX_BODY_BYTES }));
   // A session's files come as they are, JSON ones too.
@@ -124,6 +131,23 @@ const REFUSALS: Readonly<Record<string, SecurityEventName>> = {
   wrong_host: "access_denied",
   cross_site: "access_denied",
 };
+
+/** The rest of a minute's refusals is one line of the security log for each principal, or address where none is known yet. */
+const OVERLOAD_BURST = 10;
+
+/** Counts an execution that was refused before anything was known of it but who asks, and by then maybe not even that. */
+function recordOverload({ securityLog, metrics }: Services): (request: Request, response: Response) => void {
+  return (request, response) => {
+    const principal = (response.locals.principal as { id: string } | undefined)?.id ?? null;
+    metrics.recordExecution("rejected", "unread");
+    const details = { success: false, outcome: "rejected", path: request.path.slice(0, MAX_PATH_CHARACTERS) };
+    securityLog?.appendFolded(
+      { event: "code_execution_error", ...originOf(request, response), principal, details },
+      principal ?? clientNetwork(request.ip),
+      OVERLOAD_BURST,
+    );
+  };
+}
 
 /** Puts on record who was turned away: the first in a minute from an address, and how many more there were. */
 function recordRefusals({ securityLog }: Services): ErrorRequestHandler {
