@@ -47,6 +47,16 @@ describe.skipIf(TEST_WHEELS === "")("numpy's numbers", () => {
     expect(await value(code)).toEqual([false, false, false, false, "[inf nan]", "[inf]", "[0]", 0, "inf"]);
   });
 
+  test("numpy's shared generator is seeded from outside, anew for each execution", async () => {
+    const draw =
+      "kind, key, position, *kept = np.random.get_state()\n[int(key[0]), int(position), float(np.random.normal())]";
+    const drawn = [];
+    for (let round = 0; round < 3; round++) drawn.push((await value(draw)) as number[]);
+    // Its own seeding always leaves the first of these numbers.
+    for (const [first, position] of drawn) expect([first === 0x8000_0000, position]).toEqual([false, 624]);
+    expect(new Set(drawn.map(([, , number]) => number)).size).toBe(3);
+  });
+
   test("sympy prints as in a notebook", async () => {
     const code =
       "import sympy\nsympy.init_printing(use_latex='mathjax')\nx = sympy.symbols('x')\ndisplay(x**2 / 2, [1])\nx + 1";

@@ -1,4 +1,7 @@
+import { readFileSync } from "node:fs";
+import path from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
+import { PYODIDE_DIR } from "../../src/sandbox/launch.ts";
 import type { Sandbox } from "../../src/sandbox/sandbox.ts";
 import { py } from "../support/engine.ts";
 import { runOn, startTestSandbox } from "../support/sandbox.ts";
@@ -13,7 +16,7 @@ const LOOK = py`
   c = ctypes.CDLL(None)
   for name in ("getTempRet0", "emscripten_stack_get_base", "emscripten_stack_get_end", "emscripten_stack_get_free", "emscripten_stack_get_current", "hiwire_num_refs"):
       getattr(c, name).restype = ctypes.c_uint32
-  [c.getTempRet0(), c.emscripten_stack_get_base(), c.emscripten_stack_get_end(), c.hiwire_num_refs(), os.getcwd(), os.pipe()]`;
+  [c.getTempRet0(), c.emscripten_stack_get_base(), c.emscripten_stack_get_end(), c.hiwire_num_refs(), os.getcwd(), os.pipe(), sorted(os.listdir("/proc/self/fd"))]`;
 
 const C = "import ctypes\nc = ctypes.CDLL(None)\n";
 
@@ -34,6 +37,13 @@ const CHANGES: readonly [what: string, code: string][] = [
   ["a symbol that gets a slot", `${C}ctypes.cast(c.emscripten_stack_get_free, ctypes.c_void_p).value`],
   ["a library", `${C}c.dlopen(b'/lib/libc.so', 2)`],
   ["a timer", `${C}c.setitimer(0, (ctypes.c_int * 8)(*([1] * 8)), 0)`],
+  ["closed descriptors", "import os\nfor fd in (0, 1, 2, 4000): os.close(fd)"],
+  [
+    "descriptors that others took",
+    "import os\nos.close(0); os.close(2); open('/tmp/a', 'w'); os.pipe(); os.dup2(1, 7); os.dup2(1, 2)",
+  ],
+  ["descriptors at the end", "import os\nfor fd in range(60, 4000, 400): os.dup2(1, fd)"],
+  ["names", "import os\nopen('a', 'w').close(); os.rename('a', 'b'); os.symlink('b', 'c'); os.mkdir('d'); os.pipe()"],
   ["the arguments of a system call", `${C}import fcntl, os\nfcntl.fcntl(1, fcntl.F_GETFL)`],
 ];
 
@@ -54,4 +64,13 @@ test("most of these leave a sandbox that is used again", async () => {
   expect(limits.verdict).toMatchObject({ state: "pristine" });
   const ret = await runOn(sandbox, CHANGES[0]?.[1] as string);
   expect(ret.verdict).toMatchObject({ state: "pristine" });
+});
+
+test("Emscripten changes descriptors and names where it is listened to, and nowhere else", () => {
+  const source = readFileSync(path.join(PYODIDE_DIR, "pyodide.asm.mjs"), "utf8");
+  const count = (pattern: RegExp) => source.match(pattern)?.length;
+  // `createStream` and `closeStream`.
+  expect(count(/\.streams\[[^\]]+\]=(?!=)/g)).toBe(2);
+  // `hashAddNode` and `hashRemoveNode`, two in each.
+  expect(count(/\.nameTable\[[^\]]+\]=(?!=)|\.name_next=(?!=)/g)).toBe(4);
 });

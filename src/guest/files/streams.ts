@@ -19,12 +19,21 @@ export function openStreams({ streams }: FileSystem): [fd: number, stream: Strea
 /**
  * Bounds what Emscripten keeps without a limit, in JavaScript's memory, which no limit on WebAssembly covers: what lies in a
  * pipe (one that is full refuses to take more, as a non-blocking one does), and descriptors that `fcntl` duplicates.
+ *
+ * @returns the descriptors that were opened or closed since it was last cleared.
  */
-export function boundStreams({ FS: fs, PIPEFS: pipes }: Module): void {
-  const { createStream } = fs;
+export function boundStreams({ FS: fs, PIPEFS: pipes }: Module): Set<number> {
+  const touched = new Set<number>();
+  const { createStream, closeStream } = fs;
   fs.createStream = (stream, fd) => {
-    if (fd >= fs.MAX_OPEN_FDS) throw new fs.ErrnoError(ERRNO.EMFILE);
-    return createStream.call(fs, stream, fd);
+    if (fd !== undefined && fd >= fs.MAX_OPEN_FDS) throw new fs.ErrnoError(ERRNO.EMFILE);
+    const created = createStream.call(fs, stream, fd);
+    touched.add(created.fd as number);
+    return created;
+  };
+  fs.closeStream = (fd) => {
+    touched.add(fd);
+    closeStream.call(fs, fd);
   };
   const { write } = pipes.stream_ops;
   pipes.stream_ops.write = (stream, buffer, offset, length, position) => {
@@ -33,4 +42,5 @@ export function boundStreams({ FS: fs, PIPEFS: pipes }: Module): void {
     if (room <= 0 && length > 0) throw new fs.ErrnoError(ERRNO.EAGAIN);
     return write(stream, buffer, offset, Math.min(room, length), position);
   };
+  return touched;
 }

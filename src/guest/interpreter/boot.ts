@@ -46,6 +46,8 @@ export interface BootedInterpreter {
   readonly files: TenantFiles;
   readonly devices: Devices;
   readonly clock: Clock;
+  /** Descriptors that were opened or closed; see {@link boundStreams}. */
+  readonly touched: Set<number>;
   readonly pythonVersion: string;
   readonly pyodideVersion: string;
   /** Why a rewind of the memory is not enough since then; null: it is. */
@@ -108,7 +110,7 @@ export async function boot(options: Boot, host: HostConnection, beforeWalls: () 
   const fs = module.FS;
   fs.ignorePermissions = false;
   freeze(fs, ARCHIVE_MTIME_MS);
-  boundStreams(module);
+  const touched = boundStreams(module);
   const files = new TenantFiles(fs, program.mappings, (path) => host.fetch("read-file", path));
   // It is in the interpreter now, and no collector runs in a thread that never ends its turn.
   if (options.stdlib instanceof Uint8Array) (options.stdlib.buffer as ArrayBuffer).transfer(0);
@@ -147,6 +149,7 @@ export async function boot(options: Boot, host: HostConnection, beforeWalls: () 
     files,
     devices,
     clock,
+    touched,
     pythonVersion: base.header.pythonVersion,
     pyodideVersion: module.API.version,
     sealBroken: imports.broken,

@@ -111,6 +111,7 @@ export interface FileSystem {
   FSNode: new (parent: Node | null, name: string, mode: number, rdev: number) => Node;
   lookupPath(path: string, options?: { follow?: boolean; follow_mount?: boolean }): { node: Node };
   getPath(node: Node): string;
+  hashAddNode(node: Node): void;
   hashRemoveNode(node: Node): void;
   isDir(mode: number): boolean;
   isFile(mode: number): boolean;
@@ -124,7 +125,8 @@ export interface FileSystem {
   mkdev(path: string, mode: number, dev: number): Node;
   makedev(major: number, minor: number): number;
   registerDevice(dev: number, operations: StreamOperations): void;
-  createStream(stream: object, fd: number): Stream;
+  createStream(stream: object, fd?: number): Stream;
+  closeStream(fd: number): void;
   open(path: string, flags: number): Stream;
   filesystems: { MEMFS: { stream_ops: Required<Pick<StreamOperations, "mmap" | "llseek">> } };
 }

@@ -61,7 +61,7 @@ export class Interpreter {
     this.#ending = booted.ending;
     this.#stackGuard = new StackGuard(booted.program.exports);
     this.#files = booted.files;
-    this.#state = new JavaScriptState(booted.program, booted.outside, booted.sealBroken);
+    this.#state = new JavaScriptState(booted.program, booted.outside, booted.touched, booted.sealBroken);
     host.onPackages = (listing) => this.#mountPackages(listing);
   }
 

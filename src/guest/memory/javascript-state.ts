@@ -11,7 +11,7 @@ import type { OutsideMemory } from "./outside-memory.ts";
 interface StreamRecord {
   readonly stream: Stream;
   /** Descriptors that share a position have this in common. */
-  readonly shared: object;
+  readonly shared: Stream["shared"];
   readonly flags: number;
   readonly position: number;
 }
@@ -30,20 +30,31 @@ export class JavaScriptState {
   readonly #fs: FileSystem;
   readonly #mappings: FileMappings;
   readonly #streams: ReadonlyMap<number, StreamRecord>;
+  readonly #touched: Set<number>;
   readonly #nextInode: number;
   readonly #nameTable: NameTable;
   readonly #currentPath: string;
 
-  /** @param changed the import that user code called, if one, which changes this side in ways that do not show here. */
-  constructor({ module, mappings }: Program, outside: OutsideMemory, changed: () => string | null) {
+  /**
+   * @param touched descriptors that were opened or closed.
+   * @param changed the import that user code called, if one, which changes this side in ways that do not show here.
+   */
+  constructor(
+    { module, mappings }: Program,
+    outside: OutsideMemory,
+    touched: Set<number>,
+    changed: () => string | null,
+  ) {
     this.#mappings = mappings;
     this.#changed = changed;
     this.#module = module;
     this.#outside = outside;
-    this.#emscripten = new EmscriptenState(module);
     this.#fs = module.FS;
-    this.#nextInode = this.#fs.nextInode;
     this.#nameTable = new NameTable(this.#fs);
+    this.#emscripten = new EmscriptenState(module);
+    this.#nextInode = this.#fs.nextInode;
+    this.#touched = touched;
+    touched.clear();
     this.#currentPath = this.#fs.currentPath;
     this.#streams = new Map(
       openStreams(this.#fs).map(([fd, stream]) => {
@@ -74,12 +85,13 @@ export class JavaScriptState {
     this.#emscripten.restore();
     const fs = this.#fs;
     this.#mappings.clear();
-    const renewed = new Map<object, Stream["shared"]>();
-    fs.streams.length = 0;
+    for (const fd of this.#touched) fs.streams[fd] = null;
+    this.#touched.clear();
     for (const [fd, { stream, shared, flags, position }] of this.#streams) {
       stream.fd = fd;
-      stream.shared = renewed.get(shared) ?? { flags, position };
-      renewed.set(shared, stream.shared);
+      stream.shared = shared;
+      shared.flags = flags;
+      shared.position = position;
       fs.streams[fd] = stream;
     }
     fs.nextInode = this.#nextInode;
@@ -95,9 +107,12 @@ export class JavaScriptState {
 
   /** Whether a file was opened to be written to since the baseline, and still is. */
   hasFilesToWrite(): boolean {
-    return openStreams(this.#fs).some(
-      ([fd, stream]) => (stream.flags & ACCESS_MODE) !== 0 && stream.node !== this.#streams.get(fd)?.stream.node,
-    );
+    for (const fd of this.#touched) {
+      const stream = this.#fs.streams[fd];
+      if (stream && (stream.flags & ACCESS_MODE) !== 0 && stream.node !== this.#streams.get(fd)?.stream.node)
+        return true;
+    }
+    return false;
   }
 
   /** The open files, as another process can open them again. @throws {NotCapturable} if it could not. */
