@@ -45,7 +45,7 @@ export default defineConfig({
     teardownTimeout: 60_000,
     sequence: { sequencer: LongestFirst },
     projects: [
-      { extends: true, test: { name: "rules", include: RULES } },
+      { extends: true, test: { name: "rules", include: RULES, testTimeout: 60_000 } },
       {
         extends: true,
         test: {

@@ -15,8 +15,18 @@ export function withPart(document: string, name: string, text: string): string {
   return replaceBetween(document, begin, `<!-- /${name} -->`, text);
 }
 
-/** Rewrites a document, `docs/errors.md`, if the script with this URL is the program that runs. */
+export interface WrittenPart {
+  /** The document, as `docs/errors.md`. */
+  readonly name: string;
+  readonly rewrite: (text: string) => string;
+}
+
+/** What each script that was imported writes, by the script's URL: `npm run check` holds the documents against it. */
+export const WRITTEN_PARTS = new Map<string, WrittenPart>();
+
+/** Rewrites a document if the script with this URL is the program that runs. */
 export async function rewriteIfRun(script: string, name: string, rewrite: (text: string) => string): Promise<void> {
+  WRITTEN_PARTS.set(script, { name, rewrite });
   if (process.argv[1] !== fileURLToPath(script)) return;
   const file = fileURLToPath(new URL(`../${name}`, import.meta.url));
   await writeFile(file, rewrite(await readFile(file, "utf8")));

@@ -31,11 +31,19 @@ export function byId(id, type) {
 }
 
 /**
- * Text in which `code` stands between backticks.
+ * Text in which code stands between backticks: as many after it as before it, so that code may itself have others (CommonMark 6.1).
  *
  * @param {string} text
  * @returns {(Node | string)[]}
  */
 export function prose(text) {
-  return text.split("`").map((part, i) => (i % 2 === 1 ? element("code", {}, part) : part));
+  /** @type {(Node | string)[]} */
+  const parts = [];
+  let end = 0;
+  for (const { 0: span, index, groups } of text.matchAll(/(?<!`)(?<ticks>`+)(?!`)(?<code>.+?)(?<!`)\k<ticks>(?!`)/gs)) {
+    const code = (groups?.code ?? "").replace(/^ (?=`)|(?<=`) $/g, "");
+    parts.push(text.slice(end, index), element("code", {}, code));
+    end = index + span.length;
+  }
+  return [...parts, text.slice(end)];
 }

@@ -158,7 +158,16 @@ async function build([name]: string[]): Promise<number> {
 
 async function audit([action, folder]: string[]): Promise<number> {
   if (action !== "verify") throw new StartupError(USAGE);
-  const result = await verifySecurityLog(folder ?? loadConfig().LOG_DIR);
+  const dir = folder ?? loadConfig().LOG_DIR;
+  if (dir === "") throw new StartupError("LOG_DIR is `none`: there is no security log. Name a folder that has one.");
+  const result = await verifySecurityLog(dir).catch((cause) => {
+    throw new StartupError(
+      `Cannot read the security log in ${dir}: ${(cause as NodeJS.ErrnoException).code ?? cause}.`,
+      { cause },
+    );
+  });
+  // A server's log has a line from its start on: a folder without any file of one is the wrong folder.
+  if (result.ok && result.files.length === 0) throw new StartupError(`There is no security log in ${dir}.`);
   if (!result.ok) {
     console.error(`${result.file}:${result.line}: ${result.reason}`);
     return 1;

@@ -222,7 +222,7 @@ export class ImageCache {
     const key = await this.compilerKey();
     const known = await findStdlibArchive(this.#archives, key);
     if (known !== null) return known;
-    onProgress("Compiling the standard library (once, some seconds) …");
+    onProgress("Compiling the standard library (once, half a minute on a slow machine) …");
     const startedAt = performance.now();
     // The interpreter that compiles it has an image as well, of the standard library as it comes, for as long as it takes.
     const bootstrap = path.join(cacheDir, temporaryName(randomUUID(), "bootstrap"));

@@ -30,7 +30,7 @@ const code = z
   .refine((text) => text.replace(/\\[ntr]/g, "").trim() !== "", "Code cannot contain only whitespace")
   .meta({
     description:
-      "Python source. The value of its last expression is the result. Code as notebooks and models write it runs too: indented as a whole, in ``` fences, " +
+      "Python source. The value of its last expression is the result. Code as notebooks and models write it runs too: indented as a whole, in ```` ``` ```` fences, " +
       "with prompts, `%pip install`, `%matplotlib inline`, `%time`; other magics and `!` lines get a sentence. `/mnt/data` is the home folder.",
     example: "1 + 1",
   });

@@ -151,7 +151,11 @@ export const ERRORS = {
     text: "Code in the session waits for its client. Answer it, or interrupt the session.",
     retry: "later",
   },
-  session_pinned: { status: 409, means: "The session holds what cannot be stored, such as a lock.", retry: "later" },
+  session_pinned: {
+    status: 409,
+    means: "The session holds what cannot be stored, such as a callback that ctypes has made for C.",
+    retry: "later",
+  },
   session_full: { status: 413, means: "The session would take more than a session may.", retry: false },
   session_unloadable: { status: 409, means: "The session's stored state does not load.", retry: false },
   session_damaged: { status: 409, means: "The session's stored state is damaged.", retry: false },

@@ -354,3 +354,29 @@ describe("usage", () => {
     expect(stdout).toMatch(/^Usage: pyodide-express <command>/);
   });
 });
+
+describe("audit verify", () => {
+  test("ends with 1 where there is no security log to check, and says where it looked", async () => {
+    const empty = await mkdtemp(path.join(dir, "empty-"));
+    const none = path.join(dir, "nope");
+    const file = await script("a-file", "");
+    expect(await cli(["audit", "verify", empty])).toEqual({
+      code: 1,
+      stdout: "",
+      stderr: `There is no security log in ${empty}.\n`,
+    });
+    expect(await cli(["audit", "verify", none])).toEqual({
+      code: 1,
+      stdout: "",
+      stderr: `There is no security log in ${none}.\n`,
+    });
+    expect(await cli(["audit", "verify", file])).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^Cannot read the security log in .*ENOTDIR\.\n$/),
+    });
+    expect(await cli(["audit", "verify"], { LOG_DIR: "none" })).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining("LOG_DIR is `none`"),
+    });
+  });
+});

@@ -353,6 +353,16 @@ describe.skipIf(!hasChromium)("the documentation", () => {
     expect(shown.sort()).toEqual(expected.sort());
     const execute = page.getByRole("article", { name: "POST /api/execute", exact: true });
     expect(await execute.getByRole("listitem").filter({ hasText: "timeout" }).first().textContent()).toContain("ms");
+    const code = execute.getByRole("listitem").filter({ hasText: "Python source." }).first();
+    expect(await code.locator("code").allTextContents()).toEqual(
+      expect.arrayContaining(["```", "%pip install", "%matplotlib inline", "%time", "!", "/mnt/data"]),
+    );
+    // A backtick that is left over is one that had no other: what stands after it is told apart the wrong way round.
+    const text = await page.locator("main").evaluate((main) => {
+      for (const code of main.querySelectorAll("code, pre")) code.remove();
+      return main.textContent ?? "";
+    });
+    expect(text).not.toContain("`");
     expect(problems).toEqual([]);
   });
 });

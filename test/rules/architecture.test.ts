@@ -1,7 +1,6 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { expect, test } from "vitest";
-import { withComponentDrawing } from "../../scripts/component-drawing.ts";
 import { anchorOf } from "../../scripts/decision-index.ts";
 import { folderOf, imports, ROOT, SRC, sources } from "../support/imports.ts";
 
@@ -73,11 +72,6 @@ test("files that READMEs and comments of src name are there", () => {
     }
   }
   expect(missing).toEqual([]);
-});
-
-test("the component drawing in docs/architecture.md shows the imports; if it does not: npm run docs:components", () => {
-  const page = readFileSync(path.join(ROOT, "docs/architecture.md"), "utf8");
-  expect(page).toBe(withComponentDrawing(page));
 });
 
 test("the state machines that docs/architecture.md draws have the states that the source has", () => {
