@@ -25,8 +25,12 @@ export function toolShares(config: Config): { maxExecutions: number; maxOfPrinci
   const room = POOL_SIZE - 1;
   const maxExecutions = TOOL_EXECUTIONS_MAX === 0 ? room : Math.min(TOOL_EXECUTIONS_MAX, room);
   const isShared = principalsOf(config).size > 1;
-  const share = isShared ? Math.ceil(maxExecutions / 2) : maxExecutions;
-  return { maxExecutions, maxOfPrincipal: TOOL_EXECUTIONS_PER_PRINCIPAL || share };
+  // Nor are they all that the principal may have running: what it runs besides would wait for what waits.
+  const share = Math.min(
+    isShared ? Math.ceil(maxExecutions / 2) : maxExecutions,
+    principalShares(config).maxPerPrincipal - 1,
+  );
+  return { maxExecutions, maxOfPrincipal: TOOL_EXECUTIONS_PER_PRINCIPAL || Math.max(1, share) };
 }
 
 /** What follows from other settings where they leave it open, for people. */

@@ -12,7 +12,9 @@ import { StartupError } from "../shared/errors.ts";
 import type { Config } from "../shared/settings.ts";
 import { Statistics } from "../statistics/statistics.ts";
 import { Metrics } from "../telemetry/metrics.ts";
+import { Continuations } from "../tools/continuations.ts";
 import { ToolExecutions } from "../tools/tool-executions.ts";
+import { ToolEndpoints } from "../tools/webhook.ts";
 import { pyodideVersion } from "./host.ts";
 import { createListener, listen } from "./listener.ts";
 import { openCallerNetwork, openSecrets } from "./network.ts";
@@ -81,6 +83,11 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     maxWaitMs: config.TOOL_WAIT_MAX_S * 1000,
     maxCalls: config.TOOL_CALLS_MAX,
   });
+  const toolEndpoints = new ToolEndpoints({
+    urls: config.TOOL_ENDPOINTS,
+    secret: config.TOOL_ENDPOINT_SECRET,
+    allowPrivate: config.NETWORK_ALLOW_PRIVATE,
+  });
   /** What the server needs and does not work, in words. */
   const troubles = () => [
     ...(redis?.trouble == null ? [] : [`Redis cannot be used: ${redis.trouble}.`]),
@@ -109,6 +116,8 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
     network,
     secrets,
     tools,
+    continuations: new Continuations(),
+    toolEndpoints,
     securityLog,
     statistics,
     metrics,

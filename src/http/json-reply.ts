@@ -38,7 +38,11 @@ function isList(value: unknown): value is readonly JsonText[] {
 
 /** Replies with an object, see {@link jsonParts}. There is no ETag: to make one is to read all of it once more. */
 export function sendJson(response: Response, value: object): void {
-  const parts = jsonParts(value);
+  sendJsonParts(response, jsonParts(value));
+}
+
+/** Replies with JSON that is there in parts. */
+export function sendJsonParts(response: Response, parts: readonly Uint8Array[]): void {
   const length = parts.reduce((sum, part) => sum + part.length, 0);
   response.setHeader("Content-Type", "application/json; charset=utf-8");
   response.setHeader("Content-Length", length);

@@ -109,6 +109,9 @@ export const toolFields = {
     .max(MAX_TOOL_TIMEOUT_MS, `Tool timeout too large. Maximum: ${MAX_TOOL_TIMEOUT_MS}ms.`)
     .optional()
     .meta({ description: "Until a call has its answer, ms. It is not part of `timeout`." }),
+  toolEndpoint: z.string("Tool endpoint must be a string.").max(2000, "Tool endpoint too long.").optional().meta({
+    description: "One of the server's TOOL_ENDPOINTS: it is posted each call, and answers instead of this client.",
+  }),
 };
 
 /** Body of `POST /api/execute`. Keys stand in the order in which they are checked. */

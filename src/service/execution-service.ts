@@ -14,9 +14,11 @@ import type { Principal } from "../shared/principal.ts";
 import type { Config } from "../shared/settings.ts";
 import type { Statistics } from "../statistics/statistics.ts";
 import type { ExecutionOutcome, Metrics } from "../telemetry/metrics.ts";
-import type { ToolDefinition } from "../tools/definitions.ts";
+import type { Continuations } from "../tools/continuations.ts";
+import type { ToolInput } from "../tools/definitions.ts";
 import { NO_TOOLS } from "../tools/pending-calls.ts";
 import type { ToolExecution, ToolExecutions } from "../tools/tool-executions.ts";
+import type { ToolEndpoints } from "../tools/webhook.ts";
 import type { HostCalls } from "../wire/host-calls.ts";
 import type { WorkspaceStore } from "../workspaces/workspaces.ts";
 import type { CallerPackages, OnInstall } from "./caller-environment.ts";
@@ -35,6 +37,8 @@ export interface Services {
   readonly network: CallerNetwork;
   readonly secrets: Secrets;
   readonly tools: ToolExecutions;
+  readonly continuations: Continuations;
+  readonly toolEndpoints: ToolEndpoints;
   /** Null where log files are off. */
   readonly securityLog: SecurityLog | null;
   readonly statistics: Statistics;
@@ -51,7 +55,7 @@ export interface Caller {
 }
 
 /** What a caller asks to run: the body of a request, less its form. What is absent has the default of the server's settings. */
-export interface ExecutionInput {
+export interface ExecutionInput extends ToolInput {
   readonly code: string;
   /** The code as it came, where that was not UTF-8 in JSON. */
   readonly codeBytes?: Uint8Array | undefined;
@@ -66,13 +70,6 @@ export interface ExecutionInput {
   readonly session?: string | undefined;
   /** What it may reach, of what its session and the server allow. */
   readonly network?: NetworkInput | undefined;
-  /** Functions that the caller's client answers, and how it is asked; see `tool-calls.ts`. */
-  readonly tools?: readonly ToolDefinition[] | undefined;
-  readonly toolMode?: "sync" | "async" | undefined;
-  /** `input()` asks the client. */
-  readonly interactive?: boolean | undefined;
-  /** Until a call has its answer, ms. */
-  readonly toolTimeout?: number | undefined;
   /** Compare the code's calls of tools with their signatures before it runs. */
   readonly check?: boolean | undefined;
 }

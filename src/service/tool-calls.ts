@@ -1,4 +1,4 @@
-import { toolSet } from "../tools/definitions.ts";
+import { type ToolInput, toolSet } from "../tools/definitions.ts";
 import type { EndedCall, ToolClient } from "../tools/events.ts";
 import type { ToolExecution } from "../tools/tool-executions.ts";
 import type { Caller, ExecutionContext, ExecutionInput, Services } from "./execution-service.ts";
@@ -16,18 +16,53 @@ export async function openTools(
   { principal, caller }: Pick<ExecutionContext, "principal" | "caller">,
   client: ToolClient,
 ): Promise<ToolExecution | null> {
-  const { tools, interactive = false, check = false, toolMode, toolTimeout } = input;
+  const defaults =
+    input.session === undefined ? {} : (await services.sessions.record(principal.id, input.session)).tools;
+  const { tools, interactive = false, toolMode, toolTimeout, toolEndpoint } = { ...defaults, ...given(input) };
+  const check = input.check ?? false;
   if (tools === undefined && !interactive && !check) return null;
-  return services.tools.begin({
-    principal: principal.id,
-    tools: toolSet(tools ?? [], variablesOf(input)),
-    interactive,
-    mode: toolMode ?? "sync",
-    check,
-    client,
-    callTimeoutMs: toolTimeout ?? services.config.TOOL_TIMEOUT_MS,
-    onEnded: (call) => record(services, caller, call),
-  });
+  const set = toolSet(tools ?? [], variablesOf(input));
+  const webhook = toolEndpoint === undefined ? null : services.toolEndpoints.client(toolEndpoint, principal.id);
+  const execution = services.tools.begin(
+    {
+      principal: principal.id,
+      tools: set,
+      interactive,
+      mode: toolMode ?? "sync",
+      check,
+      client: webhook ?? client,
+      callTimeoutMs: toolTimeout ?? services.config.TOOL_TIMEOUT_MS,
+      onEnded: (call) => record(services, caller, call),
+    },
+    { isAnsweredElsewhere: webhook !== null, onClose: () => webhook?.[Symbol.dispose]() },
+  );
+  webhook?.attach(execution.calls);
+  return execution;
+}
+
+/** What a request says of tools, of its own or as a session's default; what it does not say is not in it. */
+function given({ tools, interactive, toolMode, toolTimeout, toolEndpoint }: ExecutionInput): ToolInput {
+  return {
+    ...(tools !== undefined && { tools }),
+    ...(interactive !== undefined && { interactive }),
+    ...(toolMode !== undefined && { toolMode }),
+    ...(toolTimeout !== undefined && { toolTimeout }),
+    ...(toolEndpoint !== undefined && { toolEndpoint }),
+  };
+}
+
+/**
+ * What a session offers to each of its executions. @returns undefined: nothing.
+ *
+ * @throws {ClientError} 400 `invalid_tools`, `unknown_tool_endpoint`.
+ */
+export function sessionTools(services: Services, input: ToolInput, principal: string): ToolInput | undefined {
+  const defaults = given({ ...input, code: "" });
+  if (Object.keys(defaults).length === 0) return undefined;
+  toolSet(defaults.tools ?? []);
+  if (defaults.toolEndpoint !== undefined)
+    services.toolEndpoints.client(defaults.toolEndpoint, principal)[Symbol.dispose]();
+  return defaults;
 }
 
 function variablesOf({ context }: ExecutionInput): string[] {

@@ -24,6 +24,7 @@ export interface NewSession {
   readonly id?: string | undefined;
   /** Checked by who calls. */
   readonly network?: SessionRecord["network"];
+  readonly tools?: SessionRecord["tools"];
 }
 
 const SWEEP_INTERVAL_MS = 60_000;
@@ -61,7 +62,7 @@ export class Sessions {
    * @param id 1 to 64 letters, digits, dots, hyphens and underscores, not beginning with a dot; default: 128 random bits.
    * @throws {ClientError} 400 `invalid_session_id`, 409 `session_exists`, 429 `session_limit`.
    */
-  async create(principal: string, { environment, ttlMs, id, network }: NewSession): Promise<SessionView> {
+  async create(principal: string, { environment, ttlMs, id, network, tools }: NewSession): Promise<SessionView> {
     this.#options.identityOf(environment);
     const now = steadyNowMs();
     const record: SessionRecord = {
@@ -72,6 +73,7 @@ export class Sessions {
       lastUsedAtMs: now,
       ttlMs: ttlMs ?? this.#options.defaultTtlMs,
       network,
+      tools,
       revision: 0,
       executions: 0,
       reseed: true,

@@ -1,5 +1,6 @@
 import type { NetworkInput } from "../egress/network-rules.ts";
 import type { Blob } from "../shared/blob-folder.ts";
+import type { ToolInput } from "../tools/definitions.ts";
 
 /** A stored state of a session: a blob in the session format, and what a listing says about it. */
 export interface SnapshotRef extends Blob {
@@ -27,6 +28,8 @@ export interface SessionRecord {
   readonly ttlMs: number;
   /** What its executions may reach, of what the server allows; default: all of that. It was checked, and names secrets, not values. */
   readonly network?: NetworkInput | undefined;
+  /** What its client offers to each of its executions that says nothing else. */
+  readonly tools?: ToolInput | undefined;
   /** Counts up with every change. */
   readonly revision: number;
   readonly executions: number;

@@ -110,6 +110,7 @@ export const ERRORS = {
     means: "A tool's name or schema cannot be used, or two tools get one name.",
     retry: false,
   },
+  unknown_tool_endpoint: { status: 400, text: "The URL is none of the server's TOOL_ENDPOINTS", retry: false },
   too_few_sandboxes: {
     status: 429,
     text: "Code that waits for its client needs a second sandbox: set POOL_SIZE to 2 or more.",

@@ -270,6 +270,16 @@ export const SETTINGS = {
     "0",
     "those of one principal; 0: half of TOOL_EXECUTIONS_MAX where several have keys, else all",
   ),
+  TOOL_ENDPOINTS: setting(
+    list,
+    "",
+    "URLs that may answer calls of tools (`toolEndpoint`), comma separated; private addresses only with NETWORK_ALLOW_PRIVATE",
+  ),
+  TOOL_ENDPOINT_SECRET: setting(
+    text,
+    "",
+    "signs what TOOL_ENDPOINTS are posted, as standardwebhooks.com says: `whsec_` and base64, or 16 characters or more",
+  ),
   SANDBOX_MEMORY_MB: setting(
     integer(64, 4096),
     "512",
@@ -352,6 +362,7 @@ const SECRETS: ReadonlySet<string> = new Set([
   "SECRETS",
   "SECRETS_KEY",
   "REDIS_URL",
+  "TOOL_ENDPOINT_SECRET",
   "PYODIDE_INDEX_URL",
   "PACKAGE_INDEX_URL",
   "HTTP_PROXY",

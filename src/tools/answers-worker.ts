@@ -1,5 +1,5 @@
 /** The thread in which large bodies of answers are taken apart: `answers.ts` has the other end. */
 import { parentPort } from "node:worker_threads";
-import { splitAnswers } from "./answers.ts";
+import { type AnswersTask, splitAnswers } from "./answers.ts";
 
-parentPort?.on("message", (body: Uint8Array) => parentPort?.postMessage(splitAnswers(body)));
+parentPort?.on("message", (task: AnswersTask) => parentPort?.postMessage(splitAnswers(task)));

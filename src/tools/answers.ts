@@ -21,7 +21,14 @@ export type SplitAnswer =
 
 export type SplitAnswers = readonly SplitAnswer[] | { readonly refused: string };
 
-const thread = new TaskThread<Uint8Array, SplitAnswers>({
+export interface AnswersTask {
+  /** JSON that was scanned. */
+  readonly body: Uint8Array;
+  /** Of the one call that the body answers; null: it names its calls. */
+  readonly id: string | null;
+}
+
+const thread = new TaskThread<AnswersTask, SplitAnswers>({
   program: new URL("answers-worker.ts", import.meta.url),
   lost: () => new ClientError("json_too_complex", "JSON too complex: it takes too much memory"),
   idleMs: 60_000,
@@ -32,18 +39,33 @@ const thread = new TaskThread<Uint8Array, SplitAnswers>({
  * @throws {ClientError} 400 `invalid_json`, `json_too_complex`, `invalid_request`.
  */
 export async function readAnswers(body: Uint8Array): Promise<readonly ToolAnswer[]> {
+  return await read({ body, id: null });
+}
+
+async function read(task: AnswersTask): Promise<readonly ToolAnswer[]> {
   try {
     // Linear, and in turns: what is too deep, or no JSON, is not looked at by anything else.
-    await JsonText.checkInSlices(body, BODY_LIMITS);
+    await JsonText.checkInSlices(task.body, BODY_LIMITS);
   } catch (error) {
     if (error instanceof JsonLimitError)
       throw new ClientError("json_too_complex", `JSON too complex: ${error.message}`);
     if (error instanceof JsonSyntaxError) throw new ClientError("invalid_json");
     throw error;
   }
-  const answers = body.length <= MAX_INLINE_BYTES ? splitAnswers(body) : await thread.run(body);
+  const answers = task.body.length <= MAX_INLINE_BYTES ? splitAnswers(task) : await thread.run(task);
   if ("refused" in answers) throw new ClientError("invalid_request", answers.refused);
   return await Promise.all(answers.map(toAnswer));
+}
+
+/**
+ * What answers one call that the answer need not name: `{result}` or `{error: {message, data?}}`.
+ *
+ * @throws {ClientError} as {@link readAnswers}.
+ */
+export async function readAnswer(body: Uint8Array, id: string): Promise<ToolAnswer> {
+  const [answer] = await read({ body, id });
+  if (!answer) throw new ClientError("invalid_json");
+  return answer;
 }
 
 async function toAnswer(answer: SplitAnswer): Promise<ToolAnswer> {
@@ -63,38 +85,45 @@ async function textOf(source: string): Promise<JsonText> {
   }
 }
 
-/** @param body JSON that was scanned. */
-export function splitAnswers(body: Uint8Array): SplitAnswers {
-  const refused = (what: string) => ({ refused: what });
+export function splitAnswers({ body, id }: AnswersTask): SplitAnswers {
   const form = 'The body must be {"results": [{"id", "result"} or {"id", "error": {"message", "data"?}}, …]}.';
-  const text = Buffer.from(body.buffer, body.byteOffset, body.length).toString("utf8");
-  const results = text.trimStart().startsWith("{") ? member(membersOf(text), "results") : undefined;
-  if (!results?.startsWith("[")) return refused(form);
-  const elements = elementsOf(results);
-  if (elements.length > MAX_TOOL_CALLS) return refused(`At most ${MAX_TOOL_CALLS} results can come at a time.`);
-  const answers: SplitAnswer[] = [];
-  for (const element of elements) {
-    if (!element.startsWith("{")) return refused(form);
-    const members = membersOf(element);
-    const id = textIn(member(members, "id"));
-    const result = member(members, "result");
-    const error = member(members, "error");
-    if (id === undefined) return refused("Each result needs the id of its call, a string.");
-    if (error === undefined || error === "null") {
-      if (result === undefined) return refused(`The result ${id} has neither result nor error.`);
-      answers.push({ id, result });
-      continue;
-    }
-    if (result !== undefined && result !== "null") return refused(`The result ${id} has both result and error.`);
-    const inside = error.startsWith("{") ? membersOf(error) : [];
-    // A text by itself says it as well.
-    const message = textIn(error) ?? textIn(member(inside, "message"));
-    if (message === undefined || message.length > MAX_MESSAGE_CHARACTERS)
-      return refused(`The error of ${id} needs a message of at most ${MAX_MESSAGE_CHARACTERS} characters.`);
-    const data = member(inside, "data");
-    answers.push({ id, message, ...(data !== undefined && { data }) });
+  const text = Buffer.from(body.buffer, body.byteOffset, body.length).toString("utf8").trim();
+  try {
+    if (id !== null) return [splitAnswer(text, id)];
+    const results = text.startsWith("{") ? member(membersOf(text), "results") : undefined;
+    if (!results?.startsWith("[")) return { refused: form };
+    const elements = elementsOf(results);
+    if (elements.length > MAX_TOOL_CALLS) return { refused: `At most ${MAX_TOOL_CALLS} results can come at a time.` };
+    return elements.map((element) => splitAnswer(element, null));
+  } catch (error) {
+    if (!(error instanceof FormError)) throw error;
+    return { refused: error.message };
   }
-  return answers;
+}
+
+class FormError extends Error {
+  override readonly name = "FormError";
+}
+
+function splitAnswer(element: string, known: string | null): SplitAnswer {
+  if (!element.startsWith("{")) throw new FormError("Each result must be an object with id, and result or error.");
+  const members = membersOf(element);
+  const id = known ?? textIn(member(members, "id"));
+  const result = member(members, "result");
+  const error = member(members, "error");
+  if (id === undefined) throw new FormError("Each result needs the id of its call, a string.");
+  if (error === undefined || error === "null") {
+    if (result === undefined) throw new FormError(`The result ${id} has neither result nor error.`);
+    return { id, result };
+  }
+  if (result !== undefined && result !== "null") throw new FormError(`The result ${id} has both result and error.`);
+  const inside = error.startsWith("{") ? membersOf(error) : [];
+  // A text by itself says it as well.
+  const message = textIn(error) ?? textIn(member(inside, "message"));
+  if (message === undefined || message.length > MAX_MESSAGE_CHARACTERS)
+    throw new FormError(`The error of ${id} needs a message of at most ${MAX_MESSAGE_CHARACTERS} characters.`);
+  const data = member(inside, "data");
+  return { id, message, ...(data !== undefined && { data }) };
 }
 
 /** The last of a name, as JSON.parse has it. */

@@ -28,6 +28,19 @@ export const toolDefinition = z.object({
 
 export type ToolDefinition = z.output<typeof toolDefinition>;
 
+/** What a client offers to code, and how it is asked: of one execution, or of all of a session. */
+export interface ToolInput {
+  readonly tools?: readonly ToolDefinition[] | undefined;
+  /** Whether the functions block, or are coroutine functions; default: `sync`. */
+  readonly toolMode?: "sync" | "async" | undefined;
+  /** `input()` asks the client; default: it reads `stdin`. */
+  readonly interactive?: boolean | undefined;
+  /** Until a call has its answer, ms. */
+  readonly toolTimeout?: number | undefined;
+  /** URL that answers instead of the client. */
+  readonly toolEndpoint?: string | undefined;
+}
+
 /** A tool as it is offered to code. */
 export interface Tool {
   readonly signature: ToolSignature;

@@ -236,7 +236,10 @@ export class PendingCalls implements Disposable {
       const { promise: woken, resolve } = Promise.withResolvers<void>();
       // Each answer wakes it; an execution waits in one place at a time.
       this.#wake = () => {
-        if (isReady() || this.#isOver) resolve();
+        if (!isReady() && !this.#isOver) return;
+        // At once: who has answered looks whether the code still waits.
+        this.#wake = null;
+        resolve();
       };
       const stop = new AbortController();
       const timers = [

@@ -14,18 +14,26 @@ export interface ToolExecutionsOptions {
 
 type NewExecution = Omit<PendingCallsOptions, "maxWaitMs" | "maxCalls">;
 
+interface Place {
+  readonly isAnsweredElsewhere?: boolean;
+  readonly onClose?: () => void;
+}
+
 /** An execution that may wait for its client, by an id that only the client knows. */
 export class ToolExecution implements Disposable {
   /** Unguessable. */
   readonly id: string;
   readonly principal: string;
   readonly calls: PendingCalls;
+  /** Not by the client that has sent the request. */
+  readonly isAnsweredElsewhere: boolean;
   readonly #close: () => void;
 
-  constructor(id: string, principal: string, calls: PendingCalls, close: () => void) {
-    this.id = id;
-    this.principal = principal;
-    this.calls = calls;
+  constructor(facts: Pick<ToolExecution, "id" | "principal" | "calls" | "isAnsweredElsewhere">, close: () => void) {
+    this.id = facts.id;
+    this.principal = facts.principal;
+    this.calls = facts.calls;
+    this.isAnsweredElsewhere = facts.isAnsweredElsewhere;
     this.#close = close;
   }
 
@@ -48,9 +56,10 @@ export class ToolExecutions {
   /**
    * Has an execution begin that may wait. Dispose of it when the execution is over.
    *
+   * @param isAnsweredElsewhere not by the client that has sent the request. @param onClose called when it is disposed of.
    * @throws {ClientError} 429 `too_many_tool_executions`: one more could leave no sandbox to executions that do not wait.
    */
-  begin(options: NewExecution): ToolExecution {
+  begin(options: NewExecution, { isAnsweredElsewhere = false, onClose = () => {} }: Place = {}): ToolExecution {
     const { maxExecutions, maxOfPrincipal, maxWaitMs, maxCalls } = this.#options;
     const { principal } = options;
     const own = this.#ofPrincipal.get(principal) ?? 0;
@@ -59,7 +68,10 @@ export class ToolExecutions {
       throw new ClientError("too_many_tool_executions");
     const id = randomBytes(24).toString("base64url");
     const calls = new PendingCalls({ ...options, maxWaitMs, maxCalls });
-    const execution = new ToolExecution(id, principal, calls, () => this.#forget(execution));
+    const execution = new ToolExecution({ id, principal, calls, isAnsweredElsewhere }, () => {
+      this.#forget(execution);
+      onClose();
+    });
     this.#executions.set(id, execution);
     this.#ofPrincipal.set(principal, own + 1);
     return execution;

@@ -1,17 +1,19 @@
-import express, { type Request, type Response } from "express";
+import express, { type Request } from "express";
 import { z } from "zod";
-import type { ExecutionResult } from "../../sandbox/outcome.ts";
+import type { OutputEvent } from "../../sandbox/running-job.ts";
 import { runCode } from "../../service/execution-service.ts";
 import { openTools } from "../../service/tool-calls.ts";
 import { ClientError, type ErrorCode } from "../../shared/errors.ts";
 import { contextOf } from "../caller.ts";
 import { wrongContentType } from "../content-type.ts";
 import { EventStream, streamFormat } from "../event-stream.ts";
-import { outputEvent, sendJson } from "../json-reply.ts";
+import { outputEvent } from "../json-reply.ts";
+import { resultReply, sendResult, stepReply, toReply } from "../result-reply.ts";
 import { type BodyKind, jsonBody, type Reply, type Route, route, sentByHandler } from "../routes.ts";
 import { errorReply, execReply, mimeBundle } from "../schemas.ts";
 import { charsetOf, decodeText, InvalidEncodingError, invalidEncoding } from "../text-decoding.ts";
 import { executeBody } from "../validation.ts";
+import { replyOfStep, sendNext } from "./executions.ts";
 
 const RAW_LIMIT = "10mb";
 
@@ -58,9 +60,18 @@ const rawBody: BodyKind<string> = {
 };
 
 /** Why what a request offers to code is not taken. */
-const REFUSED_TOOLS: readonly ErrorCode[] = ["invalid_tools", "too_few_sandboxes", "too_many_tool_executions"];
+const REFUSED_TOOLS: readonly ErrorCode[] = [
+  "invalid_tools",
+  "unknown_tool_endpoint",
+  "too_few_sandboxes",
+  "too_many_tool_executions",
+];
 
 const result = sentByHandler("What came of it.", execReply);
+const resultOrStep = sentByHandler(
+  "What came of it, or with `tools` or `interactive` what the code waits for.",
+  replyOfStep,
+);
 /** What the code came to is in the reply, although something of it could not be kept. */
 const notKept: readonly Reply<never>[] = [503, 507].map((status) =>
   sentByHandler("What came of it, with the `code` of why it was not kept.", z.union([execReply, errorReply]), {
@@ -109,11 +120,32 @@ export const executeRoutes: readonly Route[] = [
       "tasks one after another, and `Thread`, `Process` and `subprocess` are refused with a sentence. numpy's default integer has 32 bits and overflows " +
       "without a warning; singular matrices give NaN, not `LinAlgError`; division by zero and overflow in arrays warn of nothing.",
     body: example,
-    reply: result,
+    reply: resultOrStep,
     otherReplies: notKept,
-    errors: [...REFUSED, ...REFUSED_NETWORK, ...REFUSED_IN_SESSION],
-    handler: async ({ services, request, response, body }) =>
-      sendResult(response, await runCode(services, body, contextOf(request, response))),
+    errors: [...REFUSED, ...REFUSED_NETWORK, ...REFUSED_IN_SESSION, ...REFUSED_TOOLS],
+    handler: async ({ services, request, response, body }) => {
+      const context = contextOf(request, response);
+      const leaseMs = body.toolTimeout ?? services.config.TOOL_TIMEOUT_MS;
+      const continuation = services.continuations.begin({
+        principal: context.principal.id,
+        leaseMs,
+        render: stepReply,
+      });
+      const tools = await openTools(services, body, context, continuation);
+      if (tools === null || tools.isAnsweredElsewhere) {
+        using _ = tools;
+        sendResult(response, await runCode(services, body, context, { tools }));
+        return;
+      }
+      continuation.start(tools, async (signal) => {
+        const onOutput = (event: OutputEvent) => {
+          if (event.type !== "output") continuation.print(event.type, event.content);
+        };
+        return resultReply(await runCode(services, body, { ...context, signal }, { tools, onOutput }));
+      });
+      services.continuations.add(continuation);
+      await sendNext(services, response, continuation, [], context.signal);
+    },
   }),
 
   route({
@@ -187,29 +219,6 @@ export const executeRoutes: readonly Route[] = [
     },
   }),
 ];
-
-/** `ExecResult` of the HTTP contract. */
-export function toReply(result: ExecutionResult) {
-  const { executionTimeMs, cpuTimeMs, truncated, notKept, ...rest } = result;
-  return {
-    ...rest,
-    timestamp: new Date().toISOString(),
-    executionTime: Math.round(executionTimeMs * 1000) / 1000,
-    cpuTime: cpuTimeMs,
-    ...(truncated && { truncated }),
-    ...(notKept && { code: notKept.code }),
-  };
-}
-
-/** Sends a result. What the server could not store for want of room, or of a store, has the status of that: 507, 503. */
-function sendResult(response: Response, result: ExecutionResult): void {
-  const { notKept } = result;
-  if (notKept && notKept.status >= 500) {
-    response.status(notKept.status);
-    if (notKept.retryAfterS !== undefined) response.setHeader("Retry-After", String(notKept.retryAfterS));
-  }
-  sendJson(response, toReply(result));
-}
 
 /** @throws {ClientError} 415 for a charset that is not known, 400 for bytes that are not in it. */
 function rawCode(request: Request): string {

@@ -1,12 +1,16 @@
-import express, { type Request } from "express";
+import express, { type Request, type Response } from "express";
 import { z } from "zod";
+import type { Services } from "../../service/execution-service.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { readAnswers } from "../../tools/answers.ts";
+import type { Continuation, Reply } from "../../tools/continuations.ts";
 import type { ToolAnswer } from "../../tools/events.ts";
 import { MAX_BODY_BYTES } from "../body.ts";
+import { contextOf } from "../caller.ts";
 import { wrongContentType } from "../content-type.ts";
-import { type BodyKind, type Route, reply, route } from "../routes.ts";
-import { count } from "../schemas.ts";
+import { sendReply } from "../result-reply.ts";
+import { type BodyKind, type Route, reply, route, sentByHandler } from "../routes.ts";
+import { count, execReply, timestamp } from "../schemas.ts";
 import { charsetOf, decodeText, InvalidEncodingError, invalidEncoding } from "../text-decoding.ts";
 
 const callError = z.object({ message: z.string(), data: z.unknown().optional() });
@@ -25,6 +29,47 @@ export const answersBody: BodyKind<Promise<readonly ToolAnswer[]>> = {
   middleware: () => express.raw({ type: () => true, limit: MAX_BODY_BYTES }),
   parse: async (request) => await readAnswers(bytesOf(request)),
 };
+
+const toolCall = z.looseObject({ id: z.string(), name: z.string(), input: z.record(z.string(), z.unknown()) });
+const inputRequest = z.looseObject({ id: z.string(), prompt: z.string(), password: z.boolean() });
+
+const step = z
+  .looseObject({
+    success: z.literal(true),
+    status: z.literal("tool_call_required"),
+    continuation: z.string().meta({ description: "Where answers go: `POST /api/executions/:continuation`." }),
+    toolCalls: z.array(toolCall).meta({ description: "Calls without an answer." }),
+    inputRequests: z.array(inputRequest).optional().meta({ description: "What `input()` asks, with `interactive`." }),
+    stdout: z.string().meta({ description: "What was printed so far." }),
+    stderr: z.string(),
+    timestamp,
+  })
+  .meta({ id: "ToolCallRequired" });
+/** What a request is told of an execution that may wait for its client. */
+export const replyOfStep = z.union([execReply, step]);
+
+/** Replies with what comes next of an execution: what it waits for, or its result. */
+export async function sendNext(
+  { continuations }: Services,
+  response: Response,
+  continuation: Continuation,
+  answers: readonly ToolAnswer[],
+  gone: AbortSignal,
+): Promise<void> {
+  let reply: Reply;
+  try {
+    reply = await continuation.next(answers, gone);
+  } catch (error) {
+    if (continuation.isOver) continuation.forget();
+    throw error;
+  }
+  if (continuation.isOver) {
+    // A client that has not got all of it asks again.
+    response.once("finish", () => continuation.forget());
+    continuations.trim();
+  }
+  sendReply(response, reply);
+}
 
 /** `/api/executions`: answers to what code asks of its caller's client. */
 export const executionRoutes: readonly Route[] = [
@@ -45,6 +90,37 @@ export const executionRoutes: readonly Route[] = [
       const answers = await body;
       await services.tools.answer(principal.id, params.execution, answers);
       return { accepted: answers.length };
+    },
+  }),
+
+  route({
+    method: "post",
+    path: "/api/executions/:continuation",
+    scope: "execute",
+    tag: "Running code",
+    operation: "continueExecution",
+    summary: "Answer calls, and go on with an execution",
+    description:
+      "For an execution that `/api/execute` has answered with `tool_call_required`: it goes on until it waits again, or is over. Without results it says again where it " +
+      "stands: a reply that was lost is asked for so. An execution that is left alone for its `toolTimeout` ends (410), and its session is as it was before.",
+    body: answersBody,
+    reply: sentByHandler("What it waits for now, or what came of it.", replyOfStep),
+    errors: [
+      "execution_not_found",
+      "tool_wait_expired",
+      "unknown_tool_call",
+      "tool_call_answered",
+      "tool_value_too_large",
+      "too_much_held",
+      "server_stopping",
+      "store_unavailable",
+      "storage_full",
+    ],
+    handler: async ({ services, principal, request, response, params, body }) => {
+      const { signal } = contextOf(request, response);
+      const answers = await body;
+      const continuation = services.continuations.get(principal.id, params.continuation);
+      await sendNext(services, response, continuation, answers, signal);
     },
   }),
 ];

@@ -5,10 +5,10 @@ import { normaliseName } from "../../packages/pep/requirements.ts";
 import { recordInstall, runInternal } from "../../service/execution-service.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { sendJson } from "../json-reply.ts";
+import { toReply } from "../result-reply.ts";
 import { bare, jsonBody, type Route, reply, route, sentByHandler } from "../routes.ts";
 import { bytes, errorCode, execReply, ms, timestamp } from "../schemas.ts";
 import { environment } from "../validation.ts";
-import { toReply } from "./execute.ts";
 
 const MAX_NAME_CHARACTERS = 100;
 /** Names that the compatibility contract refuses. Safety does not rest on this: the sandbox stops what they could do. */

@@ -1,10 +1,11 @@
 import { z } from "zod";
 import { networkInput } from "../../egress/network-rules.ts";
+import { sessionTools } from "../../service/tool-calls.ts";
 import type { CheckpointView, SessionView } from "../../sessions/views.ts";
 import type { ErrorCode } from "../../shared/errors.ts";
 import { done, jsonBody, type Route, reply, route } from "../routes.ts";
 import { bytes, count, timestamp } from "../schemas.ts";
-import { environment, plainName } from "../validation.ts";
+import { environment, plainName, toolFields } from "../validation.ts";
 import { fileCollection } from "./file-collection.ts";
 
 const MAX_TTL_S = 315_360_000;
@@ -20,6 +21,7 @@ const sessionBody = z.object({
     .meta({ description: "The session ends when it is not used for so long, seconds.", example: 3600 }),
   id: plainName("Session id").optional(),
   network: networkInput.optional(),
+  ...toolFields,
 });
 
 /** Body of `POST /api/sessions/:id/checkpoints`. */
@@ -56,6 +58,7 @@ const STORING: readonly ErrorCode[] = [
   "session_busy",
   "session_moved",
   "session_pinned",
+  "session_waiting",
   "session_damaged",
   "store_full",
   "storage_full",
@@ -79,6 +82,8 @@ export const sessionRoutes: readonly Route[] = [
       "unknown_environment",
       "starting",
       "invalid_network",
+      "invalid_tools",
+      "unknown_tool_endpoint",
       "unknown_secret",
       "secret_host",
       "secret_unreadable",
@@ -90,13 +95,21 @@ export const sessionRoutes: readonly Route[] = [
       "store_unavailable",
       "server_stopping",
     ],
-    handler: async ({ services: { sessions, packages, network }, principal, body, record }) => {
+    handler: async ({ services, principal, body, record }) => {
+      const { sessions, packages, network } = services;
       const wanted = body.environment ?? packages.defaultEnvironment;
       const { environment } = await packages.environmentFor(principal.id, wanted);
       network.accessFor(principal.id, [body.network]);
       await network.checkSecrets(principal.id, body.network);
       const ttlMs = body.ttl === undefined ? undefined : Math.ceil(body.ttl * 1000);
-      const made = await sessions.create(principal.id, { environment, ttlMs, id: body.id, network: body.network });
+      const tools = sessionTools(services, body, principal.id);
+      const made = await sessions.create(principal.id, {
+        environment,
+        ttlMs,
+        id: body.id,
+        network: body.network,
+        tools,
+      });
       record("session_create", { session: made.id });
       return { session: toReply(made) };
     },

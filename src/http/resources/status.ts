@@ -1,9 +1,9 @@
 import { z } from "zod";
 import { ClientError, isQueueFull } from "../../shared/errors.ts";
+import { toReply } from "../result-reply.ts";
 import { bare, type Route, route, sentByHandler } from "../routes.ts";
 import { bytes, execReply, memory, timestamp } from "../schemas.ts";
 import { describeStatus, type StatusOptions, statusSchema } from "../server-status.ts";
-import { toReply } from "./execute.ts";
 
 const HEALTH_TIMEOUT_MS = 10_000;
 /** After which a server that starts may be asked again, s. */
