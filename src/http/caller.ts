@@ -17,17 +17,18 @@ export function originOf(request: Request, response: Response): Omit<Caller, "pr
   };
 }
 
-/** To be asked for at once: a client that goes away while something is looked up must be noticed, too. */
 export function contextOf(request: Request, response: Response): ExecutionContext {
   return { principal: principalOf(response), caller: callerOf(request, response), signal: clientGone(response) };
 }
 
-/** Aborts when the client closes the connection before it has the answer. */
-function clientGone(response: Response): AbortSignal {
+/** Aborts when the client closes the connection before it has the answer; it is aborted if that has happened. */
+export function clientGone(response: Response): AbortSignal {
   const controller = new AbortController();
-  response.once("close", () => {
+  const close = () => {
     // The client is gone and reads no reply: an error of the client's, so that it is not logged as a fault of the server's.
     if (!response.writableFinished) controller.abort(new ClientError("client_gone"));
-  });
+  };
+  if (response.closed) close();
+  else response.once("close", close);
   return controller.signal;
 }

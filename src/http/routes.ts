@@ -5,7 +5,7 @@ import type { Caller, Services } from "../service/execution-service.ts";
 import type { ErrorCode } from "../shared/errors.ts";
 import type { Principal, Scope } from "../shared/principal.ts";
 import { parseRequest } from "./body.ts";
-import { callerOf } from "./caller.ts";
+import { callerOf, clientGone } from "./caller.ts";
 import { principalOf, requireScope } from "./middleware/authentication.ts";
 import { timestamp } from "./schemas.ts";
 import type { StatusOptions } from "./server-status.ts";
@@ -45,6 +45,8 @@ export interface Asked<Params, Body, Query> {
   readonly principal: Principal;
   /** Who asks, as logs and statistics have it. */
   readonly caller: Caller;
+  /** Aborts when the client goes away before it has the reply: for whatever waits. */
+  readonly signal: AbortSignal;
   /** Puts on record what the caller has done. */
   readonly record: (event: SecurityEventName, details: SecurityEvent["details"]) => void;
 }
@@ -223,6 +225,7 @@ export function scopesOf({ scope }: Route): readonly Scope[] {
 function serve({ body, query, reply, handler }: Route, services: RouteServices): RequestHandler {
   return async (request, response) => {
     let value: unknown;
+    let signal: AbortSignal | undefined;
     try {
       value = await handler({
         services,
@@ -236,6 +239,10 @@ function serve({ body, query, reply, handler }: Route, services: RouteServices):
         },
         get caller() {
           return callerOf(request, response);
+        },
+        get signal() {
+          signal ??= clientGone(response);
+          return signal;
         },
         record: (event: SecurityEventName, details: SecurityEvent["details"]) =>
           void services.securityLog?.append({ event, ...callerOf(request, response), details }),

@@ -106,7 +106,7 @@ export async function runCode(
 ): Promise<ExecutionResult> {
   requireAudit(services);
   const code = codeDetails(input.code, services.config.LOG_CODE, input.codeBytes);
-  const { environment, sessionNetwork } = await placeOf(services, input, principal.id);
+  const { environment, sessionNetwork } = await placeOf(services, input, principal.id, signal);
   let result: ExecutionResult;
   try {
     await services.network.checkSecrets(principal.id, input.network);
@@ -141,8 +141,9 @@ export async function runInternal(
   services: Services,
   principal: Principal,
   input: ExecutionInput,
+  signal: AbortSignal,
 ): Promise<ExecutionResult> {
-  return await execute(services, principal, input);
+  return await execute(services, principal, input, signal);
 }
 
 /** Where an execution runs: in which environment, and with what its session says of the network. */
@@ -152,7 +153,12 @@ interface Place {
 }
 
 /** @throws {ClientError} 404 if it is to run in a session that there is not, 400 if that has another environment. */
-async function placeOf({ sessions, packages }: Services, input: ExecutionInput, principal: string): Promise<Place> {
+async function placeOf(
+  { sessions, packages }: Services,
+  input: ExecutionInput,
+  principal: string,
+  signal: AbortSignal,
+): Promise<Place> {
   if (input.session === undefined) return { environment: input.environment ?? packages.defaultEnvironment };
   const { environment, head, network: sessionNetwork } = await sessions.record(principal, input.session);
   if (input.environment !== undefined && input.environment !== baseOf(environment)) {
@@ -162,7 +168,7 @@ async function placeOf({ sessions, packages }: Services, input: ExecutionInput, 
   // It has nothing to lose yet: it can have what its owner has installed since it was made.
   const { environment: current } = await packages.environmentFor(principal, baseOf(environment));
   if (current === environment) return { environment, sessionNetwork };
-  return { environment: (await sessions.move(principal, input.session, current)).environment, sessionNetwork };
+  return { environment: (await sessions.move(principal, input.session, signal, current)).environment, sessionNetwork };
 }
 
 /** Runs code in a principal's workspace, or session, and with its packages; nothing is recorded. */
@@ -178,7 +184,7 @@ async function execute(
     stdin,
     ...input
   }: ExecutionInput & Pick<Place, "sessionNetwork">,
-  signal?: AbortSignal,
+  signal: AbortSignal,
   { onWait, onStart, onOutput, onNetwork, onInstall, tools }: Observers = {},
 ): Promise<ExecutionResult> {
   const inSession = session !== undefined;
@@ -199,7 +205,7 @@ async function execute(
     packages: archive ?? undefined,
     tools: tools?.calls.offer,
     isWaiting: () => tools?.calls.isWaiting ?? false,
-    signal: tools && signal ? AbortSignal.any([signal, tools.calls.expired]) : signal,
+    signal: tools ? AbortSignal.any([signal, tools.calls.expired]) : signal,
     onWait,
     onStart,
     onOutput,

@@ -27,8 +27,8 @@ export class SessionCheckpoints {
   }
 
   /** @throws {ClientError} 400 `invalid_checkpoint_name`, 409 `checkpoint_exists`, 409 `checkpoint_limit`. */
-  async create(principal: string, id: string, name?: string): Promise<CheckpointView> {
-    return await this.#turns.runChange(principal, id, async (live, lease) => {
+  async create(principal: string, id: string, signal: AbortSignal, name?: string): Promise<CheckpointView> {
+    return await this.#turns.runChange(principal, id, signal, async (live, lease) => {
       refusePinned(live, "checkpointed");
       const { checkpoints } = lease.record;
       const free = (n: number): string =>
@@ -62,8 +62,8 @@ export class SessionCheckpoints {
    *
    * @throws {ClientError} 404 `Checkpoint not found`, 409 `session_damaged` if that one cannot be used either.
    */
-  async restore(principal: string, id: string, name: string): Promise<SessionRecord> {
-    return await this.#turns.runChange(principal, id, async (live, lease) => {
+  async restore(principal: string, id: string, signal: AbortSignal, name: string): Promise<SessionRecord> {
+    return await this.#turns.runChange(principal, id, signal, async (live, lease) => {
       const { record } = lease;
       const ref = name === PREVIOUS ? record.previous : record.checkpoints.find((other) => other.name === name);
       if (!ref) throw new ClientError("not_found", "Checkpoint not found");
@@ -80,8 +80,8 @@ export class SessionCheckpoints {
   }
 
   /** Back to the image: no variable, no file. Checkpoints stay. */
-  async reset(principal: string, id: string): Promise<SessionRecord> {
-    return await this.#turns.runChange(principal, id, async (live, lease) => {
+  async reset(principal: string, id: string, signal: AbortSignal): Promise<SessionRecord> {
+    return await this.#turns.runChange(principal, id, signal, async (live, lease) => {
       this.#turns.evict(live);
       live.setback = null;
       await this.#turns.change(live, lease, { head: null, previous: lease.record.head, reseed: true });

@@ -39,11 +39,17 @@ export class SessionFiles {
     return await readFile(store, record, await readFiles(store, record), workspacePath(path));
   }
 
-  async write(principal: string, id: string, path: string, content: Uint8Array): Promise<FileEntry> {
+  async write(
+    principal: string,
+    id: string,
+    signal: AbortSignal,
+    path: string,
+    content: Uint8Array,
+  ): Promise<FileEntry> {
     const sha256 = await sha256Hex(content);
     const mtimeMs = Date.now();
     const { length: size } = content;
-    await this.#change(principal, id, new Map([[sha256, content]]), (files) => {
+    await this.#change(principal, id, signal, new Map([[sha256, content]]), (files) => {
       if (files.get(path)?.kind === "folder") throw new ClientError("not_a_file", "There is a folder of this name");
       const written: Written = { path: workspacePath(path), kind: "file", mtimeMs, sha256, size };
       return files.merge([written], [], this.#options.limits);
@@ -52,8 +58,8 @@ export class SessionFiles {
   }
 
   /** @throws {ClientError} 404 `File not found`, 409 `file_open` while the session has it open. */
-  async delete(principal: string, id: string, path: string): Promise<void> {
-    await this.#change(principal, id, null, (files, snapshot) => {
+  async delete(principal: string, id: string, signal: AbortSignal, path: string): Promise<void> {
+    await this.#change(principal, id, signal, null, (files, snapshot) => {
       if (files.get(workspacePath(path))?.kind !== "file") throw new ClientError("not_found", "File not found");
       const { state } = snapshot;
       if (state?.streams.some((stream) => stream.path === path)) {
@@ -66,12 +72,13 @@ export class SessionFiles {
   async #change(
     principal: string,
     id: string,
+    signal: AbortSignal,
     /** Null: something is deleted. */
     contents: ReadonlyMap<string, Uint8Array> | null,
     plan: (files: WorkspaceIndex, snapshot: SessionSnapshot) => WorkspaceIndex,
   ): Promise<void> {
     const { turns, store, identityOf, maxBytes } = this.#options;
-    await turns.run(principal, id, undefined, async (live, lease) => {
+    await turns.run(principal, id, signal, async (live, lease) => {
       refusePinned(live, "given other files");
       const { record } = lease;
       const snapshot = await readState(store, record, identityOf(record.environment));

@@ -95,10 +95,10 @@ export class Sessions {
   }
 
   /** Stops what runs in it, and deletes it with all its states and files. */
-  async delete(principal: string, id: string): Promise<void> {
+  async delete(principal: string, id: string, signal: AbortSignal): Promise<void> {
     await this.record(principal, id);
     this.#turns.live(id)?.running?.abort(interrupted());
-    await this.#turns.run(principal, id, undefined, async (live, lease) => {
+    await this.#turns.run(principal, id, signal, async (live, lease) => {
       await lease.delete();
       this.#turns.evict(live);
       live.setback = null;
@@ -106,8 +106,8 @@ export class Sessions {
   }
 
   /** @returns a new session that goes on from where this one is, with seeds of its own. */
-  async fork(principal: string, id: string): Promise<SessionView> {
-    return await this.#turns.runChange(principal, id, async (live, lease) => {
+  async fork(principal: string, id: string, signal: AbortSignal): Promise<SessionView> {
+    return await this.#turns.runChange(principal, id, signal, async (live, lease) => {
       refusePinned(live, "forked");
       const now = steadyNowMs();
       const { store, maxOfPrincipal } = this.#options;
@@ -127,22 +127,22 @@ export class Sessions {
   }
 
   /** Puts a session into another environment, if it has no state yet: that belongs to the one it was made in. */
-  async move(principal: string, id: string, environment: string): Promise<SessionView> {
+  async move(principal: string, id: string, signal: AbortSignal, environment: string): Promise<SessionView> {
     this.#options.identityOf(environment);
-    return await this.#turns.run(principal, id, undefined, async (live, lease) => {
+    return await this.#turns.run(principal, id, signal, async (live, lease) => {
       if (lease.record.head === null && !live.resident) await this.#turns.change(live, lease, { environment });
       return this.#view(lease.record);
     });
   }
 
   /** Back to a checkpoint; see {@link SessionCheckpoints.restore}. */
-  async restore(principal: string, id: string, name: string): Promise<SessionView> {
-    return this.#view(await this.checkpoints.restore(principal, id, name));
+  async restore(principal: string, id: string, signal: AbortSignal, name: string): Promise<SessionView> {
+    return this.#view(await this.checkpoints.restore(principal, id, signal, name));
   }
 
   /** Back to the image: no variable, no file. Checkpoints stay. */
-  async reset(principal: string, id: string): Promise<SessionView> {
-    return this.#view(await this.checkpoints.reset(principal, id));
+  async reset(principal: string, id: string, signal: AbortSignal): Promise<SessionView> {
+    return this.#view(await this.checkpoints.reset(principal, id, signal));
   }
 
   /** Stops what runs in it as a timeout would. @returns whether something ran here. */

@@ -1,11 +1,14 @@
 import { ClientError } from "../shared/errors.ts";
-import { SerialQueue } from "../shared/serial-queue.ts";
 
-/** Runs actions one after another, in the order in which they were asked for. */
+/**
+ * Runs actions one after another, in the order in which they were asked for. What is given up while it waits leaves the line at once, with
+ * all that it holds: a client that has gone keeps no room, and no memory.
+ */
 export class TurnQueue {
   readonly #limit: number;
-  readonly #queue = new SerialQueue();
-  #length = 0;
+  /** Begin the turns of those that wait, the first first. */
+  readonly #waiting = new Set<() => void>();
+  #isTaken = false;
 
   /** @param limit most that may wait or run. */
   constructor(limit: number) {
@@ -14,35 +17,52 @@ export class TurnQueue {
 
   /** Actions that wait or run. */
   get length(): number {
-    return this.#length;
+    return this.#waiting.size + Number(this.#isTaken);
   }
 
   /**
-   * @param signal aborting it gives the turn up, unless the action has begun.
-   * @throws {ClientError} 429 `session_queue_full`; the signal's reason; what `action` throws.
+   * @param signal aborting it gives the turn up, unless the action has begun. Undefined: a turn of the server's own, which holds nothing.
+   * @throws {ClientError} 429 `session_queue_full`, at once; the signal's reason; what `action` throws.
    */
-  run<T>(action: () => Promise<T>, signal?: AbortSignal): Promise<T> {
-    if (this.#length >= this.#limit) {
+  run<T>(action: () => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+    if (this.length >= this.#limit) {
       throw new ClientError("session_queue_full");
     }
-    this.#length++;
-    let begun = false;
-    const turn = this.#queue.run(async () => {
-      signal?.throwIfAborted();
-      begun = true;
-      return await action();
-    });
-    const end = () => {
-      this.#length--;
+    return this.#isTaken ? this.#wait(action, signal) : this.#take(action, signal);
+  }
+
+  #wait<T>(action: () => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+    const { promise, resolve, reject } = Promise.withResolvers<T>();
+    const giveUp = () => {
+      this.#waiting.delete(begin);
+      reject(signal?.reason);
     };
-    turn.then(end, end);
-    if (!signal) return turn;
-    return new Promise((resolve, reject) => {
-      const giveUp = () => {
-        if (!begun) reject(signal.reason);
-      };
-      signal.addEventListener("abort", giveUp, { once: true });
-      turn.then(resolve, reject).finally(() => signal.removeEventListener("abort", giveUp));
-    });
+    const begin = () => {
+      signal?.removeEventListener("abort", giveUp);
+      resolve(this.#take(action, signal));
+    };
+    if (signal?.aborted) reject(signal.reason);
+    else {
+      this.#waiting.add(begin);
+      signal?.addEventListener("abort", giveUp, { once: true });
+    }
+    return promise;
+  }
+
+  async #take<T>(action: () => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+    this.#isTaken = true;
+    try {
+      // The caller has its promise before anything of the action happens.
+      await null;
+      signal?.throwIfAborted();
+      return await action();
+    } finally {
+      this.#isTaken = false;
+      const [next] = this.#waiting;
+      if (next) {
+        this.#waiting.delete(next);
+        next();
+      }
+    }
   }
 }

@@ -52,6 +52,7 @@ export class SessionTurns {
   /**
    * Has the session to itself for one action, with what is not stored yet stored first.
    *
+   * @param signal aborted when no client waits for the action any more: what it would have stored is let go.
    * @param onWait called if others have it, and this action has a place among those that wait.
    */
   async run<T>(
@@ -84,11 +85,12 @@ export class SessionTurns {
   async runChange<T>(
     principal: string,
     id: string,
+    signal: AbortSignal,
     action: (live: LiveSession, lease: SessionLease) => Promise<T>,
   ): Promise<T> {
     const live = this.#live.get(id);
     if (live?.principal === principal) refuseWaiting(live);
-    return await this.run(principal, id, undefined, action);
+    return await this.run(principal, id, signal, action);
   }
 
   async change(
@@ -180,7 +182,7 @@ export class SessionTurns {
       if (live.unstored === null) return;
       // An empty turn: the attempt is what every turn begins with.
       live.turns
-        .run(() => this.#withLease(live, undefined, async () => {}))
+        .run(() => this.#withLease(live, undefined, async () => {}), undefined)
         .catch(() => {
           if (live.unstored === null) return;
           live.unstored.failures++;
@@ -220,7 +222,7 @@ export class SessionTurns {
       live.setback = `The session is as it was when it could last be stored: it could not leave its sandbox (${pinned}), which is gone.`;
       // An empty turn gives the lease back.
       const nothing = () => this.#withLease(live, undefined, async () => {});
-      live.turns.run(nothing).then(
+      live.turns.run(nothing, undefined).then(
         () => this.#forget(live),
         (error) => this.#options.onError(error, live.id),
       );

@@ -22,9 +22,9 @@ export const resetRoutes: readonly Route[] = [
     body: jsonBody(resetBody, {}),
     reply: done("Done."),
     errors: ["session_not_found", "session_busy", "session_queue_full", "packages_busy", "store_unavailable"],
-    handler: async ({ services, principal, body: { session }, record }) => {
+    handler: async ({ services, principal, body: { session }, signal, record }) => {
       // Every execution has a pristine interpreter; what is left to reset are the packages that were installed on top.
-      if (session !== undefined) await services.sessions.reset(principal.id, session);
+      if (session !== undefined) await services.sessions.reset(principal.id, session, signal);
       else if (principal.scopes.has("packages")) await services.packages.clear(principal.id);
       record("state_reset", {});
       return { message: "Pyodide environment reset successfully" };

@@ -102,7 +102,13 @@ function upload(path: string, operation: string, summary: string): Route {
   });
 }
 
-async function takeIn({ services, principal, body: file, record }: Asked<unknown, Express.Multer.File, unknown>) {
+async function takeIn({
+  services,
+  principal,
+  body: file,
+  signal,
+  record,
+}: Asked<unknown, Express.Multer.File, unknown>) {
   const originalName = file.originalname;
   const wanted = sanitiseFilename(originalName);
   const alsoAs = extensionOf(wanted) === ".csv" ? [LATEST_CSV] : [];
@@ -133,21 +139,31 @@ async function takeIn({ services, principal, body: file, record }: Asked<unknown
       tempPath: `uploads/${filename}`,
       isText: stored.isText,
     },
-    analysis: await analyse(services, principal, filename),
+    analysis: await analyse(services, principal, filename, signal),
   };
 }
 
 /** A file that cannot be described is uploaded all the same. */
-async function analyse(services: Services, principal: Principal, filename: string): Promise<z.input<typeof analysis>> {
+async function analyse(
+  services: Services,
+  principal: Principal,
+  filename: string,
+  signal: AbortSignal,
+): Promise<z.input<typeof analysis>> {
   const nothing = { success: false, filename, shape: null, columns: null, sample: null, memory_usage: null };
   const extension = extensionOf(filename);
   if (!TABLES.includes(extension)) return { ...nothing, error: `A ${extension} file is no table.` };
   try {
-    const { success, result, error } = await runInternal(services, principal, {
-      code: ANALYSIS,
-      context: JSON.stringify({ filename }),
-      timeout: ANALYSIS_TIMEOUT_MS,
-    });
+    const { success, result, error } = await runInternal(
+      services,
+      principal,
+      {
+        code: ANALYSIS,
+        context: JSON.stringify({ filename }),
+        timeout: ANALYSIS_TIMEOUT_MS,
+      },
+      signal,
+    );
     return success ? (result.parse() as z.input<typeof analysis>) : { ...nothing, error };
   } catch (error) {
     if (error instanceof ClientError) return { ...nothing, error: error.message };

@@ -105,13 +105,18 @@ export const packageRoutes: readonly Route[] = [
       "queue_full",
       "principal_queue_full",
     ],
-    handler: async ({ services, principal, response, query }) => {
-      const result = await runInternal(services, principal, {
-        code: LIST_PACKAGES,
-        environment: query.environment,
-        timeout: LIST_TIMEOUT_MS,
-        files: "none",
-      });
+    handler: async ({ services, principal, response, query, signal }) => {
+      const result = await runInternal(
+        services,
+        principal,
+        {
+          code: LIST_PACKAGES,
+          environment: query.environment,
+          timeout: LIST_TIMEOUT_MS,
+          files: "none",
+        },
+        signal,
+      );
       sendJson(response, toReply(result));
     },
   }),

@@ -153,8 +153,8 @@ export const sessionRoutes: readonly Route[] = [
     summary: "End a session",
     reply: done("It is gone."),
     errors: [...NO_SESSION, "session_busy"],
-    handler: async ({ services, principal, params, record }) => {
-      await services.sessions.delete(principal.id, params.id);
+    handler: async ({ services, principal, params, signal, record }) => {
+      await services.sessions.delete(principal.id, params.id, signal);
       record("session_delete", { session: params.id });
       return { message: "Session deleted successfully" };
     },
@@ -169,8 +169,8 @@ export const sessionRoutes: readonly Route[] = [
     summary: "Make a new session that begins as this one is",
     reply: reply("The new session.", { session }, { status: 201 }),
     errors: ["session_not_found", "session_limit", ...STORING],
-    handler: async ({ services, principal, params, record }) => {
-      const made = await services.sessions.fork(principal.id, params.id);
+    handler: async ({ services, principal, params, signal, record }) => {
+      const made = await services.sessions.fork(principal.id, params.id, signal);
       record("session_create", { session: made.id, forkOf: params.id });
       return { session: toReply(made) };
     },
@@ -215,8 +215,8 @@ export const sessionRoutes: readonly Route[] = [
     body: jsonBody(checkpointBody, { name: "before-training" }),
     reply: reply("The checkpoint.", { checkpoint }, { status: 201 }),
     errors: ["session_not_found", "invalid_checkpoint_name", "checkpoint_exists", "checkpoint_limit", ...STORING],
-    handler: async ({ services, principal, params, body }) => ({
-      checkpoint: toCheckpoint(await services.sessions.checkpoints.create(principal.id, params.id, body.name)),
+    handler: async ({ services, principal, params, body, signal }) => ({
+      checkpoint: toCheckpoint(await services.sessions.checkpoints.create(principal.id, params.id, signal, body.name)),
     }),
   }),
 
@@ -229,8 +229,8 @@ export const sessionRoutes: readonly Route[] = [
     summary: "Take a session back to a checkpoint",
     reply: reply("The session.", { session }),
     errors: ["session_not_found", "not_found", ...STORING],
-    handler: async ({ services, principal, params }) => ({
-      session: toReply(await services.sessions.restore(principal.id, params.id, params.name)),
+    handler: async ({ services, principal, params, signal }) => ({
+      session: toReply(await services.sessions.restore(principal.id, params.id, signal, params.name)),
     }),
   }),
 
@@ -244,14 +244,14 @@ export const sessionRoutes: readonly Route[] = [
       read: ["session_not_found", "session_damaged", "store_unavailable"],
       write: ["session_not_found", "session_full", "file_open", ...STORING],
     },
-    collectionOf: ({ services: { sessions }, principal: { id: principal }, request }) => {
+    collectionOf: ({ services: { sessions }, principal: { id: principal }, request, signal }) => {
       const id = String(request.params.id);
       return {
         details: { session: id },
         list: async () => await sessions.files.list(principal, id),
         read: async (path) => await sessions.files.read(principal, id, path),
-        write: async (path, content) => await sessions.files.write(principal, id, path, content),
-        remove: async (path) => await sessions.files.delete(principal, id, path),
+        write: async (path, content) => await sessions.files.write(principal, id, signal, path, content),
+        remove: async (path) => await sessions.files.delete(principal, id, signal, path),
       };
     },
   }),

@@ -87,8 +87,8 @@ export const statusRoutes: readonly Route[] = [
     reply: sentByHandler("It is 4.", selfTestReply),
     otherReplies: [sentByHandler("It is not, or not yet.", selfTestReply, { status: 503 })],
     errors: ["queue_full", "principal_queue_full"],
-    handler: async ({ services: { status }, principal, response }) => {
-      const testResult = status.executor.isReady ? await selfTest(status) : null;
+    handler: async ({ services: { status }, principal, response, signal }) => {
+      const testResult = status.executor.isReady ? await selfTest(status, signal) : null;
       const healthy = testResult?.success === true && testResult.result.toString() === "4";
       response.status(healthy ? 200 : 503).json({
         success: healthy,
@@ -152,7 +152,7 @@ export const probeRoutes: readonly Route[] = [
   }),
 ];
 
-async function selfTest(options: StatusOptions) {
+async function selfTest(options: StatusOptions, signal: AbortSignal) {
   try {
     return toReply(
       await options.executor.execute({
@@ -161,6 +161,7 @@ async function selfTest(options: StatusOptions) {
         timeoutMs: HEALTH_TIMEOUT_MS,
         // No key has such a name.
         principal: "(health)",
+        signal,
       }),
     );
   } catch (error) {
