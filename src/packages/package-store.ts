@@ -82,7 +82,12 @@ export class PackageStore {
       const set = await this.#options.sets.build(packages, undefined, "of-small");
       await accept(set);
       const next = { ...state, requested, packages: statesOf(packages, set) };
-      if (JSON.stringify(next).length > MAX_RECORD_CHARACTERS)
+      // First by adding up: as JSON, what they state may be so long that it would hold the event loop.
+      const stated = next.packages.reduce(
+        (sum, { requires }) => requires.reduce((all, { length }) => all + length, sum),
+        0,
+      );
+      if (stated > MAX_RECORD_CHARACTERS || JSON.stringify(next).length > MAX_RECORD_CHARACTERS)
         throw new PackageError("package_too_large", "These packages state too many requirements.");
       const before = new Set(state.packages.map(({ filename, sha256 }) => `${filename} ${sha256}`));
       const added = set.packages.filter(({ filename, sha256 }) => !before.has(`${filename} ${sha256}`));

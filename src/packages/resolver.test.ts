@@ -3,6 +3,7 @@ import { PackageError } from "./package-error.ts";
 import { parseCoreMetadata } from "./pep/metadata.ts";
 import { normaliseName, parseRequirement } from "./pep/requirements.ts";
 import { type ResolveOptions, resolve, resolveAvailable } from "./resolver.ts";
+import { SearchEffort } from "./search-effort.ts";
 import { type ListedFile, type PackageSource, selectFiles } from "./sources/package-source.ts";
 import { loadPyodideLock } from "./sources/pyodide-lock.ts";
 
@@ -341,4 +342,116 @@ test("versions that can never agree end in an error, not in an endless search", 
   await expect(chosen(catalogue, [...names, "z"])).rejects.toThrow(
     expect.objectContaining({ code: "package_conflict" }),
   );
+});
+
+describe("a whole graph of packages that state as much as they may", () => {
+  /** `count` packages that each state `each` requirements of one that is chosen already. */
+  function joins(count: number, each: number, requirement: (of: number, number: number) => string): PackageSource {
+    const packages = Array.from({ length: count }, (_, of) => `p${of}`);
+    const catalogue: Record<string, readonly string[]> = { "root 1": ["base", ...packages], "base 1": [] };
+    for (const [of, name] of packages.entries())
+      catalogue[`${name} 1`] = Array.from({ length: each }, (_, number) => requirement(of, number));
+    return source(catalogue);
+  }
+
+  /** Counts as one that has no limit of its own. */
+  const counting = () => new SearchEffort(Number.POSITIVE_INFINITY, () => new Error("no limit"));
+
+  async function unitsFor(count: number, requirement: (of: number, number: number) => string): Promise<number> {
+    const effort = counting();
+    const sources = [joins(count, 400, requirement)];
+    const { packages } = await resolve([parseRequirement("root")], { sources, python, effort });
+    expect(packages).toHaveLength(count + 2);
+    return effort.units;
+  }
+
+  test.each([
+    ["versions", (_of: number, number: number) => `base>=0.${number}`],
+    ["extras that are not there", (of: number, number: number) => `base[e${of}x${number}]`],
+    ["names", (of: number) => `p${of}`],
+  ])("costs as much for each as for one: %s", async (_what, requirement) => {
+    const [one, eight] = [await unitsFor(2, requirement), await unitsFor(16, requirement)];
+    expect(eight / one).toBeLessThan(9);
+  });
+
+  test("takes a level of recursion for each choice, not for each demand", async () => {
+    const sources = [joins(9, 1_999, (_of, number) => `base>=0.${number % 1000}`)];
+    const { packages } = await resolve([parseRequirement("root")], { sources, python });
+    expect(packages).toHaveLength(11);
+  });
+
+  test("has limits for all packages together: requirements, names, extras, effort", async () => {
+    const install = (sources: PackageSource[], effort?: SearchEffort) =>
+      resolve([parseRequirement("root")], { sources, python, ...(effort && { effort }) });
+    await expect(install([joins(11, 1_999, () => "base")])).rejects.toThrow(
+      failing("package_too_large", /the packages would state over 20000 requirements/),
+    );
+    await expect(install([joins(1, 1_999, (of, number) => `other${of}x${number}`)])).rejects.toThrow(
+      failing("package_too_large", /over 300 packages would be needed/),
+    );
+    const many = Array.from({ length: 300 }, (_, number) => number);
+    const extras = source({
+      "root 1": many.map((number) => `base[e${number}]`),
+      "base 1": many.map((number) => `base ; extra == 'e${number}'`),
+    });
+    await expect(install([extras])).rejects.toThrow(failing("package_too_large", /over 256 extras of base/));
+    const effort = new SearchEffort(1_000, () => new Error("too much"));
+    await expect(install([joins(2, 1_999, () => "base")], effort)).rejects.toThrow("too much");
+    expect(effort.units).toBeLessThan(2_000);
+  });
+
+  test("is not asked for all at once, nor after its end", async () => {
+    let underWay = 0;
+    let most = 0;
+    const names = Array.from({ length: 100 }, (_, number) => `n${number}`);
+    const inner = source({
+      "root 1": [...names, "missing"],
+      ...Object.fromEntries(names.map((name) => [`${name} 1`, []])),
+    });
+    const counted: PackageSource = {
+      description: "counted",
+      find: async (key) => {
+        most = Math.max(most, ++underWay);
+        const offers = await inner.find(key);
+        await new Promise((resolve) => setImmediate(resolve));
+        underWay--;
+        return offers;
+      },
+    };
+    await expect(resolve(["missing", "root"].map(parseRequirement), { sources: [counted], python })).rejects.toThrow(
+      /"missing" cannot be installed/,
+    );
+    await expect(resolve([parseRequirement("root")], { sources: [counted], python })).rejects.toThrow(/missing/);
+    // One more: the one whose turn it is.
+    expect(most).toBeLessThanOrEqual(2 * 9);
+  });
+
+  test("ends when its signal is aborted, with the signal's reason", async () => {
+    const stop = new AbortController();
+    const inner = joins(5, 1_000, () => "base");
+    const stopping: PackageSource = {
+      description: "stopping",
+      find: async (key) => {
+        if (key === "p4") stop.abort(new Error("stopped"));
+        return await inner.find(key);
+      },
+    };
+    await expect(
+      resolve([parseRequirement("root")], { sources: [stopping], python, signal: stop.signal }),
+    ).rejects.toThrow("stopped");
+  });
+
+  test("takes turns of the event loop that no item makes longer than one item is", async () => {
+    const effort = new SearchEffort(Number.POSITIVE_INFINITY, () => new Error("no limit"));
+    let turns = 0;
+    let isCounting = true;
+    const count = () => {
+      turns++;
+      if (isCounting) setImmediate(count);
+    };
+    setImmediate(count);
+    for (let item = 0; item < 100; item++) await effort.spend(1_000);
+    isCounting = false;
+    expect(turns).toBeGreaterThanOrEqual(50);
+  });
 });

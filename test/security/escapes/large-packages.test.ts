@@ -121,6 +121,32 @@ test.each([
   expect((await holding(() => target.run(code, { timeout: 60_000 }))).body).toMatchObject({ success: true });
 });
 
+test("a whole graph of packages that each state as many requirements of one that is chosen", async () => {
+  const names = Array.from({ length: 9 }, (_, number) => `joins-${number}`);
+  await offer({ name: "joins-base", version: "1.0", extras: ["a", "b", "c"] });
+  for (const [of, name] of names.entries()) {
+    const requires = Array.from({ length: 1_999 }, (_, number) =>
+      number % 100 === 0 ? `joins-base[${"abc"[of % 3]},n${of}x${number}]` : `joins-base>=0.${number}`,
+    );
+    await offer({ name, version: "1.0", requires });
+  }
+  await offer({ name: "joins", version: "1.0", requires: ["joins-base", ...names] });
+  await target.send("/api/reset", { method: "POST" });
+  expect(await holding(() => install("joins"))).toMatchObject({ success: true });
+  await offer({ name: "joins-more", version: "1.0", requires: Array.from({ length: 1_999 }, () => "joins-base") });
+  await offer({ name: "joins-all", version: "1.0", requires: ["joins", "joins-more", "joins-more"] });
+  expect(await holding(() => install("joins-all"))).toMatchObject({
+    success: false,
+    error: expect.stringContaining("would state over 20000 requirements"),
+  });
+  const others = Array.from({ length: 1_999 }, (_, number) => `joins-other-${number}`);
+  await offer({ name: "joins-names", version: "1.0", requires: others });
+  expect(await holding(() => install("joins-names"))).toMatchObject({
+    success: false,
+    error: expect.stringContaining("over 300 packages would be needed"),
+  });
+});
+
 test("as many files as a package may have, each in a folder of its own", { timeout: 180_000 }, async () => {
   const turns: number[] = [];
   // What the work itself takes it takes each time; what the machine does besides, it does not.
