@@ -65,27 +65,46 @@ export function signatureOf(schema: unknown): Signature {
   };
 }
 
-/** A schema as the annotation of a Python type, `list[str]`; `Any` where there is no short one. */
-export function annotationOf(schema: unknown, root: unknown, depth = 0): string {
+/** Names an object whose members are known. @param reference the schema, or what refers to it: the same for the same. */
+export type NameObject = (schema: Readonly<Record<string, unknown>>, reference: unknown, depth: number) => string;
+
+/**
+ * A schema as the annotation of a Python type, `list[str]`; `Any` where there is no short one.
+ *
+ * @param nameObject default: an object is a `dict`.
+ */
+export function annotationOf(schema: unknown, root: unknown, nameObject?: NameObject, depth = 0): string {
   const followed = follow(schema, root);
   if (!isObject(followed) || depth > MAX_ANNOTATION_DEPTH) return "Any";
-  const text = annotate(followed, root, depth);
+  const reference = isObject(schema) && typeof schema.$ref === "string" ? schema.$ref : schema;
+  const text = annotate(followed, { root, nameObject, reference, depth });
   return text.length > MAX_ANNOTATION_CHARACTERS ? "Any" : text;
 }
 
-function annotate(schema: Readonly<Record<string, unknown>>, root: unknown, depth: number): string {
-  const { type, items, anyOf, oneOf, additionalProperties } = schema;
+interface Place {
+  readonly root: unknown;
+  readonly nameObject: NameObject | undefined;
+  readonly reference: unknown;
+  readonly depth: number;
+}
+
+function annotate(schema: Readonly<Record<string, unknown>>, place: Place): string {
+  const { root, nameObject, reference, depth } = place;
+  const { type, items, anyOf, oneOf, additionalProperties, properties } = schema;
+  const inside = (one: unknown) => annotationOf(one, root, nameObject, depth + 1);
   const values = "const" in schema ? [schema.const] : schema.enum;
   if (Array.isArray(values) && values.length > 0 && values.length <= MAX_LITERALS) {
     const literals = values.map(literalOf);
     if (!literals.includes(null)) return `Literal[${literals.join(", ")}]`;
   }
   const either = anyOf ?? oneOf;
-  if (Array.isArray(either)) return union(either.map((one) => annotationOf(one, root, depth + 1)));
-  if (Array.isArray(type)) return union(type.map((one) => annotate({ ...schema, type: one }, root, depth)));
-  if (type === "array" && isObject(items)) return `list[${annotationOf(items, root, depth + 1)}]`;
-  if (type === "object" && isObject(additionalProperties) && schema.properties === undefined)
-    return `dict[str, ${annotationOf(additionalProperties, root, depth + 1)}]`;
+  if (Array.isArray(either)) return union(either.map(inside));
+  if (Array.isArray(type)) return union(type.map((one) => annotate({ ...schema, type: one }, place)));
+  if (type === "array" && isObject(items)) return `list[${inside(items)}]`;
+  const hasMembers = isObject(properties) && Object.keys(properties).length > 0;
+  if (type === "object" && hasMembers && nameObject) return nameObject(schema, reference, depth);
+  if (type === "object" && !hasMembers && isObject(additionalProperties))
+    return `dict[str, ${inside(additionalProperties)}]`;
   return typeof type === "string" ? (TYPES[type] ?? "Any") : "Any";
 }
 
@@ -120,7 +139,7 @@ function takesNull(schema: unknown, root: unknown, depth = 0): boolean {
 }
 
 /** What a reference means; the schema itself where it is none. A checked schema has no circle of references. */
-function follow(schema: unknown, root: unknown): unknown {
+export function follow(schema: unknown, root: unknown): unknown {
   let found = schema;
   while (isObject(found) && typeof found.$ref === "string") {
     const { $ref, ...beside } = found;

@@ -5,13 +5,15 @@ import { ClientError } from "../../shared/errors.ts";
 import { readAnswers } from "../../tools/answers.ts";
 import type { Continuation, Reply } from "../../tools/continuations.ts";
 import type { ToolAnswer } from "../../tools/events.ts";
+import { stubsOf } from "../../tools/stubs.ts";
 import { MAX_BODY_BYTES } from "../body.ts";
 import { contextOf } from "../caller.ts";
 import { wrongContentType } from "../content-type.ts";
 import { sendReply } from "../result-reply.ts";
-import { type BodyKind, type Route, reply, route, sentByHandler } from "../routes.ts";
+import { type BodyKind, jsonBody, type Route, reply, route, sentByHandler } from "../routes.ts";
 import { count, execReply, timestamp } from "../schemas.ts";
 import { charsetOf, decodeText, InvalidEncodingError, invalidEncoding } from "../text-decoding.ts";
+import { toolFields } from "../validation.ts";
 
 const callError = z.object({ message: z.string(), data: z.unknown().optional() });
 const answer = z.union([
@@ -29,6 +31,9 @@ export const answersBody: BodyKind<Promise<readonly ToolAnswer[]>> = {
   middleware: () => express.raw({ type: () => true, limit: MAX_BODY_BYTES }),
   parse: async (request) => await readAnswers(bytesOf(request)),
 };
+
+/** Body of `POST /api/tools/stubs`. */
+const stubsBody = z.object({ tools: toolFields.tools.unwrap(), toolMode: toolFields.toolMode });
 
 const toolCall = z.looseObject({ id: z.string(), name: z.string(), input: z.record(z.string(), z.unknown()) });
 const inputRequest = z.looseObject({ id: z.string(), prompt: z.string(), password: z.boolean() });
@@ -121,6 +126,23 @@ export const executionRoutes: readonly Route[] = [
       const answers = await body;
       const continuation = services.continuations.get(principal.id, params.continuation);
       await sendNext(services, response, continuation, answers, signal);
+    },
+  }),
+
+  route({
+    method: "post",
+    path: "/api/tools/stubs",
+    scope: "execute",
+    tag: "Running code",
+    operation: "toolStubs",
+    summary: "Write tools as a Python stub file",
+    description:
+      "What a model is shown of the functions that its code may call: signatures, types and docstrings, as they are while code runs.",
+    body: jsonBody(stubsBody, { tools: [{ name: "query", description: "Runs SQL." }] }),
+    reply: sentByHandler("The text of a `.pyi` file.", z.string(), { type: "text/plain" }),
+    errors: ["invalid_tools"],
+    handler: ({ response, body }) => {
+      response.type("text/plain").send(stubsOf(body.tools, body.toolMode ?? "sync"));
     },
   }),
 ];

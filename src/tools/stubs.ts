@@ -1,0 +1,131 @@
+/** Tools as the text of a Python stub file (`.pyi`): what a model is shown of the functions that its code may call. */
+import { isObject } from "../shared/json/json-object.ts";
+import type { ToolDefinition } from "./definitions.ts";
+import { toolSet } from "./definitions.ts";
+import { toIdentifier } from "./python-names.ts";
+import { annotationOf, follow, pythonText } from "./signatures.ts";
+
+/** Longer values are not written out. */
+const MAX_DEFAULT_CHARACTERS = 200;
+
+/** @throws {ClientError} 400 `invalid_tools`. */
+export function stubsOf(definitions: readonly ToolDefinition[], mode: "sync" | "async"): string {
+  const tools = toolSet(definitions);
+  const types = new TypedDicts(new Set(Array.from(tools.values(), ({ signature }) => signature.name)));
+  const functions = definitions.map(({ name, parameters, returns }) => {
+    const { signature } = tools.get(name) as NonNullable<ReturnType<typeof tools.get>>;
+    const properties = propertiesOf(parameters);
+    const named = types.within(signature.name);
+    const written = signature.parameters.map((parameter) => {
+      const schema = properties.get(parameter.key) ?? true;
+      const annotation = annotationOf(schema, parameters, named(parameter.name, parameters));
+      const fallback = "default" in parameter ? literalOf(parameter.default) : "...";
+      return `${parameter.name}: ${annotation}${parameter.required ? "" : ` = ${fallback}`}`;
+    });
+    if (signature.takesMore) written.push("**arguments: Any");
+    const result = returns == null ? "Any" : annotationOf(returns, returns, named("result", returns));
+    const head = `${mode === "async" ? "async " : ""}def ${signature.name}(${written.join(", ")}) -> ${result}:`;
+    const described = signature.parameters.filter(({ description }) => description !== "");
+    const lines = [
+      ...(signature.description === "" ? [] : signature.description.split("\n")),
+      ...(described.length === 0 ? [] : ["", "Arguments:"]),
+      ...described.map(({ name, description }) => `    ${name}: ${description.replaceAll("\n", " ")}`),
+    ];
+    return lines.length === 0 ? `${head} ...` : `${head}\n    ${docstring(lines)}`;
+  });
+  const imports = "from typing import Any, Literal, NotRequired, TypedDict";
+  return `${[imports, ...types.classes, ...functions].join("\n\n")}\n`;
+}
+
+function propertiesOf(schema: unknown): ReadonlyMap<string, unknown> {
+  const followed = follow(schema, schema);
+  return new Map(isObject(followed) && isObject(followed.properties) ? Object.entries(followed.properties) : []);
+}
+
+/** Classes for objects whose members are known. */
+class TypedDicts {
+  readonly classes: string[] = [];
+  readonly #taken: Set<string>;
+  /** Schema, or the reference to it, → name. */
+  readonly #names = new Map<unknown, string>();
+
+  constructor(taken: Set<string>) {
+    this.#taken = taken;
+  }
+
+  /** @returns what names an object, by where it is. */
+  within(tool: string) {
+    return (parameter: string, root: unknown) =>
+      (schema: Readonly<Record<string, unknown>>, reference: unknown, depth: number): string =>
+        this.#name(schema, { reference, root, hint: `${camel(tool)}${camel(parameter)}`, depth });
+  }
+
+  #name(
+    schema: Readonly<Record<string, unknown>>,
+    { reference, root, hint, depth }: { reference: unknown; root: unknown; hint: string; depth: number },
+  ): string {
+    const known = this.#names.get(reference);
+    if (known !== undefined) return known;
+    const title = typeof schema.title === "string" ? toIdentifier(schema.title, "_") : null;
+    let name = title ?? hint;
+    for (let n = 2; this.#taken.has(name); n++) name = `${title ?? hint}${n}`;
+    this.#taken.add(name);
+    this.#names.set(reference, name);
+    const required = new Set(Array.isArray(schema.required) ? schema.required : []);
+    const members = Object.entries(schema.properties as object).map(([key, property]) => {
+      const nested = (inner: Readonly<Record<string, unknown>>, of: unknown, deeper: number) =>
+        this.#name(inner, {
+          reference: of,
+          root,
+          hint: `${name}${camel(toIdentifier(key, "_") ?? "Member")}`,
+          depth: deeper,
+        });
+      const annotation = annotationOf(property, root, nested, depth + 1);
+      return [key, required.has(key) ? annotation : `NotRequired[${annotation}]`] as const;
+    });
+    const isPlain = members.every(([key]) => toIdentifier(key, "_") === key);
+    const written = isPlain
+      ? `class ${name}(TypedDict):\n${members.map(([key, type]) => `    ${key}: ${type}`).join("\n")}`
+      : `${name} = TypedDict("${name}", {${members.map(([key, type]) => `${pythonText(key)}: ${type}`).join(", ")}})`;
+    // What it refers to comes first, but for itself.
+    this.classes.push(written);
+    return name;
+  }
+}
+
+function camel(name: string): string {
+  return name
+    .split("_")
+    .map((part) => part.charAt(0).toUpperCase() + part.slice(1))
+    .join("");
+}
+
+function literalOf(value: unknown): string {
+  const text = write(value);
+  return text.length > MAX_DEFAULT_CHARACTERS ? "..." : text;
+}
+
+function write(value: unknown): string {
+  if (value === null) return "None";
+  if (typeof value === "boolean") return value ? "True" : "False";
+  if (typeof value === "string") return pythonText(value);
+  if (Array.isArray(value)) return `[${value.map(write).join(", ")}]`;
+  if (isObject(value)) {
+    const members = Object.entries(value).map(([key, member]) => `${pythonText(key)}: ${write(member)}`);
+    return `{${members.join(", ")}}`;
+  }
+  return String(value);
+}
+
+function docstring(lines: readonly string[]): string {
+  const text = lines
+    .map((line) => (line === "" ? "" : `    ${line}`))
+    .join("\n")
+    .trimStart();
+  const safe = text
+    .replaceAll("\\", "\\\\")
+    .replaceAll('"', '\\"')
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: a stub is text that people and models read.
+    .replace(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u2028\u2029]/g, " ");
+  return `"""${safe}"""`;
+}
