@@ -22,6 +22,7 @@ export async function openHost(config: Config): Promise<Omit<SandboxOptions, "gu
   assertIsolation(isolation, config);
   return {
     memoryMb: config.SANDBOX_MEMORY_MB,
+    isCompact: config.SANDBOX_COMPACT,
     startTimeoutMs: config.SANDBOX_START_TIMEOUT_MS,
     maxCpuTimeMs: config.EXECUTION_CPU_MS,
     isolation,

@@ -25,6 +25,8 @@ export interface LaunchOptions {
   readonly guest: GuestOptions;
   /** Most WebAssembly memory, MiB. */
   readonly memoryMb: number;
+  /** Whether the process is to take less memory, and more time. */
+  readonly isCompact: boolean;
   /** What the operating system puts around the process. */
   readonly isolation: IsolationReport;
   /** Deno's own cache folder; null: none. */
@@ -35,8 +37,9 @@ export interface LaunchOptions {
 export function sandboxCommand({
   guest,
   memoryMb,
+  isCompact,
   stackBytes,
-}: Pick<LaunchOptions, "guest" | "memoryMb"> & { readonly stackBytes: number }): {
+}: Pick<LaunchOptions, "guest" | "memoryMb" | "isCompact"> & { readonly stackBytes: number }): {
   command: string;
   args: string[];
   readable: string[];
@@ -57,7 +60,7 @@ export function sandboxCommand({
     "--no-lock",
     "--no-check",
     ...permissionFlags(readable, guest.mapMemory),
-    `--v8-flags=${v8Flags(memoryMb, stackBytes).join(",")}`,
+    `--v8-flags=${v8Flags(memoryMb, stackBytes, isCompact).join(",")}`,
     path.join(GUEST_DIR, "main.ts"),
     PYODIDE_DIR,
   ];

@@ -2,12 +2,17 @@ import { v8StackKib } from "../isolation/main-stack.ts";
 
 const WASM_PAGES_PER_MB = 16;
 
-/** What V8 may do in a sandbox process: no code from strings, a stack and a memory of a limited size. */
-export function v8Flags(memoryMb: number, stackBytes: number): string[] {
+/**
+ * What V8 may do in a sandbox process: no code from strings, a stack and a memory of a limited size.
+ *
+ * @param isCompact whether it is to take less memory, and more time.
+ */
+export function v8Flags(memoryMb: number, stackBytes: number, isCompact: boolean): string[] {
   return [
     "--disallow-code-generation-from-strings",
     `--stack-size=${v8StackKib(stackBytes)}`,
     `--wasm-max-mem-pages=${memoryMb * WASM_PAGES_PER_MB}`,
+    ...(isCompact ? ["--optimize-for-size"] : []),
   ];
 }
 

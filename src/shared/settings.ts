@@ -285,6 +285,11 @@ export const SETTINGS = {
     "512",
     "most WebAssembly memory of one sandbox, MiB; unset: less where the memory limit of the container (cgroup) has not room for all",
   ),
+  SANDBOX_COMPACT: setting(
+    flag,
+    "false",
+    "have a sandbox take less memory and more of the processor's time, for machines with many: docs/performance.md",
+  ),
   SANDBOX_MAX_EXECUTIONS: setting(integer(1), "100000", "replace a sandbox after this many executions"),
   SANDBOX_MAX_AGE_MS: setting(integer(1000), "21600000", "replace a sandbox after this time, ms"),
   SANDBOX_MAX_HEAP_MB: setting(

@@ -105,12 +105,28 @@ describe.each([true, false])("with mapMemory: %s", (mapMemory) => {
 
 test("only a sandbox that is to map memory may call the C library", () => {
   const permission = (mapMemory: boolean) =>
-    sandboxCommand({ guest: guestOptions({ mapMemory }), memoryMb: 64, stackBytes: 2 ** 23 }).args.filter((arg) =>
-      arg.endsWith("-ffi"),
-    );
+    sandboxCommand({
+      guest: guestOptions({ mapMemory }),
+      memoryMb: 64,
+      isCompact: false,
+      stackBytes: 2 ** 23,
+    }).args.filter((arg) => arg.endsWith("-ffi"));
   expect(permission(false)).toEqual(["--deny-ffi"]);
   expect(permission(true)).toEqual([process.platform === "linux" ? "--allow-ffi" : "--deny-ffi"]);
 });
+
+test.skipIf(process.platform !== "linux")(
+  "a compact sandbox has V8 spare memory, and is otherwise as any",
+  async () => {
+    const sandboxes = [await start({ hashBaseline: true }), await start({ hashBaseline: true }, { isCompact: true })];
+    const commands = sandboxes.map(async ({ pid }) =>
+      readFileSync(`/proc/${await innermostProcess(pid)}/cmdline`, "utf8").includes("--optimize-for-size"),
+    );
+    expect(await Promise.all(commands)).toEqual([false, true]);
+    expect(sandboxes[1]?.baseline).toBe(sandboxes[0]?.baseline);
+    for (const sandbox of sandboxes) await pristineAfter(sandbox, SMALL);
+  },
+);
 
 test.skipIf(process.platform !== "linux")(
   "a file that cannot be mapped is refused before anything is mapped from it",

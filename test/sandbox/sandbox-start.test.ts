@@ -36,6 +36,7 @@ test("a process that is not ready in time is ended, and the error has what it pr
   const started = Sandbox.start({
     guest: guestOptions({ baseImagePath }),
     memoryMb: 512,
+    isCompact: false,
     isolation: { tool: "none", layers: [], rejected: [], wrapping: null },
     denoDir: null,
     startTimeoutMs: START_TIMEOUT_MS,
