@@ -2,8 +2,9 @@
 // The command, for whatever Node runs it: one that is too old for the TypeScript sources hands over to the one that npm installed.
 import { spawn } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
-import { createRequire } from "node:module";
+import module, { createRequire } from "node:module";
 import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
 
 const LEAST_MAJOR = 24;
 /** npm's names for Node itself, by `process.platform-process.arch`. */
@@ -28,6 +29,8 @@ if (process.env.npm_lifecycle_event !== undefined) endWithParent();
 const isNewEnough = (version) => Number.parseInt(version, 10) >= LEAST_MAJOR;
 
 if (isNewEnough(process.versions.node)) {
+  // Beside the sources, with their owner: what others could write to would be run.
+  module.enableCompileCache(fileURLToPath(new URL("../node_modules/.cache/node-compile-cache", import.meta.url)));
   await import("../src/cli/main.ts");
 } else {
   const own = installedNode();

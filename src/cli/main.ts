@@ -5,22 +5,11 @@ import os from "node:os";
 import { buffer, text } from "node:stream/consumers";
 import { parseArgs } from "node:util";
 import { type DestinationStream, pino } from "pino";
-import { openEnvironments } from "../compose/environments.ts";
-import { openHost } from "../compose/host.ts";
-import { surviveUncaught } from "../compose/last-resort.ts";
-import { openCallerNetwork, openSecrets } from "../compose/network.ts";
-import { impliedSettings } from "../compose/principals.ts";
-import { startRuntime } from "../compose/runtime.ts";
-import { startServer } from "../compose/server.ts";
-import { contextOf, executeBody, parseBody } from "../http/validation.ts";
-import { escapeControls } from "../security-log/event.ts";
-import { verifySecurityLog } from "../security-log/verify.ts";
 import { ClientError, StartupError } from "../shared/errors.ts";
 import type { JsonText } from "../shared/json/json-text.ts";
 import { loadConfig, loadSettings } from "../shared/settings.ts";
-import { openServerLog } from "../telemetry/server-log.ts";
-import { doctor } from "./doctor.ts";
-import { frameTable } from "./trace.ts";
+
+// Each command loads what it needs: all of it takes as long as a server's start.
 
 const MAX_INDENTED_BYTES = 128 * 1024;
 
@@ -45,12 +34,20 @@ const COMMANDS: Readonly<Record<string, (args: string[]) => Promise<number>>> = 
 
 async function serve(): Promise<number> {
   const { config, inferred } = loadSettings();
+  const { openHost } = await import("../compose/host.ts");
+  // What the operating system can do is tried out by processes, which run while this one loads its modules.
+  const host = openHost(config);
+  host.catch(() => {});
+  const { startServer } = await import("../compose/server.ts");
+  const { impliedSettings } = await import("../compose/principals.ts");
+  const { surviveUncaught } = await import("../compose/last-resort.ts");
+  const { openServerLog } = await import("../telemetry/server-log.ts");
   const { LOG_LEVEL, LOG_DIR, LOG_MAX_SIZE, NODE_ENV } = config;
   const pretty = NODE_ENV === "development" || process.stdout.isTTY;
   const { logger, close } = openServerLog({ level: LOG_LEVEL, dir: LOG_DIR, maxBytes: LOG_MAX_SIZE, pretty });
   for (const { name, value, from } of [...inferred, ...impliedSettings(config)])
     logger.info(`${name} is ${value}: ${from}`);
-  const server = await startServer(config, logger);
+  const server = await startServer(config, logger, host);
   surviveUncaught(logger);
   logger.info(`Listening on ${server.url}; starting: /ready tells how far`);
   return await new Promise((resolve, reject) => {
@@ -94,6 +91,10 @@ async function serve(): Promise<number> {
 }
 
 async function run(args: string[]): Promise<number> {
+  const { startRuntime } = await import("../compose/runtime.ts");
+  const { openCallerNetwork, openSecrets } = await import("../compose/network.ts");
+  const { executeBody, parseBody } = await import("../http/validation.ts");
+  const { frameTable } = await import("./trace.ts");
   const { values, positionals } = parseArgs({
     args,
     allowPositionals: true,
@@ -102,7 +103,7 @@ async function run(args: string[]): Promise<number> {
   const [file] = positionals;
   if (file === undefined || positionals.length > 1) throw new StartupError(USAGE);
   const { context, timeout: timeoutMs } = parseBody(executeBody.pick({ context: true, timeout: true }), {
-    context: parseContext(values.context),
+    context: await parseContext(values.context),
     timeout: values.timeout === undefined ? undefined : Number(values.timeout),
   });
   const code = await readCode(file);
@@ -138,10 +139,13 @@ async function run(args: string[]): Promise<number> {
 }
 
 async function runDoctor(): Promise<number> {
+  const { doctor } = await import("./doctor.ts");
   return await doctor(loadSettings());
 }
 
 async function build([name]: string[]): Promise<number> {
+  const { openEnvironments } = await import("../compose/environments.ts");
+  const { openHost } = await import("../compose/host.ts");
   const config = loadConfig();
   const { environments, close } = await openEnvironments(config, createLogger("info"), await openHost(config));
   try {
@@ -158,6 +162,8 @@ async function build([name]: string[]): Promise<number> {
 
 async function audit([action, folder]: string[]): Promise<number> {
   if (action !== "verify") throw new StartupError(USAGE);
+  const { verifySecurityLog } = await import("../security-log/verify.ts");
+  const { escapeControls } = await import("../security-log/event.ts");
   const dir = folder ?? loadConfig().LOG_DIR;
   if (dir === "") throw new StartupError("LOG_DIR is `none`: there is no security log. Name a folder that has one.");
   const result = await verifySecurityLog(dir).catch((cause) => {
@@ -196,8 +202,9 @@ async function readCode(file: string): Promise<string> {
   return bytes.toString("utf8");
 }
 
-function parseContext(json: string | undefined): unknown {
+async function parseContext(json: string | undefined): Promise<unknown> {
   if (json === undefined) return undefined;
+  const { contextOf } = await import("../http/validation.ts");
   const context = contextOf(json);
   if (typeof context !== "string") return context;
   try {

@@ -43,7 +43,7 @@ export async function startRuntime(
   logger: Logger,
   { onFrame }: Pick<SandboxOptions, "onFrame"> = {},
 ): Promise<Runtime> {
-  const runtime = await openRuntime(config, logger, null, onFrame);
+  const runtime = await openRuntime(config, logger, null, openHost(config), onFrame);
   try {
     await runtime.ready;
     return runtime;
@@ -61,10 +61,11 @@ export async function startRuntime(
 export async function openRuntime(
   config: Config,
   logger: Logger,
-  redis: RedisConnection | null = null,
+  redis: RedisConnection | null,
+  opening: ReturnType<typeof openHost>,
   onFrame?: SandboxOptions["onFrame"],
 ): Promise<Runtime> {
-  const host = await openHost(config);
+  const host = await opening;
   const { environments, images, store, keeper, owners, close } = await openEnvironments(config, logger, host, redis);
   const guestOf = (name: string) => bootOptions(config, environments.get(name));
   let denoDir: string | null = null;

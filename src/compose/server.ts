@@ -15,7 +15,7 @@ import { Metrics } from "../telemetry/metrics.ts";
 import { Continuations } from "../tools/continuations.ts";
 import { ToolExecutions } from "../tools/tool-executions.ts";
 import { ToolEndpoints } from "../tools/webhook.ts";
-import { pyodideVersion } from "./host.ts";
+import { openHost, pyodideVersion } from "./host.ts";
 import { createListener, listen } from "./listener.ts";
 import { openCallerNetwork, openSecrets } from "./network.ts";
 import { toolShares } from "./principals.ts";
@@ -39,10 +39,13 @@ export interface RunningServer {
 /**
  * Listens, and starts everything.
  *
+ * @param host what is found out of this host: takes a while, and may have been begun.
  * @returns when it listens; see {@link RunningServer.ready}.
  * @throws {StartupError} with what to do about it.
  */
-export async function startServer(config: Config, logger: Logger): Promise<RunningServer> {
+export async function startServer(config: Config, logger: Logger, host = openHost(config)): Promise<RunningServer> {
+  // It is waited for later, or not at all.
+  host.catch(() => {});
   checkBinding(config);
   await using stack = new AsyncDisposableStack();
   const redis = stack.adopt(connectToRedis(config, logger), (redis) => redis?.close());
@@ -62,7 +65,7 @@ export async function startServer(config: Config, logger: Logger): Promise<Runni
   const store = stack.adopt(await stores.sessions(), async (store) => await store.close());
   const secrets = openSecrets(config, stores.secrets());
   const network = openCallerNetwork(config, secrets);
-  const runtime = await openRuntime(config, logger, redis);
+  const runtime = await openRuntime(config, logger, redis, host);
   let graceMs = 0;
   stack.defer(async () => await runtime.stop(graceMs));
   const { executor, environments, packages, isolation } = runtime;

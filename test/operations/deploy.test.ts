@@ -71,7 +71,7 @@ test("Node gets the same flags from `npm start`, from the command that hands ove
 describe("the container image", () => {
   test("sets variables that there are, to values that can be used", () => {
     for (const name of Object.keys(IMAGE_ENV)) expect(SETTINGS).toHaveProperty([name]);
-    const doctor = /RUN (.*) node src\/cli\/main\.ts doctor/.exec(DOCKERFILE)?.[1] ?? "";
+    const doctor = /RUN (.*) node bin\/pyodide-express\.mjs doctor/.exec(DOCKERFILE)?.[1] ?? "";
     for (const pair of doctor.split(" ")) expect(SETTINGS).toHaveProperty([pair.split("=")[0] as string]);
     expect(configOf({})).toMatchObject({ HOST: "0.0.0.0", DATA_DIR: "/data", CACHE_DIR: "/app/cache" });
   });

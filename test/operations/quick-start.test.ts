@@ -1,5 +1,5 @@
 import { execFile, execFileSync, spawn } from "node:child_process";
-import { cp, mkdir, writeFile } from "node:fs/promises";
+import { cp, mkdir, readdir, rm, symlink, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { promisify } from "node:util";
@@ -107,6 +107,30 @@ describe("npm ci && npm start", () => {
       expect(stdout).toContain("pyodide-express <command>");
     },
   );
+});
+
+test("what modules compile to is kept beside the sources, and nowhere that others can write to", async () => {
+  const place = temporaryFolder("quick-start-cache");
+  for (const name of ["bin", "src", "package.json"])
+    await cp(path.join(ROOT, name), path.join(place, name), { recursive: true });
+  await mkdir(path.join(place, "node_modules"));
+  const packages = path.join(ROOT, "node_modules");
+  for (const name of await readdir(packages))
+    if (!name.startsWith(".")) await symlink(path.join(packages, name), path.join(place, "node_modules", name));
+  const tmp = path.join(place, "tmp");
+  await mkdir(tmp);
+  const help = () =>
+    run(process.execPath, [path.join(place, "bin/pyodide-express.mjs"), "--help"], {
+      env: { ...process.env, TMPDIR: tmp },
+    });
+  expect((await help()).stdout).toContain("pyodide-express <command>");
+  const cache = path.join(place, "node_modules/.cache/node-compile-cache");
+  expect((await readdir(cache, { recursive: true })).length).toBeGreaterThan(5);
+  expect(await readdir(tmp)).toEqual([]);
+  // Where it cannot be written, that is all.
+  await rm(cache, { recursive: true });
+  await writeFile(cache, "");
+  expect((await help()).stdout).toContain("pyodide-express <command>");
 });
 
 test("scripts need no shell but npm's own, on any system", async () => {
