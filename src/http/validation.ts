@@ -76,14 +76,6 @@ const files = z
   .enum(["workspace", "none"], 'Files must be "workspace" or "none".')
   .meta({ description: "Whether the caller's files are there; they are unless `none` is asked for." });
 
-/** A name that a caller gives to something of its own. */
-export function plainName(what: string) {
-  const rules = "Use 1 to 64 letters, digits, dots, hyphens and underscores, and no dot first.";
-  return z
-    .string(`${what} must be a string.`)
-    .regex(/^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/, `Invalid ${what.toLowerCase()}. ${rules}`);
-}
-
 const session = z
   .string("Session must be a string.")
   .meta({ description: "Run in this session, which keeps its state." });

@@ -34,7 +34,8 @@ export interface CheckpointView {
 /** Less is the drift of clocks that nothing has set. */
 const SHOWN_STEP_MS = 1000;
 
-const PLAIN_NAME = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
+/** A name that a caller may give to something of its own. */
+export const PLAIN_NAME = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
 
 export function viewOf(record: SessionRecord, live: LiveSession | undefined): SessionView {
   const { id, environment, createdAtMs, lastUsedAtMs, head, executions, checkpoints } = record;

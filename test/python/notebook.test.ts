@@ -81,6 +81,15 @@ table("prompts", [
   { name: "indented", code: "    >>> 1 + 1\n    2", want: gives(2) },
   { name: "of IPython", code: "In [1]: x = [\n   ...:   1]\n\nIn [2]: x\nOut[2]: [1]", want: gives([1]) },
   { name: "an error's place", code: ">>> x = 1\n>>> 1 / 0\nTraceback", want: at(2, 5, "ZeroDivisionError") },
+  { name: "that Python takes for annotations", code: "In [1]: x = 5\nIn [2]: x", want: gives(5) },
+  { name: "of an expression, with its output", code: "In [1]: 1+1\nOut[1]: 2", want: gives(2) },
+  { name: "with printed output below", code: 'In [1]: print("a")\na', want: prints("a\n") },
+  { name: "below a comment, of a cell that runs", code: "# a\nIn [*]: x = 1\nIn [2]: x", want: gives(1) },
+  { name: "below a comment, taken for annotations", code: "# a\nIn [1]: x = 1\nIn [2]: x", want: gives(1) },
+  { name: "an error's place behind one", code: "In [1]: x = 1\nIn [2]: 1 / 0", want: at(2, 9, "ZeroDivisionError") },
+  { name: "a SyntaxError behind one", code: "In [1]: x = 1\nIn [2]: x = = 1", want: at(2, 13, "SyntaxError") },
+  { name: "an annotation that is one", code: "In[1]: int = 3", want: raises("NameError", "name 'In' is not defined") },
+  { name: "an annotation of the code's own", code: "In = {}\nIn [1]: int = 3\nIn", want: gives({ 1: 3 }) },
   { name: "text below is not dropped", code: ">>> x = 1\n\nand so on\n", want: at(3, 1, "SyntaxError") },
 ]);
 

@@ -796,6 +796,29 @@ table("recursion and deep nesting", [
     code: "import sys\nsys.setrecursionlimit(10**9)\ndef f(): f()\nf()",
     want: overflow,
   },
+  ...[10 ** 4, 10 ** 5, 10 ** 6].map((limit) => ({
+    name: `${limit} frames that no code catches`,
+    code: `import sys\nsys.setrecursionlimit(${limit})\ndef f(n): return f(n + 1)\nf(0)`,
+    want: {
+      ...raises("RecursionError", text(/maximum recursion depth/)),
+      stderr: text(
+        new RegExp(
+          `^Traceback.*\\n  File "<exec>", line 4.*Previous line repeated ${limit / 10 - 1}\\d+ more times\\]\\nRecursionError`,
+          "s",
+        ),
+      ),
+    },
+  })),
+  {
+    name: "two functions in turn that no code stops",
+    code: "import sys\nsys.setrecursionlimit(10**4)\ndef f(): g()\ndef g(): f()\nf()",
+    want: {
+      ...raises("RecursionError", text(/maximum recursion depth/)),
+      stderr: text(
+        /^Traceback.*line 5, in <module>\n.*\n {2}\[89\d\d more frames\]\n.*line 4, in g\n.*\nRecursionError/s,
+      ),
+    },
+  },
   {
     name: "a __repr__ without end",
     code: "class A:\n  def __repr__(self): return repr(self)\nrepr(A())",

@@ -1,14 +1,17 @@
 import { z } from "zod";
 import { networkInput } from "../../egress/network-rules.ts";
 import { sessionTools } from "../../service/tool-calls.ts";
-import type { CheckpointView, SessionView } from "../../sessions/views.ts";
+import { type CheckpointView, PLAIN_NAME, type SessionView } from "../../sessions/views.ts";
 import type { ErrorCode } from "../../shared/errors.ts";
 import { done, jsonBody, type Route, reply, route } from "../routes.ts";
 import { bytes, count, timestamp } from "../schemas.ts";
-import { environment, plainName, toolFields } from "../validation.ts";
+import { environment, toolFields } from "../validation.ts";
 import { fileCollection } from "./file-collection.ts";
 
 const MAX_TTL_S = 315_360_000;
+
+/** A name that a caller gives to something of its own. What it may be is the sessions' own rule, with a code of its own: `checkedName`. */
+const plainName = (what: string) => z.string(`${what} must be a string.`).meta({ pattern: PLAIN_NAME.source });
 
 /** Body of `POST /api/sessions`. */
 const sessionBody = z.object({

@@ -17,6 +17,7 @@ from . import (
     display,
     ending,
     eventloop,
+    hidden_frames,
     imports,
     interactive_shell,
     notebook,
@@ -28,6 +29,8 @@ from . import (
 )
 
 _FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+_never_freed = []
+"""Of a stateless execution: the rewind takes it."""
 _encode = JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 _encode_in_ascii = JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
@@ -38,6 +41,7 @@ def prepare():
     imports.install()
     eventloop.install()
     sources.install()
+    hidden_frames.install()
     builtins.display = display.display
     builtins.get_ipython = interactive_shell.get_ipython
     sys.excepthook = tracebacks.excepthook
@@ -153,6 +157,8 @@ def _finish(values):
 def _fail(errors):
     """As `_finish`, after code that raised. Returns what its error is told as; None for an exit that is no error."""
     error = errors.pop()
+    if sources.name == sources.STATELESS_NAME and tracebacks.is_deep(error):
+        _never_freed.append(error)
     display.flush_figures_after(error)
     _flush()
     if isinstance(error, (SystemExit, restrictions.ProcessExit)):
@@ -194,6 +200,9 @@ def _evaluate(code, execution, main, is_line):
         tree = compile(code, sources.name, "exec", ast.PyCF_ONLY_AST | _FLAGS, dont_inherit=True)
     except SyntaxError as error:
         code, tree = notebook.parse(code, sources.name, error)
+    else:
+        if "In [" in code and tree.body and notebook.has_prompts(tree) and interactive_shell.keeps_sources(main):
+            code, tree = notebook.parse(code, sources.name)
     last = None
     line = tree.body[-1].lineno if tree.body else 1
     if tree.body and isinstance(tree.body[-1], ast.Expr) and not _ends_in_semicolon(code, tree.body[-1].end_lineno):

@@ -145,6 +145,11 @@ class Sources:
         return "In"
 
 
+def keeps_sources(names):
+    """Whether `In` is that of a notebook, also where there is none yet."""
+    return type(names.get("In", Sources())) is Sources
+
+
 class InteractiveShell:
     """As much of IPython's class as notebooks call."""
 

@@ -1,6 +1,6 @@
 """Reads code as notebooks and models write it: indented as a whole, in ``` fences, with prompts, magics and shell lines.
 
-Only code that Python refuses comes here, so other code pays nothing. Lines keep their numbers and what is cut from one is
+Only code that Python refuses comes here, and code with prompts that it takes for annotations, so other code pays nothing. Lines keep their numbers and what is cut from one is
 remembered, so that every position in the tree, and in a SyntaxError, is one in the code as it was sent.
 """
 
@@ -18,7 +18,7 @@ _WORTH_READING = re.compile(
 _FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})[ \t]*(.*?)[ \t]*$")
 _PYTHON = {"", "python", "py", "python3", "py3", "ipython", "ipython3", "pycon", "jupyter", "notebook", "tool_code"}
 _TEXT = {"text", "txt", "plaintext", "plain", "output"}
-_PROMPT = re.compile(r">>>(?: |$)|In \[\d*\]: ?")
+_PROMPT = re.compile(r">>>(?: |$)|In \[(?:\d*|[* ])\]: ?")
 _CONTINUATION_PROMPT = re.compile(r"\.\.\.(?: |$)|[ \t]*\.{3,}:(?: |$)")
 _CELL_MAGIC = re.compile(r"%%([A-Za-z_]\w*)[ \t]*(.*)$")
 _MAGIC = re.compile(r"(%)([A-Za-z_]\w*)[ \t]*(.*)$|(!)!?[ \t]*(.*)$")
@@ -30,8 +30,20 @@ _TIMEIT_OPTIONS = re.compile(r"(?:-(?:[nr][ ]*\d+|[oqtcp](?:[ ]*\d+)?)[ \t]+)*")
 _PLACEHOLDER = "__magic_%d__"
 
 
-def parse(code, filename, error):
-    """Parse code that `compile` refused with `error`.
+def has_prompts(tree):
+    """Whether code that Python accepts begins with a prompt: `In [1]: x` is an annotation of `In[1]`."""
+    first = tree.body[0]
+    if type(first) is not ast.AnnAssign or type(first.target) is not ast.Subscript:
+        return False
+    name, number = first.target.value, first.target.slice
+    if type(name) is not ast.Name or name.id != "In" or type(number) is not ast.Constant:
+        return False
+    # An annotation that is meant as one has no space before the bracket.
+    return type(number.value) is int and number.col_offset == name.end_col_offset + 2
+
+
+def parse(code, filename, error=None):
+    """Parse code that `compile` refused with `error`, or that has prompts.
 
     Returns the text that was parsed in its place, line by line the same, and its tree, whose positions are in `code`.
     Raises SyntaxError, `error` itself where nothing in the code is a notebook's.
@@ -400,7 +412,7 @@ def _dedent(lines):
 
 def _strip_prompts(lines):
     """Take away prompts, and the output below them."""
-    first = next((line.text for line in lines if line.text.strip()), "")
+    first = next((line.text for line in lines if line.text.strip() and not line.text.startswith("#")), "")
     if not _PROMPT.match(first):
         return
     is_output = False
