@@ -13,6 +13,8 @@ import type { Config } from "../shared/settings.ts";
 import { Statistics } from "../statistics/statistics.ts";
 import { Metrics } from "../telemetry/metrics.ts";
 import { Continuations } from "../tools/continuations.ts";
+import { newServerName } from "../tools/execution-id.ts";
+import { ToolFleet } from "../tools/fleet.ts";
 import { ToolExecutions } from "../tools/tool-executions.ts";
 import { ToolEndpoints } from "../tools/webhook.ts";
 import { openHost, pyodideVersion } from "./host.ts";
@@ -81,10 +83,20 @@ export async function startServer(config: Config, logger: Logger, host = openHos
     onError: (error, session) => logger.error({ err: error, session }, "a session could not be looked after"),
   });
   stack.defer(async () => await sessions.stop(graceMs));
+  const serverName = newServerName();
+  const fleet = redis === null ? null : new ToolFleet(redis, serverName);
   const tools = new ToolExecutions({
+    server: serverName,
+    fleet,
     ...toolShares(config),
     maxWaitMs: config.TOOL_WAIT_MAX_S * 1000,
     maxCalls: config.TOOL_CALLS_MAX,
+  });
+  const continuations = new Continuations(tools);
+  fleet?.serve({
+    answer: async (principal, id, answers) => await tools.answer(principal, id, answers),
+    proceed: async (principal, id, answers) => (await continuations.proceed(principal, id, answers)).reply,
+    delivered: (principal, id) => continuations.delivered(principal, id),
   });
   const toolEndpoints = new ToolEndpoints({
     urls: config.TOOL_ENDPOINTS,
@@ -119,7 +131,7 @@ export async function startServer(config: Config, logger: Logger, host = openHos
     network,
     secrets,
     tools,
-    continuations: new Continuations(),
+    continuations,
     toolEndpoints,
     securityLog,
     statistics,

@@ -1,6 +1,6 @@
 import { ClientError } from "../shared/errors.ts";
 import type { ToolAnswer, ToolClient, ToolEvent } from "./events.ts";
-import type { ToolExecution } from "./tool-executions.ts";
+import type { ToolExecution, ToolExecutions } from "./tool-executions.ts";
 
 /** A reply as it goes to a client, whichever server sends it. */
 export interface Reply {
@@ -8,6 +8,8 @@ export interface Reply {
   readonly retryAfterS?: number | undefined;
   /** JSON. */
   readonly body: Uint8Array;
+  /** The execution is over. */
+  readonly isLast?: boolean;
 }
 
 /** Where an execution stands that waits for its client. */
@@ -131,7 +133,7 @@ export class Continuation implements ToolClient {
       while (this.#outcome === null && !calls.isWaiting) await this.#changed.promise;
       if (this.#outcome !== null) {
         if ("error" in this.#outcome) throw this.#outcome.error;
-        return this.#outcome.reply;
+        return { ...this.#outcome.reply, isLast: true };
       }
       this.#hasStepped = true;
       return this.#options.render({ continuation: this.#execution?.id ?? "", calls: calls.open, ...this.#printed });
@@ -141,8 +143,9 @@ export class Continuation implements ToolClient {
     }
   }
 
-  /** The client has the last reply. */
-  forget(): void {
+  /** The client has a reply: of the last one nothing has to be kept. */
+  forgetIfOver(): void {
+    if (this.#outcome === null) return;
     clearTimeout(this.#lease);
     this.#onEnded(this);
   }
@@ -164,11 +167,22 @@ export class Continuation implements ToolClient {
   }
 }
 
-/** The continuations of this server. */
+/** What a client is sent, and what is to be called when it has it. */
+export interface Proceeded {
+  readonly reply: Reply;
+  readonly delivered: () => unknown;
+}
+
+/** The continuations of this server, and the way to those of others. */
 export class Continuations {
+  readonly #executions: ToolExecutions;
   readonly #continuations = new Map<string, Continuation>();
   /** Ended by their lease: id → principal, oldest first. */
   readonly #expired = new Map<string, string>();
+
+  constructor(executions: ToolExecutions) {
+    this.#executions = executions;
+  }
 
   begin(options: NewContinuation): Continuation {
     return new Continuation(options, (continuation) => this.#end(continuation));
@@ -179,8 +193,39 @@ export class Continuations {
     if (continuation.id !== null) this.#continuations.set(continuation.id, continuation);
   }
 
-  /** @throws {ClientError} 404 if there is none, or it is another principal's; 410 if its lease has ended. */
-  get(principal: string, id: string): Continuation {
+  /**
+   * Answers calls, and waits until the execution is over, or waits again, on whichever server it is.
+   *
+   * @param gone aborted when the client goes away.
+   * @throws {ClientError} 404 if there is none, or it is another principal's; 410 if its lease has ended, or its server; what
+   *   {@link Continuation.next} throws.
+   */
+  async proceed(principal: string, id: string, answers: readonly ToolAnswer[], gone?: AbortSignal): Promise<Proceeded> {
+    const fleet = this.#executions.elsewhere(id);
+    if (fleet === null) return await this.next(this.#get(principal, id), answers, gone);
+    const reply = await fleet.proceed(principal, id, answers, gone);
+    return { reply, delivered: () => reply.isLast && fleet.delivered(principal, id) };
+  }
+
+  /** As {@link proceed}, of one of this server's. */
+  async next(continuation: Continuation, answers: readonly ToolAnswer[], gone?: AbortSignal): Promise<Proceeded> {
+    try {
+      const reply = await continuation.next(answers, gone);
+      if (continuation.isOver) this.#trim();
+      return { reply, delivered: () => reply.isLast && continuation.forgetIfOver() };
+    } catch (error) {
+      continuation.forgetIfOver();
+      throw error;
+    }
+  }
+
+  /** Another server's client has the last reply. */
+  delivered(principal: string, id: string): void {
+    const continuation = this.#continuations.get(id);
+    if (continuation?.principal === principal) continuation.forgetIfOver();
+  }
+
+  #get(principal: string, id: string): Continuation {
     const continuation = this.#continuations.get(id);
     if (continuation?.principal === principal) return continuation;
     if (this.#expired.get(id) === principal) throw new ClientError("tool_wait_expired");
@@ -188,11 +233,11 @@ export class Continuations {
   }
 
   /** Frees memory: last replies that their clients have not come for, oldest first. */
-  trim(): void {
+  #trim(): void {
     let bytes = 0;
     for (const continuation of [...this.#continuations.values()].reverse()) {
       bytes += continuation.bytes;
-      if (continuation.isOver && !continuation.isAttended() && bytes > MAX_UNTAKEN_BYTES) continuation.forget();
+      if (continuation.isOver && !continuation.isAttended() && bytes > MAX_UNTAKEN_BYTES) continuation.forgetIfOver();
     }
   }
 

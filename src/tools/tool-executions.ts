@@ -1,6 +1,7 @@
-import { randomBytes } from "node:crypto";
 import { ClientError } from "../shared/errors.ts";
 import type { ToolAnswer } from "./events.ts";
+import { newExecutionId, serverOf } from "./execution-id.ts";
+import type { ToolFleet } from "./fleet.ts";
 import { PendingCalls, type PendingCallsOptions } from "./pending-calls.ts";
 
 export interface ToolExecutionsOptions {
@@ -10,6 +11,10 @@ export interface ToolExecutionsOptions {
   /** All that one execution may wait, ms. */
   readonly maxWaitMs: number;
   readonly maxCalls: number;
+  /** This server's name. */
+  readonly server: string;
+  /** Null: this server shares nothing. */
+  readonly fleet: ToolFleet | null;
 }
 
 type NewExecution = Omit<PendingCallsOptions, "maxWaitMs" | "maxCalls">;
@@ -66,7 +71,7 @@ export class ToolExecutions {
     if (maxExecutions === 0) throw new ClientError("too_few_sandboxes");
     if (this.#executions.size >= maxExecutions || own >= maxOfPrincipal)
       throw new ClientError("too_many_tool_executions");
-    const id = randomBytes(24).toString("base64url");
+    const id = newExecutionId(this.#options.server);
     const calls = new PendingCalls({ ...options, maxWaitMs, maxCalls });
     const execution = new ToolExecution({ id, principal, calls, isAnsweredElsewhere }, () => {
       this.#forget(execution);
@@ -84,9 +89,28 @@ export class ToolExecutions {
     return execution;
   }
 
-  /** Passes answers on to the execution that waits for them. @throws {ClientError} 404, and what {@link PendingCalls.answer} throws. */
+  /**
+   * Passes answers on to the execution that waits for them, on whichever server.
+   *
+   * @throws {ClientError} 404, and what {@link PendingCalls.answer} throws; 410 if its server is gone.
+   */
   async answer(principal: string, id: string, answers: readonly ToolAnswer[]): Promise<void> {
-    this.get(principal, id).calls.answer(answers);
+    const elsewhere = this.elsewhere(id);
+    if (elsewhere === null) this.get(principal, id).calls.answer(answers);
+    else await elsewhere.answer(principal, id, answers);
+  }
+
+  /**
+   * The way to the server that an execution is on.
+   *
+   * @returns null: it is on this one, or nowhere. @throws {ClientError} 410 if it was on a server that is gone.
+   */
+  elsewhere(id: string): ToolFleet | null {
+    const { server, fleet } = this.#options;
+    const owner = serverOf(id);
+    if (owner === null || owner === server) return null;
+    if (fleet === null) throw new ClientError("tool_wait_expired");
+    return fleet;
   }
 
   #forget(execution: ToolExecution): void {

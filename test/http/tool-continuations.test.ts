@@ -38,7 +38,7 @@ test("an execution with tools is a reply for each time that its code waits", asy
   expect(reply).toEqual({
     success: true,
     status: "tool_call_required",
-    continuation: expect.stringMatching(/^[\w-]{32}$/),
+    continuation: expect.stringMatching(/^[\w-]{12}\.[\w-]{32}$/),
     toolCalls: [{ id: expect.stringMatching(/^call_/), name: "echo", input: { value: 0 } }],
     stdout: "step 0\n",
     stderr: "",

@@ -50,7 +50,7 @@ describe("a call of a tool", () => {
     const stream = await open({ code, tools: [QUERY] });
     const call = await stream.next("tool_call");
     expect(stream.events.map(({ type }) => type)).toEqual(["status", "stdout", "tool_call"]);
-    expect(stream.events[0]?.execution).toMatch(/^[\w-]{32}$/);
+    expect(stream.events[0]?.execution).toMatch(/^[\w-]{12}\.[\w-]{32}$/);
     expect(stream.events[1]?.content).toBe("before\n");
     expect(call).toEqual({
       type: "tool_call",
@@ -255,7 +255,7 @@ describe("an execution that waits", () => {
   test("ends with its client's connection", async () => {
     const { stream, close } = await follow({ code: "echo(1)", tools: [ECHO] });
     await stream.next("tool_call");
-    expect((await pool()).busy).toBe(1);
+    expect((await pool()).busy).toBeGreaterThanOrEqual(1);
     close();
     await until(async () => (await pool()).busy === 0);
   });

@@ -144,7 +144,7 @@ export const executeRoutes: readonly Route[] = [
         return resultReply(await runCode(services, body, { ...context, signal }, { tools, onOutput }));
       });
       services.continuations.add(continuation);
-      await sendNext(services, response, continuation, [], context.signal);
+      sendNext(response, await services.continuations.next(continuation, [], context.signal));
     },
   }),
 

@@ -1,9 +1,8 @@
 import express, { type Request, type Response } from "express";
 import { z } from "zod";
-import type { Services } from "../../service/execution-service.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { readAnswers } from "../../tools/answers.ts";
-import type { Continuation, Reply } from "../../tools/continuations.ts";
+import type { Proceeded } from "../../tools/continuations.ts";
 import type { ToolAnswer } from "../../tools/events.ts";
 import { stubsOf } from "../../tools/stubs.ts";
 import { MAX_BODY_BYTES } from "../body.ts";
@@ -53,26 +52,9 @@ const step = z
 /** What a request is told of an execution that may wait for its client. */
 export const replyOfStep = z.union([execReply, step]);
 
-/** Replies with what comes next of an execution: what it waits for, or its result. */
-export async function sendNext(
-  { continuations }: Services,
-  response: Response,
-  continuation: Continuation,
-  answers: readonly ToolAnswer[],
-  gone: AbortSignal,
-): Promise<void> {
-  let reply: Reply;
-  try {
-    reply = await continuation.next(answers, gone);
-  } catch (error) {
-    if (continuation.isOver) continuation.forget();
-    throw error;
-  }
-  if (continuation.isOver) {
-    // A client that has not got all of it asks again.
-    response.once("finish", () => continuation.forget());
-    continuations.trim();
-  }
+/** Replies with what comes next of an execution: what it waits for, or its result. A client that has not got all of it asks again. */
+export function sendNext(response: Response, { reply, delivered }: Proceeded): void {
+  response.once("finish", delivered);
   sendReply(response, reply);
 }
 
@@ -124,8 +106,7 @@ export const executionRoutes: readonly Route[] = [
     handler: async ({ services, principal, request, response, params, body }) => {
       const { signal } = contextOf(request, response);
       const answers = await body;
-      const continuation = services.continuations.get(principal.id, params.continuation);
-      await sendNext(services, response, continuation, answers, signal);
+      sendNext(response, await services.continuations.proceed(principal.id, params.continuation, answers, signal));
     },
   }),
 
