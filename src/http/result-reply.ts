@@ -1,8 +1,7 @@
 /** The reply with what came of an execution, or with what its code waits for. */
 import type { Response } from "express";
 import type { ExecutionResult } from "../sandbox/outcome.ts";
-import type { Reply, Step } from "../tools/continuations.ts";
-import type { ToolEvent } from "../tools/events.ts";
+import type { Reply, Step, ToolEvent } from "../tools/events.ts";
 import { jsonParts, sendJsonParts } from "./json-reply.ts";
 
 /** `ExecResult` of the HTTP contract. */

@@ -1,27 +1,6 @@
 import { ClientError } from "../shared/errors.ts";
-import type { ToolAnswer, ToolClient, ToolEvent } from "./events.ts";
+import type { Reply, Step, ToolAnswer, ToolClient } from "./events.ts";
 import type { ToolExecution, ToolExecutions } from "./tool-executions.ts";
-
-/** A reply as it goes to a client, whichever server sends it. */
-export interface Reply {
-  readonly status: number;
-  readonly retryAfterS?: number | undefined;
-  /** JSON. */
-  readonly body: Uint8Array;
-  /** The execution is over. */
-  readonly isLast?: boolean;
-}
-
-/** Where an execution stands that waits for its client. */
-export interface Step {
-  /** Names it to the client. */
-  readonly continuation: string;
-  /** What has no answer yet. */
-  readonly calls: readonly ToolEvent[];
-  /** What was printed so far. */
-  readonly stdout: string;
-  readonly stderr: string;
-}
 
 /** Ids of continuations that ended without their client are kept so many, so that it is told. */
 const MAX_REMEMBERED = 10_000;

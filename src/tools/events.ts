@@ -37,6 +37,27 @@ export interface ToolClient {
   isAttended?(): boolean;
 }
 
+/** A reply as it goes to a client, whichever server sends it. */
+export interface Reply {
+  readonly status: number;
+  readonly retryAfterS?: number | undefined;
+  /** JSON. */
+  readonly body: Uint8Array;
+  /** The execution is over. */
+  readonly isLast?: boolean;
+}
+
+/** Where an execution stands that waits for its client. */
+export interface Step {
+  /** Names it to the client. */
+  readonly continuation: string;
+  /** What has no answer yet. */
+  readonly calls: readonly ToolEvent[];
+  /** What was printed so far. */
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
 /** A call that has come to its end, for the security log. */
 export interface EndedCall {
   readonly name: string;

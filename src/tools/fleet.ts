@@ -3,8 +3,7 @@ import type { Redis } from "ioredis";
 import { ClientError, type ErrorCode } from "../shared/errors.ts";
 import { KEY_PREFIX as PREFIX, type RedisConnection } from "../shared/redis-connection.ts";
 import { readAnswers } from "./answers.ts";
-import type { Reply } from "./continuations.ts";
-import type { ToolAnswer } from "./events.ts";
+import type { Reply, ToolAnswer } from "./events.ts";
 import { serverOf } from "./execution-id.ts";
 
 /** What is passed on lies in Redis for so long at the most, ms. */
