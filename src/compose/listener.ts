@@ -5,6 +5,7 @@ import { Draining } from "../http/middleware/draining.ts";
 import { replyWithError } from "../http/middleware/error-handler.ts";
 import { holdBackEarly } from "../http/middleware/overload.ts";
 import { limitSlowBodies } from "../http/middleware/slow-bodies.ts";
+import { asksForWebSocket, serveUpgrades } from "../http/websocket/upgrade.ts";
 import { StartupError } from "../shared/errors.ts";
 import type { Config } from "../shared/settings.ts";
 
@@ -28,7 +29,12 @@ const MAX_CONNECTIONS_OF_NETWORK = 1_500;
 export function createListener(app: Express, config: Config): { readonly http: Server; readonly draining: Draining } {
   const keepAliveTimeout = config.KEEP_ALIVE_S * 1000;
   const http = createServer(
-    { ...HTTP_LIMITS, keepAliveTimeout, headersTimeout: keepAliveTimeout + HEADERS_MARGIN_MS },
+    {
+      ...HTTP_LIMITS,
+      keepAliveTimeout,
+      headersTimeout: keepAliveTimeout + HEADERS_MARGIN_MS,
+      shouldUpgradeCallback: asksForWebSocket,
+    },
     holdBackEarly(app, app.get("trust proxy fn")),
   );
   limitSlowBodies(http, {
@@ -36,6 +42,7 @@ export function createListener(app: Express, config: Config): { readonly http: S
     windowMs: config.BODY_STALL_S * 1000,
     refuse: replyWithError,
   });
+  serveUpgrades(http, app);
   const draining = new Draining(http);
   limitConnections(http, {
     maxConnections: MAX_CONNECTIONS,

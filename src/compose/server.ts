@@ -6,7 +6,8 @@ import { createApp } from "../http/app.ts";
 import { checkBinding, parseApiKeys } from "../http/middleware/authentication.ts";
 import { allowedOrigins } from "../http/middleware/cross-site.ts";
 import { KeyGuesses } from "../http/middleware/key-guesses.ts";
-import { requestLimiter } from "../http/middleware/rate-limit.ts";
+import { messageLimit, requestLimiter } from "../http/middleware/rate-limit.ts";
+import { Channels } from "../http/websocket/channels.ts";
 import { Sessions } from "../sessions/sessions.ts";
 import { StartupError } from "../shared/errors.ts";
 import type { Config } from "../shared/settings.ts";
@@ -121,7 +122,15 @@ export async function startServer(config: Config, logger: Logger, host = openHos
   executor.pool.on("discarded", (reason) => metrics.recordDiscard(reason.split(":", 1)[0] as string));
   executor.pool.on("rewound", () => metrics.recordRewind());
 
+  const channels = new Channels({
+    logger,
+    maxOfPrincipal: config.WEBSOCKETS_PER_PRINCIPAL,
+    resumeMs: config.WEBSOCKET_RESUME_S * 1000,
+    heartbeatMs: config.STREAM_HEARTBEAT_S * 1000,
+    count: messageLimit(rateLimiter),
+  });
   const app = createApp({
+    channels,
     config,
     logger,
     executor,
@@ -176,7 +185,9 @@ export async function startServer(config: Config, logger: Logger, host = openHos
     async stop(grace) {
       graceMs = grace;
       draining.begin();
+      channels.begin();
       await running.disposeAsync();
+      await channels.end();
       await draining.end();
     },
   };

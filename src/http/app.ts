@@ -20,7 +20,7 @@ import { authenticate } from "./middleware/authentication.ts";
 import { basePath } from "./middleware/base-path.ts";
 import { clientAddress } from "./middleware/client-address.ts";
 import { clientNetwork } from "./middleware/client-networks.ts";
-import { allowedOrigins, refuseOtherSites } from "./middleware/cross-site.ts";
+import { allowedOrigins, refuseOtherSites, refuseOtherSockets } from "./middleware/cross-site.ts";
 import { errorHandler, notFoundHandler } from "./middleware/error-handler.ts";
 import { limitHeldMemory } from "./middleware/held-memory.ts";
 import type { KeyGuesses } from "./middleware/key-guesses.ts";
@@ -64,7 +64,7 @@ export function createApp(options: AppOptions): Express {
   app.use(mount(probeRoutes, options));
   app.use("/metrics", whoAsks);
   app.use(mount(metricsRoutes, options));
-  app.use(refuseOtherSites(config));
+  app.use(refuseOtherSites(config), refuseOtherSockets(config));
   app.use(mount([...pageRoutes, ...openApiRoutes], options));
   app.use(assetRoutes());
 

@@ -36,6 +36,13 @@ export function readBodies(isRead: (request: Request) => boolean): RequestHandle
   };
 }
 
+/** JSON in UTF-8 that came in another way than as a request's body. @throws {ClientError} 400 */
+export async function readJson(bytes: Uint8Array): Promise<unknown> {
+  const { value, context } = await parse({ kind: "json", bytes, charset: "utf-8" });
+  if (context !== undefined) rememberSource((value as { context: object }).context, context);
+  return value;
+}
+
 function kindOf(request: Request): RawBody["kind"] | null {
   return request.is("application/json") ? "json" : request.is(FORM) ? "form" : null;
 }

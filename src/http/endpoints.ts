@@ -11,12 +11,14 @@ import { secretRoutes } from "./resources/secrets.ts";
 import { sessionRoutes } from "./resources/sessions.ts";
 import { metricsRoutes, statisticsRoutes } from "./resources/statistics.ts";
 import { probeRoutes, statusRoutes } from "./resources/status.ts";
+import { webSocketRoutes } from "./resources/websocket.ts";
 import type { Route } from "./routes.ts";
 
 /** Behind the checks of host and origin, the key, the limits, and the reading of bodies. */
 export const KEYED_ROUTES: readonly Route[] = [
   ...executeRoutes,
   ...executionRoutes,
+  ...webSocketRoutes,
   ...sessionRoutes,
   ...secretRoutes,
   ...fileRoutes,

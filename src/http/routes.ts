@@ -14,6 +14,13 @@ import { parseBody } from "./validation.ts";
 /** What stands behind the routes. */
 export interface RouteServices extends Services {
   readonly status: StatusOptions;
+  readonly channels: WebSockets;
+}
+
+/** What opens WebSockets: `websocket/channels.ts`. */
+export interface WebSockets {
+  /** @throws {ClientError} if the request does not become one. */
+  accept(request: Request, response: Response, services: RouteServices): void;
 }
 
 export type Method = "get" | "post" | "put" | "delete";

@@ -56,6 +56,12 @@ export const ERRORS = {
     text: "The server holds too much for you: large requests at a time, or replies that you do not read.",
     retry: 1,
   },
+  upgrade_required: { status: 426, text: "Open this as a WebSocket.", retry: false },
+  too_many_connections: {
+    status: 429,
+    text: "Too many of your WebSockets are open, or lost and not resumed.",
+    retry: 5,
+  },
   too_many_streams: { status: 429, text: "Too many of your dashboards are open", retry: 10 },
 
   // Executions.
@@ -76,6 +82,19 @@ export const ERRORS = {
     status: 503,
     text: "The security log cannot be written, so no code is run.",
     retry: 10,
+  },
+
+  // WebSockets.
+  execution_exists: {
+    status: 409,
+    text: "An execution of this name is not over yet on this connection.",
+    retry: "later",
+  },
+  too_many_executions: { status: 429, text: "Too much is under way on this connection.", retry: 1 },
+  channel_not_found: {
+    status: 404,
+    text: "There is no such channel: its time was over, the server was restarted, or it is on another server.",
+    retry: false,
   },
 
   // The network, and secrets.

@@ -118,6 +118,16 @@ export const SETTINGS = {
     "15",
     "an event stream on which nothing happens sends a comment so often, s; shorter than the balancer's idle limit",
   ),
+  WEBSOCKET_RESUME_S: setting(
+    integer(0, 3600),
+    "60",
+    "what runs on a WebSocket whose connection is lost goes on for so long, s, and can be resumed",
+  ),
+  WEBSOCKETS_PER_PRINCIPAL: setting(
+    integer(1, 1000),
+    "20",
+    "most WebSockets of one principal, those included that are lost and may be resumed",
+  ),
   BODY_MIN_RATE: setting(
     integer(1),
     "500",

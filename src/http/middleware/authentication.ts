@@ -5,6 +5,7 @@ import ipaddr from "ipaddr.js";
 import { ClientError, StartupError } from "../../shared/errors.ts";
 import { ANONYMOUS, type Principal, SCOPES, type Scope } from "../../shared/principal.ts";
 import type { Config } from "../../shared/settings.ts";
+import { keyInSubprotocols } from "../websocket/upgrade.ts";
 import type { KeyGuesses } from "./key-guesses.ts";
 
 interface ApiKey {
@@ -51,7 +52,7 @@ export function parseApiKeys(config: Pick<Config, "API_KEYS" | "API_KEY">): read
 /**
  * Says who sends a request, for {@link principalOf} and {@link requireScope}.
  *
- * The key is read from `Authorization: Bearer <key>`, else from `X-API-Key`. While no keys are set everybody is
+ * The key is read from `Authorization: Bearer <key>`, else from `X-API-Key`, else, of a WebSocket, from its subprotocols. While no keys are set everybody is
  * {@link ANONYMOUS}, whatever they send.
  *
  * @param guesses limits wrong keys; default: nothing does.
@@ -147,7 +148,8 @@ function digestOf(key: Buffer): Buffer {
 function presentedKey(request: Request): Buffer | undefined {
   const bearer = /^Bearer +(\S.*)$/i.exec(request.get("Authorization") ?? "")?.[1];
   const key = bearer ?? request.get("X-API-Key");
-  return key === undefined || key === "" ? undefined : Buffer.from(key, "latin1");
+  if (key !== undefined && key !== "") return Buffer.from(key, "latin1");
+  return keyInSubprotocols(request);
 }
 
 /** Compares with every key in constant time, so that time tells neither how much matches nor which. */

@@ -1,7 +1,8 @@
 import { isIP } from "node:net";
-import type { RequestHandler } from "express";
+import type { Request, RequestHandler } from "express";
 import { ClientError } from "../../shared/errors.ts";
 import type { Config } from "../../shared/settings.ts";
+import { asksForWebSocket } from "../websocket/upgrade.ts";
 import { parseApiKeys } from "./authentication.ts";
 
 /** Methods that a page may send anywhere without harm: they change nothing, and it cannot read the answer. */
@@ -43,15 +44,35 @@ export function refuseOtherSites(
     if (name === null || (isIP(name) === 0 && !names.has(name))) {
       return next(new ClientError("wrong_host"));
     }
-    const origin = request.get("origin");
-    const isOwn =
-      origin === undefined ||
-      origin === `${request.protocol}://${host}` ||
-      origin === `http://${host}` ||
-      origins.includes(origin);
-    if (isOwn || SAFE_METHODS.has(request.method)) return next();
+    if (isOwn(request, origins) || SAFE_METHODS.has(request.method)) return next();
     next(new ClientError("cross_site"));
   };
+}
+
+/**
+ * Keeps pages of other sites from opening WebSockets: a browser asks nothing before it does, and lets the page read what comes, so
+ * what CORS says of requests is checked here, with keys or without.
+ *
+ * @returns middleware that fails with {@link ClientError} 403 `cross_site`.
+ */
+export function refuseOtherSockets(config: Parameters<typeof allowedOrigins>[0]): RequestHandler {
+  const origins = allowedOrigins(config);
+  return (request, _response, next) => {
+    if (origins === "*" || !asksForWebSocket(request) || isOwn(request, origins)) return next();
+    next(new ClientError("cross_site"));
+  };
+}
+
+/** Whether a request comes from no page, or from one that may use the server. */
+function isOwn(request: Request, origins: readonly string[]): boolean {
+  const { host = "" } = request.headers;
+  const origin = request.get("origin");
+  return (
+    origin === undefined ||
+    origin === `${request.protocol}://${host}` ||
+    origin === `http://${host}` ||
+    origins.includes(origin)
+  );
 }
 
 /** In lower case, IPv6 without brackets; null if there is none. */

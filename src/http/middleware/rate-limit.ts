@@ -83,3 +83,16 @@ export function rateLimit(limiter: RateLimiterAbstract | undefined): RequestHand
     throw new ClientError("rate_limited", { retryAfterS: resetS });
   };
 }
+
+/** As {@link rateLimit}, for a message of a connection that is open: it counts as a request does. */
+export function messageLimit(
+  limiter: RateLimiterAbstract | undefined,
+): (principal: string, ip: string | null) => Promise<void> {
+  if (!limiter) return async () => {};
+  const networks = new ClientNetworks({ maxOfOwner: MAX_NETWORKS_OF_PRINCIPAL, keepMs: limiter.duration * 1000 });
+  return async (principal, ip) => {
+    const outcome = await consume(limiter, `${principal}|${networks.nameOf(ip ?? undefined, principal)}`);
+    if (outcome.consumedPoints <= limiter.points) return;
+    throw new ClientError("rate_limited", { retryAfterS: Math.max(1, Math.ceil(outcome.msBeforeNext / 1000)) });
+  };
+}

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { networkInput } from "../../egress/network-rules.ts";
+import type { Services } from "../../service/execution-service.ts";
 import { sessionTools } from "../../service/tool-calls.ts";
 import { type CheckpointView, PLAIN_NAME, type SessionView } from "../../sessions/views.ts";
 import type { ErrorCode } from "../../shared/errors.ts";
@@ -14,7 +15,7 @@ const MAX_TTL_S = 315_360_000;
 const plainName = (what: string) => z.string(`${what} must be a string.`).meta({ pattern: PLAIN_NAME.source });
 
 /** Body of `POST /api/sessions`. */
-const sessionBody = z.object({
+export const sessionBody = z.object({
   environment: environment.optional(),
   ttl: z
     .number("Ttl must be a positive number (seconds).")
@@ -99,20 +100,7 @@ export const sessionRoutes: readonly Route[] = [
       "server_stopping",
     ],
     handler: async ({ services, principal, body, record }) => {
-      const { sessions, packages, network } = services;
-      const wanted = body.environment ?? packages.defaultEnvironment;
-      const { environment } = await packages.environmentFor(principal.id, wanted);
-      network.accessFor(principal.id, [body.network]);
-      await network.checkSecrets(principal.id, body.network);
-      const ttlMs = body.ttl === undefined ? undefined : Math.ceil(body.ttl * 1000);
-      const tools = sessionTools(services, body, principal.id);
-      const made = await sessions.create(principal.id, {
-        environment,
-        ttlMs,
-        id: body.id,
-        network: body.network,
-        tools,
-      });
+      const made = await createSession(services, principal.id, body);
       record("session_create", { session: made.id });
       return { session: toReply(made) };
     },
@@ -260,7 +248,22 @@ export const sessionRoutes: readonly Route[] = [
   }),
 ];
 
-function toReply({ createdAtMs, lastUsedAtMs, expiresAtMs, ...rest }: SessionView) {
+/** @throws {ClientError} what `POST /api/sessions` may answer. */
+export async function createSession(
+  services: Services,
+  principal: string,
+  body: z.output<typeof sessionBody>,
+): Promise<SessionView> {
+  const { sessions, packages, network } = services;
+  const { environment } = await packages.environmentFor(principal, body.environment ?? packages.defaultEnvironment);
+  network.accessFor(principal, [body.network]);
+  await network.checkSecrets(principal, body.network);
+  const ttlMs = body.ttl === undefined ? undefined : Math.ceil(body.ttl * 1000);
+  const tools = sessionTools(services, body, principal);
+  return await sessions.create(principal, { environment, ttlMs, id: body.id, network: body.network, tools });
+}
+
+export function toReply({ createdAtMs, lastUsedAtMs, expiresAtMs, ...rest }: SessionView) {
   return { ...rest, createdAt: toIso(createdAtMs), lastUsedAt: toIso(lastUsedAtMs), expiresAt: toIso(expiresAtMs) };
 }
 

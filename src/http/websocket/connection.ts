@@ -1,0 +1,226 @@
+import type { WebSocket } from "ws";
+import type { Caller } from "../../service/execution-service.ts";
+import { ClientError } from "../../shared/errors.ts";
+import { SerialQueue } from "../../shared/serial-queue.ts";
+import { readAnswers } from "../../tools/answers.ts";
+import { readJson } from "../body.ts";
+import { MAX_INLINE_BYTES } from "../body-limits.ts";
+import { createSession, toReply } from "../resources/sessions.ts";
+import type { RouteServices } from "../routes.ts";
+import { executeBody, parseBody } from "../validation.ts";
+import { type Channel, type EventSink, encoded } from "./channel.ts";
+import {
+  executionOf,
+  executionOfLargeResults,
+  type Message,
+  nameIn,
+  readMessage,
+  type SessionMessage,
+  typeOf,
+} from "./messages.ts";
+
+/** https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1 */
+export const CLOSE = { normal: 1000, goingAway: 1001, unsupportedData: 1003, none: 1005, policy: 1008 } as const;
+
+/** Requests about sessions that one connection has under way. */
+const MAX_REQUESTS = 100;
+
+export interface ConnectionOptions {
+  readonly socket: WebSocket;
+  readonly services: RouteServices;
+  readonly caller: Caller;
+  /** What it has from the beginning. */
+  readonly channel: Channel;
+  readonly heartbeatMs: number;
+  /** Counts a message as a request. @throws {ClientError} 429 `rate_limited`. */
+  readonly count: () => Promise<void>;
+  /** Finds the channel that the client had before. @throws {ClientError} 404 `channel_not_found`. */
+  readonly resume: (id: string) => Channel;
+  /** @param isOver the client has said that it does not come back. */
+  readonly onClose: (channel: Channel, isOver: boolean) => void;
+}
+
+/** One WebSocket of a client: reads messages, one after another, and writes its channel's events. */
+export class Connection implements EventSink {
+  readonly #options: ConnectionOptions;
+  readonly #turns = new SerialQueue();
+  #channel: Channel;
+  #isAlive = true;
+  /** Messages that are being done. Meanwhile nothing is read, no answer to a heartbeat either. */
+  #underWay = 0;
+  /** Requests about sessions that are not answered yet. */
+  #requests = 0;
+  readonly #gone = new AbortController();
+
+  constructor(options: ConnectionOptions) {
+    this.#options = options;
+    this.#channel = options.channel;
+    const { socket, heartbeatMs } = options;
+    // An event of the socket's own, such as a message that is too large: `close` comes after it.
+    socket.on("error", () => {});
+    socket.on("pong", () => {
+      this.#isAlive = true;
+    });
+    const heartbeat = setInterval(() => this.#beat(), heartbeatMs);
+    socket.on("close", (code) => {
+      clearInterval(heartbeat);
+      this.#gone.abort(new ClientError("client_gone"));
+      this.#channel.detach(this);
+      options.onClose(this.#channel, code === CLOSE.normal || code === CLOSE.none);
+    });
+    socket.on("message", (data, isBinary) => {
+      if (isBinary) return socket.close(CLOSE.unsupportedData, "messages are text");
+      // What comes next waits in the client: only so many bytes are here at a time.
+      socket.pause();
+      this.#underWay++;
+      void this.#turns
+        .run(() => this.#take(data as Buffer))
+        .finally(() => {
+          if (--this.#underWay === 0) socket.resume();
+        });
+    });
+    this.#write({ type: "ready", channel: this.#channel.id });
+    this.#channel.attach(this, 0);
+  }
+
+  get bufferedBytes(): number {
+    return this.#options.socket.bufferedAmount;
+  }
+
+  write(bytes: Uint8Array, done: () => void): void {
+    this.#options.socket.send(bytes, { binary: false }, done);
+  }
+
+  /** Says that the server ends. */
+  announceEnd(): void {
+    this.#write({ type: "closing" });
+  }
+
+  close(code: number, reason: string): void {
+    this.#options.socket.close(code, reason);
+  }
+
+  terminate(): void {
+    this.#options.socket.terminate();
+  }
+
+  #beat(): void {
+    const { socket } = this.#options;
+    if (this.#underWay > 0) return;
+    if (!this.#isAlive) {
+      socket.terminate();
+      return;
+    }
+    this.#isAlive = false;
+    socket.ping();
+  }
+
+  #write(event: object): void {
+    this.write(encoded(event), () => {});
+  }
+
+  /** Never rejects: what is wrong with a message is an event. */
+  async #take(bytes: Buffer): Promise<void> {
+    this.#isAlive = true;
+    let names = {};
+    try {
+      try {
+        await this.#options.count();
+      } catch (error) {
+        if (bytes.length <= MAX_INLINE_BYTES) names = nameIn(await readJson(bytes).catch(() => null));
+        throw error;
+      }
+      const execution = executionOfLargeResults(bytes);
+      if (execution !== null) {
+        names = { execution };
+        await this.#channel.answer(execution, await readAnswers(bytes));
+        return;
+      }
+      // The thread that reads a large one takes its memory along.
+      const { length } = bytes;
+      const value = await readJson(bytes);
+      names = nameIn(value);
+      switch (typeOf(value)) {
+        case "execute":
+          return this.#channel.execute(executionOf(value), parseBody(executeBody, value), this.#options.caller, length);
+        case "results":
+          if (length > MAX_INLINE_BYTES) {
+            throw new ClientError(
+              "invalid_request",
+              "In a large message type and execution stand first, in this order.",
+            );
+          }
+          return await this.#channel.answer(executionOf(value), await readAnswers(bytes));
+        default:
+          this.#do(readMessage(value));
+      }
+    } catch (error) {
+      this.#channel.emitError(error, names);
+    }
+  }
+
+  #do(message: Message): void {
+    const channel = this.#channel;
+    switch (message.type) {
+      case "interrupt":
+        channel.interrupt(message.execution);
+        return;
+      case "resume":
+        this.#resume(message.channel, message.after);
+        return;
+      default:
+        break;
+    }
+    // Not waited for: it may have to wait for an execution that the next message answers, or interrupts.
+    if (this.#requests >= MAX_REQUESTS) throw new ClientError("too_many_executions");
+    this.#requests++;
+    void this.#serve(message)
+      .catch((error) => this.#channel.emitError(error, { request: message.request }))
+      .finally(() => this.#requests--);
+  }
+
+  async #serve(message: SessionMessage): Promise<void> {
+    const { services } = this.#options;
+    const { sessions } = services;
+    const channel = this.#channel;
+    const { id: principal } = channel.principal;
+    const { signal } = this.#gone;
+    const { type, request } = message;
+    const answer = (session: object) => channel.emit({ type: "session", request, session });
+    switch (type) {
+      case "create_session": {
+        const made = await createSession(services, principal, message);
+        this.#record("session_create", { session: made.id });
+        return answer(toReply(made));
+      }
+      case "get_session":
+        return answer(toReply(await sessions.get(principal, message.session)));
+      case "reset_session":
+        return answer(toReply(await sessions.reset(principal, message.session, signal)));
+      case "fork_session": {
+        const made = await sessions.fork(principal, message.session, signal);
+        this.#record("session_create", { session: made.id, forkOf: message.session });
+        return answer(toReply(made));
+      }
+      case "delete_session":
+        await sessions.delete(principal, message.session, signal);
+        this.#record("session_delete", { session: message.session });
+        return channel.emit({ type: "session", request, session: null });
+    }
+  }
+
+  #record(event: "session_create" | "session_delete", details: Record<string, string>): void {
+    void this.#options.services.securityLog?.append({ event, ...this.#options.caller, details });
+  }
+
+  #resume(id: string, after: number): void {
+    if (!this.#channel.isFresh) {
+      throw new ClientError("invalid_request", "Resume has to be the first message of a connection.");
+    }
+    const channel = this.#options.resume(id);
+    this.#channel.detach(this);
+    this.#channel = channel;
+    this.#write({ type: "resumed", channel: channel.id, executions: channel.executions });
+    channel.attach(this, after);
+  }
+}
