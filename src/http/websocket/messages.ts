@@ -1,9 +1,10 @@
 import { z } from "zod";
 import { ClientError } from "../../shared/errors.ts";
 import { isObject } from "../../shared/json/json-object.ts";
+import { plainName } from "../";
 import { MAX_INLINE_BYTES } from "../body-limits.ts";
 import { sessionBody } from "../resources/sessions.ts";
-import { parseBody, plainName } from "../validation.ts";
+import { parseBody } from "../validation.ts";
 
 const execution = z
   .string("Execution must be a string.")
