@@ -1,7 +1,6 @@
 import { z } from "zod";
 import { ClientError } from "../../shared/errors.ts";
 import { isObject } from "../../shared/json/json-object.ts";
-import { plainName } from "../";
 import { MAX_INLINE_BYTES } from "../body-limits.ts";
 import { sessionBody } from "../resources/sessions.ts";
 import { parseBody } from "../validation.ts";
@@ -13,6 +12,8 @@ const request = z
   .string("Request must be a string.")
   .regex(/^[\w.:-]{1,64}$/, "Request must have 1 to 64 letters, digits, dots, colons, hyphens and underscores.");
 
+const session = z.string("Session must be a string.");
+
 /** Messages besides `execute` and `results`, whose bodies are those of their endpoints. */
 const MESSAGES = {
   interrupt: z.object({ execution }),
@@ -21,10 +22,10 @@ const MESSAGES = {
     after: z.int("After must be the seq of an event.").min(0, "After must be the seq of an event."),
   }),
   create_session: sessionBody.extend({ request }),
-  get_session: z.object({ request, session: plainName("Session") }),
-  fork_session: z.object({ request, session: plainName("Session") }),
-  reset_session: z.object({ request, session: plainName("Session") }),
-  delete_session: z.object({ request, session: plainName("Session") }),
+  get_session: z.object({ request, session: session }),
+  fork_session: z.object({ request, session: session }),
+  reset_session: z.object({ request, session: session }),
+  delete_session: z.object({ request, session: session }),
 } as const;
 
 export type MessageType = keyof typeof MESSAGES;
