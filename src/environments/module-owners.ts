@@ -4,6 +4,7 @@ import { normaliseName, parseRequirement } from "../packages/pep/requirements.ts
 import { resolve } from "../packages/resolver.ts";
 import type { PackageSource } from "../packages/sources/package-source.ts";
 import type { PyodideLock } from "../packages/sources/pyodide-lock.ts";
+import { whileWaiting } from "../shared/while-waiting.ts";
 import type { Environment } from "./build.ts";
 
 /** How long sources are asked, ms: code has failed already, and its caller waits for no more than the message. */
@@ -104,12 +105,13 @@ export class ModuleOwners {
    *
    * @param mayInstall whether the caller's key has the scope for it.
    * @param others environments that it may name instead.
+   * @param signal of the code that waits.
    * @returns a clause without a full stop; null: the module is not known.
    */
   async explain(
     module: string,
     environment: Environment,
-    { mayInstall, others }: { mayInstall: boolean; others: readonly Environment[] },
+    { mayInstall, others, signal }: { mayInstall: boolean; others: readonly Environment[]; signal: AbortSignal },
   ): Promise<string | null> {
     const name = this.#packages.get(module);
     if (name === undefined) return null;
@@ -127,31 +129,24 @@ export class ModuleOwners {
     const elsewhere = other === undefined ? "" : `; the environment "${other.name}" has it`;
     if (!mayInstall) return `${part} is not installed, and this API key may not install packages${elsewhere}`;
     const how = `install it with \`await micropip.install("${name}")\` or a line \`%pip install ${name}\``;
-    const reason = await this.#whyNot(name, environment);
+    const reason = await this.#whyNot(name, environment, signal);
     if (reason === undefined) return `${part} is not installed${elsewhere || `; ${how}`}`;
     if (reason === null) return `${part} is not installed; ${how}${elsewhere}`;
     return `${part} is not installed here and cannot be: ${withoutStop(reason)}${elsewhere}`;
   }
 
   /** Why a package cannot be installed; null: it can; undefined: the sources take too long to say. */
-  async #whyNot(name: string, environment: Environment): Promise<string | null | undefined> {
+  async #whyNot(name: string, environment: Environment, stopped: AbortSignal): Promise<string | null | undefined> {
     const { sources, python } = this.#options;
-    const answer = resolve([parseRequirement(name)], { sources, python, fixed: environment.packages }).then(
-      () => null,
-      (error: unknown) => {
-        if (error instanceof PackageError) return error.message;
-        throw error;
-      },
-    );
-    let timer: NodeJS.Timeout | undefined;
-    const timeout = new Promise<undefined>((done) => {
-      timer = setTimeout(() => done(undefined), MAX_ASKING_MS);
-    });
+    const signal = AbortSignal.any([stopped, AbortSignal.timeout(MAX_ASKING_MS)]);
     try {
-      return await Promise.race([answer, timeout]);
-    } finally {
-      clearTimeout(timer);
-      answer.catch(() => {});
+      const search = resolve([parseRequirement(name)], { sources, python, fixed: environment.packages, signal });
+      await whileWaiting(signal, search);
+      return null;
+    } catch (error) {
+      if (error instanceof PackageError) return error.message;
+      if (signal.aborted) return undefined;
+      throw error;
     }
   }
 }

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { FairQueue } from "../shared/fair-queue.ts";
 import { Admission } from "./admission.ts";
-import { FairQueue } from "./fair-queue.ts";
 
 function admission({ limit = 4, perPrincipal = 2, idle = false } = {}) {
   const queue = new FairQueue<string>(limit);

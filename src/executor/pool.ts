@@ -1,9 +1,9 @@
 import { EventEmitter } from "node:events";
 import { ClientError, isQueueFull } from "../shared/errors.ts";
+import { FairQueue } from "../shared/fair-queue.ts";
 import type { Verdict } from "../wire/guest-messages.ts";
 import { Admission } from "./admission.ts";
 import { EnvironmentHealth } from "./environment-health.ts";
-import { FairQueue } from "./fair-queue.ts";
 import { Placement } from "./placement.ts";
 import type { Assignment, PoolOptions, PoolStatus, UseOptions, Waiting } from "./pool-options.ts";
 import { SandboxTenants } from "./sandbox-tenants.ts";

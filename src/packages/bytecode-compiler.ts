@@ -3,9 +3,11 @@ import { setImmediate } from "node:timers/promises";
 import { internalJob } from "../sandbox/running-job.ts";
 import { Sandbox, type SandboxOptions } from "../sandbox/sandbox.ts";
 import { SandboxDiedError } from "../shared/errors.ts";
+import { FairQueue } from "../shared/fair-queue.ts";
 import { readHostLimits } from "../shared/host-limits.ts";
 import { encodeArchiveHeader } from "../wire/archive-format.ts";
 import type { ArchivePart, ArchivePartFile } from "./archive.ts";
+import { CompileBudget } from "./compile-budget.ts";
 import { bytecodePath, bytecodeProblem } from "./pyc.ts";
 
 export const COMPILE_SCRIPT = readFileSync(new URL("../programs/compile.py", import.meta.url), "utf8");
@@ -22,6 +24,8 @@ const MAX_RESULT_BYTES = 256 * 1024 * 1024;
 /** In one turn of the event loop: what a source's hash is has to be found out here. */
 const CHECKED_AT_ONCE_BYTES = 256 * 1024;
 const CHUNK_TIMEOUT_MS = 120_000;
+/** Of one wheel, where its caller waits. What is compiled for a caller takes two or three seconds on a machine that has nothing else to do. */
+const AWAITED_BUDGET_MS = 20_000;
 const MAX_SANDBOXES = 4;
 /** An unused sandbox is kept for so long: packages are often installed one after another. */
 const IDLE_MS = 5000;
@@ -34,6 +38,14 @@ export interface BytecodeFile {
   /** `site-packages/numpy/__pycache__/__init__.cpython-314.pyc`. */
   readonly path: string;
   readonly bytes: Uint8Array;
+}
+
+/** For whom sources are compiled. */
+export interface CompileOptions {
+  /** Turns are taken by principal. Null: for the server's own environments, which have no budget. */
+  readonly principal: string | null;
+  /** Aborting it ends the work with its reason. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** Bytecode as a part of an archive. @param filename of what it was compiled from. */
@@ -55,7 +67,7 @@ export function bytecodePart(filename: string, compiled: readonly BytecodeFile[]
 export class BytecodeCompiler {
   readonly #options: () => Promise<SandboxOptions>;
   readonly #idle: { readonly sandbox: Sandbox; readonly timer: NodeJS.Timeout }[] = [];
-  readonly #waiting: (() => void)[] = [];
+  readonly #waiting = new FairQueue<() => void>(Number.POSITIVE_INFINITY);
   #free = Math.min(Math.ceil(readHostLimits().cpus.count), MAX_SANDBOXES);
   #isClosed = false;
 
@@ -67,13 +79,14 @@ export class BytecodeCompiler {
   /**
    * @param isWanted which sources are compiled.
    * @param folder where Python finds the archive, which is where the code says that it comes from.
-   * @returns the bytecode of each source that can be compiled.
-   * @throws {SandboxDiedError} if no sandbox can be started.
+   * @returns the bytecode of each source that can be compiled, and in the time that a wheel has.
+   * @throws {SandboxDiedError} if no sandbox can be started. @throws the signal's reason.
    */
   async compile(
     part: ArchivePart,
     folder: string,
     isWanted: (path: string) => boolean = () => true,
+    { principal, signal }: CompileOptions = { principal: null },
   ): Promise<readonly BytecodeFile[]> {
     const sources = part.files
       .filter(({ path, size }) => size <= MAX_SOURCE_BYTES && path.endsWith(".py") && isWanted(path))
@@ -88,17 +101,17 @@ export class BytecodeCompiler {
       chunks.at(-1)?.push(source);
       left -= source.size;
     }
-    const compiled = await Promise.all(
-      chunks.map(async (chunk) => {
-        await this.#acquire();
-        try {
-          return await this.#compileOrSplit(part, chunk, folder);
-        } finally {
-          this.#release();
-        }
-      }),
-    );
-    return compiled.flat();
+    const budget =
+      principal === null
+        ? new CompileBudget(Number.POSITIVE_INFINITY, CHUNK_TIMEOUT_MS)
+        : new CompileBudget(AWAITED_BUDGET_MS);
+    const work: Work = { part, folder, budget, principal: principal ?? "", signal };
+    // All that were begun have ended before an error is passed on: their reader is closed then.
+    const compiled = await Promise.allSettled(chunks.map((chunk) => this.#compileOrSplit(work, chunk)));
+    return compiled.flatMap((result) => {
+      if (result.status === "rejected") throw result.reason;
+      return result.value;
+    });
   }
 
   /** Ends sandboxes that wait for work. */
@@ -113,28 +126,51 @@ export class BytecodeCompiler {
   }
 
   /** A source that ends its sandbox, or keeps it for too long, goes without; it takes no other with it. */
-  async #compileOrSplit(
-    part: ArchivePart,
-    files: readonly ArchivePartFile[],
-    folder: string,
-  ): Promise<readonly BytecodeFile[]> {
-    const sources: Source[] = [];
-    for (const file of files) sources.push({ ...file, bytes: await part.read(file) });
-    const compiled = await this.#compileTogether(sources, folder);
+  async #compileOrSplit(work: Work, files: readonly ArchivePartFile[]): Promise<readonly BytecodeFile[]> {
+    const compiled = await this.#compileInTurn(work, files);
     if (compiled !== null || files.length === 1) return compiled ?? [];
     const results: BytecodeFile[] = [];
-    for (const source of sources) results.push(...((await this.#compileTogether([source], folder)) ?? []));
+    // Each in a turn of its own: what takes long for one principal is a step of a line in which others stand as well.
+    for (const file of files) results.push(...((await this.#compileInTurn(work, [file])) ?? []));
     return results;
   }
 
+  /** @returns null if the sandbox did not come to an end of it in its time. */
+  async #compileInTurn(work: Work, files: readonly ArchivePartFile[]): Promise<readonly BytecodeFile[] | null> {
+    await this.#acquire(work);
+    try {
+      work.signal?.throwIfAborted();
+      const allowedMs = work.budget.take();
+      if (allowedMs === null) return null;
+      let usedMs = 0;
+      try {
+        const sources: Source[] = [];
+        for (const file of files) sources.push({ ...file, bytes: await work.part.read(file) });
+        const sandbox = await this.#takeSandbox();
+        const startedAt = performance.now();
+        const compiled = await this.#compileOn(sandbox, sources, work, allowedMs);
+        usedMs = performance.now() - startedAt;
+        return compiled;
+      } finally {
+        work.budget.giveBack(allowedMs, usedMs);
+      }
+    } finally {
+      this.#release();
+    }
+  }
+
   /** @returns null if the sandbox did not come to an end of it. */
-  async #compileTogether(sources: readonly Source[], folder: string): Promise<readonly BytecodeFile[] | null> {
-    const sandbox = await this.#takeSandbox();
+  async #compileOn(
+    sandbox: Sandbox,
+    sources: readonly Source[],
+    { folder, signal }: Work,
+    timeoutMs: number,
+  ): Promise<readonly BytecodeFile[] | null> {
     const { entries } = encodeArchiveHeader(
       sources.map(({ bytes }, index) => ({ path: nameOf(index), size: bytes.length })),
     );
     const data = Buffer.concat(sources.map(({ bytes }) => bytes));
-    const job = internalJob(COMPILE_SCRIPT, CHUNK_TIMEOUT_MS);
+    const job = internalJob(COMPILE_SCRIPT, timeoutMs);
     const context = JSON.stringify({
       folder: `${folder}/`,
       names: sources.map((_, index) => nameOf(index)),
@@ -142,6 +178,7 @@ export class BytecodeCompiler {
     });
     const { files, result } = await sandbox.execute({
       ...job,
+      signal,
       message: {
         ...job.message,
         program: { ...job.message.program, context },
@@ -157,6 +194,7 @@ export class BytecodeCompiler {
     const { state } = await sandbox.idle;
     if (state === "pristine" && !this.#isClosed) this.#keep(sandbox);
     else sandbox.kill("it has compiled what it should");
+    signal?.throwIfAborted();
     const written = files?.changes.written.findIndex(({ path }) => path === RESULT_PATH) ?? -1;
     if (result.status !== "completed" && result.status !== "error") return null;
     if (written === -1) throw new SandboxDiedError(`Compiling Python sources failed: ${result.error}`);
@@ -183,16 +221,40 @@ export class BytecodeCompiler {
     this.#idle.push({ sandbox, timer });
   }
 
-  async #acquire(): Promise<void> {
-    if (this.#free > 0) this.#free--;
-    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  /** @throws the signal's reason, if it is aborted while others have their turn. */
+  async #acquire({ principal, signal }: Pick<Work, "principal" | "signal">): Promise<void> {
+    signal?.throwIfAborted();
+    if (this.#free > 0) {
+      this.#free--;
+      return;
+    }
+    const turn = Promise.withResolvers<void>();
+    const leave = () => {
+      if (this.#waiting.remove(principal, turn.resolve)) turn.reject(signal?.reason);
+    };
+    this.#waiting.push(principal, turn.resolve);
+    signal?.addEventListener("abort", leave, { once: true });
+    try {
+      await turn.promise;
+    } finally {
+      signal?.removeEventListener("abort", leave);
+    }
   }
 
   #release(): void {
-    const next = this.#waiting.shift();
+    const next = this.#waiting.take(() => true);
     if (next) next();
     else this.#free++;
   }
+}
+
+/** What is compiled of one wheel, and for whom. */
+interface Work {
+  readonly part: ArchivePart;
+  readonly folder: string;
+  readonly budget: CompileBudget;
+  readonly principal: string;
+  readonly signal: AbortSignal | undefined;
 }
 
 /** In the order of the sources, which is that of an archive. */

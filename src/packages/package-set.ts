@@ -8,7 +8,7 @@ import { DynlibZip } from "./dynlib.ts";
 import { KeptArchives } from "./kept-archives.ts";
 import { findUnsafeInThread, type Library } from "./library-check.ts";
 import { PackageError } from "./package-error.ts";
-import { archiveShareKey, chargeShare } from "./package-shares.ts";
+import { archiveShareKey, chargeShare, installingPrincipal } from "./package-shares.ts";
 import type { ResolvedPackage } from "./resolver.ts";
 import type { Candidate } from "./sources/package-source.ts";
 import { type LockStatus, lockStatus, type PyodideLock } from "./sources/pyodide-lock.ts";
@@ -70,6 +70,14 @@ interface Built {
   readonly shadowed: readonly string[];
 }
 
+type StoredPackage = ResolvedPackage & { readonly stored: StoredWheel };
+
+interface BuildOptions {
+  readonly bytecode: "all" | "of-small";
+  readonly onProgress: ((progress: PackageSetProgress) => void) | undefined;
+  readonly signal: AbortSignal;
+}
+
 /** 4: libraries are checked; with bytecode; `license`. */
 const BUILT_FORMAT = 4;
 /** Of one package's sources, where its caller waits: two or three seconds of compiling. What is larger goes without. */
@@ -114,15 +122,16 @@ export class PackageSetBuilder {
   /**
    * Downloads what is not there yet, checks it, and writes the archive unless an equal set has one.
    *
-   * @param bytecode `of-small`: large packages go without, since a caller waits.
-   * @throws {PackageError} nothing half built is left behind.
+   * @param bytecode `of-small`: large packages go without, and what takes long to compile, since a caller waits.
+   * @throws {PackageError} nothing half built is left behind. @throws the signal's reason.
    */
   async build(
     resolved: readonly ResolvedPackage[],
     onProgress?: (progress: PackageSetProgress) => void,
     bytecode: "all" | "of-small" = "all",
+    signal?: AbortSignal,
   ): Promise<PackageSet> {
-    const stored = await this.#download(resolved, onProgress);
+    const stored = await this.#download(resolved, onProgress, signal);
     const wheels = resolved
       .map((item, index) => ({ ...item, stored: stored[index] as StoredWheel }))
       .toSorted((a, b) => (a.candidate.key < b.candidate.key ? -1 : 1));
@@ -138,7 +147,8 @@ export class PackageSetBuilder {
         ]),
       )
       .digest("hex");
-    const built = await this.#builds.run(key, () => this.#buildOrReuse(key, wheels, bytecode, onProgress));
+    const build = (stop: AbortSignal) => this.#buildOrReuse(key, wheels, { bytecode, onProgress, signal: stop });
+    const built = await this.#builds.run(key, build, signal);
     const packages = wheels.map(({ candidate, dependsOn, stored: file }): PackageInfo => {
       const content = built.contents[candidate.filename] as Content;
       return {
@@ -194,9 +204,11 @@ export class PackageSetBuilder {
   async #download(
     resolved: readonly ResolvedPackage[],
     onProgress: ((progress: PackageSetProgress) => void) | undefined,
+    signal: AbortSignal | undefined,
   ): Promise<StoredWheel[]> {
     const stored: StoredWheel[] = [];
     await eachInParallel(resolved, async ({ candidate }, index) => {
+      signal?.throwIfAborted();
       stored[index] = await this.#fetch(candidate, onProgress);
     });
     return stored;
@@ -209,24 +221,15 @@ export class PackageSetBuilder {
     return await this.#store.fetch(candidate, (progress) => onProgress?.({ type: "download", ...progress }));
   }
 
-  async #buildOrReuse(
-    key: string,
-    wheels: readonly (ResolvedPackage & { stored: StoredWheel })[],
-    bytecode: "all" | "of-small",
-    onProgress: ((progress: PackageSetProgress) => void) | undefined,
-  ): Promise<Built> {
+  async #buildOrReuse(key: string, wheels: readonly StoredPackage[], options: BuildOptions): Promise<Built> {
     const known = await this.#archives.find<Built>(key, BUILT_FORMAT);
     if (known !== null) return known;
-    const built = await this.#unpack(wheels, bytecode, onProgress);
+    const built = await this.#unpack(wheels, options);
     await this.#archives.remember(key, built);
     return built;
   }
 
-  async #unpack(
-    wheels: readonly (ResolvedPackage & { stored: StoredWheel })[],
-    bytecode: "all" | "of-small",
-    onProgress: ((progress: PackageSetProgress) => void) | undefined,
-  ): Promise<Built> {
+  async #unpack(wheels: readonly StoredPackage[], { bytecode, onProgress, signal }: BuildOptions): Promise<Built> {
     const parts: (Wheel | DynlibZip)[] = [];
     try {
       for (const { candidate, stored } of wheels)
@@ -245,14 +248,16 @@ export class PackageSetBuilder {
         );
       chargeShare(archiveShareKey(parts.map(({ filename }) => filename)), unpackedBytes);
       await checkLibraries(parts, true);
+      signal.throwIfAborted();
       const compiled = await Promise.all(
         parts.map(async (part, index) => {
           const isLarge = sourceBytes(part) > MAX_AWAITED_SOURCE_BYTES || part.files.length > MAX_AWAITED_FILES;
           return bytecode === "of-small" && isLarge
             ? part
-            : await this.#withBytecode(part, wheels[index]?.stored.sha256 as string);
+            : await this.#withBytecode(part, (wheels[index] as StoredPackage).stored, { bytecode, signal });
         }),
       );
+      signal.throwIfAborted();
       const archive = await buildArchive(compiled, this.#archives.folder, (progress) =>
         onProgress?.({ type: "archive", ...progress }),
       );
@@ -280,10 +285,16 @@ export class PackageSetBuilder {
     }
   }
 
-  async #withBytecode(part: Wheel | DynlibZip, sha256: string): Promise<ArchivePart> {
+  async #withBytecode(
+    part: Wheel | DynlibZip,
+    { path: file, sha256 }: StoredWheel,
+    { bytecode, signal }: Pick<BuildOptions, "bytecode" | "signal">,
+  ): Promise<ArchivePart> {
     if (this.#bytecode === null || part instanceof DynlibZip) return part;
-    const bytecode = await this.#bytecode.get(part, sha256);
-    return { filename: part.filename, files: part.files, read: (file) => part.read(file), bytecode };
+    // Of a set of its own that a caller waits for, too, when it is built anew before an execution.
+    const principal = bytecode === "all" ? null : (installingPrincipal() ?? "");
+    const compiled = await this.#bytecode.get(() => Wheel.open(file, part.filename), sha256, { principal, signal });
+    return { filename: part.filename, files: part.files, read: (item) => part.read(item), bytecode: compiled };
   }
 }
 

@@ -5,8 +5,11 @@ import { PackageError } from "./package-error.ts";
 const KEEP_MS = 3 * 3_600_000;
 const MAX_OWN_RETRIES = 3;
 
-type Charge = (key: string, bytes: number) => void;
-const charging = new AsyncLocalStorage<Charge>();
+interface Installation {
+  readonly principal: string;
+  readonly charge: (key: string, bytes: number) => void;
+}
+const installation = new AsyncLocalStorage<Installation>();
 
 /** A principal's packages would take more than its share. */
 class ShareTaken extends PackageError {
@@ -27,7 +30,12 @@ class ShareTaken extends PackageError {
  * @throws {PackageError} `package_share_full`: its principal may have no more.
  */
 export function chargeShare(key: string, bytes: number): void {
-  charging.getStore()?.(key, bytes);
+  installation.getStore()?.charge(key, bytes);
+}
+
+/** For whom packages are being installed; null: for the server's own environments. */
+export function installingPrincipal(): string | null {
+  return installation.getStore()?.principal ?? null;
 }
 
 /** Names the archive of a set of packages, whatever it was made for. */
@@ -54,7 +62,7 @@ export class PackageShares {
   async installing<T>(principal: string, work: () => Promise<T>): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       try {
-        return await charging.run((key, bytes) => this.#charge(principal, key, bytes), work);
+        return await installation.run({ principal, charge: (key, bytes) => this.#charge(principal, key, bytes) }, work);
       } catch (error) {
         // What two install at once is fetched once; that another may not is no reason for this one.
         const isOthers = error instanceof ShareTaken && error.principal !== principal;

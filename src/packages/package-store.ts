@@ -1,5 +1,6 @@
 import { ClientError } from "../shared/errors.ts";
 import { KeyedQueue } from "../shared/serial-queue.ts";
+import { whileWaiting } from "../shared/while-waiting.ts";
 import { PackageError } from "./package-error.ts";
 import { type InstalledPackage, type PackageRecord, type PackageRecords, recordId } from "./package-records.ts";
 import type { PackageInfo, PackageSet, PackageSetBuilder } from "./package-set.ts";
@@ -56,16 +57,18 @@ export class PackageStore {
    *
    * @param requirement as PEP 508 writes it: `humanize`, `attrs==25.1.0`, `requests[socks]>=2`.
    * @param accept called with all that the principal would have; if it throws, nothing changes.
-   * @throws {PackageError} which package is not available, and why.
+   * @param signal aborting it ends the installation as soon as that can be, and nothing changes.
+   * @throws {PackageError} which package is not available, and why. @throws the signal's reason.
    */
   async install(
     principal: string,
     requirement: string,
     base: BaseEnvironment,
     accept: (set: PackageSet) => Promise<unknown> = async () => {},
+    signal?: AbortSignal,
   ): Promise<Installed> {
     const wanted = parseRequirement(requirement);
-    return await this.#change(principal, base.name, async (state) => {
+    const plan = async (state: PackageRecord) => {
       const others = state.requested.filter((text) => parseRequirement(text).key !== wanted.key);
       const requested = [...others, wanted.text];
       const { packages, warnings } = await resolve(requested.map(parseRequirement), {
@@ -75,12 +78,14 @@ export class PackageStore {
         preferred: (await Promise.all(state.packages.map((item) => this.#findAgain(item)))).filter(
           (item) => item !== null,
         ),
+        signal,
       });
       const maxPackages = this.#options.maxPackages ?? 200;
       if (packages.length > maxPackages)
         throw new PackageError("package_too_large", `More than ${maxPackages} packages would be installed.`);
-      const set = await this.#options.sets.build(packages, undefined, "of-small");
+      const set = await this.#options.sets.build(packages, undefined, "of-small", signal);
       await accept(set);
+      signal?.throwIfAborted();
       const next = { ...state, requested, packages: statesOf(packages, set) };
       // First by adding up: as JSON, what they state may be so long that it would hold the event loop.
       const stated = next.packages.reduce(
@@ -92,6 +97,11 @@ export class PackageStore {
       const before = new Set(state.packages.map(({ filename, sha256 }) => `${filename} ${sha256}`));
       const added = set.packages.filter(({ filename, sha256 }) => !before.has(`${filename} ${sha256}`));
       return { next, result: { added, set, warnings } };
+    };
+    return await this.#change(principal, base.name, async (state) => {
+      signal?.throwIfAborted();
+      // The next in the line does not wait for what only this one waits for, such as a source that does not answer.
+      return signal === undefined ? await plan(state) : await whileWaiting(signal, plan(state));
     });
   }
 

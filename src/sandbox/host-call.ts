@@ -1,6 +1,7 @@
 import { ClientError } from "../shared/errors.ts";
 import { JsonLimitError } from "../shared/json/json-scanner.ts";
 import type { JsonText } from "../shared/json/json-text.ts";
+import { whileWaiting } from "../shared/while-waiting.ts";
 import {
   HOST_CALLS,
   type HostCall,
@@ -55,5 +56,8 @@ async function answer<N extends HostCallName>(
   }
   const checked = HOST_CALLS[operation].safeParse(value);
   if (!checked.success) throw new ClientError("invalid_argument");
-  return await call.answer(checked.data as Parameters<typeof call.answer>[0], signal);
+  const answered = call.answer(checked.data as Parameters<typeof call.answer>[0], signal);
+  if (!(answered instanceof Promise)) return answered;
+  // Whatever the call waits for: code that waits for an answer cannot be interrupted.
+  return await whileWaiting(signal, answered);
 }

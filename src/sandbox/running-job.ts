@@ -313,7 +313,7 @@ export class RunningJob {
       .then(({ answer, body: content }) => {
         this.#isCalling = false;
         startClock();
-        if (this.#isOver) return;
+        if (this.#isOver || this.#isAnswered) return;
         connection.send(this.nonce, { type: "answer", call, ...answer }, ...(content ? [content] : []));
       })
       .catch((error: unknown) => connection.kill(`it cannot be answered: ${reasonOf(error)}`));
@@ -339,6 +339,8 @@ export class RunningJob {
   async #finish(message: ResultMessage, body: Uint8Array): Promise<void> {
     const { connection, maxFiles } = this.#process;
     this.#isAnswered = true;
+    // A call that is not answered yet is none that the code waits for.
+    if (this.#isCalling) this.#stopped.abort();
     clearTimeout(this.#timer);
     clearTimeout(this.#cpuTimer);
     this.#job.signal?.removeEventListener("abort", this.#onAbort);

@@ -8,6 +8,7 @@ import { archiveShareKey, chargeShare, type PackageShares } from "../packages/pa
 import type { Installed, PackageStore } from "../packages/package-store.ts";
 import { shareKeyOf } from "../packages/wheel-store.ts";
 import { ClientError, SandboxDiedError } from "../shared/errors.ts";
+import { whileWaiting } from "../shared/while-waiting.ts";
 import type { PackageArchive } from "../wire/host-calls.ts";
 import { ENDS_INTERPRETER } from "../wire/import-rules.ts";
 
@@ -88,17 +89,23 @@ export class CallerPackages {
   /**
    * Adds a package for a caller, ready to be used by its next execution.
    *
-   * @throws {PackageError} if it is not available, saying why.
+   * @param signal of the one who waits: aborting it ends the wait at once, and the installation unless it is done.
+   * @throws {PackageError} if it is not available, saying why. @throws the signal's reason.
    */
-  async install(principal: string, environment: string, requirement: string): Promise<Installed> {
+  async install(principal: string, environment: string, requirement: string, signal: AbortSignal): Promise<Installed> {
+    return await whileWaiting(signal, this.#install(principal, environment, requirement, signal));
+  }
+
+  async #install(principal: string, environment: string, requirement: string, signal: AbortSignal): Promise<Installed> {
     const { store, environments, shares } = this.#options;
     return await shares.installing(principal, async () => {
       for (const { name } of environments.list()) await this.#chargeInstalled(principal, name);
       // Before it counts as installed: what no environment can hold would fail every later execution.
-      return await store.install(principal, requirement, environments.base(environment), async (set) => {
+      const accept = async (set: PackageSet) => {
         this.#chargeSet(environment, set);
         if (set.compiled) await this.#derive(environment, set, requirement);
-      });
+      };
+      return await store.install(principal, requirement, environments.base(environment), accept, signal);
     });
   }
 
@@ -125,6 +132,7 @@ export class CallerPackages {
    *
    * @param running the environment that the code runs in.
    * @param inSession whether that is a session's, which cannot take shared libraries in any more.
+   * @param signal of the code that waits: it is aborted when that is stopped.
    * @param onInstall is told of each requirement that was tried: null, or why it is not available.
    * @returns all of the caller's packages; null: there are none besides the environment's.
    */
@@ -132,15 +140,16 @@ export class CallerPackages {
     principal: string,
     running: string,
     requirements: readonly string[],
+    signal: AbortSignal,
     { inSession = false, onInstall = () => {} }: { inSession?: boolean; onInstall?: OnInstall | undefined } = {},
   ): Promise<PackageArchive | null> {
     const environment = baseOf(running);
     let set: PackageSet | null = null;
     for (const requirement of requirements) {
       try {
-        set = (await this.install(principal, environment, requirement)).set;
+        set = (await this.install(principal, environment, requirement, signal)).set;
       } catch (error) {
-        onInstall(requirement, error instanceof PackageError ? error.code : "internal");
+        onInstall(requirement, signal.aborted ? "cancelled" : error instanceof PackageError ? error.code : "internal");
         throw error;
       }
       onInstall(requirement, null);
@@ -161,10 +170,15 @@ export class CallerPackages {
   }
 
   /** What a failed import is told: see {@link ModuleOwners.explain}. */
-  async explainModule(running: string, module: string, mayInstall: boolean): Promise<string | null> {
+  async explainModule(
+    running: string,
+    module: string,
+    mayInstall: boolean,
+    signal: AbortSignal,
+  ): Promise<string | null> {
     const { environments, owners } = this.#options;
     const others = environments.list().filter(({ name }) => name !== baseOf(running));
-    return await owners.explain(module, environments.get(running), { mayInstall, others });
+    return await owners.explain(module, environments.get(running), { mayInstall, others, signal });
   }
 
   async #derive(environment: string, set: PackageSet, requirement: string): Promise<void> {

@@ -213,15 +213,17 @@ async function execute(
       // Opened by the first call: most code makes none.
       ...callsOf(opened.use(network.open(principal.id, access, onNetwork)), tools ?? null),
       "install-packages": {
-        answer: async (requirements) => {
+        answer: async (requirements, stopped) => {
           if (!mayInstall) throw new ClientError("missing_scope", 'This API key lacks the scope "packages"');
           const changed = { inSession, onInstall };
-          const all = await packages.installWhileRunning(principal.id, environment, requirements, changed);
+          const all = await packages.installWhileRunning(principal.id, environment, requirements, stopped, changed);
           return { value: null, ...(all && { packages: all }) };
         },
       },
       "explain-module": {
-        answer: async (module) => ({ value: await packages.explainModule(environment, module, mayInstall) }),
+        answer: async (module, stopped) => ({
+          value: await packages.explainModule(environment, module, mayInstall, stopped),
+        }),
       },
     }),
   };

@@ -1,8 +1,10 @@
+import { getEventListeners } from "node:events";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { backoffMs } from "./backoff.ts";
 import { KeyedQueue, SerialQueue } from "./serial-queue.ts";
 import { SingleFlight } from "./single-flight.ts";
+import { whileWaiting } from "./while-waiting.ts";
 
 const turns = async (count: number) => {
   for (let i = 0; i < count; i++) await Promise.resolve();
@@ -70,9 +72,48 @@ test("what was forgotten while it was being made does not make the next forgotte
   const second = flight.run("k", () => after.promise);
   before.resolve("before");
   expect(await first).toBe("before");
-  expect(flight.run("k", async () => "a third")).toBe(second);
+  const third = flight.run("k", async () => "a third");
   after.resolve("after");
-  expect(await second).toBe("after");
+  expect(await Promise.all([second, third])).toEqual(["after", "after"]);
+});
+
+test("what is made for several goes on while one of them waits, and is stopped when none does", async () => {
+  const flight = new SingleFlight<string>();
+  const made = Promise.withResolvers<string>();
+  const stops: AbortSignal[] = [];
+  const make = (stop: AbortSignal) => {
+    stops.push(stop);
+    return made.promise;
+  };
+  const [first, second] = [new AbortController(), new AbortController()];
+  const [one, other] = [flight.run("k", make, first.signal), flight.run("k", make, second.signal)];
+  first.abort(new Error("first gone"));
+  await expect(one).rejects.toThrow("first gone");
+  expect(stops.map(({ aborted }) => aborted)).toEqual([false]);
+  second.abort(new Error("second gone"));
+  await expect(other).rejects.toThrow("second gone");
+  expect(stops[0]?.reason).toEqual(new Error("second gone"));
+  // One who comes now does not wait for what is stopped; one who waits to the end keeps it going.
+  const third = new AbortController();
+  const [anew, toTheEnd] = [flight.run("k", make, third.signal), flight.run("k", make)];
+  third.abort(new Error("third gone"));
+  await expect(anew).rejects.toThrow("third gone");
+  await expect(flight.run("k", make, third.signal)).rejects.toThrow("third gone");
+  expect(stops.map(({ aborted }) => aborted)).toEqual([true, false]);
+  made.resolve("made");
+  expect(await toTheEnd).toBe("made");
+});
+
+test("a wait ends with its signal, and leaves no listener behind", async () => {
+  const stop = new AbortController();
+  const never = new Promise<string>(() => {});
+  for (let i = 0; i < 100; i++) expect(await whileWaiting(stop.signal, Promise.resolve(i))).toBe(i);
+  expect(getEventListeners(stop.signal, "abort")).toHaveLength(0);
+  const waiting = whileWaiting(stop.signal, never);
+  stop.abort(new Error("stopped"));
+  await expect(waiting).rejects.toThrow("stopped");
+  await expect(whileWaiting(stop.signal, never)).rejects.toThrow("stopped");
+  expect(getEventListeners(stop.signal, "abort")).toHaveLength(0);
 });
 
 test("pauses double up to the longest", () => {

@@ -130,8 +130,8 @@ export interface HostCall<N extends HostCallName> {
   /** While an answer is waited for, the execution's time does not go on: the call has limits of its own. */
   readonly stopsClock?: boolean;
   /**
-   * A ClientError's message is shown to user code. Code that waits for an answer cannot be interrupted: one is due at once when
-   * `signal` is aborted.
+   * A ClientError's message is shown to user code. `signal` is aborted when the code is stopped: it gets an answer at once then, whatever
+   * this one comes to, and what goes on for it ends.
    */
   readonly answer: (
     argument: HostCallArgument<N>,

@@ -59,7 +59,8 @@ async function withCompiler<T>(use: (compiler: BytecodeCompiler) => Promise<T>):
 async function packArchive(folder: string, sources = SOURCES) {
   return await withCompiler(async (compiler) => {
     const part = partOf(sources);
-    const bytecode = await new BytecodeStore(folder, compiler, async () => "key").get(part, "0".repeat(64));
+    const store = new BytecodeStore(folder, compiler, async () => "key");
+    const bytecode = await store.get(async () => ({ ...part, close: () => {} }), "0".repeat(64));
     return await buildArchive([{ ...part, bytecode }], folder);
   });
 }
@@ -173,3 +174,59 @@ test("nothing is compiled where no sandbox starts", async () => {
   const compiler = new BytecodeCompiler(async () => broken);
   await expect(compiler.compile(partOf(SOURCES), "/lib/environment")).rejects.toThrow("/nowhere");
 }, 60_000);
+
+/** Nested `finally`: each level compiles all below it twice. */
+function slowSource(depth: number): string {
+  const levels = Array.from(
+    { length: depth },
+    (_, level) => `${" ".repeat(level)} try: a\n${" ".repeat(level)} finally:\n`,
+  );
+  return Array.from(
+    { length: 60 },
+    (_, number) => `def f${number}():\n${levels.join("")}${" ".repeat(depth)} b\n`,
+  ).join("");
+}
+
+/** As many wheels as there are compilers, and more, of sources that none comes to the end of. */
+function slowWheels(): ArchivePart[] {
+  const files = Object.fromEntries(
+    Array.from({ length: 20 }, (_, i) => [`site-packages/slow/m${i}.py`, slowSource(16)]),
+  );
+  return Array.from({ length: 6 }, () => partOf(files));
+}
+
+test("a principal's slow sources do not keep another's from being compiled, and end with the request", async () => {
+  await withCompiler(async (compiler) => {
+    const alice = new AbortController();
+    const slow = slowWheels().map((part) =>
+      compiler.compile(part, "/lib/environment", undefined, { principal: "alice", signal: alice.signal }),
+    );
+    const quick = partOf({ "site-packages/quick.py": "x = 1\n" });
+    const ends: string[] = [];
+    const all = slow.map((work) => work.catch(() => {}).finally(() => ends.push("alice")));
+    const compiled = await compiler.compile(quick, "/lib/environment", undefined, { principal: "bob" });
+    expect(compiled).toHaveLength(1);
+    // Behind one piece of each of hers at the most, of which a wheel has one after another.
+    expect(ends).toEqual([]);
+    alice.abort(new Error("alice has gone"));
+    for (const work of slow) await expect(work).rejects.toThrow("alice has gone");
+    await Promise.all(all);
+    // All places are free again.
+    for (let i = 0; i < 8; i++) expect(await compiler.compile(quick, "/lib/environment")).toHaveLength(1);
+  });
+}, 120_000);
+
+test("sources that take longer than their wheel may go without, and the wheel comes to an end", async () => {
+  await withCompiler(async (compiler) => {
+    const part = partOf({
+      "site-packages/a.py": "x = 1\n",
+      "site-packages/slow.py": slowSource(20),
+      "site-packages/z.py": "y = 2\n",
+    });
+    const compiled = await compiler.compile(part, "/lib/environment", undefined, { principal: "alice" });
+    expect(compiled.map(({ path: name }) => name)).toEqual([
+      "site-packages/__pycache__/a.cpython-314.pyc",
+      "site-packages/__pycache__/z.cpython-314.pyc",
+    ]);
+  });
+}, 120_000);

@@ -1,6 +1,6 @@
 import { readdir, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { PackageServer, serveBytes } from "../../src/packages/testing/package-server.ts";
 import { makeWheel, type WheelRecipe } from "../../src/packages/testing/wheels.ts";
 import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
@@ -392,6 +392,55 @@ describe("installing while code runs", () => {
     expect(installs.map(({ success }) => success)).toEqual(names.map(() => true));
     expect(runs.map(({ result }) => result)).toEqual(runs.map(() => "1"));
     expect((await run(bob, "import greeting, data_files, circle_b, local_only, shadow; 1")).success).toBe(true);
+  });
+});
+
+describe("code that is stopped while it installs", () => {
+  let arrived: PromiseWithResolvers<void>;
+  beforeAll(async () => {
+    for (const name of ["endless-a", "endless-b"]) {
+      const wheel = await makeWheel({ name, version: "1" });
+      index.add(wheel);
+      // Never answered.
+      index.on(`/files/${wheel.filename}`, () => arrived.resolve());
+    }
+  });
+  beforeEach(() => {
+    arrived = Promise.withResolvers();
+  });
+
+  test("is interrupted, and not killed: it says where it was", async () => {
+    const code = 'import micropip\nprint("before")\nawait micropip.install(["endless-a", "endless-b", "greeting"])';
+    const { body } = await ada.post("/api/execute", { code, timeout: 3000 });
+    expect(body).toMatchObject({ success: false, status: "timeout", stdout: "before\n" });
+    expect(body.errorInfo.traceback).toContain("line 3, in <module>");
+    expect(body.error).not.toContain("killed");
+  });
+
+  test("installs no more of what it asked for", async () => {
+    await ada.post("/api/reset", {});
+    const code = 'import micropip\nawait micropip.install(["endless-b", "greeting", "data-files"])';
+    await ada.post("/api/execute", { code, timeout: 3000 });
+    // Behind all that is left of it.
+    expect((await install(ada, "local-only")).installed).toEqual([{ name: "local-only", version: expect.any(String) }]);
+    expect((await run(ada, "import greeting")).errorInfo.type).toBe("ModuleNotFoundError");
+  });
+
+  test("also by request: who goes away leaves nothing behind that others wait for", async () => {
+    await bob.post("/api/reset", {});
+    const gone = new AbortController();
+    const asked = bob
+      .request("/api/install-package", {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ package: "endless-b" }),
+        signal: gone.signal,
+      })
+      .catch(() => null);
+    await arrived.promise;
+    gone.abort();
+    await asked;
+    expect(await install(bob, "greeting==1.0")).toMatchObject({ success: true });
   });
 });
 

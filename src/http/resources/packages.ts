@@ -66,7 +66,7 @@ export const packageRoutes: readonly Route[] = [
       }),
     ),
     errors: ["package_refused", "packages_busy", "unknown_environment", "starting", "store_unavailable"],
-    handler: async ({ services, principal, caller, body }) => {
+    handler: async ({ services, principal, caller, body, signal }) => {
       const [name = ""] = body.package.split("==", 1);
       const record = (error: string | null) => recordInstall(services, caller, body.package, error);
       if (REFUSED.has(normaliseName(name))) {
@@ -76,7 +76,7 @@ export const packageRoutes: readonly Route[] = [
       const now = () => new Date().toISOString();
       try {
         const environment = body.environment ?? services.packages.defaultEnvironment;
-        const { added } = await services.packages.install(principal.id, environment, body.package);
+        const { added } = await services.packages.install(principal.id, environment, body.package, signal);
         record(null);
         const installed = added.map(({ name, version }) => ({ name, version }));
         return { success: true, message: "Package installed successfully", installed, timestamp: now() };
