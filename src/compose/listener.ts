@@ -21,9 +21,11 @@ const HTTP_LIMITS = {
  */
 const HEADERS_MARGIN_MS = 5_000;
 /** Half of the descriptors that a process commonly may have, 4096 or more with Node's own raising of the limit. */
-const MAX_CONNECTIONS = 2_000;
+export const MAX_CONNECTIONS = 2_000;
 /** Of one address, be it a company's: a quarter is left for all others. */
 const MAX_CONNECTIONS_OF_NETWORK = 1_500;
+/** Beyond all of them, for a balancer or an orchestrator that asks how the server is. */
+const CONNECTIONS_FOR_PROBES = 50;
 
 /** The HTTP server with its limits on connections, headers and bodies; it does not listen yet. */
 export function createListener(app: Express, config: Config): { readonly http: Server; readonly draining: Draining } {
@@ -46,6 +48,7 @@ export function createListener(app: Express, config: Config): { readonly http: S
   const draining = new Draining(http);
   limitConnections(http, {
     maxConnections: MAX_CONNECTIONS,
+    forProbes: CONNECTIONS_FOR_PROBES,
     maxOfNetwork: MAX_CONNECTIONS_OF_NETWORK,
     isProxy: app.get("trust proxy fn"),
   });

@@ -2,6 +2,7 @@ import { parseApiKeys } from "../http/middleware/authentication.ts";
 import { allowedOrigins } from "../http/middleware/cross-site.ts";
 import { ANONYMOUS } from "../shared/principal.ts";
 import type { Config, Inferred } from "../shared/settings.ts";
+import { MAX_CONNECTIONS } from "./listener.ts";
 
 /** Who may be let in; one, `anonymous`, while authentication is off. */
 export function principalsOf(config: Config): ReadonlySet<string> {
@@ -17,6 +18,14 @@ export function principalShares(config: Config): { maxPerPrincipal: number; maxQ
     maxPerPrincipal: PRINCIPAL_MAX_CONCURRENCY || (isShared ? Math.max(1, POOL_SIZE - 1) : POOL_SIZE),
     maxQueuedPerPrincipal: PRINCIPAL_MAX_QUEUED || (isShared ? Math.ceil(QUEUE_LIMIT / 2) : QUEUE_LIMIT),
   };
+}
+
+/** How many requests one principal may have open, wherever they wait: not all connections, and no less than may wait for sandboxes. */
+export function maxOpenRequests(config: Config): number {
+  if (config.PRINCIPAL_MAX_OPEN !== 0) return config.PRINCIPAL_MAX_OPEN;
+  if (principalsOf(config).size <= 1) return MAX_CONNECTIONS;
+  const { maxPerPrincipal, maxQueuedPerPrincipal } = principalShares(config);
+  return Math.max(MAX_CONNECTIONS / 4, maxPerPrincipal + maxQueuedPerPrincipal);
 }
 
 /** How many executions may wait for clients: never all sandboxes, and never all of these are one principal's where there are several. */
@@ -43,6 +52,7 @@ export function impliedSettings(config: Config): readonly Inferred[] {
   const imply = (name: string, value: string) => implied.push({ name, value, from });
   if (config.PRINCIPAL_MAX_CONCURRENCY === 0) imply("PRINCIPAL_MAX_CONCURRENCY", String(maxPerPrincipal));
   if (config.PRINCIPAL_MAX_QUEUED === 0) imply("PRINCIPAL_MAX_QUEUED", String(maxQueuedPerPrincipal));
+  if (config.PRINCIPAL_MAX_OPEN === 0) imply("PRINCIPAL_MAX_OPEN", String(maxOpenRequests(config)));
   if (config.CORS_ORIGIN === "") imply("CORS_ORIGIN", origins === "*" ? "*" : "none");
   return implied;
 }

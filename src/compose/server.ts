@@ -21,7 +21,7 @@ import { ToolEndpoints } from "../tools/webhook.ts";
 import { openHost, pyodideVersion } from "./host.ts";
 import { createListener, listen } from "./listener.ts";
 import { openCallerNetwork, openSecrets } from "./network.ts";
-import { toolShares } from "./principals.ts";
+import { maxOpenRequests, toolShares } from "./principals.ts";
 import { openRuntime } from "./runtime.ts";
 import { openSecurityLog } from "./security-log.ts";
 import { connectToRedis, storesOf, workspaceLimits } from "./stores.ts";
@@ -147,6 +147,7 @@ export async function startServer(config: Config, logger: Logger, host = openHos
     metrics,
     rateLimiter,
     keyGuesses,
+    maxOpenRequests: maxOpenRequests(config),
     status: {
       executor,
       environment: () => environments.defaultName,

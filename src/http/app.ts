@@ -20,9 +20,10 @@ import { authenticate } from "./middleware/authentication.ts";
 import { basePath } from "./middleware/base-path.ts";
 import { clientAddress } from "./middleware/client-address.ts";
 import { clientNetwork } from "./middleware/client-networks.ts";
+import { refuseBeyondConnections } from "./middleware/connection-limit.ts";
 import { allowedOrigins, refuseOtherSites, refuseOtherSockets } from "./middleware/cross-site.ts";
 import { errorHandler, notFoundHandler } from "./middleware/error-handler.ts";
-import { limitHeldMemory } from "./middleware/held-memory.ts";
+import { limitHeldRequests } from "./middleware/held-requests.ts";
 import type { KeyGuesses } from "./middleware/key-guesses.ts";
 import { refuseOverload } from "./middleware/overload.ts";
 import { rateLimit } from "./middleware/rate-limit.ts";
@@ -39,7 +40,11 @@ export interface AppOptions extends RouteServices {
   /** Undefined: no limit. */
   readonly rateLimiter: RateLimiterAbstract | undefined;
   readonly keyGuesses: KeyGuesses;
+  /** Most of one principal. */
+  readonly maxOpenRequests: number;
 }
+
+const PROBES: ReadonlySet<string> = new Set(probeRoutes.map(({ path }) => path));
 
 /** The whole HTTP interface as an Express application. @throws {StartupError} if a setting cannot be used. */
 export function createApp(options: AppOptions): Express {
@@ -58,6 +63,7 @@ export function createApp(options: AppOptions): Express {
     admission: () => options.executor.pool.admission,
     onRefused: recordOverload(options),
   });
+  app.use(refuseBeyondConnections((path) => PROBES.has(path)));
   app.use(overload.ofAll);
   const whoAsks = authenticate(config, options.keyGuesses);
   // Balancers and monitors ask by whatever name and from whatever page, and none of it tells of a caller, or it needs a key.
@@ -72,7 +78,12 @@ export function createApp(options: AppOptions): Express {
   app.use(whoAsks);
   app.use(overload.ofPrincipal);
   app.use(rateLimit(options.rateLimiter));
-  app.use(limitHeldMemory({ maxBodyBytes: MAX_BODY_BYTES }));
+  app.use(
+    limitHeldRequests({
+      maxRequests: options.maxOpenRequests,
+      maxBodyBytes: Math.max(MAX_BODY_BYTES, config.MAX_FILE_SIZE),
+    }),
+  );
   // A session's files come as they are, JSON ones too.
   const isFile = (request: Request) => request.method === "PUT";
   app.use(readBodies((request) => !isFile(request) && !isAnswers(request)));

@@ -8,6 +8,7 @@ import { type ParsedBody, parseOrRefuse, type RawBody, type Refusal } from "./bo
 import { FORM, wrongContentType } from "./content-type.ts";
 import { rememberSource } from "./context-source.ts";
 import { HttpError } from "./http-error.ts";
+import { keepHeld } from "./middleware/held-requests.ts";
 import { type Charset, charsetOf, invalidEncoding, unsupportedCharset } from "./text-decoding.ts";
 import { parseBody } from "./validation.ts";
 
@@ -29,7 +30,8 @@ export function readBodies(isRead: (request: Request) => boolean): RequestHandle
     const charset = bodyCharset(request, kind);
     await collect(request, response);
     if (!Buffer.isBuffer(request.body)) return next();
-    const { value, context } = await parse({ kind, bytes: request.body, charset });
+    const letGo = keepHeld(response);
+    const { value, context } = await parse({ kind, bytes: request.body, charset }).finally(letGo);
     request.body = value;
     if (context !== undefined) rememberSource((value as { context: object }).context, context);
     next();

@@ -51,6 +51,8 @@ const WITH_KEY: readonly ErrorCode[] = [
   "wrong_host",
   "cross_site",
   "rate_limited",
+  "too_many_open_requests",
+  "connection_limit",
   "too_much_held",
 ];
 const WITH_BODY: readonly ErrorCode[] = [

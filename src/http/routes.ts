@@ -7,6 +7,7 @@ import type { Principal, Scope } from "../shared/principal.ts";
 import { parseRequest } from "./body.ts";
 import { callerOf, clientGone } from "./caller.ts";
 import { principalOf, requireScope } from "./middleware/authentication.ts";
+import { keepHeld } from "./middleware/held-requests.ts";
 import { timestamp } from "./schemas.ts";
 import type { StatusOptions } from "./server-status.ts";
 import { parseBody } from "./validation.ts";
@@ -233,6 +234,7 @@ function serve({ body, query, reply, handler }: Route, services: RouteServices):
   return async (request, response) => {
     let value: unknown;
     let signal: AbortSignal | undefined;
+    const letGo = keepHeld(response);
     try {
       value = await handler({
         services,
@@ -255,6 +257,7 @@ function serve({ body, query, reply, handler }: Route, services: RouteServices):
           void services.securityLog?.append({ event, ...callerOf(request, response), details }),
       });
     } finally {
+      letGo();
       // Before any reply, also one that says what went wrong after it was recorded.
       const { writing = null } = services.securityLog ?? {};
       if (writing !== null) await writing;

@@ -62,6 +62,12 @@ export const ERRORS = {
     text: "Too many of your WebSockets are open, or lost and not resumed.",
     retry: 5,
   },
+  too_many_open_requests: {
+    status: 429,
+    text: "Too many of your requests are open. Wait until some of them have their reply.",
+    retry: 1,
+  },
+  connection_limit: { status: 503, text: "The server has all connections that it can hold", retry: 1 },
   too_many_streams: { status: 429, text: "Too many of your dashboards are open", retry: 10 },
 
   // Executions.

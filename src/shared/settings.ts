@@ -247,6 +247,11 @@ export const SETTINGS = {
     "0",
     "executions of one principal that may wait; 0: half of QUEUE_LIMIT where several have keys, else all",
   ),
+  PRINCIPAL_MAX_OPEN: setting(
+    integer(0),
+    "0",
+    "requests of one principal that may be open, wherever they wait; 0: 500 of the 2000 connections where several have keys, else all",
+  ),
   SANDBOX_SHARING: setting(
     oneOf("all", "principal"),
     "all",

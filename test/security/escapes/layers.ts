@@ -297,9 +297,16 @@ export const LAYERS = {
           "(limit) => (server, options) => limit(server, { ...options, maxOfNetwork: options.maxOfNetwork * 2 })",
       },
     },
+    // What no client waits for stays in line, with all that it holds.
     {
-      file: "http/middleware/held-memory.ts",
-      exports: { limitHeldMemory: "(limit) => (options) => limit({ ...options, maxBytes: 2 ** 39 })" },
+      file: "sessions/turn-queue.ts",
+      text: [['signal?.addEventListener("abort", giveUp, { once: true });', ""]],
+    },
+    {
+      file: "http/middleware/held-requests.ts",
+      exports: {
+        limitHeldRequests: "(limit) => (options) => limit({ ...options, maxRequests: 1e9, maxBytes: 2 ** 39 })",
+      },
     },
   ],
   /** Equal contents of two principals are two. */

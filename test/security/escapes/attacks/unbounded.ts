@@ -1,8 +1,10 @@
 import { randomBytes } from "node:crypto";
+import { once } from "node:events";
 import { readdirSync, statSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import path from "node:path";
 import { residentBytesOf } from "../../../support/processes.ts";
+import { until } from "../../../support/until.ts";
 import type { Attack, Prize, Technique } from "../attack.ts";
 import type { Reply, Target } from "../target.ts";
 
@@ -11,6 +13,8 @@ const ALICE = "alices-own-key-here";
 /** Never used before it is guessed. */
 const CAROL = "carols-own-key-here";
 const MIB = 2 ** 20;
+/** Requests that one principal may have open. */
+const MAX_OPEN = 60;
 
 /** What an attacker says who has won, or not. */
 const saying = (won: boolean, { won: text }: Prize): Reply[] => [{ status: 200, text: won ? text : "", body: null }];
@@ -33,6 +37,13 @@ async function open(target: Target, localAddress: string, request: string): Prom
   await new Promise((resolve) => socket.once("connect", resolve).once("close", resolve));
   socket.write(request);
   return socket;
+}
+
+const post = (path: string, body: string): string =>
+  `POST ${path} HTTP/1.1\r\nHost: x\r\nX-API-Key: ${MALLORY}\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`;
+
+async function isRunning(target: Target, session: string): Promise<boolean> {
+  return (await target.send(`/api/sessions/${session}`, as(MALLORY))).body.session?.state === "running";
 }
 
 async function newSession(target: Target, key: string): Promise<string> {
@@ -76,6 +87,7 @@ export const UNBOUNDED: Technique = {
   settings: {
     API_KEYS: `mallory:${MALLORY},alice:${ALICE},carol:${CAROL}`,
     SESSION_STORE_MAX_MB: "24",
+    PRINCIPAL_MAX_OPEN: String(MAX_OPEN),
     LOG_CODE: "true",
     LOG_MAX_SIZE: String(MIB / 4),
     LOG_MAX_TOTAL_MB: "1",
@@ -120,16 +132,61 @@ export const UNBOUNDED: Technique = {
       await deleteSessions(target, ALICE, [alices.session]);
       return saying(other.status === 507 && same.status === 200, prize);
     }),
-    attack("all dashboards' streams", async (target, prize) => {
+    attack("more dashboards' streams than one may have", async (target, prize) => {
       const request = `GET /api/dashboard/stats/stream HTTP/1.1\r\nHost: x\r\nX-API-Key: ${MALLORY}\r\n\r\n`;
-      const sockets = await Promise.all(Array.from({ length: 120 }, () => open(target, "127.0.0.1", request)));
-      await new Promise((resolve) => setTimeout(resolve, 500));
-      const controller = new AbortController();
-      const { signal } = controller;
-      const response = await fetch(`${target.url}/api/dashboard/stats/stream`, as(ALICE, { signal }));
-      controller.abort();
-      for (const socket of sockets) socket.destroy();
-      return saying(response.status === 429, prize);
+      const dashboards = Array.from({ length: MAX_OPEN }, async () => {
+        const socket = await open(target, "127.0.0.1", request);
+        const [reply] = await once(socket, "data");
+        return { socket, isOpen: String(reply).startsWith("HTTP/1.1 200") };
+      });
+      const replies = await Promise.all(dashboards);
+      for (const { socket } of replies) socket.destroy();
+      return saying(replies.filter(({ isOpen }) => isOpen).length > 20, prize);
+    }),
+    attack("executions that wait for the turns of sessions, each with a connection", async (target, prize) => {
+      const sessions = [await newSession(target, MALLORY), await newSession(target, MALLORY)];
+      // A stream says at once that it waits, or is refused.
+      const waiting = Array.from({ length: MAX_OPEN + 30 }, async (_, i) => {
+        const body = JSON.stringify({ code: "import time\ntime.sleep(60)", session: sessions[i % 2] });
+        const socket = await open(target, "127.0.0.1", post("/api/execute-stream", body));
+        const [reply] = await once(socket, "data");
+        return { socket, isWaiting: String(reply).startsWith("HTTP/1.1 200") };
+      });
+      const replies = await Promise.all(waiting);
+      for (const { socket } of replies) socket.destroy();
+      await deleteSessions(target, MALLORY, sessions);
+      return saying(replies.filter(({ isWaiting }) => isWaiting).length > MAX_OPEN, prize);
+    }),
+    attack("files of a session whose turn is taken, by clients that go away", async (target, prize) => {
+      const session = await newSession(target, MALLORY);
+      const body = JSON.stringify({ code: "import time\ntime.sleep(60)", session });
+      const running = await open(target, "127.0.0.1", post("/api/execute", body));
+      await until(() => isRunning(target, session));
+      const held = async () => (await target.send("/health")).body.memory.arrayBuffers as number;
+      const before = await held();
+      for (let i = 0; i < 60; i++) {
+        const gone = new AbortController();
+        const put = target
+          .send(
+            `/api/sessions/${session}/files/f${i}`,
+            as(MALLORY, { method: "PUT", body: new Uint8Array(4 * MIB), signal: gone.signal }),
+          )
+          .catch(() => {});
+        // Long enough that the body has come; where it has not, this attack holds less.
+        await new Promise((resolve) => setTimeout(resolve, 60));
+        gone.abort();
+        await put;
+      }
+      // Memory that is free is collected some time: as long as it is not, this is not lost.
+      let grown = (await held()) - before;
+      for (let i = 0; i < 30 && grown > 120 * MIB; i++) {
+        await target.run("bytearray(1000)");
+        await new Promise((resolve) => setTimeout(resolve, 200));
+        grown = (await held()) - before;
+      }
+      running.destroy();
+      await deleteSessions(target, MALLORY, [session]);
+      return saying(grown > 120 * MIB, prize);
     }),
     attack("all connections", async (target, prize) => {
       const sockets: Socket[] = [];
@@ -139,7 +196,7 @@ export const UNBOUNDED: Technique = {
         );
         sockets.push(...(await Promise.all(some)));
       }
-      const socket = await open(target, "127.0.0.3", "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+      const socket = await open(target, "127.0.0.3", "GET /docs.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
       let reply = "";
       for await (const chunk of socket.iterator({ destroyOnReturn: true })) reply += chunk;
       for (const other of sockets) other.destroy();

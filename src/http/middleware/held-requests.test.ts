@@ -6,18 +6,27 @@ import { expect, test } from "vitest";
 import { until } from "../../../test/support/until.ts";
 import { serve } from "../testing/serve.ts";
 import { authenticate } from "./authentication.ts";
-import { limitHeldMemory } from "./held-memory.ts";
+import { keepHeld, limitHeldRequests } from "./held-requests.ts";
 
 const MIB = 2 ** 20;
 const ALICE = "a-key-of-alice-alone";
 const BOB = "a-key-of-bob-alone";
 
-function limited(options: Partial<Parameters<typeof limitHeldMemory>[0]> = {}) {
+function limited(
+  options: Partial<Parameters<typeof limitHeldRequests>[0]> = {},
+  act: () => Promise<void> = async () => {},
+) {
   const app = express();
   app.use(authenticate({ API_KEYS: `alice:${ALICE},bob:${BOB}`, API_KEY: "" }));
-  app.use(limitHeldMemory({ maxBodyBytes: 8 * MIB, maxBytes: 20 * MIB, ...options }));
-  app.use(express.json({ limit: 8 * MIB }));
+  app.use(limitHeldRequests({ maxRequests: 100, maxBodyBytes: 8 * MIB, maxBytes: 20 * MIB, ...options }));
+  app.use(express.json({ limit: 8 * MIB }), express.raw({ limit: 8 * MIB, type: "text/plain" }));
   app.post("/", (_request, response) => void response.json({ success: true }));
+  app.post("/work", async (_request, response) => {
+    const letGo = keepHeld(response);
+    await act();
+    letGo();
+    if (!response.destroyed) response.json({ success: true });
+  });
   app.get("/large", (_request, response) => void response.send(Buffer.alloc(10 * MIB)));
   return serve(app);
 }
@@ -85,4 +94,61 @@ test("one request is never refused for what it is, and short ones that do not sa
     return response.status;
   });
   expect((await Promise.all(requests)).filter((status) => status !== 200 && status !== 429)).toEqual([]);
+});
+
+/** What `/work` waits for, whatever its client does. */
+function work() {
+  const { promise, resolve: end } = Promise.withResolvers<void>();
+  let begun = 0;
+  const act = async () => {
+    begun++;
+    await promise;
+  };
+  /** Sends a body of a length to `/work`, and goes away once that has it. */
+  const sendAndGo = async (origin: string, key: string, bytes: number) => {
+    const before = begun;
+    const headers = { "x-api-key": key, "content-type": "text/plain", "content-length": String(bytes) };
+    const request = httpRequest(`${origin}/work`, { method: "POST", headers }).on("error", () => {});
+    request.end(Buffer.alloc(bytes));
+    await until(() => begun > before);
+    request.destroy();
+  };
+  return { act, end, sendAndGo };
+}
+
+test("what a request has sent counts until the work for it has ended, though its client has gone", async () => {
+  const { act, end, sendAndGo } = work();
+  await using server = await limited({}, act);
+  await sendAndGo(server.origin, ALICE, 7 * MIB);
+  expect(await ask(server.origin, ALICE)).toBe(200);
+  await sendAndGo(server.origin, ALICE, 7 * MIB);
+  const headers = { "x-api-key": ALICE, "content-type": "text/plain", "content-length": String(7 * MIB) };
+  const refused = httpRequest(`${server.origin}/`, { method: "POST", headers }).on("error", () => {});
+  refused.flushHeaders();
+  const [response] = await once(refused, "response");
+  expect(response.statusCode).toBe(429);
+  refused.destroy();
+  expect(await ask(server.origin, BOB)).toBe(200);
+  end();
+  await until(async () => {
+    const body = Buffer.alloc(7 * MIB);
+    const again = await fetch(`${server.origin}/work`, {
+      method: "POST",
+      body,
+      headers: { "x-api-key": ALICE, "content-type": "text/plain" },
+    });
+    return again.status === 200;
+  });
+});
+
+test("open requests are bounded for their principal alone, those among them whose clients have gone", async () => {
+  const { act, end, sendAndGo } = work();
+  await using server = await limited({ maxRequests: 3 }, act);
+  for (let i = 0; i < 3; i++) await sendAndGo(server.origin, ALICE, 10);
+  const response = await fetch(`${server.origin}/large`, { headers: { "x-api-key": ALICE } });
+  expect(response.status).toBe(429);
+  expect(response.headers.get("connection")).toBe("close");
+  expect(await ask(server.origin, BOB)).toBe(200);
+  end();
+  await until(async () => (await ask(server.origin, ALICE)) === 200);
 });

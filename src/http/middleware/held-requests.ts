@@ -2,7 +2,9 @@ import type { Request, RequestHandler, Response } from "express";
 import { ClientError } from "../../shared/errors.ts";
 import { principalOf } from "./authentication.ts";
 
-export interface HeldMemoryOptions {
+export interface HeldRequestsOptions {
+  /** Most requests of one principal at a time. */
+  readonly maxRequests: number;
   /** What a body may have that does not say how long it is, or is compressed, bytes. */
   readonly maxBodyBytes: number;
   /** Most of one principal, bytes; default 512 MiB. */
@@ -11,35 +13,50 @@ export interface HeldMemoryOptions {
   readonly stuckMs?: number;
 }
 
+/** A request from its headers until its connection is closed and no work for it goes on. */
 interface Held {
   readonly response: Response;
+  /** All of its principal's, this one included. */
+  readonly among: Set<Held>;
   bodyBytes: number;
   /** Of the reply, when it was looked at last. */
   waitingBytes: number;
+  /** What goes on for it, though its client may have gone. */
+  works: number;
+  isClosed: boolean;
 }
 
 const MAX_BYTES = 512 * 1024 * 1024;
 const STUCK_MS = 60_000;
 
+const heldBy = new WeakMap<Response, Held>();
+
 /**
- * Bounds what one principal has the server hold: bodies that come, or whose requests wait for a sandbox, and replies that
- * the client does not read. Each has a limit of its own; their number has not.
+ * Bounds what one principal has the server hold: requests that are open, wherever they wait; bodies that come, or whose requests wait;
+ * replies that the client does not read. Each has a limit of its own; their number has not.
  *
- * Runs behind `authenticate`, before bodies are read.
+ * Runs behind `authenticate`, before bodies are read. What works for a request says so with {@link keepHeld}: a client that goes away
+ * does not make what it has sent count less.
  *
- * @returns middleware that fails with {@link ClientError} 429 `too_much_held`, and ends connections whose client takes nothing
- *   of its reply.
+ * @returns middleware that fails with {@link ClientError} 429 `too_many_open_requests` or `too_much_held`, and ends connections whose
+ *   client takes nothing of its reply.
  */
-export function limitHeldMemory({
+export function limitHeldRequests({
+  maxRequests,
   maxBodyBytes,
   maxBytes = MAX_BYTES,
   stuckMs = STUCK_MS,
-}: HeldMemoryOptions): RequestHandler {
+}: HeldRequestsOptions): RequestHandler {
   const open = new Map<string, Set<Held>>();
   endStuck(open, stuckMs);
   return (request, response, next) => {
     const { id } = principalOf(response);
-    const others = open.get(id) ?? new Set<Held>();
+    const others = setOf(open, id);
+    if (others.size >= maxRequests) {
+      // Else the connection would stay, idle, and be one of all.
+      response.set("Connection", "close");
+      throw new ClientError("too_many_open_requests");
+    }
     const bodyBytes = announcedBytes(request, maxBodyBytes);
     let heldBytes = bodyBytes;
     for (const other of others) heldBytes += other.bodyBytes + other.response.writableLength;
@@ -47,9 +64,9 @@ export function limitHeldMemory({
     if (heldBytes > maxBytes && others.size > 0) {
       throw new ClientError("too_much_held");
     }
-    const held: Held = { response, bodyBytes, waitingBytes: 0 };
+    const held: Held = { response, among: others, bodyBytes, waitingBytes: 0, works: 0, isClosed: false };
     others.add(held);
-    open.set(id, others);
+    heldBy.set(response, held);
     if (bodyBytes > 0 && request.get("content-encoding") === undefined) {
       const before = request.socket.bytesRead;
       // What did not say how long it is turns out to be short, mostly.
@@ -58,11 +75,38 @@ export function limitHeldMemory({
       });
     }
     response.once("close", () => {
-      others.delete(held);
-      if (others.size === 0) open.delete(id);
+      held.isClosed = true;
+      if (held.works === 0) others.delete(held);
     });
     next();
   };
+}
+
+/**
+ * Has a request count as long as work for it goes on, also when its client has gone: until then its body is in memory.
+ *
+ * @returns to be called when the work has ended.
+ */
+export function keepHeld(response: Response): () => void {
+  const held = heldBy.get(response);
+  if (held === undefined) return () => {};
+  held.works++;
+  // Between two works it may have been let go.
+  held.among.add(held);
+  return () => {
+    held.works--;
+    if (held.works === 0 && held.isClosed) held.among.delete(held);
+  };
+}
+
+/** Principals have keys, so there are no more sets than keys. */
+function setOf(open: Map<string, Set<Held>>, principal: string): Set<Held> {
+  let own = open.get(principal);
+  if (own === undefined) {
+    own = new Set();
+    open.set(principal, own);
+  }
+  return own;
 }
 
 function announcedBytes(request: Request, maxBodyBytes: number): number {
