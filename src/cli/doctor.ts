@@ -1,4 +1,3 @@
-import { pino } from "pino";
 import { openEnvironments } from "../compose/environments.ts";
 import { bootOptions, openHost, pyodideVersion } from "../compose/host.ts";
 import { openCallerNetwork, openSecrets } from "../compose/network.ts";
@@ -10,7 +9,8 @@ import { checkBinding } from "../http/middleware/authentication.ts";
 import { trustProxy } from "../http/middleware/trust-proxy.ts";
 import { Sandbox } from "../sandbox/sandbox.ts";
 import { denoBinary } from "../shared/deno-binary.ts";
-import type { loadSettings } from "../shared/settings.ts";
+import { type loadSettings, misspeltSettings } from "../shared/settings.ts";
+import { openServerLog } from "../telemetry/server-log.ts";
 
 /** Tells what this machine has, by trying it. Returns the exit code: 0 if code can be run here. */
 export async function doctor({ config, inferred }: ReturnType<typeof loadSettings>): Promise<number> {
@@ -28,6 +28,7 @@ export async function doctor({ config, inferred }: ReturnType<typeof loadSetting
     }
   };
   for (const { name, value, from } of inferred) rows.push([name, `${value} (${from})`]);
+  for (const { name, meant } of misspeltSettings()) rows.push([name, `no setting: is ${meant} meant?`]);
   await attempt("settings", () => {
     checkBinding(config);
     trustProxy(config);
@@ -43,7 +44,7 @@ export async function doctor({ config, inferred }: ReturnType<typeof loadSetting
       rows.push([`isolation: ${name}`, `${active ? "active" : "not active"}: ${detail}`]);
     }
     for (const reason of isolation.rejected) rows.push(["isolation: tried", reason]);
-    const logger = pino({ level: "info", base: null }, pino.destination(2));
+    const { logger } = openServerLog({ level: "info", dir: "", maxBytes: 0, stdout: process.stderr });
     const { environments, images, close } = await openEnvironments(config, logger, host);
     const image = await images.base();
     rows.push(["standard library", `with bytecode, archive of ${toMb(image.stdlib.bytes)} MiB`]);
@@ -73,8 +74,9 @@ function describeImage({ bytes, builtAt, buildMs, sha256 }: Image): string {
   return `${toMb(bytes)} MiB, built ${builtAt} in ${buildMs} ms, SHA-256 ${sha256.slice(0, 16)}…`;
 }
 
-function describeEnvironment({ name, known, image }: BuiltBefore): [string, string][] {
+function describeEnvironment({ name, known, empty, image }: BuiltBefore): [string, string][] {
   const row = `environment: ${name}`;
+  if (empty !== null) return [[row, "0 packages: none was available"], ...describeMissing(empty)];
   if (known === null) return [[row, "not built yet: `build` does it, or the next start"]];
   const { packages, archive } = known.set;
   const contents = `${packages.length} packages, archive of ${toMb(archive.bytes)} MiB`;
@@ -84,11 +86,12 @@ function describeEnvironment({ name, known, image }: BuiltBefore): [string, stri
       `  ${name}`,
       `${version} from ${source}${LOCK_NOTES[lockStatus]}`,
     ]),
-    ...Object.entries(known.missing).map(([requirement, why]): [string, string] => [
-      `  ${requirement}`,
-      `MISSING: ${why}`,
-    ]),
+    ...describeMissing(known.missing),
   ];
+}
+
+function describeMissing(missing: Readonly<Record<string, string>>): [string, string][] {
+  return Object.entries(missing).map(([requirement, why]) => [`  ${requirement}`, `MISSING: ${why}`]);
 }
 
 /** How a file differs from what Pyodide's authors tested together. */

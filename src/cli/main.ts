@@ -4,10 +4,10 @@ import { readFile } from "node:fs/promises";
 import os from "node:os";
 import { buffer, text } from "node:stream/consumers";
 import { parseArgs } from "node:util";
-import { type DestinationStream, pino } from "pino";
+import type { Logger } from "pino";
 import { ClientError, StartupError } from "../shared/errors.ts";
 import type { JsonText } from "../shared/json/json-text.ts";
-import { loadConfig, loadSettings } from "../shared/settings.ts";
+import { loadConfig, loadSettings, misspeltSettings } from "../shared/settings.ts";
 
 // Each command loads what it needs: all of it takes as long as a server's start.
 
@@ -22,6 +22,7 @@ const USAGE = `Usage: pyodide-express <command>
   doctor                         versions, cache, and which isolation is active
   build [NAME]                   build the environments' images now, not at the first start
   audit verify [FOLDER]          check the security log's chain and name the first broken line
+  version                        the version, and those of Pyodide and Node
 `;
 
 const COMMANDS: Readonly<Record<string, (args: string[]) => Promise<number>>> = {
@@ -30,6 +31,8 @@ const COMMANDS: Readonly<Record<string, (args: string[]) => Promise<number>>> = 
   doctor: runDoctor,
   build,
   audit,
+  version,
+  "--version": version,
 };
 
 async function serve(): Promise<number> {
@@ -47,6 +50,7 @@ async function serve(): Promise<number> {
   const { logger, close } = openServerLog({ level: LOG_LEVEL, dir: LOG_DIR, maxBytes: LOG_MAX_SIZE, pretty });
   for (const { name, value, from } of [...inferred, ...impliedSettings(config)])
     logger.info(`${name} is ${value}: ${from}`);
+  warnOfMisspelt(logger);
   const server = await startServer(config, logger, host);
   surviveUncaught(logger);
   logger.info(`Listening on ${server.url}; starting: /ready tells how far`);
@@ -110,7 +114,7 @@ async function run(args: string[]): Promise<number> {
   const config = { ...loadConfig(), POOL_SIZE: 1 };
   const callers = openCallerNetwork(config, openSecrets(config, null));
   const onFrame = values.trace ? frameTable((line) => process.stderr.write(line)) : undefined;
-  const runtime = await startRuntime(config, createLogger("warn"), { onFrame });
+  const runtime = await startRuntime(config, await createLogger("warn"), { onFrame });
   try {
     using network = callers.open("cli", callers.accessFor("cli", []));
     const result = await runtime.executor.execute({
@@ -147,7 +151,7 @@ async function build([name]: string[]): Promise<number> {
   const { openEnvironments } = await import("../compose/environments.ts");
   const { openHost } = await import("../compose/host.ts");
   const config = loadConfig();
-  const { environments, close } = await openEnvironments(config, createLogger("info"), await openHost(config));
+  const { environments, close } = await openEnvironments(config, await createLogger("info"), await openHost(config));
   try {
     await environments.prepare(name);
     for (const { name, image, packages } of environments.list()) {
@@ -219,9 +223,30 @@ function indented(value: JsonText): string {
   return value.bytes.length > MAX_INDENTED_BYTES ? value.toString() : JSON.stringify(value.parse(), null, 2);
 }
 
-function createLogger(level: string) {
+async function createLogger(level: string): Promise<Logger> {
+  const { openServerLog } = await import("../telemetry/server-log.ts");
   // To stderr: stdout is for what `run` prints.
-  return pino({ level, base: null }, pino.destination(2) as DestinationStream);
+  const { logger } = openServerLog({
+    level,
+    dir: "",
+    maxBytes: 0,
+    pretty: process.stderr.isTTY,
+    stdout: process.stderr,
+  });
+  warnOfMisspelt(logger);
+  return logger;
+}
+
+function warnOfMisspelt(logger: Logger): void {
+  for (const { name, meant } of misspeltSettings()) logger.warn(`${name} is no setting: is ${meant} meant?`);
+}
+
+/** Its own, and those of what runs code here. */
+async function version(): Promise<number> {
+  const { pyodideVersion } = await import("../compose/host.ts");
+  const { version } = JSON.parse(await readFile(new URL("../../package.json", import.meta.url), "utf8"));
+  console.log(`pyodide-express ${version} (Pyodide ${await pyodideVersion()}, Node ${process.versions.node})`);
+  return 0;
 }
 
 const [command = "", ...rest] = process.argv.slice(2);

@@ -123,7 +123,11 @@ export class EnvironmentBuilder {
       return await this.buildImage(name, known.set, inputs, without, imports, asked);
     }
     const without = goesWithout(name, missing, failures);
-    if (resolved.length === 0) return { ...(await this.stdlib()), name, ...without };
+    if (resolved.length === 0) {
+      // For the doctor: what is missing is sought again at each start.
+      if (known === null) await this.#manifests.save(name, inputs, { set: null, missing });
+      return { ...(await this.stdlib()), name, ...without };
+    }
     const set = await sets.build(resolved, this.#onPackages(name));
     const environment = await this.buildImage(name, set, inputs, without, imports, asked);
     await this.#manifests.save(name, inputs, { set, missing });

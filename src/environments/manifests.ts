@@ -14,6 +14,9 @@ export interface EnvironmentManifest {
   readonly missing: Readonly<Record<string, string>>;
 }
 
+/** `set` null: no package was available. */
+type Saved = { readonly set: PackageSet | null } & Pick<EnvironmentManifest, "missing">;
+
 /** Remembers beside the images what environments came to, so that the next start asks no source again. */
 export class EnvironmentManifests {
   readonly #folder: string;
@@ -34,12 +37,8 @@ export class EnvironmentManifests {
    */
   async find(name: string, inputs: unknown): Promise<EnvironmentManifest | null> {
     try {
-      const { key, set, missing } = JSON.parse(
-        await readFile(this.fileOf(name, inputs), "utf8"),
-      ) as EnvironmentManifest & {
-        key: string;
-      };
-      if (key !== keyOf(inputs)) return null;
+      const { set, missing } = await this.#read(name, inputs);
+      if (set === null) return null;
       const { path: file, sha256, bytes } = set.archive;
       if ((await stat(file)).size !== bytes) return null;
       return (await this.#verified.matches(file, sha256)) ? { set, missing } : null;
@@ -48,8 +47,24 @@ export class EnvironmentManifests {
     }
   }
 
+  /** @returns what was not available when it was built and came out without any package; null: it did not. */
+  async findEmpty(name: string, inputs: unknown): Promise<EnvironmentManifest["missing"] | null> {
+    try {
+      const { set, missing } = await this.#read(name, inputs);
+      return set === null ? missing : null;
+    } catch {
+      return null;
+    }
+  }
+
+  async #read(name: string, inputs: unknown): Promise<Saved> {
+    const saved = JSON.parse(await readFile(this.fileOf(name, inputs), "utf8")) as Saved & { readonly key: string };
+    if (saved.key !== keyOf(inputs)) throw new Error("it was built from something else");
+    return saved;
+  }
+
   /** Where nothing can be written, as in a container with all it needs, the next start asks the sources again. */
-  async save(name: string, inputs: unknown, { set, missing }: EnvironmentManifest): Promise<void> {
+  async save(name: string, inputs: unknown, { set, missing }: Saved): Promise<void> {
     await writeAtomically(this.fileOf(name, inputs), JSON.stringify({ key: keyOf(inputs), set, missing })).catch(
       (error) => {
         if (!(error instanceof PackageError)) throw error;

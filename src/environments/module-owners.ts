@@ -106,12 +106,18 @@ export class ModuleOwners {
    * @param mayInstall whether the caller's key has the scope for it.
    * @param others environments that it may name instead.
    * @param signal of the code that waits.
+   * @param meant the environment that the code would run in if that had any package; null: it does.
    * @returns a clause without a full stop; null: the module is not known.
    */
   async explain(
     module: string,
     environment: Environment,
-    { mayInstall, others, signal }: { mayInstall: boolean; others: readonly Environment[]; signal: AbortSignal },
+    {
+      mayInstall,
+      others,
+      meant,
+      signal,
+    }: { mayInstall: boolean; others: readonly Environment[]; meant: Environment | null; signal: AbortSignal },
   ): Promise<string | null> {
     const name = this.#packages.get(module);
     if (name === undefined) return null;
@@ -120,10 +126,10 @@ export class ModuleOwners {
     const part = isNamesake ? "the package" : `it is part of the package ${name}, which`;
     const installed = environment.packages.find((item) => item.key === key);
     if (installed !== undefined) return null;
-    const left = Object.entries(environment.missing).find(([text]) => keyOf(text) === key)?.[1];
-    if (left !== undefined) {
+    for (const { name, missing } of meant === null ? [environment] : [environment, meant]) {
+      const left = Object.entries(missing).find(([text]) => keyOf(text) === key)?.[1];
       const subject = isNamesake ? "" : `${part} `;
-      return `${subject}the environment "${environment.name}" goes without: ${withoutStop(left)}`;
+      if (left !== undefined) return `${subject}the environment "${name}" goes without: ${withoutStop(left)}`;
     }
     const other = others.find((item) => item.packages.some((has) => has.key === key));
     const elsewhere = other === undefined ? "" : `; the environment "${other.name}" has it`;
@@ -131,7 +137,10 @@ export class ModuleOwners {
     const how = `install it with \`await micropip.install("${name}")\` or a line \`%pip install ${name}\``;
     const reason = await this.#whyNot(name, environment, signal);
     if (reason === undefined) return `${part} is not installed${elsewhere || `; ${how}`}`;
-    if (reason === null) return `${part} is not installed; ${how}${elsewhere}`;
+    const { unreached } = meant ?? environment;
+    const unless =
+      unreached === null ? "" : `, if sources answer again: when the server started, ${unreached.sources.join("; ")}`;
+    if (reason === null) return `${part} is not installed; ${how}${unless}${elsewhere}`;
     return `${part} is not installed here and cannot be: ${withoutStop(reason)}${elsewhere}`;
   }
 

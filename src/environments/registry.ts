@@ -23,6 +23,8 @@ export interface BuiltBefore {
   readonly name: string;
   /** Null: nothing. */
   readonly known: EnvironmentManifest | null;
+  /** What was not available when it came out without any package; null: it did not. */
+  readonly empty: EnvironmentManifest["missing"] | null;
   readonly image: Image | null;
 }
 
@@ -142,16 +144,23 @@ export class Environments {
     return this.#progress.isPending(DEFAULT) ? DEFAULT : STDLIB;
   }
 
+  /** `default`, where it came out empty and `stdlib` serves those who name none; else null. */
+  get emptyDefault(): Environment | null {
+    const ready = this.#ready.get(DEFAULT);
+    return ready !== undefined && ready.packages.length === 0 ? ready : null;
+  }
+
   /** What each definition came to when it was built last, without building or asking any source. */
   async inspect(): Promise<readonly BuiltBefore[]> {
     const { definitions, images } = this.#options;
     return await Promise.all(
       definitions.map(async (definition): Promise<BuiltBefore> => {
         const { name, packages, imports } = definition;
-        const known = await this.#manifests.find(name, this.#builder.inputs(definition));
-        if (known === null) return { name, known, image: null };
+        const inputs = this.#builder.inputs(definition);
+        const known = await this.#manifests.find(name, inputs);
+        if (known === null) return { name, known, empty: await this.#manifests.findEmpty(name, inputs), image: null };
         const unbuilt = unbuiltEnvironment(known.set, imports, askedOf(packages));
-        return { name, known, image: await images.find(name, known.set.archive.sha256, unbuilt) };
+        return { name, known, empty: null, image: await images.find(name, known.set.archive.sha256, unbuilt) };
       }),
     );
   }

@@ -83,7 +83,12 @@ export class PackageStore {
       const maxPackages = this.#options.maxPackages ?? 200;
       if (packages.length > maxPackages)
         throw new PackageError("package_too_large", `More than ${maxPackages} packages would be installed.`);
-      const set = await this.#options.sets.build(packages, undefined, "of-small", signal);
+      const set = await this.#options.sets.build(packages, undefined, "of-small", signal).catch((error: unknown) => {
+        // It was found in a list that is at hand, and the source itself cannot be asked: that names no package.
+        if (!(error instanceof PackageError) || error.unreached.length === 0) throw error;
+        const message = `"${wanted.text}" cannot be installed: ${error.message}`;
+        throw new PackageError(error.code, message, { cause: error, unreached: error.unreached });
+      });
       await accept(set);
       signal?.throwIfAborted();
       const next = { ...state, requested, packages: statesOf(packages, set) };

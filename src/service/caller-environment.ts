@@ -1,4 +1,5 @@
 import type { CacheCollector } from "../environments/cache-collector.ts";
+import { STDLIB } from "../environments/definitions.ts";
 import type { ModuleOwners } from "../environments/module-owners.ts";
 import { baseOf, type Environments } from "../environments/registry.ts";
 import type { ArchiveReader } from "../packages/archive-reader.ts";
@@ -178,7 +179,9 @@ export class CallerPackages {
   ): Promise<string | null> {
     const { environments, owners } = this.#options;
     const others = environments.list().filter(({ name }) => name !== baseOf(running));
-    return await owners.explain(module, environments.get(running), { mayInstall, others, signal });
+    // Those who named no environment mean `default`, and want to know why it is not what they run in.
+    const meant = baseOf(running) === STDLIB ? environments.emptyDefault : null;
+    return await owners.explain(module, environments.get(running), { mayInstall, others, meant, signal });
   }
 
   async #derive(environment: string, set: PackageSet, requirement: string): Promise<void> {

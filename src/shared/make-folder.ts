@@ -1,37 +1,38 @@
 import fs from "node:fs";
 import path from "node:path";
 
+/** Another process may take away what was made a moment ago. */
+const MAX_TRIES = 3;
+
 /**
  * Makes a folder, and those that it lies in.
  *
- * Node's `recursive` calls a read-only file system ENOENT (https://github.com/nodejs/node/issues/47098), which says nothing of
- * what to do; this throws what the first folder that is missing met with.
+ * Node's `recursive` calls a read-only file system ENOENT (https://github.com/nodejs/node/issues/47098), which says nothing of what to
+ * do, and where no folder can be made, as below `/proc`, it never returns; this throws what the first folder that is missing met with.
  *
  * @param mode of each that is made; default: as the process's umask has it.
  * @throws the file system's error.
  */
 export async function makeFolder(folder: string, mode?: number): Promise<void> {
   try {
-    await fs.promises.mkdir(folder, { recursive: true, mode });
-  } catch (error) {
-    makeFirstMissing(folder, error, mode);
+    await fs.promises.mkdir(folder, { mode });
+  } catch {
+    makeFolderSync(folder, mode);
   }
 }
 
 /** {@link makeFolder} for where nothing can be waited for. */
 export function makeFolderSync(folder: string, mode?: number): void {
-  try {
-    fs.mkdirSync(folder, { recursive: true, mode });
-  } catch (error) {
-    makeFirstMissing(folder, error, mode);
+  for (let tries = 1; ; tries++) {
+    try {
+      fs.mkdirSync(folder, { mode });
+      return;
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === "EEXIST" && fs.statSync(folder, { throwIfNoEntry: false })?.isDirectory()) return;
+      const parent = path.dirname(path.resolve(folder));
+      if (code !== "ENOENT" || fs.existsSync(parent) || tries === MAX_TRIES) throw error;
+      makeFolderSync(parent, mode);
+    }
   }
-}
-
-function makeFirstMissing(folder: string, error: unknown, mode: number | undefined): void {
-  if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
-  let missing = path.resolve(folder);
-  while (!fs.existsSync(path.dirname(missing))) missing = path.dirname(missing);
-  fs.mkdirSync(missing, { mode });
-  // It could be made: another process has removed what was there a moment ago.
-  fs.mkdirSync(folder, { recursive: true, mode });
 }

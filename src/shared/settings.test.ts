@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { parseApiKeys } from "../http/middleware/authentication.ts";
 import { allowedOrigins } from "../http/middleware/cross-site.ts";
 import type { HostLimits } from "./host-limits.ts";
-import { loadConfig, loadSettings } from "./settings.ts";
+import { loadConfig, loadSettings, misspeltSettings, SETTINGS } from "./settings.ts";
 
 const MIB = 2 ** 20;
 const limits = (cpus: number, memoryMb: number | null) => (): HostLimits => ({
@@ -96,7 +96,10 @@ describe("what cannot be used is named, with what would be right, and no secret"
     ["PACKAGE_INDEX_URL", "pypi.org/simple?token=s3cret", /PACKAGE_INDEX_URL: this is no address such as https:/],
     ["PACKAGE_INDEX_URL", "https://", /PACKAGE_INDEX_URL: this is no address/],
     ["PACKAGE_INDEX_URL", "ftp://u:s3cret@host/simple", /PACKAGE_INDEX_URL: this is no address/],
-    ["PYODIDE_INDEX_URL", "https//u:s3cret@mirror", null],
+    ["PYODIDE_INDEX_URL", "https//u:s3cret@mirror", /PYODIDE_INDEX_URL: there is no such folder/],
+    ["PYODIDE_INDEX_URL", "file:///nowhere/s3cret", /PYODIDE_INDEX_URL: there is no such folder/],
+    ["PACKAGE_DIR", "/nowhere", /PACKAGE_DIR="\/nowhere": there is no such folder \(folder of wheels/],
+    ["PACKAGE_DIR", "package.json", /PACKAGE_DIR="package.json": this is no folder/],
     ["PYODIDE_INDEX_URL", "s3://u:s3cret@mirror", /PYODIDE_INDEX_URL: this is no address such as .*, and no folder/],
     ["HTTPS_PROXY", "socks5://u:s3cret@proxy:1080", /HTTPS_PROXY: this is no address such as http:\/\/proxy/],
     ["PORT", "0x10", /PORT="0x10": this is no whole number/],
@@ -104,7 +107,6 @@ describe("what cannot be used is named, with what would be right, and no secret"
     ["WORKSPACE_MAX_MB", "1e3", /WORKSPACE_MAX_MB="1e3": this is no whole number/],
     ["POOL_SIZE", "5000", /POOL_SIZE="5000": .*1024/],
   ])("%s=%s", (name, given, expected) => {
-    if (expected === null) return expect(loadConfig({ [name]: given })).toBeDefined();
     const problem = () => loadConfig({ [name]: given });
     expect(problem).toThrow(expected);
     expect(problem).not.toThrow(/s3cret/);
@@ -154,5 +156,27 @@ describe("sizes that are not set", () => {
     const config = loadConfig({ SANDBOX_SHARING: "principal" }, limits(8, 2048));
     expect(config.POOL_SIZE).toBe(4);
     expect(6 * (config.SANDBOX_MEMORY_MB + 96)).toBeLessThanOrEqual(2048 - 192);
+  });
+});
+
+describe("variables that nearly have a setting's name", () => {
+  test.each([
+    ["POOL_SZIE", "POOL_SIZE"],
+    ["POOL_SIZES", "POOL_SIZE"],
+    ["pool_size", "POOL_SIZE"],
+    ["EXECUTION_TIMOUT_MS", "EXECUTION_TIMEOUT_MS"],
+    ["EXECUTION_TIMEOUTMS", "EXECUTION_TIMEOUT_MS"],
+    ["PACKAGE_DIRS", "PACKAGE_DIR"],
+    ["NETWORK_ALOW", "NETWORK_ALLOW"],
+  ])("%s: %s is meant", (name, meant) => {
+    expect(misspeltSettings({ [name]: "1", PATH: "/bin" })).toEqual([{ name, meant }]);
+  });
+
+  test("settings themselves, and names that others give their variables, are not", () => {
+    const settings = [...Object.keys(SETTINGS), "http_proxy", "https_proxy", "no_proxy"];
+    const others =
+      "PATH HOME USER SHELL TERM LANG PWD HOSTNAME PORTS SECRETS_DIR NODE_OPTIONS NODE_PATH REDIS_PORT KUBERNETES_PORT npm_package_name OPENAI_API_KEY TMPDIR all_proxy DATABASE_URL LOGNAME CACHE";
+    for (const name of [...settings, ...others.split(" "), ...Object.keys(process.env)])
+      if (!/^vitest/i.test(name)) expect(misspeltSettings({ [name]: "1" }), name).toEqual([]);
   });
 });

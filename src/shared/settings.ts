@@ -1,5 +1,7 @@
 // Over 400 lines: the one table of all settings.
+import { readdirSync } from "node:fs";
 import path from "node:path";
+import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { StartupError } from "./errors.ts";
 import { type HostLimits, readHostLimits } from "./host-limits.ts";
@@ -453,10 +455,83 @@ export function loadSettings(
       problems.push(`${shown}: ${parsed.error.issues[0]?.message} (${meaning})`);
     }
   }
+  if (problems.length === 0) problems.push(...missingPlaces(raw as Raw));
   if (problems.length > 0) throw new StartupError(`These settings cannot be used:\n  ${problems.join("\n  ")}`);
   for (const name of FOLDERS) if (raw[name] !== "") raw[name] = path.resolve(String(raw[name]));
   const inferred = inferSizes(raw as Raw, !readVariable(env, "SANDBOX_MEMORY_MB"), limits());
   return { config: { ...(raw as Config), ...inferred.sizes }, inferred: inferred.told };
+}
+
+/** Folders and files that must be there: what they name is read, never made. */
+const READ = ["PACKAGE_DIR", "PYODIDE_INDEX_URL"] as const;
+
+/** A folder that is not there is a wrong setting; the files that settings name are read, and told of, where they are used. */
+function missingPlaces(raw: Raw): string[] {
+  return READ.flatMap((name) => {
+    const value = raw[name];
+    if (value === "" || isUrl(value)) return [];
+    const problem = problemOfFolder(value.startsWith("file:") ? fileURLToPath(value) : path.resolve(value));
+    const shown = SECRETS.has(name) ? name : `${name}=${JSON.stringify(value)}`;
+    return problem === null ? [] : [`${shown}: ${problem} (${SETTINGS[name].meaning})`];
+  });
+}
+
+function problemOfFolder(folder: string): string | null {
+  try {
+    readdirSync(folder);
+    return null;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT") return "there is no such folder";
+    return code === "ENOTDIR" ? "this is no folder" : `the folder cannot be read (${code})`;
+  }
+}
+
+/** Slips of the finger: a letter too many or too few, another one, or two that have changed places. Short names are exact: others are as near. */
+const MAX_SLIPS = 2;
+const CHARACTERS_FOR_A_SLIP = 6;
+
+/** A variable of the environment that is none of ours, and the one of ours that is likely meant. */
+export interface Misspelt {
+  readonly name: string;
+  readonly meant: string;
+}
+
+/** Variables whose names are nearly those of settings. */
+export function misspeltSettings(env: Environment = process.env): readonly Misspelt[] {
+  const names = Object.keys(SETTINGS);
+  return Object.keys(env).flatMap((name) => {
+    if (Object.hasOwn(SETTINGS, name) || (name.endsWith("_proxy") && Object.hasOwn(SETTINGS, name.toUpperCase())))
+      return [];
+    const near = names
+      .map((meant) => ({ name, meant, slips: slipsBetween(name.toUpperCase(), meant) }))
+      .filter(({ meant, slips }) => slips <= Math.min(MAX_SLIPS, Math.floor(meant.length / CHARACTERS_FOR_A_SLIP)))
+      .toSorted((a, b) => a.slips - b.slips)[0];
+    return near === undefined ? [] : [{ name, meant: near.meant }];
+  });
+}
+
+/** The number of edits (optimal string alignment), or more than {@link MAX_SLIPS}. */
+function slipsBetween(a: string, b: string): number {
+  if (Math.abs(a.length - b.length) > MAX_SLIPS) return MAX_SLIPS + 1;
+  const rows: number[][] = [Array.from({ length: b.length + 1 }, (_, j) => j)];
+  for (let i = 1; i <= a.length; i++) {
+    const [above, before] = [rows[i - 1] as number[], rows[i - 2]];
+    const row = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const same = a[i - 1] === b[j - 1];
+      let slips = Math.min(
+        (above[j] as number) + 1,
+        (row[j - 1] as number) + 1,
+        (above[j - 1] as number) + (same ? 0 : 1),
+      );
+      if (before && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1])
+        slips = Math.min(slips, (before[j - 2] as number) + 1);
+      row.push(slips);
+    }
+    rows.push(row);
+  }
+  return rows[a.length]?.[b.length] ?? 0;
 }
 
 /** What the server itself takes, and an image while it is built beside the sandboxes' own memory, MiB. */

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync } from "node:fs";
+import { existsSync, mkdtempSync } from "node:fs";
 import { mkdtemp, readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import path from "node:path";
@@ -11,6 +11,7 @@ import { afterEach, describe, expect, test } from "vitest";
 import { makeWheel } from "../../src/packages/testing/wheels.ts";
 import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
 import { TEST_CACHE_DIR } from "../support/config.ts";
+import { cacheFolder } from "../support/environments.ts";
 import { descendantsOf, isRunning } from "../support/processes.ts";
 import { listening } from "../support/server-process.ts";
 import { until } from "../support/until.ts";
@@ -246,6 +247,23 @@ describe("doctor", () => {
     }
   });
 
+  test("agrees with build where no package was available", async () => {
+    const PACKAGE_DIR = await mkdtemp(path.join(dir, "empty-wheels-"));
+    const CACHE_DIR = await cacheFolder();
+    const settings = { PYODIDE_PACKAGES: "six,nowhere", PACKAGE_DIR, PYODIDE_INDEX_URL: PACKAGE_DIR, CACHE_DIR };
+    expect(await cli(["build"], settings)).toMatchObject({
+      code: 0,
+      stdout: expect.stringMatching(/^default: 0 packages/m),
+    });
+    const { stdout, code } = await cli(["doctor"], settings);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^environment: default +0 packages: none was available$/m);
+    for (const name of ["six", "nowhere"])
+      expect(stdout).toMatch(
+        new RegExp(`^ {2}${name} +MISSING: .*the package folder.*the folder of Pyodide packages`, "m"),
+      );
+  });
+
   test("ends with 1 where the cache cannot be used", async () => {
     const file = await script("not-a-folder", "");
     const { code, stdout } = await cli(["doctor"], { CACHE_DIR: path.join(file, "cache") });
@@ -329,6 +347,37 @@ describe("serve", () => {
     expect(stderr.trim().split("\n")).toHaveLength(7);
   });
 
+  test("a folder that is only read and is not there ends with 1", async () => {
+    const settings = { PACKAGE_DIR: "/nowhere", PYODIDE_INDEX_URL: "/nowhere/else" };
+    const { code, stderr } = await cli(["serve"], settings);
+    expect({ code, stderr }).toEqual({
+      code: 1,
+      stderr: expect.stringMatching(
+        /PACKAGE_DIR="\/nowhere": there is no such folder.*\n.*PYODIDE_INDEX_URL: there is no such folder/,
+      ),
+    });
+  });
+
+  test.skipIf(!existsSync("/proc/self"))("a data folder that cannot be made ends with 1", async () => {
+    const { code, stderr } = await cli(["serve"], {
+      DATA_DIR: "/proc/nowhere",
+      LOG_DIR: "none",
+      PYODIDE_INDEX_URL: dir,
+    });
+    expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringMatching(/\/proc\/nowhere.* cannot be/) });
+  });
+
+  test("names of variables that are nearly a setting's are warned of", async () => {
+    const child = start(["serve"], { POOL_SZIE: "4", PORT: "0" });
+    let said = "";
+    for await (const line of createInterface({ input: child.stdout as NodeJS.ReadableStream })) {
+      said += `${line}\n`;
+      if (line.includes("Listening on")) break;
+    }
+    child.kill("SIGTERM");
+    expect(said).toMatch(/"level":"warn".*"msg":"POOL_SZIE is no setting: is POOL_SIZE meant\?"/);
+  });
+
   test("a cache folder that cannot be written ends with 1 and says what to do", async () => {
     const file = await script("in-the-way", "");
     const { code, stderr } = await cli(["serve"], {
@@ -342,6 +391,15 @@ describe("serve", () => {
 });
 
 describe("usage", () => {
+  test.each(["version", "--version"])("%s", async (command) => {
+    const { code, stdout, stderr } = await cli([command]);
+    expect({ code, stdout, stderr }).toEqual({
+      code: 0,
+      stdout: expect.stringMatching(/^pyodide-express \d+\.\d+\.\d+ \(Pyodide \d+\.\d+\.\d+, Node \d+\.\d+\.\d+\)\n$/),
+      stderr: "",
+    });
+  });
+
   test.each([["frobnicate"], [""], ["toString"]])("%j is no command: 2", async (command) => {
     const { code, stdout, stderr } = await cli(command === "" ? [] : [command]);
     expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
