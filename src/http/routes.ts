@@ -1,6 +1,6 @@
 import express, { type Request, type RequestHandler, type Response, Router } from "express";
 import { z } from "zod";
-import type { SecurityEvent, SecurityEventName } from "../security-log/event.ts";
+import type { RequestEvent } from "../security-log/event.ts";
 import type { Caller, Services } from "../service/execution-service.ts";
 import type { ErrorCode } from "../shared/errors.ts";
 import type { Principal, Scope } from "../shared/principal.ts";
@@ -56,7 +56,7 @@ export interface Asked<Params, Body, Query> {
   /** Aborts when the client goes away before it has the reply: for whatever waits. */
   readonly signal: AbortSignal;
   /** Puts on record what the caller has done. */
-  readonly record: (event: SecurityEventName, details: SecurityEvent["details"]) => void;
+  readonly record: (event: RequestEvent["event"], details: RequestEvent["details"]) => void;
 }
 
 /** A request's body: what is described, and how it is read. */
@@ -253,7 +253,7 @@ function serve({ body, query, reply, handler }: Route, services: RouteServices):
           signal ??= clientGone(response);
           return signal;
         },
-        record: (event: SecurityEventName, details: SecurityEvent["details"]) =>
+        record: (event: RequestEvent["event"], details: RequestEvent["details"]) =>
           void services.securityLog?.append({ event, ...callerOf(request, response), details }),
       });
     } finally {

@@ -37,6 +37,12 @@ export type SecurityEventName =
    */
   | "log_sealed";
 
+/** What user code can cause, as often as it likes: of these the log writes so many lines a minute for a principal, and counts the others. */
+export type CodeEventName = "tool_call" | "network_request" | "network_refused" | "package_install";
+
+/** One for each request, at the most. */
+export type RequestEvent = SecurityEvent & { readonly event: Exclude<SecurityEventName, CodeEventName> };
+
 export interface SecurityEvent {
   readonly event: SecurityEventName;
   /** Null where no request caused the event. */

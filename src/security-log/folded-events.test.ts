@@ -56,3 +56,12 @@ test("more kinds than there is room for are counted together, and name no princi
     { ip: null, details: { count: 4989 } },
   ]);
 });
+
+test("a burst of events that hold much is written up to a size, and the rest is counted", () => {
+  const { written, folded } = fold();
+  const details = { tool: "f", arguments: "x".repeat(2 ** 20) };
+  for (let i = 0; i < 50; i++) folded.add({ ...refusal("192.0.2.1"), event: "tool_call", details }, "x", 100);
+  expect(written).toHaveLength(8);
+  folded.flush();
+  expect(written.at(-1)?.details.count).toBe(42);
+});

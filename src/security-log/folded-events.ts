@@ -3,6 +3,7 @@ import type { SecurityEvent } from "./event.ts";
 interface Group {
   readonly timer: NodeJS.Timeout;
   written: number;
+  characters: number;
   counted: number;
   latest: SecurityEvent;
   /** When the first came that was only counted; ms since 1970. */
@@ -16,6 +17,13 @@ export interface FoldedEventsOptions {
   /** Kinds at a time; those beyond are counted together. */
   readonly maxGroups: number;
   readonly now: () => number;
+}
+
+/** Of what is written as it comes: one event may hold 10 MiB. */
+const MAX_CHARACTERS = 8 * 2 ** 20;
+
+function charactersOf({ details }: SecurityEvent): number {
+  return Object.values(details).reduce<number>((sum, value) => sum + (typeof value === "string" ? value.length : 8), 0);
 }
 
 /**
@@ -46,11 +54,12 @@ export class FoldedEvents {
     let group = this.#groups.get(name);
     if (group === undefined) {
       const timer = setTimeout(() => this.#end(name), windowMs).unref();
-      group = { timer, written: 0, counted: 0, latest: told, firstCountedMs: 0 };
+      group = { timer, written: 0, characters: 0, counted: 0, latest: told, firstCountedMs: 0 };
       this.#groups.set(name, group);
     }
-    if (group.written < burst) {
+    if (group.written < burst && group.characters < MAX_CHARACTERS) {
       group.written++;
+      group.characters += charactersOf(told);
       write(told);
       return;
     }

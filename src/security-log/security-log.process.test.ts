@@ -7,7 +7,7 @@ import { createInterface } from "node:readline";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { temporaryFolder } from "../shared/testing/temporary-folder.ts";
-import { codeDetails, type SecurityEvent } from "./event.ts";
+import { type CodeEventName, codeDetails, type RequestEvent } from "./event.ts";
 import { SecurityLog, type SecurityLogOptions } from "./security-log.ts";
 import { verifySecurityLog } from "./verify.ts";
 
@@ -31,7 +31,7 @@ function open(options: Partial<SecurityLogOptions> = {}): SecurityLog {
   return log;
 }
 
-const event = (changes: Partial<SecurityEvent> = {}): SecurityEvent => ({
+const event = (changes: Partial<RequestEvent> = {}): RequestEvent => ({
   event: "code_execution",
   ip: "192.0.2.7",
   userAgent: "curl/8.9",
@@ -594,4 +594,23 @@ describe("tampering while the log is open", () => {
     fs.copyFileSync(current(), `${current()}.copy`);
     fs.renameSync(`${current()}.copy`, current());
   }
+});
+
+test("what user code can cause at any rate is a hundred lines of a principal's, and one with the number of the others", async () => {
+  const dir = temporaryFolder();
+  const log = new SecurityLog({ dir, maxBytes: 2 ** 30 });
+  // Each by its name: none of these can be given to `append`, which writes all that it is given.
+  const names: Record<CodeEventName, true> = {
+    tool_call: true,
+    network_request: true,
+    network_refused: true,
+    package_install: true,
+  };
+  const kinds = Object.keys(names) as CodeEventName[];
+  for (let i = 0; i < 1000; i++)
+    for (const kind of kinds)
+      for (const principal of ["a", "b"]) log.appendOften({ ...event(), event: kind, principal });
+  await log.close();
+  const lines = fs.readFileSync(path.join(dir, "security.log"), "utf8").trim().split("\n");
+  expect(lines).toHaveLength(kinds.length * 2 * 101);
 });

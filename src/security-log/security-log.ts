@@ -1,10 +1,11 @@
+// Over 400 lines: one state, of a file that is written, synced, and written again after trouble.
 import fs from "node:fs";
 import path from "node:path";
 import { promisify } from "node:util";
 import { FolderLock } from "../shared/folder-lock.ts";
 import { SerialQueue } from "../shared/serial-queue.ts";
 import { StorageStartupError } from "../shared/storage-startup-error.ts";
-import { type SecurityEvent, serializeLine } from "./event.ts";
+import { type RequestEvent, type SecurityEvent, serializeLine } from "./event.ts";
 import { FoldedEvents } from "./folded-events.ts";
 import {
   archiveName,
@@ -45,6 +46,8 @@ const MAX_BACKLOG_EVENTS = 10_000;
 /** Lines that are written at a time, bytes: a line may hold 14 MB of code. */
 const MAX_WRITE_BYTES = 4 * 2 ** 20;
 
+/** Lines in a minute of what a principal can cause at any rate; the rest of them is counted. */
+const BURST = 100;
 /** Addresses and principals of whom repeated events are counted apart. */
 const MAX_FOLDED_GROUPS = 1000;
 
@@ -100,7 +103,7 @@ export class SecurityLog {
       ...options,
     };
     this.#folded = new FoldedEvents({
-      write: (event) => void this.append(event),
+      write: (event) => void this.#append(event),
       windowMs: this.#options.foldMs,
       maxGroups: MAX_FOLDED_GROUPS,
       now: this.#options.now,
@@ -134,7 +137,11 @@ export class SecurityLog {
    *
    * @returns resolves when its line is in the file: true; or waits for the trouble that `reason` names to pass: false. Never rejects.
    */
-  append(event: SecurityEvent): Promise<boolean> {
+  append(event: RequestEvent): Promise<boolean> {
+    return this.#append(event);
+  }
+
+  #append(event: SecurityEvent): Promise<boolean> {
     if (this.#closed || this.#options.dir === "") return NOT_WRITTEN;
     if (this.#backlog.length >= MAX_BACKLOG_EVENTS) this.#lostEvents++;
     else this.#backlog.push(this.#now(event));
@@ -158,6 +165,14 @@ export class SecurityLog {
   appendFolded(event: SecurityEvent, key: string, burst = 1): void {
     if (this.#closed || this.#options.dir === "") return;
     this.#folded.add(event, key, burst);
+  }
+
+  /**
+   * Writes what user code has caused, or a request that costs its caller nothing: the first {@link BURST} of a principal's minute as they come, as
+   * {@link appendFolded} does.
+   */
+  appendOften(event: SecurityEvent): void {
+    this.appendFolded(event, event.principal ?? "", BURST);
   }
 
   /** Resolves when every line so far is on the disk and the head file vouches for it. Never rejects. */
@@ -314,8 +329,8 @@ export class SecurityLog {
       const after = following ?? archives[archives.indexOf(name) + 1];
       const seal = await sealOf(dir, name, after && (await previousOf(dir, after)));
       if (this.#closed || !this.healthy) return;
-      if (seal === null) void this.append(finding("log_damaged", { reason: `${name} held no line of the log` }));
-      else if (!(await this.append(finding("log_sealed", { ...seal })))) return;
+      if (seal === null) void this.#append(finding("log_damaged", { reason: `${name} held no line of the log` }));
+      else if (!(await this.#append(finding("log_sealed", { ...seal })))) return;
       await this.sync();
       if (!this.healthy) return;
       await fs.promises.rm(path.join(dir, name), { force: true });

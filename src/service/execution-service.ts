@@ -6,7 +6,7 @@ import type { ExecutionRequest } from "../executor/execution.ts";
 import type { Executor } from "../executor/executor.ts";
 import type { ExecutionResult } from "../sandbox/outcome.ts";
 import type { Secrets } from "../secrets/secrets.ts";
-import { codeDetails, type SecurityEvent } from "../security-log/event.ts";
+import { codeDetails } from "../security-log/event.ts";
 import type { SecurityLog } from "../security-log/security-log.ts";
 import type { Sessions } from "../sessions/sessions.ts";
 import { ClientError } from "../shared/errors.ts";
@@ -23,9 +23,6 @@ import type { HostCalls } from "../wire/host-calls.ts";
 import type { WorkspaceStore } from "../workspaces/workspaces.ts";
 import type { CallerPackages, OnInstall } from "./caller-environment.ts";
 import type { CallerNetwork } from "./caller-network.ts";
-
-/** Lines in a minute of what a principal can cause at any rate; the rest of them is counted. */
-const FOLDED_BURST = 100;
 
 /** What stands behind every route. */
 export interface Services {
@@ -112,8 +109,7 @@ export async function runCode(
     await services.network.checkSecrets(principal.id, input.network);
     result = await execute(services, principal, { ...input, environment, sessionNetwork }, signal, {
       ...listeners,
-      onNetwork: ({ event, ...details }) =>
-        services.securityLog?.appendFolded({ event, ...caller, details }, caller.principal, FOLDED_BURST),
+      onNetwork: ({ event, ...details }) => services.securityLog?.appendOften({ event, ...caller, details }),
       onInstall: (requirement, error) => recordInstall(services, caller, requirement, error),
     });
   } catch (error) {
@@ -250,7 +246,7 @@ export function recordInstall(
 ): void {
   if (error === null) statistics.recordPackage(caller.principal);
   const details = { package: requirement, success: error === null, error };
-  void securityLog?.append({ event: "package_install", ...caller, details });
+  securityLog?.appendOften({ event: "package_install", ...caller, details });
 }
 
 /** @throws {ClientError} 503 if runs have to be recorded and cannot be. */
@@ -272,8 +268,8 @@ function record(
   metrics.recordExecution(outcome, baseOf(environment), result?.executionTimeMs);
   metrics.recordCpuTime(caller.principal, result?.cpuTimeMs ?? 0);
   if (securityLog === null) return true;
-  const line: SecurityEvent = {
-    event: result?.success ? "code_execution" : "code_execution_error",
+  const line = {
+    event: result?.success ? ("code_execution" as const) : ("code_execution_error" as const),
     ...caller,
     details: {
       success: result?.success ?? false,
@@ -289,6 +285,6 @@ function record(
   };
   // What ran is a line each. What was refused costs its caller nothing.
   if (outcome !== "rejected") return securityLog.append(line);
-  securityLog.appendFolded(line, caller.principal, FOLDED_BURST);
+  securityLog.appendOften(line);
   return securityLog.writing ?? true;
 }

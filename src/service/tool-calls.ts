@@ -71,7 +71,7 @@ function variablesOf({ context }: ExecutionInput): string[] {
 
 function record({ securityLog, config }: Services, caller: Caller, call: EndedCall): void {
   const { name, inputBytes, resultBytes, durationMs, outcome, input } = call;
-  void securityLog?.append({
+  securityLog?.appendOften({
     event: "tool_call",
     ...caller,
     details: {

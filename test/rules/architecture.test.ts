@@ -131,3 +131,11 @@ test("a file of more than 400 lines says in its first line why it is one", () =>
     /^\/\/ Over 400 lines: .{20,}\n/.test(readFileSync(path.join(SRC, file), "utf8"));
   expect(long.filter((file) => !isExplained(file) && !STILL_LONG.includes(file))).toEqual([]);
 });
+
+test("what writes a line of the security log for each event is known: all else, such as what answers user code's calls, is folded", () => {
+  const callers = sources.filter((file) => /[lL]og\??\s*\.append\(/.test(readFileSync(path.join(SRC, file), "utf8")));
+  expect(callers).toEqual(["http/routes.ts", "http/websocket/connection.ts", "service/execution-service.ts"]);
+  // One line for each execution, which is a request.
+  const service = readFileSync(path.join(SRC, "service/execution-service.ts"), "utf8");
+  expect(service.match(/\.append\(/g)).toHaveLength(1);
+});

@@ -115,6 +115,15 @@ export const UNBOUNDED: Technique = {
       }
       return saying(logBytes(target) > 2 * MIB, prize);
     }),
+    attack("one request's code that installs what is none again and again, to fill the log", async (target, prize) => {
+      const before = logBytes(target);
+      const { status } = await target.run(`from sandbox_runner import device
+for i in range(600):
+    try: device.ask("install-packages", ["-" + "x" * 990])
+    except OSError: pass`);
+      if (status !== 200) throw new Error(`the attack was not run: ${status}`);
+      return saying(logBytes(target) - before > 300_000, prize);
+    }),
     attack("sessions that fill the store, so that another principal's cannot be stored", async (target, prize) => {
       const sessions = await fillStore(target);
       const { session, status } = await putFile(target, ALICE, randomBytes(2 * MIB));
