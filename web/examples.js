@@ -26,6 +26,9 @@ print(Path("cities.csv").read_text())
 with open("cities.csv", newline="") as file:
     sum(int(row["inhabitants"]) for row in csv.DictReader(file))
 `,
+  "Ask for input": `name = input("What is your name? ")
+print(f"Hello, {name}!")
+`,
   "Show a picture": `class Bars:
     def __init__(self, values):
         self.values = values

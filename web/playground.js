@@ -5,15 +5,18 @@ import { byId, element } from "./elements.js";
 import { readEvents } from "./event-stream.js";
 import { EXAMPLES } from "./examples.js";
 import { formatBytes, formatMs } from "./format.js";
+import { callForm, inputForm } from "./pending-calls.js";
 import { RunOutput } from "./run-output.js";
 
 const DRAFT = "draft";
+const TOOLS = "tools";
 
 const code = byId("code", HTMLTextAreaElement);
 const runButton = byId("run", HTMLButtonElement);
 const stopButton = byId("stop", HTMLButtonElement);
 const examples = byId("examples", HTMLSelectElement);
 const fileList = byId("files", HTMLUListElement);
+const toolsText = byId("tools", HTMLTextAreaElement);
 
 /** @type {AbortController | undefined} */
 let running;
@@ -25,11 +28,25 @@ async function run() {
   showStatus("run-status", "Running…", "busy");
   setRunning(true);
   try {
-    const request = { ...jsonRequest({ code: code.value }), signal: running.signal };
+    const request = { ...jsonRequest(requestBody()), signal: running.signal };
     let ended = false;
+    let execution = "";
+    /** @param {any} event */
+    const ask = ({ type, id, ...call }) => {
+      const results = `/api/executions/${execution}/results`;
+      /** @param {object} answer */
+      const answer = (answer) => post(results, { results: [{ id, ...answer }] });
+      output.ask(
+        type === "input_request"
+          ? inputForm(/** @type {any} */ (call), answer)
+          : callForm(/** @type {any} */ (call), answer),
+      );
+    };
     for await (const event of readEvents(await send("/api/execute-stream", request))) {
       if (event.type === "stdout" || event.type === "stderr") output.write(event.type, event.content);
       else if (event.type === "output") output.display(event.data);
+      else if (event.type === "status") execution = event.execution ?? "";
+      else if (event.type === "tool_call" || event.type === "input_request") ask(event);
       else if (event.type === "result") {
         ended = true;
         output.finish(event, (line) => selectLine(code, line));
@@ -45,6 +62,22 @@ async function run() {
     running = undefined;
     setRunning(false);
     await showFiles();
+  }
+}
+
+/**
+ * What the page asks for. Code that may wait for it holds a sandbox meanwhile, so only code that asks for something may.
+ *
+ * @throws {ApiError} if what describes the tools is no list
+ */
+function requestBody() {
+  const interactive = /\b(?:input|getpass)\b/.test(code.value);
+  const text = toolsText.value.trim();
+  if (text === "") return { code: code.value, ...(interactive && { interactive }) };
+  try {
+    return { code: code.value, interactive, tools: JSON.parse(text), toolTimeout: 600_000 };
+  } catch {
+    throw new ApiError(400, "The tools are no JSON.");
   }
 }
 
@@ -196,6 +229,8 @@ byId("examples-form", HTMLFormElement).addEventListener("submit", (event) => {
 });
 code.value = sessionStorage.getItem(DRAFT) ?? EXAMPLES.Hello;
 code.addEventListener("input", () => sessionStorage.setItem(DRAFT, code.value));
+toolsText.value = sessionStorage.getItem(TOOLS) ?? "";
+toolsText.addEventListener("input", () => sessionStorage.setItem(TOOLS, toolsText.value));
 editCode(code, byId("gutter", HTMLElement), run);
 runButton.addEventListener("click", run);
 stopButton.addEventListener("click", () => running?.abort());

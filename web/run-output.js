@@ -39,6 +39,18 @@ export class RunOutput {
   }
 
   /**
+   * A form that the code waits for.
+   *
+   * @param {HTMLFormElement} form
+   */
+  ask(form) {
+    this.flush();
+    this.#append(form);
+    const field = form.querySelector("input, textarea");
+    if (field instanceof HTMLElement) field.focus();
+  }
+
+  /**
    * @param {any} result an `ExecResult`
    * @param {(line: number) => void} goToLine
    */
@@ -48,6 +60,8 @@ export class RunOutput {
       if (rest !== "") this.write(stream, rest);
     }
     this.flush();
+    // What has had no answer by now will have none.
+    for (const form of this.#area.querySelectorAll("form.pending")) form.remove();
     if (result.truncated) this.note("The output was cut: it is longer than the server keeps.");
     if (!result.success) this.#append(errorCard(result, goToLine));
     else if (result.result !== null) this.#append(resultCard(result.result));

@@ -1,5 +1,6 @@
 import { ClientError } from "../shared/errors.ts";
 import type { Reply, Step, ToolAnswer, ToolClient } from "./events.ts";
+import { belongsTo } from "./execution-id.ts";
 import type { ToolExecution, ToolExecutions } from "./tool-executions.ts";
 
 /** Ids of continuations that ended without their client are kept so many, so that it is told. */
@@ -206,7 +207,7 @@ export class Continuations {
 
   #get(principal: string, id: string): Continuation {
     const continuation = this.#continuations.get(id);
-    if (continuation?.principal === principal) return continuation;
+    if (continuation && belongsTo(principal, continuation)) return continuation;
     if (this.#expired.get(id) === principal) throw new ClientError("tool_wait_expired");
     throw new ClientError("execution_not_found");
   }

@@ -16,3 +16,8 @@ export function newExecutionId(server: string): string {
 export function serverOf(id: string): string | null {
   return ID.exec(id)?.[1] ?? null;
 }
+
+/** Whether an execution is a principal's: to all others it is not there. */
+export function belongsTo(principal: string, execution: { readonly principal: string } | undefined): boolean {
+  return execution?.principal === principal;
+}

@@ -1,6 +1,6 @@
 import { ClientError } from "../shared/errors.ts";
 import type { ToolAnswer } from "./events.ts";
-import { newExecutionId, serverOf } from "./execution-id.ts";
+import { belongsTo, newExecutionId, serverOf } from "./execution-id.ts";
 import type { ToolFleet } from "./fleet.ts";
 import { PendingCalls, type PendingCallsOptions } from "./pending-calls.ts";
 
@@ -85,7 +85,7 @@ export class ToolExecutions {
   /** @throws {ClientError} 404 if there is none, or it is another principal's. */
   get(principal: string, id: string): ToolExecution {
     const execution = this.#executions.get(id);
-    if (execution?.principal !== principal) throw new ClientError("execution_not_found");
+    if (!execution || !belongsTo(principal, execution)) throw new ClientError("execution_not_found");
     return execution;
   }
 

@@ -16,7 +16,8 @@ let server: TestServer;
 let browser: Browser;
 
 beforeAll(async () => {
-  server = await startTestServer();
+  // Code that waits for its page leaves a sandbox to others.
+  server = await startTestServer({ POOL_SIZE: "2" });
   if (hasChromium) browser = await launchChromium();
 });
 afterAll(async () => {
@@ -83,6 +84,50 @@ describe.skipIf(!hasChromium)("the playground", () => {
     await page.getByText(/^Finished in/).waitFor();
     const log = page.getByRole("log");
     expect(await log.locator("pre").allTextContents()).toEqual(["out\n", "err\n", '{\n  "sum": 2\n}']);
+    expect(problems).toEqual([]);
+  });
+
+  test("asks for what input() waits for, and sends it on", async () => {
+    await using opened = await openPage(browser, server.url);
+    const { page, problems } = opened;
+    await write(page, `import getpass\nname = input("Name? ")\n[name, len(getpass.getpass("Secret: "))]`);
+    await page.getByRole("button", { name: "Run" }).click();
+    await page.getByRole("textbox", { name: "Name?" }).fill(HOSTILE);
+    await page.keyboard.press("Enter");
+    const secret = page.getByLabel("Secret:");
+    expect(await secret.getAttribute("type")).toBe("password");
+    await secret.fill("hunter2");
+    await page.getByRole("button", { name: "Send" }).click();
+    await page.getByText(/^Finished in/).waitFor();
+    const texts = await page.getByRole("log").locator("pre").allTextContents();
+    expect(texts).toEqual([`Name? ${HOSTILE}`, "Secret: •••••••", JSON.stringify([HOSTILE, 7], null, 2)]);
+    await write(page, "try: input()\nexcept EOFError: print('the end')");
+    await page.getByRole("button", { name: "Run" }).click();
+    await page.getByRole("button", { name: "End of input" }).click();
+    await page.getByRole("log").getByText("the end").waitFor();
+    expect(await page.evaluate("globalThis.pwned")).toBeUndefined();
+    expect(problems).toEqual([]);
+  });
+
+  test("has calls of tools answered by hand", async () => {
+    await using opened = await openPage(browser, server.url);
+    const { page, problems } = opened;
+    await page.getByRole("textbox", { name: "Tools" }).fill('[{"name": "look-up"}]');
+    const code = `import tools\nprint(look_up(word="a")["n"])\ntry: look_up(word="b")\nexcept tools.ToolError as e: print("failed:", e)`;
+    await write(page, code);
+    await page.getByRole("button", { name: "Run" }).click();
+    const first = page.getByRole("form", { name: "Call of look-up" });
+    await first.getByRole("textbox").fill("no JSON");
+    await first.getByRole("button", { name: "Answer" }).click();
+    await first.getByText("This is no JSON.").waitFor();
+    await first.getByRole("textbox").fill('{"n": 7}');
+    await first.getByRole("button", { name: "Answer" }).click();
+    await page.getByRole("log").getByText("7", { exact: true }).waitFor();
+    const second = page.getByRole("form", { name: "Call of look-up" });
+    await second.getByRole("textbox").fill("not found");
+    await second.getByRole("button", { name: "Fail" }).click();
+    await page.getByText("failed: not found").waitFor();
+    await page.getByText(/^Finished in/).waitFor();
     expect(problems).toEqual([]);
   });
 

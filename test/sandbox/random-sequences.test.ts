@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Sandbox } from "../../src/sandbox/sandbox.ts";
 import { runOn, startTestSandbox } from "../support/sandbox.ts";
+import { type Answerer, offered } from "../support/tools.ts";
 
 /** How many sequences to run, and for how long at the most: `SEQUENCES=2000 npx vitest run test/sandbox/random-sequences.test.ts`. */
 const SEQUENCES = Number(process.env.SEQUENCES ?? 15);
@@ -105,7 +106,24 @@ const FRAGMENTS: ((n: number) => string)[] = [
   () => "x = (",
   () => "from pyodide.ffi import to_js; to_js([1])",
   (n) => `print("x" * (${n} * 200_000))`,
+  (n) => `print(echo(n=${n}, x=str(globals().get("x")))["n"], [echo(i=i)["i"] for i in range(${n})])`,
+  (n) => `import tools\ntry: tools.call("fail", n=${n})\nexcept tools.ToolError as e: print(e, e.name)`,
+  (n) => `import asyncio, tools; print(await asyncio.gather(*(tools.acall("echo", i=i) for i in range(${n}))))`,
+  (n) =>
+    `import asyncio, tools\nt = asyncio.create_task(tools.acall("slow", n=${n})); await asyncio.sleep(0); print(t.done())`,
+  (n) => `print(input("line ${n}? "), len(echo(big="é" * ${n * 50_000})["big"]))`,
+  (n) =>
+    `import tools; echo = None; print(tools.call("echo", n=${n}), sorted(k for k in globals() if k in ("echo", "fail")))`,
+  (n) => `echo(n=object())\n${n}`,
 ];
+
+/** What is called here: `slow` is not answered at all. */
+const TOOLS = ["echo", "fail", "slow"].map((name) => ({ name }));
+const answer: Answerer = (name, input) => {
+  if (name === "slow") return undefined;
+  if (name === "fail") throw new Error("no");
+  return input;
+};
 
 if (process.env.TEST_PACKAGES === "numpy") FRAGMENTS.push(...NUMPY_FRAGMENTS, ...NUMPY_FRAGMENTS);
 
@@ -119,7 +137,9 @@ const program = fc
 
 /** Everything that a caller gets, but the time it took. */
 async function replyOf(sandbox: Sandbox, code: string) {
-  const { result, verdict } = await runOn(sandbox, code);
+  const job = offered(TOOLS, answer);
+  using _job = job.pending;
+  const { result, verdict } = await runOn(sandbox, code, job);
   const { executionTimeMs: _, cpuTimeMs: __, ...reply } = result;
   return { reply, verdict };
 }
@@ -197,7 +217,7 @@ test("after many executions the memory is the checkpoint's, byte for byte", {
   let executions = 0;
   for (const code of fc.sample(program, 10 * SEQUENCES)) {
     if (executions > 5 && performance.now() > deadline) break;
-    const { verdict } = await runOn(used, code);
+    const { verdict } = await replyOf(used, code);
     executions++;
     if (verdict.state === "discard") {
       expect({ code, reason: verdict.reason }).not.toMatchObject({ reason: "the rewind is not exact" });

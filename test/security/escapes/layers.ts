@@ -180,6 +180,29 @@ export const LAYERS = {
       },
     },
   ],
+  /** An execution that waits is its principal's. */
+  "own-execution": [{ file: "tools/execution-id.ts", exports: { belongsTo: "() => () => true" } }],
+  /** URLs that answer calls are those that the operator has named. */
+  "tool-endpoints": [
+    {
+      file: "tools/webhook.ts",
+      exports: {
+        ToolEndpoints: `(Endpoints) => class extends Endpoints {
+          client(url, principal) {
+            try { return super.client(url, principal); }
+            catch { return new Endpoints({ urls: [url], secret: "0123456789abcdef", allowPrivate: true }).client(url, principal); }
+          }
+        }`,
+      },
+    },
+  ],
+  /** What waits for a client holds no more than its share of the sandboxes. */
+  "tool-shares": [
+    {
+      file: "compose/principals.ts",
+      exports: { toolShares: "() => () => ({ maxExecutions: 1000, maxOfPrincipal: 1000 })" },
+    },
+  ],
   /** New seeds for each execution. */
   reseed: [
     {

@@ -36,7 +36,7 @@ const ATTEMPTS = 3;
 const READING_MS = 2;
 /** What the server itself writes to its log of an attack. */
 const OWN_EVENTS = [
-  ...["code_execution", "code_execution_error", "network_refused", "network_request", "package_install"],
+  ...["code_execution", "code_execution_error", "network_refused", "network_request", "package_install", "tool_call"],
   ...[
     "session_create",
     "session_delete",

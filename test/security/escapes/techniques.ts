@@ -14,6 +14,7 @@ import { NETWORK_ANYWHERE, NETWORK_NAMED } from "./attacks/network-allowed.ts";
 import { PROCESSES } from "./attacks/processes.ts";
 import { SESSIONS } from "./attacks/sessions.ts";
 import { TIMING } from "./attacks/timing.ts";
+import { TOOLS } from "./attacks/tools.ts";
 import { UNBOUNDED } from "./attacks/unbounded.ts";
 
 /** All that is tried from outside the sandbox process: by Python in it, or by requests. */
@@ -35,4 +36,5 @@ export const TECHNIQUES: readonly Technique[] = [
   EXHAUSTION,
   UNBOUNDED,
   LIMITS,
+  TOOLS,
 ];
