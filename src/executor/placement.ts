@@ -10,6 +10,8 @@ export class Placement<S extends PooledSandbox> {
   readonly #defaultEnvironment: () => string;
   /** How many unused sandboxes there are to be. */
   readonly #spares: number;
+  readonly #inUseOf: (principal: string) => number;
+  readonly #maxPerPrincipal: number;
 
   constructor(
     slots: readonly Slot<S>[],
@@ -19,6 +21,10 @@ export class Placement<S extends PooledSandbox> {
       /** The environment of sandboxes that no other was asked of. */
       readonly defaultEnvironment: () => string;
       readonly spares: number;
+      /** How many sandboxes run a principal's executions now. */
+      readonly inUseOf: (principal: string) => number;
+      /** A principal's share. */
+      readonly maxPerPrincipal: number;
     },
   ) {
     this.#slots = slots;
@@ -26,6 +32,8 @@ export class Placement<S extends PooledSandbox> {
     this.#health = options.health;
     this.#defaultEnvironment = options.defaultEnvironment;
     this.#spares = options.spares;
+    this.#inUseOf = options.inUseOf;
+    this.#maxPerPrincipal = options.maxPerPrincipal;
   }
 
   /** Whether one more slot may be spent on starting sandboxes of an environment. */
@@ -55,18 +63,32 @@ export class Placement<S extends PooledSandbox> {
   /** The idle sandbox that is best given up for `environment`: it holds a session, or is of another environment or principal. */
   spare(environment: string, principal: string): Slot<S> | undefined {
     const fits = (slot: Slot<S>) => slot.environment === environment && this.#tenants.mayServe(slot.sandbox, principal);
-    return this.#replaceable().sort((a, b) => {
+    return this.#replaceable(principal).sort((a, b) => {
+      // The last to go are pinned sessions, and of these those of a principal that has no more than its share.
+      const pinned = this.#loss(a, principal) - this.#loss(b, principal);
       const fit = Number(fits(b)) - Number(fits(a));
       const unused = Number(this.#tenants.isUnused(a.sandbox)) - Number(this.#tenants.isUnused(b.sandbox));
       const several = this.#isOneOfSeveral(b) - this.#isOneOfSeveral(a);
-      return fit || unused || several || a.idleSinceMs - b.idleSinceMs;
+      return pinned || fit || unused || several || a.idleSinceMs - b.idleSinceMs;
     })[0];
   }
 
-  /** Idle sandboxes; of those whose session is pinned only where there are no others to wait for. */
-  #replaceable(): Slot<S>[] {
-    const everyOneIsPinned = this.#slots.every((slot) => slot.resident?.pinned === true);
-    return this.#slots.filter((slot) => slot.isIdle && (everyOneIsPinned || slot.resident?.pinned !== true));
+  /**
+   * Idle sandboxes. Of those whose session is pinned only the ones of others who have more than their share, and all where there are no
+   * others to wait for.
+   *
+   * @param principal for whom one is given up; null: for none that waits.
+   */
+  #replaceable(principal: string | null): Slot<S>[] {
+    const most = this.#slots.every((slot) => slot.resident?.pinned === true) ? 2 : 1;
+    return this.#slots.filter((slot) => slot.isIdle && this.#loss(slot, principal) <= most);
+  }
+
+  /** What giving up a sandbox costs: 0: time. 1: the pinned session of another who has too many. 2: any other pinned session. */
+  #loss({ resident }: Slot<S>, principal: string | null): 0 | 1 | 2 {
+    if (resident?.pinned !== true) return 0;
+    const isTooMany = principal !== null && principal !== resident.principal && this.#hasTooMany(resident.principal);
+    return isTooMany ? 1 : 2;
   }
 
   /**
@@ -78,7 +100,7 @@ export class Placement<S extends PooledSandbox> {
       ({ isIdle, isComing, sandbox }) => (isIdle || isComing) && this.#tenants.isUnused(sandbox),
     );
     if (unused.length >= this.#spares) return undefined;
-    const [first] = this.#replaceable()
+    const [first] = this.#replaceable(null)
       .filter(({ sandbox }) => !this.#tenants.isUnused(sandbox))
       .sort(
         (a, b) =>
@@ -90,6 +112,14 @@ export class Placement<S extends PooledSandbox> {
     // One that is busy still will be idle soon, and another principal keeps its only one.
     const isOnly = this.#isOneOfSeveral(first) === 0;
     return isOnly && this.#slots.some((slot) => this.#isOneOfSeveral(slot) === 1) ? undefined : first;
+  }
+
+  /** Whether a principal has more sandboxes than its share: those that run its executions, and those that it keeps by pinned sessions. */
+  #hasTooMany(principal: string): boolean {
+    const kept = this.#slots.filter(
+      ({ state, resident }) => state === "idle" && resident?.pinned === true && resident.principal === principal,
+    );
+    return this.#inUseOf(principal) + kept.length > this.#maxPerPrincipal;
   }
 
   #isOneOfSeveral({ sandbox }: Slot<S>): number {

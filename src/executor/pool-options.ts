@@ -65,6 +65,8 @@ export interface Assignment<S extends PooledSandbox> {
 export interface Waiting<S extends PooledSandbox> {
   readonly principal: string;
   readonly environment: string;
+  /** Key of a session that a sandbox may still hold. */
+  readonly resident: string | undefined;
   readonly resolve: (assigned: Assignment<S>) => void;
   readonly reject: (error: Error) => void;
 }

@@ -22,6 +22,8 @@ class Witness extends FakeSandbox {
   /** The session on it. */
   session: string | null = null;
   isPinned = false;
+  /** Since when, from one execution to the next. */
+  pinnedSinceMs = 0;
   executions = 0;
   /** When the test ended it. */
   endedAtTurn = -1;
@@ -192,11 +194,13 @@ class Harness {
         checkout.retain(key);
         if (isPinned) checkout.pin();
         sandbox.session = key;
+        if (isPinned && !sandbox.isPinned) sandbox.pinnedSinceMs = performance.now();
         sandbox.isPinned = isPinned;
       } else sandbox.session = end === "left" ? "not retained" : null;
       if (end === "discarded") sandbox.isOver = "it cannot be rewound";
       const isOld = sandbox.executions >= MAX_EXECUTIONS || performance.now() - sandbox.startedAt >= MAX_AGE_MS;
-      if (isOld && !sandbox.isPinned) sandbox.isOver ??= "it has served";
+      const isDue = sandbox.isPinned && performance.now() - sandbox.pinnedSinceMs >= MAX_AGE_MS;
+      if (isOld && (!sandbox.isPinned || isDue)) sandbox.isOver ??= "it has served";
       this.#running--;
       this.inUse.set(principal, (this.inUse.get(principal) ?? 0) - 1);
       sandbox.isHeld = false;
@@ -246,10 +250,99 @@ describe(`the pool, whatever happens in whatever order (SEED=${SEED})`, { timeou
         // A session that was left is there still, or its owner has been told once that it is not.
         expect(new Set(evicted).size).toBe(evicted.length);
         for (const key of retained) expect(pool.keeps(key)).toBe(!evicted.includes(key));
+        // Longer than the most that a sandbox may keep a pinned session.
+        for (const sandbox of alive) expect(sandbox.isPinned).toBe(false);
         for (const sandbox of alive) expect(sandbox.session === null || pool.keeps(sandbox.session)).toBe(true);
         await pool.stop(0);
         expect(alive.size).toBe(0);
       }),
+      { seed: SEED, numRuns: 300 },
+    );
+  });
+
+  test("sessions that a principal pins keep no other waiting where it has more than its share, and stay where it has not", async () => {
+    // What stays has no end: code of hours.
+    const act = fc.constantFrom("pins", "pins", "goes on", "stays", "runs");
+    const bounds = fc
+      .integer({ min: 2, max: 5 })
+      .chain((size) => fc.record({ size: fc.constant(size), share: fc.integer({ min: 1, max: size - 1 }) }));
+    await fc.assert(
+      fc.asyncProperty(
+        bounds,
+        fc.array(act, { maxLength: 20 }),
+        fc.boolean(),
+        async ({ size, share }, acts, isBusy) => {
+          const pool = new SandboxPool<Witness>({
+            size,
+            queueLimit: 1000,
+            maxPerPrincipal: share,
+            maxExecutions: 1000,
+            maxAgeMs: 1e9,
+            environment: DEFAULT,
+            start: async (environment) => new Witness(environment),
+          });
+          await pool.start();
+          const evicted = new Set<string>();
+          pool.on("evicted", (key) => evicted.add(key));
+          const end = Promise.withResolvers<void>();
+          const gone = new AbortController();
+          const base = { environment: DEFAULT, signal: gone.signal };
+          /** Keys of sessions that are pinned. */
+          const pinned: string[] = [];
+          let [keys, staying] = [0, 0];
+          const use = (type: string, resident: string | undefined) =>
+            pool.use(
+              { ...base, principal: "alice", ...(resident !== undefined && { resident }) },
+              async (sandbox, checkout) => {
+                // Else a session would lose what it has without a word.
+                if (resident !== undefined) expect(checkout.isResident).toBe(!evicted.has(resident));
+                const settle = sandbox.begin();
+                if (type === "stays") {
+                  staying++;
+                  await end.promise;
+                } else await turn();
+                const isPinned = type === "pins" || type === "goes on";
+                if (isPinned) {
+                  const key = `session#${++keys}`;
+                  pinned.push(key);
+                  checkout.retain(key);
+                  checkout.pin();
+                }
+                settle(isPinned ? RESIDENT : PRISTINE);
+              },
+            );
+          const uses: Promise<unknown>[] = [];
+          for (const type of acts) {
+            const resident = type === "goes on" ? pinned.shift() : undefined;
+            uses.push(use(type, resident).catch((error: unknown) => error));
+            for (let i = 0; i < 6; i++) await turn();
+          }
+          const kept = pinned.filter((key) => pool.holds(key)).length;
+          const before = evicted.size;
+          const isIdle = pool.status().queued === 0;
+          const stay = async (sandbox: Witness) => {
+            const settle = sandbox.begin();
+            await end.promise;
+            settle(PRISTINE);
+          };
+          const carols = isBusy ? size : 0;
+          for (let i = 0; i < carols; i++)
+            uses.push(pool.use({ ...base, principal: "carol" }, stay).catch((error: unknown) => error));
+          let isServed = false;
+          const bob = pool.use({ ...base, principal: "bob" }, async (sandbox) => {
+            isServed = true;
+            sandbox.begin()(PRISTINE);
+          });
+          for (let i = 0; i < 6 * (acts.length + 1) && !isServed; i++) await turn();
+          if (!isBusy) expect(isServed).toBe(true);
+          if (isIdle && kept + staying <= share) expect(evicted.size).toBe(before);
+          end.resolve();
+          await bob;
+          gone.abort(new Error("gave up"));
+          await check(uses);
+          await pool.stop(0);
+        },
+      ),
       { seed: SEED, numRuns: 300 },
     );
   });

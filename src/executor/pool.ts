@@ -44,8 +44,8 @@ export interface Checkout {
  * Where sandboxes are not shared, one that has served a principal serves no other: it is ended when another needs its slot, or when
  * there are too few unused ones.
  *
- * A sandbox may retain the session it ran until a request waits: then the one unused for longest forgets its session. Those
- * whose session is pinned come last, when there is no other sandbox to wait for.
+ * A sandbox may retain the session it ran until a request waits: then the one unused for longest forgets its session. Those whose
+ * session is pinned come last: when there is no other to wait for, or another principal waits and theirs has more than its share.
  */
 export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvents<S>> {
   readonly admission: Admission;
@@ -122,6 +122,8 @@ export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvent
       health: this.#health,
       defaultEnvironment: () => this.#environment,
       spares: this.#spares,
+      inUseOf: (principal) => this.#inUse.get(principal) ?? 0,
+      maxPerPrincipal: options.maxPerPrincipal ?? Number.POSITIVE_INFINITY,
     });
   }
 
@@ -211,7 +213,7 @@ export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvent
       return await use(sandbox, {
         isResident,
         released,
-        retain: (key) => ifHeld(() => slot.retain(key)),
+        retain: (key) => ifHeld(() => slot.retain(key, options.principal)),
         pin: () => ifHeld(() => slot.pin()),
       });
     })();
@@ -250,7 +252,7 @@ export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvent
 
   /** Whether an idle sandbox still holds the session. */
   holds(key: string): boolean {
-    return this.#slots.some((slot) => slot.isIdle && slot.resident?.key === key);
+    return this.#holding(key) !== undefined;
   }
 
   /** Whether a sandbox, idle or not, still holds the session: if not, `evicted` has been emitted. */
@@ -268,8 +270,9 @@ export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvent
     const refusal = this.#health.refusal(environment);
     if (refusal) throw refusal;
     if (this.#mayUse(principal)) {
-      const own = this.#slots.find((slot) => slot.isIdle && resident && slot.resident?.key === resident);
-      const free = own ?? (this.#queue.length === 0 ? this.#placement.pristine(environment, principal) : undefined);
+      const free =
+        this.#holding(resident) ??
+        (this.#queue.length === 0 ? this.#placement.pristine(environment, principal) : undefined);
       if (free) {
         const assigned = this.#assign(free, principal);
         this.#keepSpares();
@@ -280,7 +283,7 @@ export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvent
     // Only now: a request that is refused has not begun to wait.
     onWait?.();
     const { promise, resolve, reject } = Promise.withResolvers<Assignment<S>>();
-    const waiting: Waiting<S> = { principal, environment, resolve, reject };
+    const waiting: Waiting<S> = { principal, environment, resident, resolve, reject };
     this.#queue.push(principal, waiting);
     const onAbort = () => {
       if (this.#queue.remove(principal, waiting)) reject(signal?.reason);
@@ -297,7 +300,9 @@ export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvent
     const claimed = new Map<string, number>();
     for (const waiting of [...this.#queue.inOrder()]) {
       if (!this.#mayUse(waiting.principal)) continue;
-      const fitting = this.#placement.pristine(waiting.environment, waiting.principal);
+      // Where it had to wait for its principal's share, what it left is there still.
+      const fitting =
+        this.#holding(waiting.resident) ?? this.#placement.pristine(waiting.environment, waiting.principal);
       if (fitting) {
         this.#queue.take((other) => other === waiting);
         this.admission.left();
@@ -318,6 +323,11 @@ export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvent
       }
       if (!this.#slots.some((slot) => slot.isIdle)) break;
     }
+  }
+
+  /** The idle sandbox that holds a session. */
+  #holding(key: string | undefined): Slot<S> | undefined {
+    return key === undefined ? undefined : this.#slots.find((slot) => slot.isIdle && slot.resident?.key === key);
   }
 
   /** Refuses the requests that wait for an environment, if it is broken. */
@@ -369,7 +379,7 @@ export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvent
     // The sandbox was replaced meanwhile; what else waits of this principal may use another one now.
     if (slot.sandbox !== sandbox) return this.#dispatch();
     await slot.settle(verdict);
-    // One less is busy, which a request may have waited for that has a sandbox to go to.
+    // One less is busy, which a request may have waited for.
     if (this.#spares > 0) {
       this.#dispatch();
       this.#keepSpares();

@@ -33,10 +33,15 @@ const NEXT: Readonly<Record<SlotState, readonly SlotState[]>> = {
   stopped: [],
 };
 
+/** Node fires a timer that is set for longer at once. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
 /** A session that a sandbox holds. */
 export interface ResidentSession {
   /** Names the session in one state; chosen by its last user. */
   readonly key: string;
+  /** Whose it is. */
+  readonly principal: string;
   /** The session exists nowhere else. */
   readonly pinned: boolean;
 }
@@ -44,7 +49,7 @@ export interface ResidentSession {
 export interface SlotOptions<S extends PooledSandbox> {
   /** The environment that a broken one's slots go back to. */
   defaultEnvironment(): string;
-  /** Replace a sandbox that has run this many executions, or is this old. */
+  /** Replace a sandbox that has run this many executions, or is this old. One with a pinned session may stay as long again. */
   readonly maxExecutions: number;
   readonly maxAgeMs: number;
   readonly health: EnvironmentHealth;
@@ -80,6 +85,10 @@ export class Slot<S extends PooledSandbox> {
   /** The last execution left the session that is on the sandbox now: it may stay. */
   #isRetained = false;
   #idleSinceMs = 0;
+  /** Since when it has had a pinned session, from one execution of it to the next; null: it has none. */
+  #pinnedSinceMs: number | null = null;
+  /** Ends a pinned session that nothing uses. */
+  #pinTimer: NodeJS.Timeout | undefined;
   /** Of the sandbox that it has now. */
   #executions = 0;
 
@@ -145,21 +154,24 @@ export class Slot<S extends PooledSandbox> {
     const sandbox = this.#sandbox;
     if (sandbox === null) throw new Error(`a sandbox that is ${this.#state} was about to be acquired`);
     this.#enter("busy");
+    clearTimeout(this.#pinTimer);
     this.#isRetained = false;
     this.#executions++;
     return sandbox;
   }
 
   /** The execution that has the sandbox leaves a session on it. */
-  retain(key: string): void {
+  retain(key: string, principal: string): void {
     this.#forget();
-    this.#resident = { key, pinned: false };
+    this.#resident = { key, principal, pinned: false };
     this.#isRetained = true;
   }
 
   /** The session on the sandbox exists nowhere else. */
   pin(): void {
-    if (this.#resident) this.#resident = { ...this.#resident, pinned: true };
+    if (!this.#resident) return;
+    this.#resident = { ...this.#resident, pinned: true };
+    this.#pinnedSinceMs ??= performance.now();
   }
 
   /**
@@ -272,6 +284,7 @@ export class Slot<S extends PooledSandbox> {
     health.started(this.#environment);
     this.#sandbox = sandbox;
     this.#executions = 0;
+    this.#pinnedSinceMs = null;
     onReady(sandbox);
     void this.guard(sandbox.ended.then((reason) => this.#ended(sandbox, reason)));
     if (!this.#options.warmUp || !mayWarmUp(this.#environment)) {
@@ -308,6 +321,7 @@ export class Slot<S extends PooledSandbox> {
     const sandbox = this.#sandbox as S;
     this.#enter("clearing");
     this.#forget();
+    this.#pinnedSinceMs = null;
     const verdict = await sandbox.rewind();
     if (this.#sandbox === sandbox) this.#settle(verdict);
   }
@@ -315,14 +329,28 @@ export class Slot<S extends PooledSandbox> {
   #settle(verdict: Verdict): void {
     if (verdict.state === "pristine") this.#options.onRewound();
     const reason = this.#retirement(this.#sandbox as S, verdict);
-    // A session that exists nowhere else outlives the sandbox's age, not its process.
-    const mustStay = this.#resident?.pinned && verdict.state === "resident" && this.#sandbox?.endReason === null;
-    if (reason === null || mustStay) {
+    const isPinned = this.#resident?.pinned && verdict.state === "resident" && this.#sandbox?.endReason === null;
+    if (!isPinned) this.#pinnedSinceMs = null;
+    // A session that exists nowhere else outlives the sandbox's age, for as long again, not its process.
+    const leftMs = this.#pinnedSinceMs === null ? 0 : this.#pinnedSinceMs + this.#options.maxAgeMs - performance.now();
+    if (reason === null || leftMs > 0) {
       if (verdict.state === "pristine") this.#forget();
+      if (leftMs > 0) this.#unpinAfter(leftMs);
       this.#rest();
     } else {
       this.replace(this.#environment, reason);
     }
+  }
+
+  /** A principal could keep a sandbox for ever with a session that it does not use. */
+  #unpinAfter(leftMs: number): void {
+    clearTimeout(this.#pinTimer);
+    const sandbox = this.#sandbox;
+    const end = () => {
+      const isSame = this.#sandbox === sandbox && this.#state === "idle" && this.#resident?.pinned;
+      if (isSame && !this.#options.isStopping()) this.replace(this.#environment, "served its time");
+    };
+    this.#pinTimer = setTimeout(end, Math.min(leftMs, MAX_TIMER_MS)).unref();
   }
 
   /** Why a sandbox must not go on; null: it may. */
@@ -342,6 +370,7 @@ export class Slot<S extends PooledSandbox> {
   }
 
   #forget(): void {
+    clearTimeout(this.#pinTimer);
     const resident = this.#resident;
     this.#resident = null;
     this.#isRetained = false;

@@ -86,6 +86,8 @@ class Harness {
     const store = new FakeStore(this.#disk);
     const pool = new SandboxPool<FakeSessionSandbox>({
       size: this.#size,
+      // As where several have keys: a session may have to wait although its sandbox is idle.
+      maxPerPrincipal: Math.max(1, this.#size - 1),
       queueLimit: 100,
       maxExecutions: 20,
       maxAgeMs: 1e9,

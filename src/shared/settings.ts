@@ -242,7 +242,7 @@ export const SETTINGS = {
   PRINCIPAL_MAX_CONCURRENCY: setting(
     integer(0),
     "0",
-    "executions of one principal that run at a time; 0: all sandboxes but one where several have keys, else all",
+    "executions of one principal that run at a time; 0: all sandboxes but one where several have keys, else all. Sandboxes that its sessions cannot leave count when others wait",
   ),
   PRINCIPAL_MAX_QUEUED: setting(
     integer(0),
@@ -308,7 +308,11 @@ export const SETTINGS = {
     "have a sandbox take less memory and more of the processor's time, for machines with many: docs/performance.md",
   ),
   SANDBOX_MAX_EXECUTIONS: setting(integer(1), "100000", "replace a sandbox after this many executions"),
-  SANDBOX_MAX_AGE_MS: setting(integer(1000), "21600000", "replace a sandbox after this time, ms"),
+  SANDBOX_MAX_AGE_MS: setting(
+    integer(1000),
+    "21600000",
+    "replace a sandbox after this time, ms; one that a session cannot leave may be as much older",
+  ),
   SANDBOX_MAX_HEAP_MB: setting(
     integer(0, 4096),
     "160",

@@ -1,10 +1,13 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { startTestEngine, type TestEngine } from "../support/engine.ts";
+import { startTestServer } from "../support/server.ts";
+import { until } from "../support/until.ts";
+
+const KEYS = "mallory:the-key-of-mallory,alice:the-key-of-alice";
 
 let tested: TestEngine;
 beforeAll(async () => {
-  const keys = "mallory:the-key-of-mallory,alice:the-key-of-alice";
-  tested = await startTestEngine({ POOL_SIZE: "2", QUEUE_LIMIT: "8", API_KEYS: keys });
+  tested = await startTestEngine({ POOL_SIZE: "2", QUEUE_LIMIT: "8", API_KEYS: KEYS });
 });
 afterAll(() => tested.stop());
 
@@ -43,4 +46,45 @@ test("what a principal has waiting runs once its own has ended", async () => {
   const [lost, next] = await Promise.all([crash, "6 * 7"].map((code) => tested.run(code, { principal: "mallory" })));
   expect(lost).toMatchObject({ errorInfo: { type: "SandboxDied" } });
   expect(next).toMatchObject({ result: 42 });
+});
+
+test("a session that cannot be stored keeps its sandbox until its principal has more than its share and another waits", {
+  timeout: 120_000,
+}, async () => {
+  const server = await startTestServer({ POOL_SIZE: "2", API_KEYS: KEYS });
+  try {
+    const [mallory, alice] = ["mallory", "alice"].map((name) => ({ "x-api-key": `the-key-of-${name}` }));
+    const run = async (body: object, headers = mallory) => (await server.post("/api/execute", body, headers)).body;
+    const session = (await server.post("/api/sessions", {}, mallory)).body.session.id;
+    await run({ session, code: "x = 1" });
+    const pins = "import ctypes\ncalled = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 7)\nx = 2";
+    expect((await run({ session, code: pins })).session.pinned).toBeDefined();
+    for (let i = 0; i < 3; i++) expect((await run({ code: "1 + 1" }, alice)).result).toBe(2);
+    // While it waits for what else its principal runs, too.
+    const [, mine] = await Promise.all([
+      run({ code: "import time\ntime.sleep(0.3)" }),
+      run({ session, code: "[x, called()]" }),
+    ]);
+    expect(mine).toMatchObject({ result: [2, 7] });
+
+    const client = new AbortController();
+    const endless = server.request("/api/execute", {
+      method: "POST",
+      headers: { "content-type": "application/json", ...mallory },
+      body: JSON.stringify({ code: "import time\ntime.sleep(250)", timeout: 280_000 }),
+      signal: client.signal,
+    });
+    endless.catch(() => {});
+    const state = async () => (await server.get(`/api/sessions/${session}`, mallory)).body.session.state;
+    expect(await state()).toBe("pinned");
+    // Not before that of mallory has the other sandbox.
+    await until(async () => {
+      await run({ code: "1 + 1" }, alice);
+      return (await state()) === "hibernated";
+    });
+    client.abort();
+    expect(await run({ session, code: "x" })).toMatchObject({ result: 1, session: { restored: true } });
+  } finally {
+    await server.stop(0);
+  }
 });
