@@ -15,7 +15,7 @@ import type { Services } from "../service/execution-service.ts";
 import { ClientError } from "../shared/errors.ts";
 import { MAX_BODY_BYTES, readBodies } from "./body.ts";
 import { originOf } from "./caller.ts";
-import { KEYED_ROUTES } from "./endpoints.ts";
+import { KEYED_ROUTES, ROUTES } from "./endpoints.ts";
 import { authenticate } from "./middleware/authentication.ts";
 import { basePath } from "./middleware/base-path.ts";
 import { clientAddress } from "./middleware/client-address.ts";
@@ -121,11 +121,24 @@ const requestId: RequestHandler = (request, response, next) => {
   next();
 };
 
+const PATTERNS = ROUTES.map(({ method, path }) => ({
+  method: method.toUpperCase(),
+  path: path as string,
+  pattern: new RegExp(`^${path.replace(/[.]/g, "\\.").replace(/:\w+/g, "[^/]+").replace(/\*\w+/g, ".+")}/?$`, "i"),
+}));
+
+/** The route that a request was for that was refused before it: a wrong key, a body that cannot be read. */
+function routeOfRefused({ method, path }: Request): string | undefined {
+  const asked = method === "HEAD" ? "GET" : method;
+  return PATTERNS.find((route) => route.method === asked && route.pattern.test(path))?.path;
+}
+
 function countRequests({ metrics }: Services): RequestHandler {
   return (request, response, next) => {
     response.once("finish", () => {
-      const route = request.route?.path as string | readonly string[] | undefined;
-      metrics.recordRequest(request.method, typeof route === "string" ? route : route?.[0], response.statusCode);
+      const matched = request.route?.path as string | readonly string[] | undefined;
+      const route = typeof matched === "string" ? matched : matched?.[0];
+      metrics.recordRequest(request.method, route ?? routeOfRefused(request), response.statusCode);
     });
     next();
   };

@@ -131,7 +131,7 @@ export const executeBody = z.object({
  */
 export function parseBody<T extends z.ZodType>(schema: T, body: unknown, isForm = false): z.output<T> {
   const given = isObject(body) ? membersThatCount(schema, body) : {};
-  if (isForm && typeof given.timeout === "string" && given.timeout.trim() !== "") given.timeout = Number(given.timeout);
+  if (isForm) readFormTexts(schema, given);
   const parsed = reducedTo(schema, given).safeParse(given);
   if (!parsed.success) throw new ClientError("invalid_request", parsed.error.issues[0]?.message ?? "Invalid request");
   return parsed.data;
@@ -170,6 +170,18 @@ const REDUCED = new WeakMap<
   z.ZodType,
   { readonly needed: ReadonlySet<string>; readonly byNames: Map<string, z.ZodObject> }
 >();
+
+/** In a form all is text: numbers, and what is true or false, are read from it. */
+function readFormTexts(schema: z.ZodType, given: Record<string, unknown>): void {
+  if (!(schema instanceof z.ZodObject)) return;
+  for (const [name, value] of Object.entries(given)) {
+    if (typeof value !== "string") continue;
+    let member = schema.shape[name] as z.ZodType;
+    while (member instanceof z.ZodOptional) member = member.unwrap() as z.ZodType;
+    if (member instanceof z.ZodNumber && value.trim() !== "") given[name] = Number(value);
+    if (member instanceof z.ZodBoolean && /^(?:true|false)$/.test(value)) given[name] = value === "true";
+  }
+}
 
 /** Those that the schema names: a client may send any number of others. */
 function membersThatCount(schema: z.ZodType, body: Record<string, unknown>): Record<string, unknown> {

@@ -143,7 +143,9 @@ export function resultOf(ending: Ending): ExecutionResult {
     status: ending.stopped ?? (ending.died ? "sandbox_died" : info === null ? "completed" : "error"),
     result: info === null ? ending.value : JsonText.null,
     // What was killed says how in `errorInfo` alone: this text is part of the HTTP contract.
-    error: ending.stopped === null ? (info?.message ?? null) : stopMessage(ending.stopped, ending.timeoutMs),
+    // An exception without a message says by its class what it is: an empty text looks like no error.
+    error:
+      ending.stopped === null ? info && (info.message || info.type) : stopMessage(ending.stopped, ending.timeoutMs),
     ...(info && { errorInfo: info }),
     stdout,
     stderr,

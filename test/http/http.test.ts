@@ -713,3 +713,38 @@ async function untilBusy(of: TestServer): Promise<void> {
 async function untilIdle(of: TestServer): Promise<void> {
   while ((await poolOf(of)).idle === 0);
 }
+
+describe("metrics name the route of a request that was refused before it", () => {
+  test("a body that cannot be read, a key that is wrong, and what is no route", async () => {
+    const keyed = await startTestServer({ API_KEY: "ada-key-of-sixteen" });
+    try {
+      const key = { authorization: "Bearer ada-key-of-sixteen" };
+      await keyed.post("/api/execute", "{", { ...key, "content-type": "application/json" });
+      await keyed.post("/api/execute", { code: "1" });
+      await keyed.get("/api/sessions/abc/files/a/b.txt");
+      await keyed.get("/api/nowhere/secret");
+      const { body } = await keyed.get("/metrics", key);
+      const counted = Array.from(String(body).matchAll(/route="([^"]+)",status="(4\d\d)"\} (\d+)$/gm), ([, ...parts]) =>
+        parts.join(" "),
+      );
+      expect(counted).toEqual(
+        expect.arrayContaining([
+          "/api/execute 400 1",
+          "/api/execute 401 1",
+          "/api/sessions/:id/files/*path 401 1",
+          "unmatched 401 1",
+        ]),
+      );
+    } finally {
+      await keyed.stop(0);
+    }
+  });
+});
+
+test("a last expression is shown by display alone, as README says", async () => {
+  const html = 'from IPython.display import HTML\nh = HTML("<b>x</b>")\n';
+  const { body: last } = await execute({ code: `${html}h` });
+  expect(last).toMatchObject({ success: true, result: expect.any(String), outputs: [] });
+  const { body: shown } = await execute({ code: `${html}display(h)` });
+  expect(shown).toMatchObject({ result: null, outputs: [expect.objectContaining({ "text/html": "<b>x</b>" })] });
+});

@@ -97,6 +97,16 @@ describe("numbers of a context are Python's, not JavaScript's", () => {
     expect((await server.post("/api/execute", inText.toString(), FORM)).body.error).toBe(
       "Context must be an object (key-value pairs).",
     );
+    // All of a form is text: every number and every flag is read from it.
+    const ttl = new URLSearchParams({ ttl: "60" });
+    const made = await server.post("/api/sessions", ttl.toString(), FORM);
+    expect(made.status).toBe(201);
+    const { createdAt, expiresAt } = made.body.session;
+    expect(Date.parse(expiresAt) - Date.parse(createdAt)).toBe(60_000);
+    const wrong = await server.post("/api/sessions", new URLSearchParams({ ttl: "soon" }).toString(), FORM);
+    expect([wrong.status, wrong.body.error]).toEqual([400, "Ttl must be a positive number (seconds)."]);
+    const checked = new URLSearchParams({ code: "1", check: "false", timeout: "5000" });
+    expect((await server.post("/api/execute", checked.toString(), FORM)).body).toMatchObject({ result: 1 });
     const infinite = new URLSearchParams({ code: "1", context: '{"x": 1e400}' });
     expect((await server.post("/api/execute", infinite.toString(), FORM)).body.error).toContain("1e400");
     const { session } = (await server.post("/api/sessions", {})).body as unknown as { session: { id: string } };

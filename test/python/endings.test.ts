@@ -256,6 +256,14 @@ describe("the end of a program", () => {
     expect(await value("[name for name in ('a', 'f', 'x', 'A', 'g', 'm', 'total') if name in globals()]")).toEqual([]);
   });
 
+  test("a handler that does not end is told of alone, not those after it", async () => {
+    const reply = await run("import atexit, logging\n@atexit.register\ndef f():\n  while True: pass\n", {
+      timeout: 500,
+    });
+    expect(reply.stderr).toMatch(/^Exception ignored in atexit callback <function f at 0x[0-9a-f]+>:\n/);
+    expect(reply.stderr).not.toMatch(/shutdown|\/lib\/python/);
+  });
+
   test("is within the timeout, and leaves the sandbox usable", async () => {
     for (const code of [
       "import atexit\natexit.register(print, 'bye')\n@atexit.register\ndef forever():\n  while True: pass",

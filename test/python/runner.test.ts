@@ -365,7 +365,42 @@ table("standard streams", [
     code: "import logging\nlogging.warning('careful')",
     want: { success: true, stdout: "", stderr: "WARNING:root:careful\n" },
   },
-  { name: "input without stdin", code: "input()", want: raises("EOFError", "EOF when reading a line") },
+  {
+    name: "input without stdin",
+    code: "input()",
+    want: raises("EOFError", "EOF when reading a line: input() reads the request's `stdin`, which has no more lines"),
+  },
+  {
+    name: "input caught",
+    code: "try: input()\nexcept EOFError as e: print(e)",
+    want: prints("EOF when reading a line\n"),
+  },
+  ...[
+    "breakpoint()",
+    "breakpoint()\nx = 1",
+    "import pdb\npdb.set_trace()",
+    "import pdb\ndef f(): pdb.set_trace()\nf()",
+  ].map((code) => ({
+    name: `a debugger without a terminal: ${code}`,
+    code,
+    want: raises("RuntimeError", text(/^the debugger .* has no terminal here: .*`stdin`/)),
+  })),
+  {
+    name: "a debugger with commands",
+    code: "x = 6 * 7\nbreakpoint()\nx",
+    stdin: "p x\nc\n",
+    want: { success: true, result: 42, stdout: text(/\(Pdb\) 42\n/) },
+  },
+  {
+    name: "an exception without a message",
+    code: "raise ValueError",
+    want: {
+      success: false,
+      error: "ValueError",
+      errorInfo: expect.objectContaining({ type: "ValueError", message: "" }),
+    },
+  },
+  { name: "a bare assert", code: "assert 1 > 2", want: { success: false, error: "AssertionError" } },
   {
     name: "input with stdin",
     code: "input('name? '), input(), int(input())",
@@ -749,8 +784,16 @@ table("the end of the program", [
     code: "class C(int):\n  def __ne__(self, o): 1 / 0\n  __eq__ = __ne__\n  __hash__ = int.__hash__\nraise SystemExit(C(5))",
     want: raises("SystemExit", "exited with status 5"),
   },
-  { name: "KeyboardInterrupt", code: "raise KeyboardInterrupt", want: raises("KeyboardInterrupt", "") },
-  { name: "GeneratorExit", code: "raise GeneratorExit", want: raises("GeneratorExit", "") },
+  {
+    name: "KeyboardInterrupt",
+    code: "raise KeyboardInterrupt",
+    want: { ...raises("KeyboardInterrupt", ""), error: "KeyboardInterrupt" },
+  },
+  {
+    name: "GeneratorExit",
+    code: "raise GeneratorExit",
+    want: { ...raises("GeneratorExit", ""), error: "GeneratorExit" },
+  },
   { name: "os._exit(0)", code: "import os\nprint('x')\nos._exit(0)", want: prints("x\n") },
   { name: "os._exit(7)", code: "import os\nos._exit(7)", want: raises("ProcessExit", "exited with status 7") },
   {

@@ -12,6 +12,9 @@ import sys
 import types
 import weakref
 from array import array
+from traceback import walk_tb
+
+from .tracebacks import is_system_code
 
 _STANDARD_LIBRARY = "/lib/python"
 _FLUSHABLE = {"_io", "gzip", "bz2", "lzma", "compression.gzip", "compression.bz2", "compression.lzma"}
@@ -47,11 +50,26 @@ def end():
     """Run the `atexit` handlers. Returns 32-bit words: the number of the program's own objects, then the addresses of all objects to finalise."""
     if _abandoned:
         return b""
+    hook = sys.unraisablehook
+    sys.unraisablehook = ours = _without_interrupts_of_others(hook)
     atexit._run_exitfuncs()
+    if sys.unraisablehook is ours:
+        sys.unraisablehook = hook
     if _abandoned:
         return b""
     _flush_standard_streams()
     return _take(*_find(_finaliser_kind))
+
+
+def _without_interrupts_of_others(hook):
+    """A timeout that a handler has met with interrupts those after it, `logging.shutdown` for one: that is no news of the program."""
+
+    def unraisablehook(unraisable):
+        is_interrupt = unraisable.exc_type is KeyboardInterrupt
+        if not is_interrupt or any(not is_system_code(frame.f_code) for frame, _ in walk_tb(unraisable.exc_traceback)):
+            hook(unraisable)
+
+    return unraisablehook
 
 
 def end_files():

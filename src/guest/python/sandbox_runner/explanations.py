@@ -97,6 +97,9 @@ _ATTRIBUTES = {
 }
 
 
+_END_OF_INPUT = "EOF when reading a line"
+
+
 def explain(error):
     """Make the message of an exception that ended the execution say more, where that is known."""
     kind = type(error)
@@ -105,6 +108,9 @@ def explain(error):
         text = _of_attribute(module, error.name)
         if text is not None and len(error.args) == 1 and text not in str(error):
             error.args = (f"{error.args[0]}: {text}",)
+    elif kind is EOFError:
+        if error.args == (_END_OF_INPUT,):
+            error.args = (f"{_END_OF_INPUT}: input() reads the request's `stdin`, which has no more lines",)
     elif kind is ImportError or kind is ModuleNotFoundError:
         name = error.name
         if type(name) is not str or type(error.msg) is not str:

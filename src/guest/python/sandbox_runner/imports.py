@@ -30,6 +30,7 @@ _ADAPTERS = {
     "http.client": ("network", "adapt_http_client"),
     "multiprocessing.context": ("one_after_another", "adapt_processes"),
     "multiprocessing.pool": ("one_after_another", "adapt_pool"),
+    "pdb": ("refusals", "adapt_debugger"),
     "pyodide.http": ("for_pyodide_http", "adapt"),
     "subprocess": ("refusals", "adapt_subprocess"),
     "tqdm.std": ("refusals", "adapt_tqdm"),

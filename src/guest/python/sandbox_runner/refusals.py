@@ -54,6 +54,16 @@ def _instead_of(args):
     return "write it in Python"
 
 
+def adapt_debugger(module):
+    def do_EOF(self, _arg):
+        """Say what is missing: elsewhere, a terminal whose user has left is the program's end."""
+        raise RuntimeError(
+            "the debugger (breakpoint(), pdb) has no terminal here: its commands are lines of `stdin`, which has no more; print values instead"
+        )
+
+    module.Pdb.do_EOF = do_EOF
+
+
 def adapt_webbrowser(module):
     import warnings
 

@@ -60,7 +60,7 @@ def describe_exception(error):
 
 
 def _explain(error):
-    if not isinstance(error, (AttributeError, ImportError)):
+    if not isinstance(error, (AttributeError, EOFError, ImportError)):
         return
     try:
         from . import explanations
