@@ -128,7 +128,7 @@ describe("sizes that are not set", () => {
   test.each([
     { cpus: 4, memoryMb: null, expected: [4, 512] },
     { cpus: 1.5, memoryMb: null, expected: [2, 512] },
-    { cpus: 0.2, memoryMb: null, expected: [1, 512] },
+    { cpus: 0.2, memoryMb: null, expected: [2, 512] },
     { cpus: 2, memoryMb: 8192, expected: [2, 512] },
     { cpus: 2, memoryMb: 1024, expected: [2, 320] },
     { cpus: 8, memoryMb: 1024, expected: [3, 181] },

@@ -236,7 +236,7 @@ export const SETTINGS = {
   POOL_SIZE: setting(
     integer(0, 1024),
     "0",
-    "warm sandboxes; 0: one for each processor, as far as the memory limit of the container (cgroup) has room",
+    "warm sandboxes; 0: one for each processor and at least two, as far as the memory limit of the container (cgroup) has room",
   ),
   QUEUE_LIMIT: setting(integer(0), "256", "executions that may wait for a sandbox before 429"),
   PRINCIPAL_MAX_CONCURRENCY: setting(
@@ -543,11 +543,13 @@ const SERVER_MB = 192;
 /** A sandbox takes so much beside its WebAssembly memory, and so much in all as a rule, MiB [measured: 90–220 in all]. */
 const BESIDE_MB = 96;
 const USUAL_SANDBOX_MB = 256;
+/** What waits for its client leaves one to others. */
+const LEAST_SANDBOXES = 2;
 /** The standard library runs in this. */
 const LEAST_SANDBOX_MB = 128;
 
 /**
- * How many sandboxes there are, and how large each may be, where the settings leave that open: one for each processor, but no more than
+ * How many sandboxes there are, and how large each may be, where the settings leave that open: one for each processor, two at least, but no more than
  * a memory limit has room for as they usually are, and no larger than all fit at their largest.
  */
 function inferSizes(raw: Raw, isMemoryOpen: boolean, { cpus, memory }: HostLimits) {
@@ -556,7 +558,7 @@ function inferSizes(raw: Raw, isMemoryOpen: boolean, { cpus, memory }: HostLimit
   const roomMb = memory === null ? Number.POSITIVE_INFINITY : memory.bytes / 2 ** 20 - SERVER_MB;
   let size = raw.POOL_SIZE;
   if (size === 0) {
-    const processors = Math.max(1, Math.ceil(cpus.count));
+    const processors = Math.max(LEAST_SANDBOXES, Math.ceil(cpus.count));
     const eachMb = isMemoryOpen ? USUAL_SANDBOX_MB : raw.SANDBOX_MEMORY_MB + BESIDE_MB;
     size = processors;
     while (size > 1 && places(size) * eachMb > roomMb) size--;
