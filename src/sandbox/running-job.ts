@@ -16,7 +16,7 @@ import { ProtocolError } from "../wire/protocol-error.ts";
 import { CollectedOutput } from "./collected-output.ts";
 import { type Connection, reasonOf } from "./connection.ts";
 import { answerCall } from "./host-call.ts";
-import { KILL_GRACE_MS, MAX_KILL_GRACE_MS } from "./limits.ts";
+import { KillGrace } from "./kill-grace.ts";
 import { newNonce } from "./nonce.ts";
 import {
   type Ending,
@@ -114,7 +114,7 @@ export class RunningJob {
   #calls: HostCalls | null = null;
   #stopReason: StopReason | null = null;
   /** How long it had to react to an interrupt before it was killed, ms. */
-  #graceMs = KILL_GRACE_MS;
+  #graceMs = 0;
   /** Aborted when the execution is to end, or has. */
   readonly #stopped = new AbortController();
   /** Until the result: the execution's time. After it: the time to get ready again. */
@@ -244,23 +244,18 @@ export class RunningJob {
     connection.send(this.nonce, { type: "interrupt" });
     // Interrupt first: a host call that returns early must see the flag.
     this.#stopped.abort();
-    this.#killLater(reason, KILL_GRACE_MS);
+    this.#killAfter(new KillGrace(this.#process.cpuClock), reason);
   }
 
-  /** @param graceMs since the interrupt, when the time is over. */
-  #killLater(reason: StopReason, graceMs: number): void {
-    const { connection, cpuClock } = this.#process;
-    const queuedMs = cpuClock?.queuedMs() ?? null;
-    this.#timer = setTimeout(() => {
-      const starvedMs = queuedMs === null ? 0 : (cpuClock?.queuedMs() ?? queuedMs) - queuedMs;
-      if (starvedMs >= KILL_GRACE_MS / 2 && graceMs < MAX_KILL_GRACE_MS)
-        this.#killLater(reason, graceMs + KILL_GRACE_MS);
-      else {
-        this.#graceMs = graceMs;
-        this.#readCpuTime();
-        connection.kill(reason);
-      }
-    }, KILL_GRACE_MS);
+  #killAfter(grace: KillGrace, reason: StopReason): void {
+    const { leftMs } = grace;
+    if (leftMs > 0) {
+      this.#timer = setTimeout(() => this.#killAfter(grace, reason), leftMs);
+      return;
+    }
+    this.#graceMs = Math.round(grace.elapsedMs);
+    this.#readCpuTime();
+    this.#process.connection.kill(reason);
   }
 
   #askForOutput(): void {

@@ -99,7 +99,12 @@ export const LAYERS = {
     },
   ],
   /** An end that comes whatever the code does. */
-  kill: [{ file: "sandbox/limits.ts", exports: { KILL_GRACE_MS: "() => 2 ** 31 - 1" } }],
+  kill: [
+    {
+      file: "sandbox/limits.ts",
+      exports: { KILL_GRACE_MS: "() => 2 ** 31 - 1", MAX_KILL_GRACE_MS: "() => 2 ** 31 - 1" },
+    },
+  ],
   /** What is printed goes to the host in frames, not as it is. */
   "framed-output": [
     {
