@@ -146,11 +146,11 @@ async function throughput(program: number, env: Record<string, string>): Promise
         ["process", peer],
       ] as const) {
         const seconds = round === 0 ? WARM_UP_SECONDS : BENCH.seconds;
-        const result = await load({ url, programs: [program], connections: CONNECTIONS, seconds });
+        const result = await load({ url, program, connections: CONNECTIONS, seconds });
         if (round > 0) rounds[id].push(result);
       }
     }
-    const rate = (results: LoadResult[]) => median(results.map(({ requestsPerSecond }) => requestsPerSecond));
+    const rate = (results: LoadResult[]) => median(results.map(({ goodPerSecond }) => goodPerSecond));
     return { ours: rate(rounds.ours), process: rate(rounds.process) };
   } finally {
     await Promise.all([ours.stop(), peer.stop()]);

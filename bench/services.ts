@@ -50,12 +50,12 @@ const table = (head: readonly string[], rows: readonly (readonly string[])[]) =>
 
 async function measure(server: ServerProcess, connections: number, seconds: number, body = {}): Promise<Round> {
   const before = server.cpuMs();
-  const result = await load({ url: server.url, programs: [0], connections, seconds, body });
+  const result = await load({ url: server.url, program: 0, connections, seconds, body });
   const after = server.cpuMs();
   return {
     ...result,
-    serverCpuMs: (after.server - before.server) / result.requests,
-    sandboxCpuMs: (after.children - before.children) / result.requests,
+    serverCpuMs: (after.server - before.server) / result.good,
+    sandboxCpuMs: (after.children - before.children) / result.good,
   };
 }
 
@@ -73,12 +73,12 @@ async function compare(running: Readonly<Record<Id, ServerProcess>>, connections
   const of = (id: Id, key: keyof Round) => median(rounds[id].map((round) => round[key]));
   /** Of each round its own ratio: what slows the machine down slows down both. */
   const ratio = (id: Id, base: Id) =>
-    median(rounds[id].map((round, i) => round.requestsPerSecond / (rounds[base][i]?.requestsPerSecond ?? 0)));
+    median(rounds[id].map((round, i) => round.goodPerSecond / (rounds[base][i]?.goodPerSecond ?? 0)));
   const rows = SERVERS.map(({ id, name }) => [
     name,
-    of(id, "requestsPerSecond").toFixed(0),
-    of(id, "latencyP50Ms").toFixed(1),
-    of(id, "latencyP99Ms").toFixed(1),
+    of(id, "goodPerSecond").toFixed(0),
+    of(id, "p50Ms").toFixed(1),
+    of(id, "p99Ms").toFixed(1),
     of(id, "serverCpuMs").toFixed(2),
     of(id, "sandboxCpuMs").toFixed(2),
     `${(ratio(id, "engine") * 100).toFixed(0)} %`,

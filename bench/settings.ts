@@ -4,12 +4,16 @@ import path from "node:path";
 
 const number = (name: string, fallback: number) => Number(process.env[name] ?? fallback);
 
-/** How long the benchmark takes is a question of these alone; a shortened run only shows that it works. */
+const isQuick = process.argv.includes("--quick");
+
+/** How long the benchmark takes is a question of these alone; a shortened run (`--quick`) only shows that it works. */
 export const BENCH = {
-  seconds: number("BENCH_SECONDS", 4),
-  rounds: number("BENCH_ROUNDS", 5),
-  starts: number("BENCH_STARTS", 9),
-  executions: number("BENCH_EXECUTIONS", 10_000),
+  seconds: number("BENCH_SECONDS", isQuick ? 1 : 4),
+  rounds: number("BENCH_ROUNDS", isQuick ? 1 : 3),
+  starts: number("BENCH_STARTS", isQuick ? 1 : 7),
+  soakSeconds: number("BENCH_SOAK_SECONDS", isQuick ? 5 : 120),
+  hibernated: isQuick ? [10, 100] : [10, 100, 1000, 10_000],
+  connections: isQuick ? [1, 16] : [1, 4, 16, 64],
 };
 
 /**
@@ -26,9 +30,17 @@ const DATA_DIR = path.join(os.tmpdir(), `pyodide-express-bench-${process.pid}`);
  * the standard library, which is what the peers have.
  */
 export const OURS = {
-  args: ["src/cli/main.ts", "serve"],
-  env: { PORT: "0", DATA_DIR, PYODIDE_PACKAGES: "none", PACKAGE_INDEX_URL: "none" },
+  args: ["--min-semi-space-size=32", "--max-semi-space-size=64", "bin/pyodide-express.mjs", "serve"],
+  env: { PORT: "0", DATA_DIR, PYODIDE_PACKAGES: "none", PACKAGE_INDEX_URL: "none", LOG_LEVEL: "info" },
 };
+
+/** Another one of ours beside it: with the same cache. @param name of its data. */
+export const oursWith = (name: string, env: Record<string, string> = {}): Record<string, string> => ({
+  ...OURS.env,
+  DATA_DIR: path.join(DATA_DIR, name),
+  CACHE_DIR: path.resolve("data/cache"),
+  ...env,
+});
 
 export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);

@@ -35,9 +35,6 @@ export interface WrkResult {
   readonly p50Ms: number;
   readonly p99Ms: number;
   readonly maxMs: number;
-  /** Of refusals alone, ms; null: there were none, or they were not told apart. */
-  readonly refusedP50Ms: number | null;
-  readonly refusedP99Ms: number | null;
   /** Processor time of the generator itself for one reply, ms. */
   readonly generatorCpuMs: number;
 }
@@ -123,8 +120,6 @@ function resultOf(stdout: string): WrkResult {
     p50Ms: p50 / 1000,
     p99Ms: p99 / 1000,
     maxMs: max / 1000,
-    refusedP50Ms: null,
-    refusedP99Ms: null,
     generatorCpuMs: (cpuS * 1000) / Math.max(1, requests),
   };
 }
