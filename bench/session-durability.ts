@@ -10,12 +10,12 @@ import os from "node:os";
 import path from "node:path";
 import { hasRedis, startRedis } from "../test/support/redis.ts";
 import { type ServerProcess, startServerProcess } from "./server-process.ts";
-import { median } from "./settings.ts";
+import { BENCH, median } from "./settings.ts";
 
-const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 5);
-const REQUESTS = Number(process.env.BENCH_REQUESTS ?? 400);
+const ROUNDS = BENCH.rounds;
+const REQUESTS = Number(process.env.BENCH_REQUESTS ?? (BENCH.isQuick ? 40 : 400));
 /** A new process compiles its own code for some hundreds of requests. */
-const WARM_UP = Number(process.env.BENCH_WARM_UP ?? 600);
+const WARM_UP = Number(process.env.BENCH_WARM_UP ?? (BENCH.isQuick ? 20 : 600));
 
 const SETTINGS = { PORT: "0", POOL_SIZE: "1", PYODIDE_PACKAGES: "none", PACKAGE_INDEX_URL: "none", LOG_LEVEL: "info" };
 

@@ -12,6 +12,7 @@ export const BENCH = {
   rounds: number("BENCH_ROUNDS", isQuick ? 1 : 3),
   starts: number("BENCH_STARTS", isQuick ? 1 : 7),
   soakSeconds: number("BENCH_SOAK_SECONDS", isQuick ? 5 : 120),
+  isQuick,
   hibernated: isQuick ? [10, 100] : [10, 100, 1000, 10_000],
   connections: isQuick ? [1, 16] : [1, 4, 16, 64],
 };
