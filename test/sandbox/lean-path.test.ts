@@ -65,7 +65,7 @@ describe("a line that may be an expression gives what it gives among other lines
     ..."0x1for x in [1]|1if 1else 2|0_1|1_000|1e5|'\\d'|\"\"|'|x.y.z|raise KeyError|assert 0|assert (0, 'a')|del x|1/0|__debug__".split(
       "|",
     ),
-    ..."import('os')|...|*a|*[1],|a, b|lambda|(|)|((((1))))|-1|~1|+1|@x|pass|%time 1|!ls|?print|1 <= 2 != 3|x <= 1|'é'|é".split(
+    ..."import('os')|...|*a|*[1],|a, b|lambda|(|)|((((1))))|-1|~1|+1|@x|pass|%pwd|!ls|?print|1 <= 2 != 3|x <= 1|'é'|é".split(
       "|",
     ),
   ])("%s", async (line) => {

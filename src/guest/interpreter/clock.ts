@@ -14,7 +14,9 @@ const TICKS_PER_MS = 1 / RESOLUTION_MS;
  */
 export class Clock {
   readonly #fineMs: () => number;
-  readonly #random = new Uint32Array(1);
+  /** Drawn many at a time: a draw takes longer than all else here. */
+  readonly #random = new Uint32Array(256);
+  #randomUsed = 256;
   /** The last tick that was due, and the part of the time until the next after which it comes. */
   #due = 0;
   #delay = 0;
@@ -50,7 +52,11 @@ export class Clock {
     if (due !== this.#due) {
       this.#due = due;
       // Not `Math.random`: user code can draw from it, and foresee what it gives.
-      this.#delay = (crypto.getRandomValues(this.#random)[0] as number) / 2 ** 32;
+      if (this.#randomUsed === this.#random.length) {
+        crypto.getRandomValues(this.#random);
+        this.#randomUsed = 0;
+      }
+      this.#delay = (this.#random[this.#randomUsed++] as number) / 2 ** 32;
     }
     const shown = fine - due < this.#delay ? due - 1 : due;
     return shown + this.#aheadTicks;

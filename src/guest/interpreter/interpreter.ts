@@ -150,6 +150,7 @@ export class Interpreter {
   #load({ state, files, packages }: LoadMessage, body: Uint8Array): Verdict {
     this.#files.begin(files);
     if (packages) this.#mountPackages(packages);
+    this.#baseline.prepareForSession();
     if (state === null) return { state: "resident" };
     const { blockCount, heapBytes, unnamed } = state;
     const memoryBytes = blockCount * (4 + STATE_BLOCK_BYTES);

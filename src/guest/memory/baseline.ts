@@ -16,6 +16,9 @@ const AGING_REWINDS = 16;
 /** What is unchanged is given back at once where there is more of it, bytes: a large program was before a small one. */
 const MAX_IDLE_BYTES = 16 * 2 ** 20;
 
+/** What of memory may be the process's own when a session begins, bytes: twice what an ordinary execution writes to. */
+const MAX_SESSION_BYTES = 2 ** 20;
+
 /** Pages whose difference is gathered at once: the memory that it is gathered in never gets smaller again. */
 const GATHERED_PAGES = 256;
 const BLOCKS_PER_PAGE = PAGE_BYTES / STATE_BLOCK_BYTES;
@@ -190,6 +193,17 @@ export class Baseline {
     const changed = this.#rewind.rewind(...this.#pages.entries);
     if (this.#written !== null) this.#giveBack(this.#written, this.#pages.length - changed);
     return changed;
+  }
+
+  /**
+   * Makes few the pages that may differ, which are looked at after each execution of a session from here on. Before an execution alone it would not be worth
+   * it: the pages that it writes to would have to be copied. To be called at the baseline only.
+   */
+  prepareForSession(): void {
+    this.#listPages();
+    if (this.#written === null || this.#pages.length * PAGE_BYTES <= MAX_SESSION_BYTES) return;
+    this.#rewind.rewind(...this.#pages.entries);
+    for (const run of this.#pages.takeUnchanged(this.#own)) this.#written.discard(run);
   }
 
   /** Has pages that are what they were be the file's again, for less to look at and less memory, once it is worth it. */

@@ -10,9 +10,7 @@ import warnings
 
 from . import display, ending, execution, figures, interactive_shell, seeds, sources
 
-_CHANGING_FOLDERS = ("/lib/packages",)
-"""Of the folders below `/lib`, which are otherwise the same in every process, those of a caller."""
-_FOLDERS_OF_ENVIRONMENTS = ("/lib/environment",)
+_ENVIRONMENT_PATH = "/lib/environment"
 _SPECIALIZING_RUNS = 256
 _NAMES_OF_MAIN = {"__name__", "__doc__", "__package__", "__loader__", "__spec__", "__builtins__"}
 
@@ -41,14 +39,15 @@ def finish_base():
     """Tidy up before the base image is taken. Returns Python's version."""
     _specialize()
     _tidy_up()
-    _forget_folders(_CHANGING_FOLDERS + _FOLDERS_OF_ENVIRONMENTS)
+    # What a base image knows of the environment's folder is that it is empty.
+    _forget_folders(lambda path: not path.startswith(_ENVIRONMENT_PATH))
     return sys.version.split()[0]
 
 
 def finish(aliases):
     """Bind global names, `{name: module}`, and tidy up."""
     _tidy_up({alias: sys.modules[name] for alias, name in aliases.items() if name in sys.modules})
-    _forget_folders(_CHANGING_FOLDERS)
+    _forget_folders()
 
 
 def _specialize():
@@ -67,11 +66,11 @@ def _specialize():
     linecache.cache.pop(sources.STATELESS_NAME)
 
 
-def _forget_folders(changing):
+def _forget_folders(stays=lambda path: True):
     """Leave in the import system's cache only folders that are in every execution what they are now: a stateless one relies on it."""
     cache = sys.path_importer_cache
     for path in [*cache]:
-        if not path.startswith("/lib/") or path.startswith(changing):
+        if not execution.stays(path) or not stays(path):
             del cache[path]
 
 

@@ -28,6 +28,8 @@ from . import (
     tracebacks,
 )
 
+_PACKAGES_PATH = "/lib/packages"
+"""A caller's own, as `guest/interpreter/layout.ts` mounts them."""
 _FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 _never_freed = []
 """Of a stateless execution: the rewind takes it."""
@@ -170,14 +172,21 @@ def _fail(errors):
     return _failure(error)
 
 
+def stays(folder):
+    """Whether a folder is the same in every execution on an image."""
+    return folder.startswith("/lib/") and not folder.startswith(_PACKAGES_PATH)
+
+
 def forget_folders():
     """Folders were filled, and packages mounted, behind the back of the import system's caches.
 
-    Of an image they know only what stays as it is (`environment.py`), so a stateless execution need not do this.
+    Of an image they know only what stays as it is, so a stateless execution need not do this.
     Not `importlib.invalidate_caches()`: that reads the directory of the standard library's archive anew, 20 ms.
     """
     cache = sys.path_importer_cache
     for path, finder in list(cache.items()):
+        if stays(path):
+            continue
         if finder is None:
             del cache[path]
         elif type(finder) is FileFinder:

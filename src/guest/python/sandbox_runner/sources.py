@@ -15,6 +15,8 @@ from types import FunctionType
 STATELESS_NAME = "<exec>"
 _MAX_UNUSED = 100
 _MAX_UNUSED_CHARACTERS = 100_000
+_STEP = 16
+_STEP_CHARACTERS = 25_000
 
 name = STATELESS_NAME
 """Name of the source of the execution that runs, or ran last."""
@@ -22,11 +24,13 @@ number_of_execution = 0
 """Number of that execution in its session."""
 _characters = {}
 """Characters of each source that a session keeps, oldest first."""
+_next_look = (_MAX_UNUSED, _MAX_UNUSED_CHARACTERS)
+"""Above how many sources, or characters, it is looked at next which are unused: to look takes as long as a short execution."""
 
 
 def begin(code, number):
     """Give the execution's source a name; `number` is that of the execution in its session, None: it is stateless."""
-    global name, number_of_execution
+    global name, number_of_execution, _next_look
     if number is None:
         name = STATELESS_NAME
     else:
@@ -34,8 +38,12 @@ def begin(code, number):
         number_of_execution = max(number, number_of_execution + 1)
         name = f"<exec {number_of_execution}>"
         _characters[name] = len(code)
-        if len(_characters) > _MAX_UNUSED or sum(_characters.values()) > _MAX_UNUSED_CHARACTERS:
+        if len(_characters) > _next_look[0] or sum(_characters.values()) > _next_look[1]:
             _forget_unused()
+            _next_look = (
+                max(_MAX_UNUSED, len(_characters) + _STEP),
+                max(_MAX_UNUSED_CHARACTERS, sum(_characters.values()) + _STEP_CHARACTERS),
+            )
     if code and "\n" not in code and "\r" not in code:
         lines = [code]
     else:
