@@ -45,6 +45,11 @@ export class AllowList {
           : entry.suffix === "" || (host.endsWith(entry.suffix) && isIP(host) === 0)),
     );
   }
+
+  /** Whether an entry is this very host, on whichever port. */
+  lists(host: string): boolean {
+    return this.#entries.some((entry) => entry.suffix === null && entry.host === host);
+  }
 }
 
 function parseEntry(text: string, problem: () => Error): Entry {

@@ -1,6 +1,7 @@
 import type { Config } from "../shared/settings.ts";
 import { type AccessLevel, NetworkAccess } from "./access.ts";
 import { ExecutionNetwork, type NetworkOwner } from "./exchange.ts";
+import type { Names } from "./names.ts";
 import { type EgressOptions, EgressPolicy, type NetworkEvent } from "./policy.ts";
 
 /** @throws {StartupError} if NETWORK_ALLOW has an entry that is no host. */
@@ -20,8 +21,8 @@ export class Egress {
   readonly #policy: EgressPolicy;
 
   /** @throws {StartupError} if the list of hosts has an entry that is none. */
-  constructor(options: EgressOptions) {
-    this.#policy = new EgressPolicy(options);
+  constructor(options: EgressOptions, names?: Names) {
+    this.#policy = new EgressPolicy(options, names);
   }
 
   /**

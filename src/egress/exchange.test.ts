@@ -1,3 +1,4 @@
+import { getEventListeners } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { text } from "node:stream/consumers";
@@ -6,6 +7,7 @@ import { answerCall } from "../sandbox/host-call.ts";
 import { JsonText } from "../shared/json/json-text.ts";
 import { Egress } from "./egress.ts";
 import type { ExecutionNetwork } from "./exchange.ts";
+import { type NameSources, Names } from "./names.ts";
 import type { EgressOptions, NetworkEvent } from "./policy.ts";
 
 type Handler = (request: IncomingMessage, response: ServerResponse) => unknown;
@@ -68,6 +70,24 @@ const ownerOf = (egress: Egress) => ({ principal: "test", access: egress.access(
 function openNetwork(options: Partial<EgressOptions> = {}, onEvent?: (event: NetworkEvent) => void): ExecutionNetwork {
   const egress = openProxy(options);
   return egress.open(ownerOf(egress), onEvent);
+}
+
+/** Counts what is attached to promises meanwhile. */
+async function attachments(work: () => Promise<void>): Promise<{ attached: number }> {
+  const { then } = Promise.prototype;
+  let attached = 0;
+  // biome-ignore lint/suspicious/noThenProperty: what attaches to promises is what is counted.
+  Promise.prototype.then = function <A, B>(this: Promise<unknown>, ...handlers: unknown[]) {
+    attached++;
+    return then.apply(this, handlers as never) as Promise<A | B>;
+  } as never;
+  try {
+    await work();
+  } finally {
+    // biome-ignore lint/suspicious/noThenProperty: as above.
+    Promise.prototype.then = then;
+  }
+  return { attached };
 }
 
 interface Begun {
@@ -317,7 +337,23 @@ describe("the end of an execution", () => {
     const { value: id } = await call(network, "http-start", argument, never);
     const waiting = call(network, "http-wait", { ids: [id], timeoutMs: null }, stop.signal);
     stop.abort();
-    expect((await waiting).value).toEqual([]);
+    await expect(waiting).rejects.toThrow("the execution is being stopped");
+  });
+
+  test("waiting leaves nothing behind, however often and however many times it names one", async () => {
+    using network = openNetwork();
+    const argument = { method: "GET", url: `${origin}/silent`, headers: [], body: "", timeoutMs: null };
+    const { value: id } = await call(network, "http-start", argument, never);
+    const stop = new AbortController();
+    const ids = Array.from({ length: 1000 }, () => id);
+    const wait = () => call(network, "http-wait", { ids, timeoutMs: 0 }, stop.signal);
+    await wait();
+    const { attached } = await attachments(async () => {
+      for (let i = 0; i < 200; i++) expect((await wait()).value).toEqual([]);
+    });
+    expect(getEventListeners(stop.signal, "abort")).toHaveLength(0);
+    // A handful for each call, whatever it names, and none on a promise that outlives it.
+    expect(attached / 200).toBeLessThan(100);
   });
 });
 
@@ -361,4 +397,121 @@ test("one execution makes no more than its share of requests", async () => {
   const check = () => call(network, "http-check", { url: "http://x/" }, never);
   for (let i = 0; i < 2000; i++) await check();
   await expect(check()).rejects.toThrow("more than 1000 requests in one execution");
+});
+
+describe("names that are looked up", () => {
+  /** Name servers that are silent until the question is cancelled. */
+  function silentServers() {
+    const open = new Set<() => void>();
+    let cancelled = 0;
+    const newResolver = () => {
+      const own = new Set<() => void>();
+      const ask = () =>
+        new Promise<never>((_resolve, reject) => {
+          const end = () => {
+            open.delete(end);
+            reject(Object.assign(new Error("cancelled"), { code: "ECANCELLED" }));
+          };
+          own.add(end);
+          open.add(end);
+        });
+      const cancel = () => {
+        cancelled++;
+        for (const end of own) end();
+      };
+      return { resolve4: ask, resolve6: ask, cancel };
+    };
+    return { newResolver, open, cancelled: () => cancelled };
+  }
+
+  const names = (sources: Partial<NameSources>) => new Names({ hostsFile: async () => "", ...sources });
+  const wide = {
+    allow: ["*"],
+    allowPrivate: true,
+    timeoutMs: 10_000,
+    maxRequestBytes: 10_000,
+    maxResponseBytes: 1,
+    maxOpen: 3,
+  };
+
+  test("are given up with their execution, and its places are free at once", async () => {
+    const servers = silentServers();
+    const egress = new Egress(wide, names(servers));
+    for (let i = 0; i < 10; i++) {
+      const network = egress.open(ownerOf(egress));
+      for (let j = 0; j < 3; j++) {
+        const url = `http://n${i}x${j}.slow.example/`;
+        await call(network, "http-start", { method: "POST", url, headers: [], body: "AAAA", timeoutMs: null }, never);
+      }
+      await new Promise(setImmediate);
+      // Each has two questions: for both families.
+      expect(servers.open.size).toBe(6);
+      network[Symbol.dispose]();
+      await new Promise(setImmediate);
+      expect(servers.open.size).toBe(0);
+    }
+    expect(servers.cancelled()).toBe(30);
+  });
+
+  test("are given up when a check is stopped", async () => {
+    const servers = silentServers();
+    const egress = new Egress(wide, names(servers));
+    using network = egress.open(ownerOf(egress));
+    const stop = new AbortController();
+    const checked = call(network, "http-check", { url: "http://silent.example/" }, stop.signal);
+    await new Promise(setImmediate);
+    stop.abort();
+    await expect(checked).rejects.toThrow("being stopped");
+    await new Promise(setImmediate);
+    expect(servers.open.size).toBe(0);
+  });
+
+  test("of this machine alone go to the system, one at a time, and once for all who ask", async () => {
+    const asked: string[] = [];
+    let underWay = 0;
+    const release = Promise.withResolvers<void>();
+    const found = names({
+      hostsFile: async () => "10.0.0.7 box.internal other # comment.example\n",
+      newResolver: () => {
+        throw new Error("not asked");
+      },
+      system: async (host) => {
+        asked.push(host);
+        expect(++underWay).toBe(1);
+        await release.promise;
+        underWay--;
+        return [{ address: "10.0.0.7", family: 4 }];
+      },
+    });
+    const looked = [
+      found.find("box.internal", false, never),
+      found.find("box.internal", false, never),
+      found.find("single", false, never),
+      found.find("listed.example", true, never),
+    ];
+    const stop = new AbortController();
+    const stopped = found.find("never-asked", false, stop.signal);
+    await new Promise(setImmediate);
+    stop.abort();
+    await expect(stopped).rejects.toMatchObject({ kind: "timeout" });
+    release.resolve();
+    for (const addresses of looked) expect(await addresses).toEqual([{ address: "10.0.0.7", family: 4 }]);
+    expect(asked.toSorted()).toEqual(["box.internal", "listed.example", "single"]);
+  });
+
+  test("all others go to the name servers: both families, and in words what is not there", async () => {
+    const fail = (code: string) => async () => {
+      throw Object.assign(new Error(code), { code });
+    };
+    const find = (resolve4: () => Promise<string[]>, resolve6: () => Promise<string[]>) =>
+      names({ newResolver: () => ({ resolve4, resolve6, cancel: () => {} }) as never }).find("a.example", false, never);
+    const six = async () => ["2001:db8::1"];
+    expect(await find(async () => ["192.0.2.1"], six)).toEqual([
+      { address: "192.0.2.1", family: 4 },
+      { address: "2001:db8::1", family: 6 },
+    ]);
+    expect(await find(fail("ETIMEOUT"), six)).toEqual([{ address: "2001:db8::1", family: 6 }]);
+    await expect(find(fail("ENODATA"), fail("ENOTFOUND"))).rejects.toThrow("host a.example: its name cannot be found");
+    await expect(find(fail("ETIMEOUT"), fail("ESERVFAIL"))).rejects.toThrow("its name cannot be looked up now");
+  });
 });

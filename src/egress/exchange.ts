@@ -15,7 +15,8 @@ import {
 import type { NetworkAccess, Reveal, RevealedHeader } from "./access.ts";
 import { NetworkFailure, toFailure } from "./failure.ts";
 import { type HeaderList, requestHeaders, responseHeaders } from "./headers.ts";
-import type { EgressOptions, EgressPolicy, NetworkEvent, ResolvedAddress } from "./policy.ts";
+import type { ResolvedAddress } from "./names.ts";
+import type { EgressOptions, EgressPolicy, NetworkEvent } from "./policy.ts";
 import { ReadAhead } from "./read-ahead.ts";
 import { StrikeOut } from "./strike-out.ts";
 import { type NetworkTarget, parseTarget } from "./target.ts";
@@ -33,8 +34,6 @@ const FORBIDDEN_METHODS = new Set(["CONNECT", "TRACE", "TRACK"]);
 interface Exchange {
   host: string;
   readonly controller: AbortController;
-  /** Settled when the response has begun, or nothing will come. Never rejects. */
-  begun: Promise<void>;
   head: HttpHead | null;
   failure: NetworkFailure | null;
   body: ReadAhead | null;
@@ -65,6 +64,11 @@ export class ExecutionNetwork implements Disposable {
   /** Of hosts that were checked for a request which is about to come. */
   readonly #checked = new Map<string, readonly ResolvedAddress[]>();
   #asked = 0;
+  /**
+   * Of calls that wait for a response to begin, each until it is answered. Not a promise of each exchange: what is attached to one of those
+   * stays until it is settled, however often code has stopped to wait.
+   */
+  readonly #waiting = new Set<() => void>();
 
   constructor(
     policy: EgressPolicy,
@@ -109,6 +113,7 @@ export class ExecutionNetwork implements Disposable {
   ): Promise<{ readonly failure: HttpFailure } | null> {
     this.#count();
     let target: NetworkTarget | null = null;
+    const ended = new AbortController();
     try {
       target = parseTarget(url);
       const { timeoutMs } = this.#policy.options;
@@ -116,18 +121,21 @@ export class ExecutionNetwork implements Disposable {
         "connect-timeout",
         `host ${target.host}: its name was not found within ${timeoutMs} ms`,
       );
-      this.#checked.set(target.origin, await within(this.#resolve(target), signal, timeoutMs, late));
+      const resolved = this.#resolve(target, ended.signal);
+      this.#checked.set(target.origin, await within(resolved, signal, timeoutMs, late));
       return null;
     } catch (error) {
       const failure = toFailure(error, target?.host ?? "");
       this.#report("CONNECT", target, null, failure);
       return { failure: inWords(failure) };
+    } finally {
+      ended.abort();
     }
   }
 
-  async #resolve(target: NetworkTarget): Promise<readonly ResolvedAddress[]> {
+  async #resolve(target: NetworkTarget, signal: AbortSignal): Promise<readonly ResolvedAddress[]> {
     this.#access.check(target);
-    return await this.#policy.resolve(target);
+    return await this.#policy.resolve(target, signal);
   }
 
   #count(): void {
@@ -145,7 +153,6 @@ export class ExecutionNetwork implements Disposable {
     const exchange: Exchange = {
       host: "",
       controller: new AbortController(),
-      begun: Promise.resolve(),
       head: null,
       failure: null,
       body: null,
@@ -153,7 +160,7 @@ export class ExecutionNetwork implements Disposable {
       secrets: new Set(),
     };
     this.#exchanges.set(id, exchange);
-    exchange.begun = this.#perform(exchange, request);
+    void this.#perform(exchange, request).finally(() => this.#wakeUp());
     return id;
   }
 
@@ -169,18 +176,21 @@ export class ExecutionNetwork implements Disposable {
         throw new NetworkFailure("refused", `the method ${method} is not possible`);
       }
       const headers = requestHeaders(request.headers);
-      const body = Buffer.from(request.body, "base64");
-      if (body.length > options.maxRequestBytes) {
+      if (Buffer.byteLength(request.body, "base64") > options.maxRequestBytes) {
         throw new NetworkFailure("refused", `the request's body is over ${options.maxRequestBytes} bytes`);
       }
       const leave = this.#policy.enter(this.#principal);
-      signal.addEventListener("abort", leave);
       const timeoutMs = Math.min(request.timeoutMs ?? Number.POSITIVE_INFINITY, options.timeoutMs);
       const late = new NetworkFailure("timeout", `host ${target.host}: no response within ${timeoutMs} ms`);
       const checked = this.#checked.get(target.origin);
       this.#checked.delete(target.origin);
-      const resolved = checked ? Promise.resolve(checked) : this.#resolve(target);
-      const answered = this.#send(exchange, target, resolved, { method, headers, body, signal, options });
+      const resolved = checked ? Promise.resolve(checked) : this.#resolve(target, signal);
+      // The place is free when nothing is done for it any more: what was begun may take longer than the one who asked waits.
+      const free = () => void resolved.then(leave, leave);
+      signal.addEventListener("abort", free, { once: true });
+      if (signal.aborted) free();
+      const outgoing: Outgoing = { method, headers, body: request.body, signal, options };
+      const answered = this.#send(exchange, target, resolved, outgoing);
       const { head, body: received } = await within(answered, signal, timeoutMs, late);
       exchange.head = head;
       exchange.body = received;
@@ -232,10 +242,22 @@ export class ExecutionNetwork implements Disposable {
   }
 
   async #wait({ ids, timeoutMs }: HostCallArgument<"http-wait">, signal: AbortSignal): Promise<HttpProgress[]> {
-    const exchanges = ids.map((id) => this.#exchanges.get(id));
-    if (ids.length > 0 && !exchanges.includes(undefined)) {
-      const first = Promise.race(exchanges.map((exchange) => exchange?.begun));
-      await within(first, signal, timeoutMs, GONE).catch(() => {});
+    const isReady = () =>
+      ids.some((id) => {
+        const exchange = this.#exchanges.get(id);
+        return exchange === undefined || exchange.head !== null || exchange.failure !== null;
+      });
+    if (ids.length > 0 && !isReady()) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const wake = () => {
+        if (isReady()) resolve();
+      };
+      this.#waiting.add(wake);
+      try {
+        await within(promise, signal, timeoutMs, GONE).catch(() => {});
+      } finally {
+        this.#waiting.delete(wake);
+      }
     }
     return ids.flatMap((id): HttpProgress[] => {
       const exchange = this.#exchanges.get(id);
@@ -274,6 +296,10 @@ export class ExecutionNetwork implements Disposable {
     }
   }
 
+  #wakeUp(): void {
+    for (const wake of this.#waiting) wake();
+  }
+
   #end(id: number): void {
     this.#exchanges.get(id)?.controller.abort();
     this.#exchanges.delete(id);
@@ -284,7 +310,8 @@ export class ExecutionNetwork implements Disposable {
 interface Outgoing {
   readonly method: string;
   readonly headers: HeaderList;
-  readonly body: Buffer;
+  /** Base64: decoded once it is known where it goes. */
+  readonly body: string;
   readonly signal: AbortSignal;
   readonly options: EgressOptions;
 }
@@ -312,6 +339,7 @@ async function send(
     else callback(null, first?.address ?? "", first?.family);
   };
   signal.throwIfAborted();
+  const content = Buffer.from(body, "base64");
   const client = new Client(origin, {
     connect: { lookup, timeout: timeoutMs, maxCachedSessions: 0 },
     pipelining: 0,
@@ -324,7 +352,7 @@ async function send(
     method: method as Dispatcher.HttpMethod,
     path,
     headers: headers.flat(),
-    body: body.length > 0 ? body : null,
+    body: content.length > 0 ? content : null,
     signal,
     responseHeaders: "raw",
   });

@@ -1,8 +1,8 @@
-import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
 import { isAllowedAddress } from "./addresses.ts";
 import { AllowList } from "./allow-list.ts";
-import { NetworkFailure, toFailure } from "./failure.ts";
+import { NetworkFailure } from "./failure.ts";
+import { Names, type ResolvedAddress } from "./names.ts";
 import type { NetworkTarget } from "./target.ts";
 
 export interface EgressOptions {
@@ -39,29 +39,28 @@ export type NetworkEvent =
       readonly reason: string;
     };
 
-export interface ResolvedAddress {
-  readonly address: string;
-  readonly family: number;
-}
-
 /** What user code may reach, and how much of it at a time. */
 export class EgressPolicy {
   readonly options: EgressOptions;
   readonly allowed: AllowList;
   readonly #open = new Map<string, number>();
 
+  readonly #names: Names;
+
   /** @throws {StartupError} if the list of hosts has an entry that is none. */
-  constructor(options: EgressOptions) {
+  constructor(options: EgressOptions, names = new Names()) {
     this.options = options;
+    this.#names = names;
     this.allowed = new AllowList(options.allow);
   }
 
   /**
    * The addresses that a connection to `host` may go to.
    *
-   * @throws {NetworkFailure} `refused`, if the host may not be reached; `name`, if there is no such host.
+   * @param signal aborting it ends the look-up of its name.
+   * @throws {NetworkFailure} `refused`, if the host may not be reached; `name`, if there is no such host; `timeout`, if it was stopped.
    */
-  async resolve({ host, port }: NetworkTarget): Promise<readonly ResolvedAddress[]> {
+  async resolve({ host, port }: NetworkTarget, signal: AbortSignal): Promise<readonly ResolvedAddress[]> {
     if (this.allowed.isEmpty) {
       throw new NetworkFailure(
         "refused",
@@ -76,12 +75,8 @@ export class EgressPolicy {
       );
     }
     const family = isIP(host);
-    let addresses: readonly ResolvedAddress[];
-    try {
-      addresses = family === 0 ? await lookup(host, { all: true }) : [{ address: host, family }];
-    } catch (error) {
-      throw toFailure(error, host);
-    }
+    const addresses: readonly ResolvedAddress[] =
+      family === 0 ? await this.#names.find(host, this.allowed.lists(host), signal) : [{ address: host, family }];
     // All addresses must be allowed: the socket may use any of them, and mixed answers indicate DNS rebinding.
     if (addresses.length === 0 || !addresses.every(({ address }) => isAllowedAddress(address, this.options))) {
       const what =

@@ -147,15 +147,19 @@ export class ModuleOwners {
   /** Why a package cannot be installed; null: it can; undefined: the sources take too long to say. */
   async #whyNot(name: string, environment: Environment, stopped: AbortSignal): Promise<string | null | undefined> {
     const { sources, python } = this.#options;
-    const signal = AbortSignal.any([stopped, AbortSignal.timeout(MAX_ASKING_MS)]);
+    const ended = new AbortController();
+    const timer = setTimeout(() => ended.abort(), MAX_ASKING_MS);
     try {
-      const search = resolve([parseRequirement(name)], { sources, python, fixed: environment.packages, signal });
-      await whileWaiting(signal, search);
+      const options = { sources, python, fixed: environment.packages, signal: ended.signal };
+      await whileWaiting(stopped, whileWaiting(ended.signal, resolve([parseRequirement(name)], options)));
       return null;
     } catch (error) {
       if (error instanceof PackageError) return error.message;
-      if (signal.aborted) return undefined;
+      if (ended.signal.aborted || stopped.aborted) return undefined;
       throw error;
+    } finally {
+      clearTimeout(timer);
+      ended.abort();
     }
   }
 }

@@ -36,7 +36,8 @@ export async function answerCall(
     return { answer: { value, ...(packages && { packages: packages.listing }) }, body };
   } catch (error) {
     // User code reads it: only what is meant for clients may be said.
-    const reason = error instanceof ClientError ? error.message : "the host could not do that";
+    const unsaid = signal.aborted ? "the execution is being stopped" : "the host could not do that";
+    const reason = error instanceof ClientError ? error.message : unsaid;
     return { answer: { value: null, error: reason } };
   }
 }

@@ -160,11 +160,7 @@ export class PendingCalls implements Disposable {
     const stopped: ToolRefusal = { kind: "error", message: "the execution is being stopped" };
     if (++this.#count > maxCalls)
       return { kind: "error", message: `an execution may make ${maxCalls} calls of tools at the most` };
-    // Code that waits for an answer of the host's cannot be interrupted: a check that takes long is not waited for then.
-    const aborted = new Promise<ToolRefusal>((resolve) => signal.addEventListener("abort", () => resolve(stopped)));
-    if (signal.aborted) return stopped;
-    const event =
-      "tool" in argument ? await Promise.race([this.#toolCall(argument), aborted]) : this.#inputRequest(argument);
+    const event = "tool" in argument ? await this.#toolCall(argument) : this.#inputRequest(argument);
     if ("kind" in event) {
       const input = "tool" in argument ? argument.input : "";
       const inputBytes = Buffer.byteLength(input);
@@ -172,7 +168,7 @@ export class PendingCalls implements Disposable {
       return event;
     }
     // Its arguments may have been looked at in another thread.
-    if (this.#isOver) return stopped;
+    if (this.#isOver || signal.aborted) return stopped;
     const id = idOf(event.id);
     const timer = setTimeout(() => this.#late(id), Math.min(callTimeoutMs, MAX_TIMER_MS));
     this.#open.set(id, { id, event, startedAt: performance.now(), timer, isOverdue: false });
@@ -249,8 +245,7 @@ export class PendingCalls implements Disposable {
       const onAbort = () => resolve();
       signal.addEventListener("abort", onAbort, { once: true });
       if (signal.aborted) resolve();
-      const responses =
-        requests.length === 0 ? null : waitForRequests(requests, AbortSignal.any([signal, stop.signal]));
+      const responses = requests.length === 0 ? null : waitForRequests(requests, stop.signal);
       void responses?.then(onAbort, onAbort);
       if (!signal.aborted) this.#options.client.blocked?.();
       await woken;

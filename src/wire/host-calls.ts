@@ -18,7 +18,9 @@ export const MAX_TOOL_VALUE_BYTES = 10 * 1024 * 1024;
 const path = z.string().max(4096);
 /** How long the code waits at the most; null: as long as the server lets it. */
 const waitMs = z.number().positive().nullable();
-const requestIds = z.array(z.number()).max(MAX_HTTP_REQUESTS);
+/** Each once: what is done for one is not done a thousand times. */
+const unique = (ids: readonly number[]) => [...new Set(ids)];
+const requestIds = z.array(z.number()).max(MAX_HTTP_REQUESTS).transform(unique);
 
 /** Each call with what its argument has to be. */
 export const HOST_CALLS = {
@@ -59,7 +61,7 @@ export const HOST_CALLS = {
   ]),
   /** Waits for the first answer to one of these, or for the first of these requests whose response has begun. Answers are in the body, one after another. */
   "tool-wait": z.strictObject({
-    ids: z.array(z.number()).max(MAX_TOOL_CALLS),
+    ids: z.array(z.number()).max(MAX_TOOL_CALLS).transform(unique),
     requests: requestIds,
     timeoutMs: z.number().min(0).nullable(),
   }),

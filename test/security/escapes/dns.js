@@ -38,4 +38,20 @@ dns.promises.lookup = async (name, options) => {
   if (found === undefined) return await later(name, options);
   return options?.all ? found : found[0];
 };
+/** One resolver is one look-up: both of its questions have the same answer. */
+const answers = new WeakMap();
+for (const [method, family] of [
+  ["resolve4", 4],
+  ["resolve6", 6],
+]) {
+  const ask = dns.promises.Resolver.prototype[method];
+  dns.promises.Resolver.prototype[method] = async function (name) {
+    if (!answers.has(this)) answers.set(this, answer(name));
+    const found = answers.get(this);
+    if (found === undefined) return await ask.call(this, name);
+    const own = found.filter((address) => address.family === family);
+    if (own.length === 0) throw Object.assign(new Error("no such record"), { code: "ENODATA" });
+    return own.map(({ address }) => address);
+  };
+}
 syncBuiltinESMExports();
