@@ -53,6 +53,30 @@ test("the longest wait is an hour", async () => {
   expect(waitS).toBe(3600);
 });
 
+test("what is known of one key is forgotten by no use of another, from however many networks", async () => {
+  const guesses = new KeyGuesses({ maxFailures: 1, redis: null });
+  const [alice, mallory, stranger] = ["alice", "mallory", "stranger"].map((name) => Buffer.from(name.padEnd(32, "-")));
+  guesses.succeeded("192.0.2.1", alice as Buffer);
+  guesses.succeeded("192.0.2.2", mallory as Buffer);
+  for (let i = 0; i < 20_000; i++) guesses.succeeded(`2001:db8:${i.toString(16)}::1`, mallory as Buffer);
+  for (const ip of ["192.0.2.1", "192.0.2.2"]) {
+    await guesses.failed(ip);
+    await expect(guesses.failed(ip)).rejects.toMatchObject({ code: "too_many_wrong_keys" });
+  }
+  const accepts = (ip: string, digest: Buffer | undefined) => {
+    try {
+      guesses.check(ip, digest as Buffer);
+      return true;
+    } catch {
+      return false;
+    }
+  };
+  expect(accepts("192.0.2.1", alice)).toBe(true);
+  expect(accepts("192.0.2.1", stranger)).toBe(false);
+  // Its own are bounded.
+  expect(accepts("192.0.2.2", mallory)).toBe(false);
+});
+
 test("200 guesses at once: no more than the limit are looked at", async () => {
   await using server = await guarded(new KeyGuesses({ maxFailures: 5, redis: null }));
   const replies = await Promise.all(Array.from({ length: 200 }, (_, i) => get(server, i === 199 ? ALICE : guess(i))));

@@ -21,8 +21,8 @@ const LONGEST_WAIT_MS = 3_600_000;
 const FORGET_WAITS_S = 86_400;
 /** Networks that are counted apart. */
 const MAX_NETWORKS = 10_000;
-/** Keys that are remembered to have been used from a network. */
-const MAX_KNOWN = 10_000;
+/** Networks from which one key is remembered to have been used: of each key so many, so that no key's use forgets another's. */
+const MAX_NETWORKS_OF_KEY = 1000;
 
 /**
  * Limits guesses of keys: a network that has sent too many wrong ones waits, twice as long each time, and whatever key it sends
@@ -43,8 +43,8 @@ export class KeyGuesses {
   readonly #networks: ClientNetworks;
   /** Until when a network waits. */
   readonly #waiting = new Map<string, number>();
-  /** `<digest>|<network>`, the one unused for longest first. */
-  readonly #known = new Set<string>();
+  /** By digest, of keys that were accepted: the networks they came from, the one unused for longest first. */
+  readonly #known = new Map<string, Set<string>>();
 
   constructor({ maxFailures, redis, now = () => performance.now() }: KeyGuessesOptions) {
     this.#maxFailures = maxFailures;
@@ -71,17 +71,19 @@ export class KeyGuesses {
     if (network === undefined || untilMs === undefined) return;
     const leftMs = untilMs - this.#now();
     if (leftMs <= 0) this.#waiting.delete(network);
-    else if (!this.#known.has(knownName(digest, ip))) throw tooMany(leftMs);
+    else if (!this.#known.get(nameOf(digest))?.has(clientNetwork(ip))) throw tooMany(leftMs);
   }
 
   succeeded(ip: string | undefined, digest: Buffer): void {
     if (this.#maxFailures === 0) return;
-    const name = knownName(digest, ip);
-    this.#known.delete(name);
-    this.#known.add(name);
-    if (this.#known.size <= MAX_KNOWN) return;
-    const [oldest] = this.#known;
-    this.#known.delete(oldest as string);
+    const name = nameOf(digest);
+    const networks = this.#known.getOrInsertComputed(name, () => new Set<string>());
+    const network = clientNetwork(ip);
+    networks.delete(network);
+    networks.add(network);
+    if (networks.size <= MAX_NETWORKS_OF_KEY) return;
+    const [oldest] = networks;
+    networks.delete(oldest as string);
   }
 
   /** @throws {ClientError} 429 `too_many_wrong_keys` if that was one too many. */
@@ -120,8 +122,8 @@ export class KeyGuesses {
   }
 }
 
-function knownName(digest: Buffer, ip: string | undefined): string {
-  return `${digest.toString("base64url")}|${clientNetwork(ip)}`;
+function nameOf(digest: Buffer): string {
+  return digest.toString("latin1");
 }
 
 function tooMany(leftMs: number): ClientError {
