@@ -64,7 +64,8 @@ export function holdBackEarly(
 ): RequestListener {
   return (request: IncomingMessage, response: ServerResponse) => {
     const untilMs = toldToWait.get(request.socket);
-    if (untilMs === undefined) return listener(request, response);
+    // What a page asks meanwhile over the same connection takes no sandbox.
+    if (untilMs === undefined || request.method !== "POST") return listener(request, response);
     toldToWait.delete(request.socket);
     const waitMs = untilMs - performance.now();
     if (waitMs <= 0 || isProxy(request.socket.remoteAddress ?? "", 0)) return listener(request, response);
