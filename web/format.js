@@ -10,6 +10,16 @@ export function formatBytes(bytes) {
 
 /** @param {number} ms */
 export function formatMs(ms) {
-  if (ms >= 10_000) return `${(ms / 1000).toFixed(1)} s`;
+  if (ms >= 999.5) return `${(ms / 1000).toFixed(1)} s`;
   return `${ms >= 100 ? Math.round(ms) : Number(ms.toFixed(1))} ms`;
+}
+
+/**
+ * `1 row`, `2 rows`.
+ *
+ * @param {number} amount
+ * @param {string} noun
+ */
+export function counted(amount, noun) {
+  return `${amount} ${noun}${amount === 1 ? "" : "s"}`;
 }

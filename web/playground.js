@@ -4,7 +4,7 @@ import { confirmed } from "./dialogs.js";
 import { byId, element } from "./elements.js";
 import { readEvents } from "./event-stream.js";
 import { EXAMPLES } from "./examples.js";
-import { formatBytes, formatMs } from "./format.js";
+import { counted, formatBytes, formatMs } from "./format.js";
 import { callForm, inputForm } from "./pending-calls.js";
 import { RunOutput } from "./run-output.js";
 
@@ -182,7 +182,7 @@ function showStatus(id, text, state) {
 /** @param {{ shape?: number[] | null, success?: boolean } | undefined} analysis */
 function shapeOf(analysis) {
   const [rows, columns] = analysis?.success === true && Array.isArray(analysis.shape) ? analysis.shape : [];
-  return rows === undefined || columns === undefined ? "" : `: ${rows} rows, ${columns} columns`;
+  return rows === undefined || columns === undefined ? "" : `: ${counted(rows, "row")}, ${counted(columns, "column")}`;
 }
 
 byId("upload-form", HTMLFormElement).addEventListener("submit", (event) => {

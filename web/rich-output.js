@@ -2,18 +2,20 @@ import { ROOT } from "./api.js";
 import { element } from "./elements.js";
 
 const IMAGES = ["image/png", "image/jpeg"];
+/** What a page without their renderers shows as it was written, the first of them. */
+const SOURCES = ["text/markdown", "text/latex", "application/json"];
 const ROW_REM = 2.1;
 const MAX_FRAME_REM = 28;
 const STYLE_OR_HANDLER = /\s(?:style|on[a-z]+)\s*=\s*(?:"[^"]*"|'[^']*'|[^\s>]+)/gi;
 
 /**
- * Shows a MIME bundle: an image where there is one, else HTML, else text.
+ * Shows a MIME bundle: an image where there is one, else HTML, else the source of Markdown, Latex or JSON, else text.
  *
  * What is in it was chosen by the code that ran. An SVG is an image, in which a browser runs nothing; HTML gets a frame of
  * its own with an opaque origin and no scripts, forms, popups or navigation, which inherits the page's
  * Content-Security-Policy.
  *
- * @param {Readonly<Record<string, string>>} bundle
+ * @param {Readonly<Record<string, any>>} bundle text by type; JSON as it is
  * @returns {HTMLElement}
  */
 export function richOutput(bundle) {
@@ -26,6 +28,10 @@ export function richOutput(bundle) {
   if (svg !== undefined) return figure(`data:image/svg+xml,${encodeURIComponent(svg)}`, text);
   const html = bundle["text/html"];
   if (html !== undefined) return htmlFrame(html);
+  const source = SOURCES.map((type) => bundle[type]).find((data) => data !== undefined);
+  if (source !== undefined) {
+    return element("pre", { class: "stream" }, typeof source === "string" ? source : JSON.stringify(source, null, 2));
+  }
   return element("pre", { class: "stream" }, text || JSON.stringify(bundle, null, 2));
 }
 

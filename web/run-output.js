@@ -32,7 +32,7 @@ export class RunOutput {
     this.#frame ||= requestAnimationFrame(() => this.flush());
   }
 
-  /** @param {Readonly<Record<string, string>>} bundle */
+  /** @param {Readonly<Record<string, any>>} bundle */
   display(bundle) {
     this.flush();
     this.#append(richOutput(bundle));

@@ -171,11 +171,30 @@ display(Table(), Square())`,
     expect(problems).toEqual([]);
   });
 
+  test("shows the source of what it has no renderer for", async () => {
+    await using opened = await openPage(browser, server.url);
+    const { page, problems } = opened;
+    await write(
+      page,
+      `from IPython.display import JSON, Latex, Markdown\ndisplay(Markdown("# A\\n*b*"), Latex("$x^2$"), JSON({"a": [1]}))`,
+    );
+    await page.getByRole("button", { name: "Run" }).click();
+    await page.getByText(/^Finished in/).waitFor();
+    const texts = await page.getByRole("log").locator("pre").allTextContents();
+    expect(texts).toEqual(["# A\n*b*", "$x^2$", expect.stringMatching(/^\{\s*"a":\s*\[\s*1\s*\]\s*\}$/)]);
+    expect(problems).toEqual([]);
+  });
+
   test("uploads, lists, saves and deletes files that code can use", async () => {
     await using opened = await openPage(browser, server.url);
     const { page, problems } = opened;
     const files = page.getByRole("list", { name: "Files" });
     await files.getByText("No files yet.").waitFor();
+    await page
+      .getByLabel("Upload a file")
+      .setInputFiles({ name: "one.csv", mimeType: "text/csv", buffer: Buffer.from("a,b\n1,2\n") });
+    await page.getByRole("button", { name: "Upload", exact: true }).click();
+    await page.getByText("one.csv uploaded: 1 row, 2 columns").waitFor();
     await page
       .getByLabel("Upload a file")
       .setInputFiles({ name: "my data.csv", mimeType: "text/csv", buffer: Buffer.from("a,b\n1,2\n3,4\n") });
@@ -425,10 +444,15 @@ describe.skipIf(!hasChromium).for(PAGES)("%s", (path) => {
   });
 
   test("fits a screen of 360 pixels", async () => {
+    await server.post("/api/execute", { code: "import a_module_that_is_not_there" });
     await using opened = await openPage(browser, server.url + path, { viewport: { width: 360, height: 740 } });
     const { page } = opened;
     await settled(page, path);
     expect(await page.evaluate("document.documentElement.scrollWidth")).toBe(360);
+    // Nor does a part of it scroll sideways without a sign of it.
+    const cut =
+      "[...document.querySelectorAll('.scroll')].filter((area) => area.scrollWidth > area.clientWidth).length";
+    expect(await page.evaluate(cut)).toBe(0);
   });
 });
 
