@@ -72,6 +72,15 @@ export async function startServer(config: Config, logger: Logger, host = openHos
   let graceMs = 0;
   stack.defer(async () => await runtime.stop(graceMs));
   const { executor, environments, packages, isolation } = runtime;
+  const serverName = newServerName();
+  const fleet = redis === null ? null : new ToolFleet(redis, serverName);
+  const tools = new ToolExecutions({
+    server: serverName,
+    fleet,
+    ...toolShares(config),
+    maxWaitMs: config.TOOL_WAIT_MAX_S * 1000,
+    maxCalls: config.TOOL_CALLS_MAX,
+  });
   const sessions = new Sessions({
     pool: executor.pool,
     store,
@@ -82,17 +91,9 @@ export async function startServer(config: Config, logger: Logger, host = openHos
     maxOfPrincipal: config.SESSIONS_PER_PRINCIPAL,
     files: workspaceLimits(config),
     onError: (error, session) => logger.error({ err: error, session }, "a session could not be looked after"),
+    isWaitingElsewhere: fleet === null ? undefined : (id) => tools.isWaitingElsewhere(id),
   });
   stack.defer(async () => await sessions.stop(graceMs));
-  const serverName = newServerName();
-  const fleet = redis === null ? null : new ToolFleet(redis, serverName);
-  const tools = new ToolExecutions({
-    server: serverName,
-    fleet,
-    ...toolShares(config),
-    maxWaitMs: config.TOOL_WAIT_MAX_S * 1000,
-    maxCalls: config.TOOL_CALLS_MAX,
-  });
   const continuations = new Continuations(tools);
   fleet?.serve({
     answer: async (principal, id, answers) => await tools.answer(principal, id, answers),

@@ -33,6 +33,7 @@ export async function openTools(
       client: webhook ?? client,
       callTimeoutMs: toolTimeout ?? services.config.TOOL_TIMEOUT_MS,
       onEnded: (call) => record(services, caller, call),
+      onWaiting: services.tools.marksWaiting(input.session),
     },
     { isAnsweredElsewhere: webhook !== null, onClose: () => webhook?.[Symbol.dispose]() },
   );

@@ -78,7 +78,7 @@ export class SessionFiles {
     plan: (files: WorkspaceIndex, snapshot: SessionSnapshot) => WorkspaceIndex,
   ): Promise<void> {
     const { turns, store, identityOf, maxBytes } = this.#options;
-    await turns.run(principal, id, signal, async (live, lease) => {
+    await turns.runChange(principal, id, signal, async (live, lease) => {
       refusePinned(live, "given other files");
       const { record } = lease;
       const snapshot = await readState(store, record, identityOf(record.environment));

@@ -7,7 +7,7 @@ import { SessionCheckpoints } from "./checkpoints.ts";
 import { SessionFiles } from "./files.ts";
 import { SessionRun, type SessionRunOptions } from "./session-run.ts";
 import type { SessionRecord } from "./store.ts";
-import { interrupted, SessionTurns } from "./turns.ts";
+import { interrupted, SessionTurns, type SessionTurnsOptions } from "./turns.ts";
 import { checkedName, refusePinned, type SessionView, viewOf } from "./views.ts";
 
 export interface SessionsOptions extends Omit<SessionRunOptions, "turns"> {
@@ -15,6 +15,7 @@ export interface SessionsOptions extends Omit<SessionRunOptions, "turns"> {
   readonly maxOfPrincipal: number;
   /** Told of what no caller is told. */
   readonly onError: (error: unknown, session: string) => void;
+  readonly isWaitingElsewhere?: SessionTurnsOptions["isWaitingElsewhere"];
 }
 
 /** What a session is made with. */
@@ -49,7 +50,7 @@ export class Sessions {
   constructor(options: SessionsOptions) {
     const { pool, store, identityOf, maxBytes, files: limits, onError } = options;
     this.#options = options;
-    this.#turns = new SessionTurns({ pool, store, onError });
+    this.#turns = new SessionTurns({ pool, store, onError, isWaitingElsewhere: options.isWaitingElsewhere });
     this.#run = { ...options, turns: this.#turns };
     this.checkpoints = new SessionCheckpoints({ turns: this.#turns, store, identityOf });
     this.files = new SessionFiles({ turns: this.#turns, store, identityOf, limits, maxBytes });

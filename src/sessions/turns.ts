@@ -5,15 +5,18 @@ import { steadyNowMs } from "../shared/steady-clock.ts";
 import { LiveSession } from "./live-session.ts";
 import type { SessionPool } from "./run.ts";
 import type { NewSnapshot, SessionLease, SessionRecord, SessionStore } from "./store.ts";
-import { refuseWaiting } from "./views.ts";
 
 export interface SessionTurnsOptions {
   readonly pool: SessionPool;
   readonly store: SessionStore;
   /** Told of what no caller is told. */
   readonly onError: (error: unknown, session: string) => void;
+  /** Whether code in the session waits for its client on another server; default: there is none. */
+  readonly isWaitingElsewhere?: ((session: string) => Promise<boolean>) | undefined;
 }
 
+/** How often a change that waits looks whether the code before it does, ms. */
+const LOOK_MS = 200;
 const FIRST_RETRY_MS = 1000;
 const LONGEST_RETRY_MS = 30_000;
 /** States that wait in memory for a store that is away, all together. */
@@ -88,9 +91,32 @@ export class SessionTurns {
     signal: AbortSignal,
     action: (live: LiveSession, lease: SessionLease) => Promise<T>,
   ): Promise<T> {
-    const live = this.#live.get(id);
-    if (live?.principal === principal) refuseWaiting(live);
-    return await this.run(principal, id, signal, action);
+    // Before another principal is told anything.
+    if (this.#options.isWaitingElsewhere || !this.#live.has(id)) await this.record(principal, id);
+    const isWaiting = async () => {
+      const live = this.#live.get(id);
+      if (live?.principal === principal && live.isWaiting?.()) return true;
+      return (await this.#options.isWaitingElsewhere?.(id)) ?? false;
+    };
+    if (await isWaiting()) throw new ClientError("session_waiting");
+    // What it waits for may begin to wait itself, for minutes.
+    const refused = new AbortController();
+    const look = setInterval(() => {
+      isWaiting().then(
+        (found) => found && refused.abort(new ClientError("session_waiting")),
+        () => {},
+      );
+    }, LOOK_MS);
+    try {
+      return await this.run(principal, id, AbortSignal.any([signal, refused.signal]), (live, lease) => {
+        clearInterval(look);
+        return action(live, lease);
+      });
+    } catch (error) {
+      throw refused.signal.aborted ? refused.signal.reason : error;
+    } finally {
+      clearInterval(look);
+    }
   }
 
   async change(

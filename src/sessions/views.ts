@@ -77,11 +77,6 @@ export function refusePinned({ resident }: LiveSession, participle: string): voi
   throw new ClientError("session_pinned", `The session cannot be ${participle} now: it holds ${resident.pinned}.`);
 }
 
-/** What waits for its client may do so for minutes: a change of its session is refused rather than kept waiting. */
-export function refuseWaiting(live: LiveSession | undefined): void {
-  if (live?.isWaiting?.()) throw new ClientError("session_waiting");
-}
-
 export function mib(bytes: number): string {
   return (bytes / 2 ** 20).toFixed(1);
 }

@@ -6,6 +6,11 @@ import { readAnswers } from "./answers.ts";
 import type { Reply, ToolAnswer } from "./events.ts";
 import { serverOf } from "./execution-id.ts";
 
+/** A wait that is shorter is not told to other servers, and one that is longer is told again and again, ms. */
+const MARK_AFTER_MS = 100;
+const MARK_AGAIN_MS = 2000;
+const MARKED_MS = 3 * MARK_AGAIN_MS;
+
 /** What is passed on lies in Redis for so long at the most, ms. */
 const KEPT_MS = 60_000;
 /** How often it is looked whether the other server is still there, and whether its answer has come without a word of it, ms. */
@@ -85,6 +90,31 @@ export class ToolFleet {
     const message: Request = { request: "", from: this.#name, operation: "delivered", principal, execution };
     const channel = channelOf(serverOf(execution) ?? "");
     this.#connection.attempt((redis) => redis.publish(channel, JSON.stringify(message))).catch(() => {});
+  }
+
+  /** Whether code in a session waits for its client, on whichever server. */
+  async isWaiting(session: string): Promise<boolean> {
+    return (await this.#connection.attempt((redis) => redis.exists(waitingKey(session)))) === 1;
+  }
+
+  /** Tells the other servers whether code in a session waits. @returns to be called at each change, and with false at the end. */
+  marksWaiting(session: string): (isWaiting: boolean) => void {
+    let timer: NodeJS.Timeout | undefined;
+    let isMarked = false;
+    const mark = () => {
+      isMarked = true;
+      // A mark that is missing keeps a change of the session waiting instead of refusing it.
+      this.#connection.attempt((redis) => redis.set(waitingKey(session), "1", "PX", MARKED_MS)).catch(() => {});
+      timer = setTimeout(mark, MARK_AGAIN_MS).unref();
+    };
+    return (isWaiting) => {
+      clearTimeout(timer);
+      if (isWaiting) timer = setTimeout(mark, MARK_AFTER_MS).unref();
+      else if (isMarked) {
+        isMarked = false;
+        this.#connection.attempt((redis) => redis.del(waitingKey(session))).catch(() => {});
+      }
+    };
   }
 
   async #ask(
@@ -191,6 +221,7 @@ function toBody(answers: readonly ToolAnswer[]): Buffer {
   return Buffer.concat([...parts, Buffer.from("]}")]);
 }
 
+const waitingKey = (session: string) => `${PREFIX}waiting-session:${session}`;
 const channelOf = (server: string) => `${PREFIX}tools:${server}`;
 const requestKey = (request: string) => `${PREFIX}tool-request:${request}`;
 const answerKey = (request: string) => `${PREFIX}tool-answer:${request}`;

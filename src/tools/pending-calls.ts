@@ -42,6 +42,8 @@ export interface PendingCallsOptions {
   readonly maxWaitMs: number;
   readonly maxCalls: number;
   readonly onEnded?: (call: EndedCall) => void;
+  /** Told when the code begins to wait for its client, and when it goes on. */
+  readonly onWaiting?: ((isWaiting: boolean) => void) | undefined;
 }
 
 interface Call {
@@ -247,8 +249,10 @@ export class PendingCalls implements Disposable {
       if (signal.aborted) resolve();
       const responses = requests.length === 0 ? null : waitForRequests(requests, stop.signal);
       void responses?.then(onAbort, onAbort);
+      this.#options.onWaiting?.(true);
       if (!signal.aborted) this.#options.client.blocked?.();
       await woken;
+      this.#options.onWaiting?.(false);
       this.#wake = null;
       stop.abort();
       for (const timer of timers) clearTimeout(timer);

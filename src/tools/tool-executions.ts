@@ -89,6 +89,16 @@ export class ToolExecutions {
     return execution;
   }
 
+  /** Whether code in a session waits for its client on another server; on this one the session itself knows. */
+  async isWaitingElsewhere(session: string): Promise<boolean> {
+    return (await this.#options.fleet?.isWaiting(session)) ?? false;
+  }
+
+  /** As {@link ToolFleet.marksWaiting}; undefined: there is no other server. */
+  marksWaiting(session: string | undefined): ((isWaiting: boolean) => void) | undefined {
+    return session === undefined ? undefined : this.#options.fleet?.marksWaiting(session);
+  }
+
   /**
    * Passes answers on to the execution that waits for them, on whichever server.
    *

@@ -175,6 +175,22 @@ describe("a session whose execution waits", () => {
     expect((await post("/api/execute", { code: "x", session: session.id })).body.result).toBe(7);
   });
 
+  test("is not either where the change came before the wait", async () => {
+    const { session } = (await post("/api/sessions", {})).body;
+    const begun = post("/api/execute", {
+      code: "import time; time.sleep(1); echo(1)",
+      tools: [ECHO],
+      session: session.id,
+    });
+    await until(async () => (await get(`/api/sessions/${session.id}`)).body.session.state === "running");
+    expect(await post(`/api/sessions/${session.id}/fork`, {})).toMatchObject({
+      status: 409,
+      body: { code: "session_waiting" },
+    });
+    const { continuation, toolCalls } = (await begun).body;
+    await proceed(continuation, [{ id: toolCalls[0].id, result: 1 }]);
+  });
+
   test("can be interrupted, and deleted", async () => {
     const { session } = (await post("/api/sessions", {})).body;
     const first = await execute({ code: "echo(1)", session: session.id });

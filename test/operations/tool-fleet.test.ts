@@ -18,7 +18,7 @@ describe.skipIf(!hasRedis)("two servers that share Redis", () => {
     await startTestServer({
       REDIS_URL: redis.url,
       POOL_SIZE: "3",
-      API_KEYS: `alice:${KEYS.alice}:execute+stats,bob:${KEYS.bob}:execute+stats`,
+      API_KEYS: `alice:${KEYS.alice}:execute+stats+files,bob:${KEYS.bob}:execute+stats`,
       TOOL_EXECUTIONS_PER_PRINCIPAL: "2",
     });
   const as = (server: TestServer, name: keyof typeof KEYS) => createClient(server.url, { "x-api-key": KEYS[name] });
@@ -97,6 +97,20 @@ describe.skipIf(!hasRedis)("two servers that share Redis", () => {
         status: 410,
         body: { code: "tool_wait_expired" },
       });
+  });
+
+  test("a session whose code waits is not changed by way of the other one", async () => {
+    const { session } = (await a.post("/api/sessions", {})).body;
+    const base = `/api/sessions/${session.id}`;
+    await b.post("/api/execute", { code: "x = 1", session: session.id });
+    const first = await begin(a, { code: "x = echo(2)", session: session.id });
+    await until(async () => (await b.post(`${base}/fork`, {})).body.code === "session_waiting");
+    expect(await b.post(`${base}/checkpoints`, {})).toMatchObject({ status: 409, body: { code: "session_waiting" } });
+    expect(await b.put(`${base}/files/f.txt`, "x")).toMatchObject({ status: 409 });
+    expect((await as(servers[1], "bob").post(`${base}/fork`, {})).status).toBe(404);
+    await proceed(b, first.continuation, [{ id: first.toolCalls[0].id, result: 2 }]);
+    expect((await b.post(`${base}/fork`, {})).status).toBe(201);
+    expect((await b.post("/api/execute", { code: "x", session: session.id })).body.result).toBe(2);
   });
 
   test("what waits on a server that ends is told so by the other, and its session is as it was before", async () => {
