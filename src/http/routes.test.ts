@@ -1,8 +1,10 @@
 import express from "express";
 import { expect, test } from "vitest";
 import { z } from "zod";
+import { until } from "../../test/support/until.ts";
 import { ClientError } from "../shared/errors.ts";
 import { authenticate } from "./middleware/authentication.ts";
+import { limitHeldRequests } from "./middleware/held-requests.ts";
 import { errorsOf, templateOf } from "./openapi.ts";
 import { jsonBody, mount, type Route, type RouteServices, reply, route } from "./routes.ts";
 import { serve } from "./testing/serve.ts";
@@ -67,4 +69,51 @@ test("what an endpoint may answer follows from its key, its path, its body and i
   const { body: _body, ...rest } = greet;
   const open: Route = { ...rest, scope: "no key", path: "/greet", errors: [] };
   expect(errorsOf(open)).toEqual(["internal"]);
+});
+
+test("a request counts until its handler has ended, and a handler that asks late is told that the client has gone", async () => {
+  const { promise: work, resolve: end } = Promise.withResolvers<void>();
+  const reasons: unknown[] = [];
+  let begun = 0;
+  const slow = route({
+    method: "post",
+    path: "/slow",
+    scope: "execute",
+    tag: "Server",
+    operation: "slow",
+    summary: "Take long",
+    reply: reply("Nothing.", {}),
+    errors: [],
+    handler: async (asked) => {
+      begun++;
+      await work;
+      reasons.push(asked.signal.aborted && asked.signal.reason);
+      return {};
+    },
+  });
+  const app = express().use(
+    authenticate({ API_KEYS, API_KEY: "" }),
+    limitHeldRequests({ maxRequests: 2, maxBodyBytes: 1000 }),
+    mount([slow], services),
+  );
+  await using server = await serve(app);
+  const ask = async (signal?: AbortSignal, key = "a-key-of-sixteen") => {
+    const headers = { authorization: `Bearer ${key}` };
+    return (await fetch(`${server.origin}/slow`, { method: "POST", headers, ...(signal && { signal }) })).status;
+  };
+  for (const count of [1, 2]) {
+    const client = new AbortController();
+    const gone = ask(client.signal).catch(() => "gone");
+    await until(() => begun === count);
+    client.abort();
+    expect(await gone).toBe("gone");
+  }
+  expect(await ask()).toBe(429);
+  const other = ask(undefined, "b-key-of-sixteen");
+  await until(() => begun === 3);
+  end();
+  expect(await other).toBe(200);
+  const gone = expect.objectContaining({ code: "client_gone" });
+  expect(reasons).toEqual([gone, gone, false]);
+  await until(async () => (await ask()) === 200);
 });
