@@ -220,7 +220,8 @@ async function parseContext(json: string | undefined): Promise<unknown> {
 
 /** As lines, unless it is larger than the eye would read. */
 function indented(value: JsonText): string {
-  return value.bytes.length > MAX_INDENTED_BYTES ? value.toString() : JSON.stringify(value.parse(), null, 2);
+  const parsed = value.parse({ maxBytes: MAX_INDENTED_BYTES, maxNodes: Number.POSITIVE_INFINITY });
+  return "tooLarge" in parsed ? value.toString() : JSON.stringify(parsed.value, null, 2);
 }
 
 async function createLogger(level: string): Promise<Logger> {

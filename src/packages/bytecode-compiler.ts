@@ -270,7 +270,12 @@ function nameOf(index: number): string {
 async function readResult(result: Uint8Array, sources: readonly Source[], tag: string): Promise<BytecodeFile[]> {
   const refuse = (why: string) => new SandboxDiedError(`Compiling Python sources failed: ${why}.`);
   const lineEnd = result.indexOf(0x0a);
-  const sizes: unknown = JSON.parse(Buffer.from(result.subarray(0, lineEnd)).toString());
+  let sizes: unknown;
+  try {
+    sizes = JSON.parse(Buffer.from(result.subarray(0, lineEnd)).toString());
+  } catch {
+    throw refuse("the sizes cannot be read");
+  }
   if (!Array.isArray(sizes) || sizes.length !== sources.length) throw refuse("the sizes are not those of the sources");
   let position = lineEnd + 1;
   let checkedBytes = 0;

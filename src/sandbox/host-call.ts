@@ -1,5 +1,4 @@
 import { ClientError } from "../shared/errors.ts";
-import { JsonLimitError } from "../shared/json/json-scanner.ts";
 import type { JsonText } from "../shared/json/json-text.ts";
 import { whileWaiting } from "../shared/while-waiting.ts";
 import {
@@ -48,14 +47,11 @@ async function answer<N extends HostCallName>(
   argument: JsonText,
   signal: AbortSignal,
 ): Promise<HostCallAnswer<N>> {
-  let value: unknown;
-  try {
-    value = argument.parse({ maxBytes: call.maxArgumentBytes ?? SMALL_ARGUMENT_BYTES, maxNodes: MAX_ARGUMENT_NODES });
-  } catch (error) {
-    if (!(error instanceof JsonLimitError)) throw error;
-    throw new ClientError("argument_too_large", `the argument is too large: ${error.message}`);
-  }
-  const checked = HOST_CALLS[operation].safeParse(value);
+  const limits = { maxBytes: call.maxArgumentBytes ?? SMALL_ARGUMENT_BYTES, maxNodes: MAX_ARGUMENT_NODES };
+  const parsed = argument.parse(limits);
+  if ("tooLarge" in parsed)
+    throw new ClientError("argument_too_large", `the argument is too large: ${parsed.tooLarge}`);
+  const checked = HOST_CALLS[operation].safeParse(parsed.value);
   if (!checked.success) throw new ClientError("invalid_argument");
   const answered = call.answer(checked.data as Parameters<typeof call.answer>[0], signal);
   if (!(answered instanceof Promise)) return answered;

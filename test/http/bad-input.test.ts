@@ -307,6 +307,18 @@ describe("uploads that are none", () => {
     }
   });
 
+  test("a table whose description is more than the server reads is stored, and says so", async () => {
+    const names = Array.from({ length: 120_000 }, (_, column) => `c${column}`).join(",");
+    const { status, body } = await server.upload("wide.csv", `${names}\n`);
+    expect({ status, file: body.file.pyodideFilename }).toEqual({ status: 200, file: "wide.csv" });
+    expect(body.analysis).toMatchObject({
+      success: false,
+      columns: null,
+      error: "The description of the table is too large: it has more than 100000 values.",
+    });
+    await server.post("/api/clear-all-files", {});
+  });
+
   test("10 MiB and one byte", async () => {
     const reply = await server.upload("big.csv", Buffer.alloc(10 * MIB + 1, "x"));
     expectError(reply, 400, "File size too large. Maximum size: 10MB");

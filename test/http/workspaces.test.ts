@@ -35,7 +35,7 @@ async function run(principal: string, code: string) {
     principal,
     workspace,
   });
-  return success ? result.parse() : stderr;
+  return success ? result.parseAll() : stderr;
 }
 
 const files = async (principal: string) =>

@@ -164,7 +164,11 @@ async function analyse(
       },
       signal,
     );
-    return success ? (result.parse() as z.input<typeof analysis>) : { ...nothing, error };
+    if (!success) return { ...nothing, error };
+    const parsed = result.parse();
+    if ("tooLarge" in parsed)
+      return { ...nothing, error: `The description of the table is too large: ${parsed.tooLarge}.` };
+    return parsed.value as z.input<typeof analysis>;
   } catch (error) {
     if (error instanceof ClientError) return { ...nothing, error: error.message };
     throw error;

@@ -3,6 +3,8 @@ import { type JsonFacts, JsonLimitError, type JsonLimits, scanJson, scanJsonInSl
 /** What the server parses for itself, where it does not say otherwise. */
 const PARSE_LIMITS = { maxBytes: 4 * 1024 * 1024, maxNodes: 100_000 };
 
+export type Parsed = { readonly value: unknown } | { readonly tooLarge: string };
+
 /** A value as JSON in UTF-8 that was scanned: it goes on as these bytes, and never through an object. */
 export class JsonText {
   readonly bytes: Uint8Array;
@@ -41,15 +43,22 @@ export class JsonText {
     return Buffer.from(buffer, byteOffset, length).toString("utf8");
   }
 
-  /** @throws {JsonLimitError} if it is larger than the server would parse. */
-  parse({ maxBytes, maxNodes }: { readonly maxBytes: number; readonly maxNodes: number } = PARSE_LIMITS): unknown {
-    if (this.bytes.length > maxBytes) throw new JsonLimitError(`it has more than ${maxBytes} bytes`);
-    if (this.facts.nodes > maxNodes) throw new JsonLimitError(`it has more than ${maxNodes} values`);
+  /** An answer and not an error where it is larger than the server would parse: what user code may have made is often that. */
+  parse({ maxBytes, maxNodes }: { readonly maxBytes: number; readonly maxNodes: number } = PARSE_LIMITS): Parsed {
+    if (this.bytes.length > maxBytes) return { tooLarge: `it has more than ${maxBytes} bytes` };
+    if (this.facts.nodes > maxNodes) return { tooLarge: `it has more than ${maxNodes} values` };
+    return { value: this.parseAll() };
+  }
+
+  /** Of what was found to be small when it was scanned. */
+  parseAll(): unknown {
     return JSON.parse(this.toString());
   }
 
-  /** For `JSON.stringify` of what is small anyway. */
+  /** For `JSON.stringify` of what is small anyway. @throws {JsonLimitError} */
   toJSON(): unknown {
-    return this.parse();
+    const parsed = this.parse();
+    if ("tooLarge" in parsed) throw new JsonLimitError(parsed.tooLarge);
+    return parsed.value;
   }
 }
