@@ -1,6 +1,6 @@
 import { openEnvironments } from "../compose/environments.ts";
 import { bootOptions, openHost, pyodideVersion } from "../compose/host.ts";
-import { openCallerNetwork, openSecrets } from "../compose/network.ts";
+import { openCallerNetwork, openMcpServers, openSecrets } from "../compose/network.ts";
 import { impliedSettings } from "../compose/principals.ts";
 import { denoCache } from "../environments/deno-cache.ts";
 import type { Image } from "../environments/images.ts";
@@ -35,6 +35,16 @@ export async function doctor({ config, inferred }: ReturnType<typeof loadSetting
     openCallerNetwork(config, openSecrets(config, null));
     for (const { name, value, from } of impliedSettings(config)) rows.push([name, `${value} (${from})`]);
     return "can be used";
+  });
+  await attempt("MCP servers", async () => {
+    const servers = openMcpServers(config, openSecrets(config, null));
+    const found = await servers.health();
+    await servers.close();
+    for (const { name, ok, text } of found) {
+      if (!ok) healthy = false;
+      rows.push([`mcp: ${name}`, ok ? text : `FAILED: ${text}`]);
+    }
+    return found.length === 0 ? "none" : String(found.length);
   });
   await attempt("deno", () => denoBinary());
   await attempt("sandbox", async () => {

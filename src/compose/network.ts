@@ -2,6 +2,8 @@ import { readFileSync } from "node:fs";
 import { z } from "zod";
 import { openNetwork } from "../egress/egress.ts";
 import { NetworkRules, NetworkRulesError, networkInput } from "../egress/network-rules.ts";
+import { McpServers } from "../mcp-servers/mcp-servers.ts";
+import { readMcpServers } from "../mcp-servers/server-file.ts";
 import { readOperatorSecrets } from "../secrets/operator-secrets.ts";
 import { Seal } from "../secrets/seal.ts";
 import type { SecretRecords } from "../secrets/secret-records.ts";
@@ -32,6 +34,12 @@ export function openSecrets(config: Config, records: SecretRecords | null): Secr
     seal: new Seal(SECRETS_KEY || readSettingFile("SECRETS_KEY_FILE", SECRETS_KEY_FILE)),
     records: records ?? NO_RECORDS,
   });
+}
+
+/** The MCP servers that callers' code may call. @throws {StartupError} if MCP_SERVERS_FILE cannot be used. */
+export function openMcpServers(config: Config, secrets: Secrets): McpServers {
+  const servers = readMcpServers(config, principalsOf(config), (name) => secrets.operatorValue(name));
+  return new McpServers(servers, secrets.operatorValues);
 }
 
 /** What callers' code may reach. @throws {StartupError} if NETWORK_ALLOW or PRINCIPALS_FILE cannot be used. */

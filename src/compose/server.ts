@@ -20,7 +20,7 @@ import { ToolExecutions } from "../tools/tool-executions.ts";
 import { ToolEndpoints } from "../tools/webhook.ts";
 import { openHost, pyodideVersion } from "./host.ts";
 import { createListener, listen } from "./listener.ts";
-import { openCallerNetwork, openSecrets } from "./network.ts";
+import { openCallerNetwork, openMcpServers, openSecrets } from "./network.ts";
 import { maxOpenRequests, toolShares } from "./principals.ts";
 import { openRuntime } from "./runtime.ts";
 import { openSecurityLog } from "./security-log.ts";
@@ -68,6 +68,7 @@ export async function startServer(config: Config, logger: Logger, host = openHos
   const store = stack.adopt(await stores.sessions(), async (store) => await store.close());
   const secrets = openSecrets(config, stores.secrets());
   const network = openCallerNetwork(config, secrets);
+  const mcpServers = stack.adopt(openMcpServers(config, secrets), async (servers) => await servers.close());
   const runtime = await openRuntime(config, logger, redis, host);
   let graceMs = 0;
   stack.defer(async () => await runtime.stop(graceMs));
@@ -142,6 +143,7 @@ export async function startServer(config: Config, logger: Logger, host = openHos
     secrets,
     tools,
     continuations,
+    mcpServers,
     toolEndpoints,
     securityLog,
     statistics,

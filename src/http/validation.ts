@@ -101,6 +101,13 @@ export const toolFields = {
     .max(MAX_TOOL_TIMEOUT_MS, `Tool timeout too large. Maximum: ${MAX_TOOL_TIMEOUT_MS}ms.`)
     .optional()
     .meta({ description: "Until a call has its answer, ms. It is not part of `timeout`." }),
+  mcp: z
+    .union(
+      [z.boolean(), z.array(z.string().max(64)).max(64)],
+      "Mcp must be a list of the names of MCP servers, or true for all that there are.",
+    )
+    .optional()
+    .meta({ description: "MCP servers of the operator's whose tools the code has, as `mcp.<server>.<tool>(…)`." }),
   toolEndpoint: z.string("Tool endpoint must be a string.").max(2000, "Tool endpoint too long.").optional().meta({
     description: "One of the server's TOOL_ENDPOINTS: it is posted each call, and answers instead of this client.",
   }),

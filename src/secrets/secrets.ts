@@ -80,6 +80,11 @@ export class Secrets {
     if (!(await this.#records.delete(principal, name))) throw new ClientError("secret_not_found");
   }
 
+  /** All of the operator's: what must not come back. */
+  get operatorValues(): readonly string[] {
+    return Array.from(this.#operator.values(), ({ value }) => value);
+  }
+
   /** The operator's, for what the operator has configured. @returns null: there is none. */
   operatorValue(name: string): string | null {
     return this.#operator.get(name)?.value ?? null;

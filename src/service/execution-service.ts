@@ -4,6 +4,7 @@ import type { NetworkEvent } from "../egress/policy.ts";
 import { baseOf } from "../environments/registry.ts";
 import type { ExecutionRequest } from "../executor/execution.ts";
 import type { Executor } from "../executor/executor.ts";
+import type { McpServers } from "../mcp-servers/mcp-servers.ts";
 import type { ExecutionResult } from "../sandbox/outcome.ts";
 import type { Secrets } from "../secrets/secrets.ts";
 import { codeDetails } from "../security-log/event.ts";
@@ -34,6 +35,7 @@ export interface Services {
   readonly network: CallerNetwork;
   readonly secrets: Secrets;
   readonly tools: ToolExecutions;
+  readonly mcpServers: McpServers;
   readonly continuations: Continuations;
   readonly toolEndpoints: ToolEndpoints;
   /** Null where log files are off. */

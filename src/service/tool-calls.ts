@@ -1,5 +1,6 @@
+import { ClientError } from "../shared/errors.ts";
 import { type ToolInput, toolSet } from "../tools/definitions.ts";
-import type { EndedCall, ToolClient } from "../tools/events.ts";
+import type { EndedCall, InnerTools, ToolClient } from "../tools/events.ts";
 import type { ToolExecution } from "../tools/tool-executions.ts";
 import type { Caller, ExecutionContext, ExecutionInput, Services } from "./execution-service.ts";
 
@@ -18,10 +19,16 @@ export async function openTools(
 ): Promise<ToolExecution | null> {
   const defaults =
     input.session === undefined ? {} : (await services.sessions.record(principal.id, input.session)).tools;
-  const { tools, interactive = false, toolMode, toolTimeout, toolEndpoint } = { ...defaults, ...given(input) };
+  const { tools, interactive = false, toolMode, toolTimeout, toolEndpoint, mcp } = { ...defaults, ...given(input) };
   const check = input.check ?? false;
-  if (tools === undefined && !interactive && !check) return null;
-  const set = toolSet(tools ?? [], variablesOf(input));
+  const inner = await innerTools(services, mcp, principal.id);
+  if (tools === undefined && !interactive && !check && inner === null) return null;
+  const set = toolSet(tools ?? [], [...variablesOf(input), ...(inner === null ? [] : ["mcp"])]);
+  for (const [key, tool] of inner?.tools ?? []) {
+    if (set.has(key)) throw new ClientError("invalid_tools", `The name of the tool ${JSON.stringify(key)} is taken.`);
+    set.set(key, tool);
+  }
+  const asksClient = tools !== undefined || interactive || check;
   const webhook = toolEndpoint === undefined ? null : services.toolEndpoints.client(toolEndpoint, principal.id);
   const execution = services.tools.begin(
     {
@@ -31,19 +38,31 @@ export async function openTools(
       mode: toolMode ?? "sync",
       check,
       client: webhook ?? client,
+      inner,
       callTimeoutMs: toolTimeout ?? services.config.TOOL_TIMEOUT_MS,
       onEnded: (call) => record(services, caller, call),
       onWaiting: services.tools.marksWaiting(input.session),
     },
-    { isAnsweredElsewhere: webhook !== null, onClose: () => webhook?.[Symbol.dispose]() },
+    { isAnsweredElsewhere: webhook !== null || !asksClient, onClose: () => webhook?.[Symbol.dispose]() },
   );
   webhook?.attach(execution.calls);
   return execution;
 }
 
+/** @returns null: the request asks for none. */
+async function innerTools(
+  { mcpServers }: Services,
+  wanted: ToolInput["mcp"],
+  principal: string,
+): Promise<InnerTools | null> {
+  if (wanted === undefined || wanted === false) return null;
+  return await mcpServers.toolsFor(principal, wanted);
+}
+
 /** What a request says of tools, of its own or as a session's default; what it does not say is not in it. */
-function given({ tools, interactive, toolMode, toolTimeout, toolEndpoint }: ExecutionInput): ToolInput {
+function given({ tools, interactive, toolMode, toolTimeout, toolEndpoint, mcp }: ExecutionInput): ToolInput {
   return {
+    ...(mcp !== undefined && { mcp }),
     ...(tools !== undefined && { tools }),
     ...(interactive !== undefined && { interactive }),
     ...(toolMode !== undefined && { toolMode }),

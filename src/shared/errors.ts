@@ -90,6 +90,10 @@ export const ERRORS = {
     retry: 10,
   },
 
+  // MCP servers.
+  unknown_mcp_server: { status: 400, means: "There is no MCP server of this name for the caller.", retry: false },
+  mcp_unavailable: { status: 503, means: "An MCP server cannot be reached, or its tools cannot be read.", retry: 5 },
+
   // WebSockets.
   execution_exists: {
     status: 409,

@@ -362,6 +362,11 @@ export const SETTINGS = {
     "",
     "JSON file that says for keys, by their names, what their code may reach and which headers hosts are told with it; `*`: all other keys",
   ),
+  MCP_SERVERS_FILE: setting(
+    text,
+    "",
+    "JSON file of MCP servers whose tools code may call as mcp.<server>.<tool>(…): URL or command, headers, tools, for which keys",
+  ),
   SECRETS_FILE: setting(text, "", "JSON file of the operator's secrets, which rules of PRINCIPALS_FILE name"),
   SECRETS: setting(text, "", "as SECRETS_FILE: its JSON itself"),
   SECRETS_KEY: setting(
@@ -417,6 +422,7 @@ const FOLDERS = [
   "PACKAGE_DIR",
   "ENVIRONMENTS_FILE",
   "PRINCIPALS_FILE",
+  "MCP_SERVERS_FILE",
   "SECRETS_FILE",
   "SECRETS_KEY_FILE",
 ] as const;

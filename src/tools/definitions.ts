@@ -39,6 +39,8 @@ export interface ToolInput {
   readonly toolTimeout?: number | undefined;
   /** URL that answers instead of the client. */
   readonly toolEndpoint?: string | undefined;
+  /** MCP servers of the operator's that the code may call; true: all that its principal may use. */
+  readonly mcp?: readonly string[] | boolean | undefined;
 }
 
 /** A tool as it is offered to code. */
@@ -61,7 +63,7 @@ export type ToolSet = ReadonlyMap<string, Tool>;
  * @param variables names that the execution has already: its `context`.
  * @throws {ClientError} 400 `invalid_tools`, which names the tool.
  */
-export function toolSet(definitions: readonly ToolDefinition[], variables: readonly string[] = []): ToolSet {
+export function toolSet(definitions: readonly ToolDefinition[], variables: readonly string[] = []): Map<string, Tool> {
   if (definitions.length > MAX_TOOLS) throw refused(`At most ${MAX_TOOLS} tools can be offered.`);
   if (JSON.stringify(definitions).length > MAX_CHARACTERS)
     throw refused(`The tools' definitions may have ${MAX_CHARACTERS} characters of JSON together.`);
@@ -81,7 +83,15 @@ export function toolSet(definitions: readonly ToolDefinition[], variables: reado
   return tools;
 }
 
-function toolOf({ name, description, parameters, returns }: ToolDefinition): Tool {
+/** Where a tool is in Python, and what a call of it names, where neither is its own name. */
+interface Naming {
+  /** `mcp.github`: it is an attribute of that. */
+  readonly namespace: string;
+  readonly key: string;
+}
+
+/** @throws {ClientError} 400 `invalid_tools`, which names the tool. */
+export function toolOf({ name, description, parameters, returns }: ToolDefinition, naming?: Naming): Tool {
   const identifier = toIdentifier(name, "_tool");
   if (identifier === null) throw refused(`The tool ${quoted(name)} cannot have a name in Python.`);
   const within = <T>(what: string, make: () => T): T => {
@@ -105,8 +115,8 @@ function toolOf({ name, description, parameters, returns }: ToolDefinition): Too
   });
   return {
     signature: {
-      name: identifier,
-      tool: name,
+      name: naming === undefined ? identifier : `${naming.namespace}.${identifier}`,
+      tool: naming?.key ?? name,
       description: description ?? "",
       parameters: described,
       takesMore,

@@ -1,4 +1,5 @@
 import type { JsonText } from "../shared/json/json-text.ts";
+import type { Tool } from "./definitions.ts";
 
 /** What code asks of its caller's client; the same on every transport. */
 export type ToolEvent =
@@ -23,6 +24,18 @@ export type ToolEvent =
 export type ToolAnswer =
   | { readonly id: string; readonly result: JsonText }
   | { readonly id: string; readonly error: { readonly message: string; readonly data?: JsonText } };
+
+/** Tools that this server itself answers, those of MCP servers: no client is asked, or told. */
+export interface InnerTools {
+  /** By the names that calls have. */
+  readonly tools: ReadonlyMap<string, Tool>;
+  /** Never rejects. */
+  call(
+    name: string,
+    input: JsonText,
+    signal: AbortSignal,
+  ): Promise<{ readonly result: JsonText } | { readonly error: { readonly message: string } }>;
+}
 
 /** How one transport reaches the client of one execution. */
 export interface ToolClient {

@@ -15,7 +15,7 @@ import {
 import type { ToolOffer } from "../wire/messages.ts";
 import { mismatch } from "./argument-check.ts";
 import type { ToolSet } from "./definitions.ts";
-import type { EndedCall, ToolAnswer, ToolClient, ToolEvent } from "./events.ts";
+import type { EndedCall, InnerTools, ToolAnswer, ToolClient, ToolEvent } from "./events.ts";
 
 /** What a value may hold: what Python's own reader of JSON goes into, and more values than a table of a million cells has. */
 export const VALUE_LIMITS = { maxDepth: 100, maxNodes: 2_000_000 };
@@ -36,6 +36,8 @@ export interface PendingCallsOptions {
   /** Compare the code's calls with the signatures before it runs. */
   readonly check: boolean;
   readonly client: ToolClient;
+  /** Tools that this server answers; default: none. */
+  readonly inner?: InnerTools | null;
   /** Until a call has its answer, ms. */
   readonly callTimeoutMs: number;
   /** All that the execution may wait, ms. */
@@ -79,6 +81,7 @@ export class PendingCalls implements Disposable {
   /** Ids of calls that have had their answer, or their time. */
   readonly #ended = new Set<string>();
   readonly #expired = new AbortController();
+  readonly #over = new AbortController();
   /** Wakes the code that waits; null: it does not. */
   #wake: (() => void) | null = null;
   #untakenBytes = 0;
@@ -104,7 +107,7 @@ export class PendingCalls implements Disposable {
 
   /** What the client was asked and has not answered, oldest first. */
   get open(): readonly ToolEvent[] {
-    return Array.from(this.#open.values(), ({ event }) => event);
+    return Array.from(this.#open.values(), ({ event }) => event).filter((event) => !this.#isInner(event));
   }
 
   /** What code asks of the host. @param waitForRequests for code that waits for a response beside answers. */
@@ -151,6 +154,7 @@ export class PendingCalls implements Disposable {
   /** The execution is over. */
   [Symbol.dispose](): void {
     this.#isOver = true;
+    this.#over.abort();
     for (const call of [...this.#open.values()]) this.#end(call, "abandoned", 0);
     this.#answered.clear();
     this.#wakeUp();
@@ -174,8 +178,25 @@ export class PendingCalls implements Disposable {
     const id = idOf(event.id);
     const timer = setTimeout(() => this.#late(id), Math.min(callTimeoutMs, MAX_TIMER_MS));
     this.#open.set(id, { id, event, startedAt: performance.now(), timer, isOverdue: false });
-    client.send(event);
+    if (this.#isInner(event)) void this.#askInner(id, event);
+    else client.send(event);
     return id;
+  }
+
+  #isInner(event: ToolEvent): event is Extract<ToolEvent, { type: "tool_call" }> {
+    return event.type === "tool_call" && (this.#options.inner?.tools.has(event.name) ?? false);
+  }
+
+  /** Never rejects. */
+  async #askInner(id: number, { name, input }: Extract<ToolEvent, { type: "tool_call" }>): Promise<void> {
+    const answered = (await this.#options.inner?.call(name, input, this.#over.signal)) ?? null;
+    const call = this.#open.get(id);
+    // Its time is over, or its execution is.
+    if (!call || answered === null) return;
+    const body = "error" in answered ? encoded(answered.error) : answered.result.bytes;
+    const [kind, outcome] = "error" in answered ? (["error", "error"] as const) : (["result", "answered"] as const);
+    this.#settle(call, { kind, body }, outcome);
+    this.#wakeUp();
   }
 
   async #toolCall({
@@ -216,7 +237,7 @@ export class PendingCalls implements Disposable {
 
   #callOf(id: string): Call {
     const call = this.#open.get(idOf(id));
-    if (call?.event.id === id) return call;
+    if (call?.event.id === id && !this.#isInner(call.event)) return call;
     if (this.#ended.has(id))
       throw new ClientError("tool_call_answered", "The call has its answer, or its time was over.");
     throw new ClientError("unknown_tool_call");
@@ -250,7 +271,8 @@ export class PendingCalls implements Disposable {
       const responses = requests.length === 0 ? null : waitForRequests(requests, stop.signal);
       void responses?.then(onAbort, onAbort);
       this.#options.onWaiting?.(true);
-      if (!signal.aborted) this.#options.client.blocked?.();
+      // Where only this server is waited for, there is nothing for the client to do.
+      if (!signal.aborted && (this.open.length > 0 || this.#open.size === 0)) this.#options.client.blocked?.();
       await woken;
       this.#options.onWaiting?.(false);
       this.#wake = null;
@@ -286,7 +308,7 @@ export class PendingCalls implements Disposable {
   #late(id: number): void {
     const call = this.#open.get(id);
     if (!call) return;
-    if (this.#options.client.isAttended?.() ?? true) this.#timeOut(call);
+    if (this.#isInner(call.event) || (this.#options.client.isAttended?.() ?? true)) this.#timeOut(call);
     else call.isOverdue = true;
   }
 

@@ -51,7 +51,7 @@ export interface ToolOffer {
 }
 
 export interface ToolSignature {
-  /** Of the function: an identifier. */
+  /** Of the function: an identifier, or several with dots between them. */
   readonly name: string;
   /** What the client calls it. */
   readonly tool: string;

@@ -66,13 +66,34 @@ def begin(offer, main):
         _tools[tool.name] = tool
     # After the names in Python: where one tool's is another's to the client, the client's counts.
     _tools.update({tool.tool: tool for tool in [*_tools.values()]})
+    namespaces = {}
     for tool in {id(tool): tool for tool in _tools.values()}.values():
-        _give(main, tool.name, tool.function(offer["mode"] == "async"))
+        function = tool.function(offer["mode"] == "async")
+        namespace, _, name = tool.name.rpartition(".")
+        if namespace:
+            setattr(_namespace(namespaces, namespace), name, function)
+        else:
+            _give(main, name, function)
+    for name, module in namespaces.items():
+        _give(sys.modules, name, module)
+        if "." not in name:
+            _give(main, name, module)
     _give(sys.modules, "tools", _module())
     is_checking = offer["check"]
     if offer["interactive"]:
         _interactive = True
         _give(builtins.__dict__, "input", _input)
+
+
+def _namespace(namespaces, name):
+    """The module of this name, `mcp.github`, which is an attribute of the one above it."""
+    module = namespaces.get(name)
+    if module is None:
+        module = namespaces[name] = ModuleType(name, "Functions that the server calls for this execution.")
+        above, _, own = name.rpartition(".")
+        if above:
+            setattr(_namespace(namespaces, above), own, module)
+    return module
 
 
 def check(tree, last, main):
@@ -146,8 +167,9 @@ class _Tool:
             def call(*args, **kwargs):
                 return _wait(self.start(args, kwargs), self.name)
 
-        call.__name__ = call.__qualname__ = self.name
-        call.__module__ = "tools"
+        namespace, _, name = self.name.rpartition(".")
+        call.__name__ = call.__qualname__ = name
+        call.__module__ = namespace or "tools"
         call.__doc__ = self.documentation()
         call.__signature__ = self.signature
         return call
