@@ -68,8 +68,10 @@ export class ToolExecutions {
     const { maxExecutions, maxOfPrincipal, maxWaitMs, maxCalls } = this.#options;
     const { principal } = options;
     const own = this.#ofPrincipal.get(principal) ?? 0;
-    if (maxExecutions === 0) throw new ClientError("too_few_sandboxes");
-    if (this.#executions.size >= maxExecutions || own >= maxOfPrincipal)
+    // Code that is only checked asks nothing.
+    const mayWait = options.tools.size > 0 || options.interactive;
+    if (mayWait && maxExecutions === 0) throw new ClientError("too_few_sandboxes");
+    if (mayWait && (this.#executions.size >= maxExecutions || own >= maxOfPrincipal))
       throw new ClientError("too_many_tool_executions");
     const id = newExecutionId(this.#options.server);
     const calls = new PendingCalls({ ...options, maxWaitMs, maxCalls });
@@ -77,8 +79,10 @@ export class ToolExecutions {
       this.#forget(execution);
       onClose();
     });
-    this.#executions.set(id, execution);
-    this.#ofPrincipal.set(principal, own + 1);
+    if (mayWait) {
+      this.#executions.set(id, execution);
+      this.#ofPrincipal.set(principal, own + 1);
+    }
     return execution;
   }
 

@@ -245,6 +245,10 @@ test("a server with one sandbox says that it needs another", async () => {
   try {
     const reply = await small.post("/api/execute", { code: "echo(1)", tools: [ECHO] });
     expect(reply).toMatchObject({ status: 429, body: { code: "too_few_sandboxes" } });
+    // What cannot wait needs none.
+    const checked = (code: string) => small.post("/api/execute", { code, tools: [], check: true });
+    expect((await checked("6 * 7")).body).toMatchObject({ status: "completed", result: 42 });
+    expect((await checked("nothing()")).body).toMatchObject({ errorInfo: { type: "ToolCheckError" } });
   } finally {
     await small.stop(0);
   }

@@ -5,6 +5,7 @@ import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { ToolEndpoints } from "../../src/tools/webhook.ts";
 import { testConfig } from "../support/config.ts";
+import { readSecurityLog } from "../support/security-log.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 
 const SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -38,7 +39,7 @@ beforeAll(async () => {
   const settings = { POOL_SIZE: "2", TOOL_ENDPOINTS: `${url},http://localhost:1/x`, TOOL_ENDPOINT_SECRET: SECRET };
   [server, strict] = await Promise.all([
     startTestServer({ ...settings, NETWORK_ALLOW_PRIVATE: "true" }),
-    startTestServer(settings),
+    startTestServer({ ...settings, LOG_CODE: "true" }),
   ]);
 });
 afterAll(async () => {
@@ -137,6 +138,22 @@ test("a private address is refused unless the operator allows these", async () =
   expect(await failure({}, strict)).toContain("127.0.0.1 is not a public address");
   expect(await failure({ toolEndpoint: "http://localhost:1/x" }, strict)).toContain("an address that is not public");
   expect(calls).toEqual([]);
+});
+
+test("each call is in the security log, its arguments with LOG_CODE alone", async () => {
+  await failure({}, strict);
+  await failure();
+  const lineOf = async (on: TestServer) =>
+    (await readSecurityLog(on.config)).findLast(({ event }) => event === "tool_call")?.details;
+  const facts = {
+    tool: "echo",
+    outcome: expect.any(String),
+    inputBytes: 11,
+    resultBytes: expect.any(Number),
+    duration: expect.any(Number),
+  };
+  expect(await lineOf(strict)).toEqual({ ...facts, outcome: "error", arguments: '{"value":1}' });
+  expect(await lineOf(server)).toEqual({ ...facts, outcome: "answered" });
 });
 
 test("settings that cannot work stop the start", () => {
