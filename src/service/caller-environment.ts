@@ -4,7 +4,7 @@ import type { ModuleOwners } from "../environments/module-owners.ts";
 import { baseOf, type Environments } from "../environments/registry.ts";
 import type { ArchiveReader } from "../packages/archive-reader.ts";
 import { PackageError } from "../packages/package-error.ts";
-import type { PackageSet } from "../packages/package-set.ts";
+import type { PackageInfo, PackageSet } from "../packages/package-set.ts";
 import { archiveShareKey, chargeShare, type PackageShares } from "../packages/package-shares.ts";
 import type { Installed, PackageStore } from "../packages/package-store.ts";
 import { shareKeyOf } from "../packages/wheel-store.ts";
@@ -146,9 +146,12 @@ export class CallerPackages {
   ): Promise<PackageArchive | null> {
     const environment = baseOf(running);
     let set: PackageSet | null = null;
+    const added: PackageInfo[] = [];
     for (const requirement of requirements) {
       try {
-        set = (await this.install(principal, environment, requirement, signal)).set;
+        const installed = await this.install(principal, environment, requirement, signal);
+        set = installed.set;
+        added.push(...installed.added);
       } catch (error) {
         onInstall(requirement, signal.aborted ? "cancelled" : error instanceof PackageError ? error.code : "internal");
         throw error;
@@ -157,21 +160,28 @@ export class CallerPackages {
     }
     if (set === null || set.packages.length === 0) return null;
     if (set.compiled) {
-      if ((await this.#options.environments.derive(environment, set)) === running) return null;
-      const names = set.packages.filter(({ compiled }) => compiled).map(({ name }) => name);
+      const { environments } = this.#options;
+      if ((await environments.derive(environment, set)) === running) return null;
+      // Of a set with shared libraries, too, what is Python can be imported; one that has an image of its own is not mounted over that.
+      if (running === environment && !added.some(({ compiled }) => compiled)) return this.#archiveOf(set);
+      const here = new Set(environments.get(running).packages.map(({ filename }) => filename));
+      const lacking = set.packages.filter(({ compiled, filename }) => compiled && !here.has(filename));
+      const names = (lacking.length > 0 ? lacking : added).map(({ name }) => name);
+      const why =
+        lacking.length > 0
+          ? `${names.join(", ")} ${names.length > 1 ? "have" : "has"} compiled code, which a running interpreter cannot take in`
+          : `${names.join(", ") || requirements.join(", ")} cannot join packages with compiled code while the interpreter runs`;
       const next = inSession
         ? "It is installed now, for executions without a session, new sessions, and this one once it is reset."
         : "It is installed now: run this code again.";
-      throw new PackageError(
-        "package_incompatible",
-        `${names.join(", ")} has compiled code, which a running interpreter cannot take in. ${next}`,
-      );
+      throw new PackageError("package_incompatible", `${why}. ${next}`);
     }
     return this.#archiveOf(set);
   }
 
   /** What a failed import is told: see {@link ModuleOwners.explain}. */
   async explainModule(
+    principal: string,
     running: string,
     module: string,
     mayInstall: boolean,
@@ -179,6 +189,11 @@ export class CallerPackages {
   ): Promise<string | null> {
     const { environments, owners } = this.#options;
     const others = environments.list().filter(({ name }) => name !== baseOf(running));
+    const set = await this.#options.store.get(principal, environments.base(baseOf(running))).catch(() => null);
+    const own = set?.packages.find(({ compiled, imports }) => compiled && imports.includes(module));
+    // Installed by this very code, or for a session that cannot have it.
+    if (own !== undefined && !environments.get(running).packages.some(({ key }) => key === own.key))
+      return `the package ${own.name} is installed, but has compiled code, which a running interpreter cannot take in: run this code again, in a session once it is reset`;
     // Those who named no environment mean `default`, and want to know why it is not what they run in.
     const meant = baseOf(running) === STDLIB ? environments.emptyDefault : null;
     return await owners.explain(module, environments.get(running), { mayInstall, others, meant, signal });

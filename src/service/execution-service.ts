@@ -220,7 +220,7 @@ async function execute(
       },
       "explain-module": {
         answer: async (module, stopped) => ({
-          value: await packages.explainModule(environment, module, mayInstall, stopped),
+          value: await packages.explainModule(principal.id, environment, module, mayInstall, stopped),
         }),
       },
     }),

@@ -102,8 +102,17 @@ describe("a package with compiled code", () => {
     const code = `import micropip\nawait micropip.install("fast==1.0")\n${USE}`;
     const { error } = await run(code);
     expect(error).toMatch(/^fast has compiled code, .*run this code again\.$/);
+    // Where the failed installation is passed over, the import says the same.
+    await reset();
+    const passed = "import micropip\ntry: await micropip.install('fast==1.0')\nexcept ValueError: pass\nimport fast";
+    expect((await run(passed)).error).toMatch(/the package fast is installed, .*run this code again/);
+    await reset();
+    expect((await run(code)).error).toMatch(/^fast has compiled code/);
     const again = await run(code);
     expect(again).toMatchObject({ error: null, success: true, result: 1 });
+    // One in Python alone is not told that others have compiled code.
+    const { error: other } = await run('import micropip\nawait micropip.install("plain")');
+    expect(other ?? "").not.toContain("fast");
     await reset();
   });
 });
