@@ -748,3 +748,8 @@ test("a last expression is shown by display alone, as README says", async () => 
   const { body: shown } = await execute({ code: `${html}display(h)` });
   expect(shown).toMatchObject({ result: null, outputs: [expect.objectContaining({ "text/html": "<b>x</b>" })] });
 });
+
+test("a server without SECRETS_KEY says that it keeps no secrets", async () => {
+  const { status, body } = await server.put("/api/secrets/a", '{"value":"x"}', { "content-type": "application/json" });
+  expect([status, body.code]).toEqual([501, "secrets_off"]);
+});

@@ -45,6 +45,22 @@ interface Fixture {
 }
 
 function describeBadInput(fixture: () => Fixture): void {
+  test("names that cannot be, and another environment, have codes of their own", async () => {
+    const [alice] = fixture().as("alice") as [TestClient];
+    const codeOf = async (path: string, body: object) => {
+      const reply = await alice.post(path, body);
+      return [reply.status, reply.body.code];
+    };
+    const id = await create(alice);
+    for (const name of ["my/session", "../one", ".hidden", "x".repeat(65), "", "a b"]) {
+      expect(await codeOf("/api/sessions", { id: name })).toEqual([400, "invalid_session_id"]);
+      expect(await codeOf(`/api/sessions/${id}/checkpoints`, { name })).toEqual([400, "invalid_checkpoint_name"]);
+    }
+    expect(await codeOf("/api/sessions", { id: 1 })).toEqual([400, "invalid_request"]);
+    const other = { code: "1", session: id, environment: "another" };
+    expect(await codeOf("/api/execute", other)).toEqual([400, "other_environment"]);
+  });
+
   test("ids that are guessed, forged or somebody else's are all the same 404, on every server", async () => {
     const { as } = fixture();
     const id = await create(as("alice")[0] as TestClient);

@@ -332,7 +332,10 @@ describe("what cannot be captured", () => {
     const first = await run(id, `${PIN}; import random; x = 1`);
     expect(first.session.pinned).toMatch(/ffi_closure_alloc_js/);
     expect((await server.get(`/api/sessions/${id}`, alice)).body.session).toMatchObject({ state: "pinned" });
-    expect((await server.post(`/api/sessions/${id}/fork`, {}, alice)).status).toBe(409);
+    expect(await server.post(`/api/sessions/${id}/fork`, {}, alice)).toMatchObject({
+      status: 409,
+      body: { code: "session_pinned" },
+    });
     expect((await run(id, "open('made', 'w').write('while pinned'); called()")).result).toBe(7);
     expect((await run(id, "[x, open('made').read(), called()]")).result).toEqual([1, "while pinned", 7]);
   });
