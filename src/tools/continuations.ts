@@ -110,7 +110,9 @@ export class Continuation implements ToolClient {
     try {
       if (this.#outcome === null && answers.length > 0) calls.answer(answers);
       if (this.#outcome === null && this.#hasStepped) calls.settleOverdue();
-      while (this.#outcome === null && !calls.isWaiting) await this.#changed.promise;
+      // Where this server's own tools are waited for, there is nothing to tell the client.
+      const isClients = () => calls.isWaiting && calls.open.length > 0;
+      while (this.#outcome === null && !isClients()) await this.#changed.promise;
       if (this.#outcome !== null) {
         if ("error" in this.#outcome) throw this.#outcome.error;
         return { ...this.#outcome.reply, isLast: true };
