@@ -87,7 +87,7 @@ export class McpConnection {
     }
   }
 
-  /** Never rejects. @param input the arguments: a JSON object. */
+  /** Never rejects. @param input the arguments: a JSON object that was scanned within the limits of a value. */
   async call(name: string, input: JsonText, signal: AbortSignal): Promise<McpResult> {
     this.#usedAt = performance.now();
     if (this.#underWay >= MAX_AT_A_TIME) return failed(`more than ${MAX_AT_A_TIME} calls at a time`);
@@ -95,7 +95,7 @@ export class McpConnection {
     try {
       const client = await this.#connected();
       const result = await client.request(
-        { method: "tools/call", params: { name, arguments: input.parse(WHOLE) as Record<string, unknown> } },
+        { method: "tools/call", params: { name, arguments: input.parseAll() as Record<string, unknown> } },
         CallToolResultSchema,
         { timeout: this.#server.timeoutMs, signal },
       );
@@ -221,8 +221,6 @@ export class McpConnection {
       : "it cannot be reached, or its answer is not one";
   }
 }
-
-const WHOLE = { maxBytes: MAX_TOOL_VALUE_BYTES, maxNodes: VALUE_LIMITS.maxNodes };
 
 function failed(message: string): McpResult {
   return { error: { message } };
