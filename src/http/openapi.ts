@@ -60,7 +60,6 @@ const WITH_BODY: readonly ErrorCode[] = [
   "body_too_slow",
   "invalid_encoding",
   "unsupported_encoding",
-  "wrong_content_type",
   "bad_request",
 ];
 

@@ -183,7 +183,7 @@ export function jsonBody<S extends z.ZodType>(schema: S, example: z.input<S>): B
     schema,
     example,
     required: !schema.safeParse({}).success,
-    errors: ["invalid_request", "invalid_json", "json_too_complex", "too_many_parameters"],
+    errors: ["wrong_content_type", "invalid_request", "invalid_json", "json_too_complex", "too_many_parameters"],
     parse: (request) => parseRequest(schema, request),
   };
 }

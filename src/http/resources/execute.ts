@@ -54,7 +54,8 @@ const rawBody: BodyKind<string> = {
   schema: z.string(),
   example: "sum(range(10))",
   required: true,
-  errors: ["no_code"],
+  // JSON and forms are read before, for all routes at once.
+  errors: ["wrong_content_type", "no_code", "invalid_json", "json_too_complex", "too_many_parameters"],
   middleware: () => express.raw({ type: "text/plain", limit: RAW_LIMIT }),
   parse: rawCode,
 };

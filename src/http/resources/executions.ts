@@ -26,7 +26,7 @@ export const answersBody: BodyKind<Promise<readonly ToolAnswer[]>> = {
   schema: z.object({ results: z.array(answer) }).meta({ id: "ToolResults" }),
   example: { results: [{ id: "call_1k3x9", result: { rows: 3 } }] },
   required: true,
-  errors: ["invalid_request", "invalid_json", "json_too_complex"],
+  errors: ["wrong_content_type", "invalid_request", "invalid_json", "json_too_complex"],
   middleware: () => express.raw({ type: () => true, limit: MAX_BODY_BYTES }),
   parse: async (request) => await readAnswers(bytesOf(request)),
 };
