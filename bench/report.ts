@@ -43,15 +43,17 @@ export const figure = (value: number | null): string => {
   return Math.abs(value) < 100 ? value.toFixed(1) : value.toFixed(0);
 };
 
+/** As Markdown. */
+export const toTable = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
+  [head, head.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
+
 /** As Markdown, for docs/benchmarks.md. */
 export function toMarkdown({ at, machine, loadAverage, generator, targets, sections, skipped }: Report): string {
-  const table = (head: readonly string[], rows: readonly (readonly string[])[]) =>
-    [head, head.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
   const parts = sections.flatMap(({ title, note, tables }) => [
     `## ${title}`,
     note,
     ...tables.map(({ title, unit, columns, rows }) =>
-      table(
+      toTable(
         [`${title}, ${unit}`, ...columns],
         rows.map(({ name, values }) => [name, ...values.map(figure)]),
       ),
@@ -62,7 +64,7 @@ export function toMarkdown({ at, machine, loadAverage, generator, targets, secti
     `Written by \`npm run bench -- --write\`; do not edit. ${at.slice(0, 10)}, ${machine}. Load average before and after: ${loadAverage.map((load) => load.toFixed(1)).join(", ")}. Load by ${generator}; all in one run, rounds in turns, medians: only ratios within one run count.`,
     ...(skipped.length > 0 ? [`Not measured: ${skipped.join("; ")}.`] : []),
     "## Targets",
-    table(
+    toTable(
       ["target", "reached", ""],
       targets.map(({ name, reached, met }) => [name, reached, met ? "yes" : "**no**"]),
     ),
