@@ -79,7 +79,7 @@ await peer.ended;
 const attacks = ended.startsWith("INTRUDER") ? JSON.parse(ended.slice("INTRUDER".length)) : {};
 const said: Outcome = {
   attacks,
-  result: result.result.parse(),
+  result: result.result.parseAll(),
   ended: ended.slice(0, 300),
   signals,
   wrote: existsSync(visit.marker),
