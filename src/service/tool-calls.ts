@@ -100,7 +100,7 @@ function record({ securityLog, config }: Services, caller: Caller, call: EndedCa
       inputBytes,
       resultBytes,
       duration: Math.round(durationMs * 1000) / 1000,
-      ...(config.LOG_CODE && { arguments: input }),
+      ...(config.LOG_CODE && { arguments: String(input) }),
     },
   });
 }

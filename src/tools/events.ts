@@ -79,6 +79,6 @@ export interface EndedCall {
   readonly durationMs: number;
   /** `abandoned`: the execution ended first. `refused`: the client was not asked. */
   readonly outcome: "answered" | "error" | "timeout" | "abandoned" | "refused";
-  /** The arguments as JSON. */
-  readonly input: string;
+  /** The arguments as JSON; a text only once it is asked for: it may be large, and most servers log none. */
+  readonly input: JsonText | string;
 }

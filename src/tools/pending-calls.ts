@@ -14,15 +14,15 @@ import {
 } from "../wire/host-calls.ts";
 import type { ToolOffer } from "../wire/messages.ts";
 import { mismatch } from "./argument-check.ts";
+import { type Answer, encoded, GONE, toAnswer } from "./call-answers.ts";
 import type { ToolSet } from "./definitions.ts";
 import type { EndedCall, InnerTools, ToolAnswer, ToolClient, ToolEvent } from "./events.ts";
+import { HeldBytes, type HeldShare } from "./held-bytes.ts";
 
 /** What a value may hold: what Python's own reader of JSON goes into, and more values than a table of a million cells has. */
 export const VALUE_LIMITS = { maxDepth: 100, maxNodes: 2_000_000 };
 /** JSON text in JSON text: each quote of it is two characters. */
 const MAX_START_BYTES = 2 * MAX_TOOL_VALUE_BYTES + 64 * 1024;
-/** Answers that code has not taken yet: it may wait for one call while others are answered. */
-const MAX_UNTAKEN_BYTES = 64 * 1024 * 1024;
 /** Of one trip into the sandbox. */
 const MAX_TAKEN_BYTES = 16 * 1024 * 1024;
 const MAX_TIMER_MS = 2 ** 31 - 1;
@@ -43,6 +43,8 @@ export interface PendingCallsOptions {
   /** All that the execution may wait, ms. */
   readonly maxWaitMs: number;
   readonly maxCalls: number;
+  /** What it holds in memory is counted here; default: by itself. */
+  readonly held?: HeldShare;
   readonly onEnded?: (call: EndedCall) => void;
   /** Told when the code begins to wait for its client, and when it goes on. */
   readonly onWaiting?: ((isWaiting: boolean) => void) | undefined;
@@ -57,11 +59,6 @@ interface Call {
   isOverdue: boolean;
 }
 
-interface Answer {
-  readonly kind: ToolAnswerHead["kind"];
-  readonly body: Uint8Array;
-}
-
 /** Waits for HTTP responses beside answers. */
 type WaitForRequests = (ids: readonly number[], signal: AbortSignal) => Promise<readonly HttpProgress[]>;
 
@@ -74,6 +71,7 @@ type WaitForRequests = (ids: readonly number[], signal: AbortSignal) => Promise<
  */
 export class PendingCalls implements Disposable {
   readonly offer: ToolOffer;
+  readonly held: HeldShare;
   readonly #options: PendingCallsOptions;
   readonly #open = new Map<number, Call>();
   /** Answered, and not taken by the code yet. */
@@ -84,7 +82,6 @@ export class PendingCalls implements Disposable {
   readonly #over = new AbortController();
   /** Wakes the code that waits; null: it does not. */
   #wake: (() => void) | null = null;
-  #untakenBytes = 0;
   #count = 0;
   #waitedMs = 0;
   #isOver = false;
@@ -92,6 +89,7 @@ export class PendingCalls implements Disposable {
   constructor(options: PendingCallsOptions) {
     const { tools, mode, interactive, check } = options;
     this.#options = options;
+    this.held = options.held ?? new HeldBytes().share(options.principal);
     this.offer = { tools: Array.from(tools.values(), ({ signature }) => signature), mode, interactive, check };
   }
 
@@ -133,11 +131,17 @@ export class PendingCalls implements Disposable {
       throw new ClientError("tool_call_answered", "One call has two answers.");
     const bodies = found.map(({ answer, call }) => ({ call, ...toAnswer(answer, call.event) }));
     const bytes = bodies.reduce((sum, { body }) => sum + body.length, 0);
-    // One by itself is always taken: it is no larger than a value may be.
-    if (bodies.length > 0 && this.#untakenBytes > 0 && this.#untakenBytes + bytes > MAX_UNTAKEN_BYTES)
-      throw new ClientError("too_much_held");
+    if (bodies.length > 0 && !this.held.hasRoom("answers", bytes)) throw new ClientError("too_much_held");
     for (const { call, kind, body } of bodies)
       this.#settle(call, { kind, body }, kind === "error" ? "error" : "answered");
+    this.#wakeUp();
+  }
+
+  /** What was answered cannot be passed on: a call without an answer has this one, for which there is always room. */
+  fail(id: string, message: string): void {
+    const call = this.#open.get(idOf(id));
+    if (call?.event.id !== id) return;
+    this.#settle(call, { kind: "error", body: encoded({ message }) }, "error");
     this.#wakeUp();
   }
 
@@ -157,6 +161,7 @@ export class PendingCalls implements Disposable {
     this.#over.abort();
     for (const call of [...this.#open.values()]) this.#end(call, "abandoned", 0);
     this.#answered.clear();
+    this.held.releaseAll("answers");
     this.#wakeUp();
   }
 
@@ -166,15 +171,17 @@ export class PendingCalls implements Disposable {
     const stopped: ToolRefusal = { kind: "error", message: "the execution is being stopped" };
     if (++this.#count > maxCalls)
       return { kind: "error", message: `an execution may make ${maxCalls} calls of tools at the most` };
-    const event = "tool" in argument ? await this.#toolCall(argument) : this.#inputRequest(argument);
+    let event = "tool" in argument ? await this.#toolCall(argument) : this.#inputRequest(argument);
+    // Its arguments may have been looked at in another thread.
+    if (!("kind" in event) && (this.#isOver || signal.aborted)) return stopped;
+    if (!("kind" in event) && !this.held.hasRoom("inputs", inputBytesOf(event))) event = TOO_MUCH_ASKED;
     if ("kind" in event) {
       const input = "tool" in argument ? argument.input : "";
       const inputBytes = Buffer.byteLength(input);
       onEnded?.({ name, inputBytes, resultBytes: 0, durationMs: 0, outcome: "refused", input });
       return event;
     }
-    // Its arguments may have been looked at in another thread.
-    if (this.#isOver || signal.aborted) return stopped;
+    this.held.hold("inputs", inputBytesOf(event));
     const id = idOf(event.id);
     const timer = setTimeout(() => this.#late(id), Math.min(callTimeoutMs, MAX_TIMER_MS));
     this.#open.set(id, { id, event, startedAt: performance.now(), timer, isOverdue: false });
@@ -194,6 +201,7 @@ export class PendingCalls implements Disposable {
     // Its time is over, or its execution is.
     if (!call || answered === null) return;
     const body = "error" in answered ? encoded(answered.error) : answered.result.bytes;
+    if (!this.held.hasRoom("answers", body.length)) return this.fail(call.event.id, TOO_MUCH_ANSWERED);
     const [kind, outcome] = "error" in answered ? (["error", "error"] as const) : (["result", "answered"] as const);
     this.#settle(call, { kind, body }, outcome);
     this.#wakeUp();
@@ -297,7 +305,7 @@ export class PendingCalls implements Disposable {
       if (this.#open.has(id)) continue;
       const answer = this.#answered.get(id) ?? GONE;
       if (calls.length > 0 && bytes + answer.body.length > MAX_TAKEN_BYTES) break;
-      if (this.#answered.delete(id)) this.#untakenBytes -= answer.body.length;
+      if (this.#answered.delete(id)) this.held.release("answers", answer.body.length);
       bytes += answer.body.length;
       calls.push({ id, kind: answer.kind, bytes: answer.body.length });
       bodies.push(answer.body);
@@ -322,20 +330,21 @@ export class PendingCalls implements Disposable {
     this.#end(call, outcome, answer.body.length);
     this.#ended.add(call.event.id);
     this.#answered.set(call.id, answer);
-    this.#untakenBytes += answer.body.length;
+    this.held.hold("answers", answer.body.length);
   }
 
   #end({ id, event, startedAt, timer }: Call, outcome: EndedCall["outcome"], resultBytes: number): void {
     clearTimeout(timer);
     this.#open.delete(id);
-    const isTool = event.type === "tool_call";
+    const inputBytes = inputBytesOf(event);
+    this.held.release("inputs", inputBytes);
     this.#options.onEnded?.({
-      name: isTool ? event.name : "input",
-      inputBytes: isTool ? event.input.bytes.length : Buffer.byteLength(event.prompt),
+      name: event.type === "tool_call" ? event.name : "input",
+      inputBytes,
       resultBytes,
       durationMs: performance.now() - startedAt,
       outcome,
-      input: isTool ? event.input.toString() : event.prompt,
+      input: event.type === "tool_call" ? event.input : event.prompt,
     });
   }
 
@@ -344,41 +353,15 @@ export class PendingCalls implements Disposable {
   }
 }
 
-/** Of an execution that is over, or was none that offers anything: a session's memory may hold its calls. */
-const GONE: Answer = { kind: "error", body: encoded({ message: "the execution that made this call is over" }) };
-
-/** What an execution is told that offers nothing. */
-export const NO_TOOLS: Pick<HostCalls, "tool-wait"> = {
-  "tool-wait": {
-    answer: ({ ids }) => ({
-      value: { calls: ids.map((id) => ({ id, kind: GONE.kind, bytes: GONE.body.length })), requests: [] },
-      body: Buffer.concat(ids.map(() => GONE.body)),
-    }),
-  },
+const TOO_MUCH_ASKED: ToolRefusal = {
+  kind: "error",
+  message: "calls that have no answer yet hold too much: wait for some of them before you make more",
 };
+/** Where no client can be told to send its answer again. */
+export const TOO_MUCH_ANSWERED = "answers that the code has not taken hold too much: there is no room for this one";
 
-/** @throws {ClientError} for what is too large, or no answer to what was asked. */
-function toAnswer(answer: ToolAnswer, event: ToolEvent): Answer {
-  if ("error" in answer) {
-    const { message, data } = answer.error;
-    const text = data === undefined ? "" : `,"data":${data}`;
-    const body = Buffer.from(`{"message":${JSON.stringify(message)}${text}}`);
-    if (body.length > MAX_TOOL_VALUE_BYTES) throw tooLarge();
-    return { kind: "error", body };
-  }
-  const { bytes, facts } = answer.result;
-  if (bytes.length > MAX_TOOL_VALUE_BYTES) throw tooLarge();
-  if (event.type === "input_request" && facts.kind !== "text")
-    throw new ClientError("invalid_request", "The result of an input_request is the line that was written: a string.");
-  return { kind: "result", body: bytes };
-}
-
-function tooLarge(): ClientError {
-  return new ClientError("tool_value_too_large", `A result may have ${MAX_TOOL_VALUE_BYTES} bytes of JSON.`);
-}
-
-function encoded(value: unknown): Uint8Array {
-  return Buffer.from(JSON.stringify(value));
+function inputBytesOf(event: ToolEvent): number {
+  return event.type === "tool_call" ? event.input.bytes.length : Buffer.byteLength(event.prompt);
 }
 
 /** As the client sees it. */

@@ -2,6 +2,7 @@ import { ClientError } from "../shared/errors.ts";
 import type { ToolAnswer } from "./events.ts";
 import { belongsTo, newExecutionId, serverOf } from "./execution-id.ts";
 import type { ToolFleet } from "./fleet.ts";
+import { HeldBytes } from "./held-bytes.ts";
 import { PendingCalls, type PendingCallsOptions } from "./pending-calls.ts";
 
 export interface ToolExecutionsOptions {
@@ -17,7 +18,7 @@ export interface ToolExecutionsOptions {
   readonly fleet: ToolFleet | null;
 }
 
-type NewExecution = Omit<PendingCallsOptions, "maxWaitMs" | "maxCalls">;
+type NewExecution = Omit<PendingCallsOptions, "maxWaitMs" | "maxCalls" | "held">;
 
 interface Place {
   readonly isAnsweredElsewhere?: boolean;
@@ -53,6 +54,8 @@ export class ToolExecutions {
   readonly #options: ToolExecutionsOptions;
   readonly #executions = new Map<string, ToolExecution>();
   readonly #ofPrincipal = new Map<string, number>();
+  /** For all calls of this server's. */
+  readonly #held = new HeldBytes();
 
   constructor(options: ToolExecutionsOptions) {
     this.#options = options;
@@ -74,7 +77,7 @@ export class ToolExecutions {
     if (mayWait && (this.#executions.size >= maxExecutions || own >= maxOfPrincipal))
       throw new ClientError("too_many_tool_executions");
     const id = newExecutionId(this.#options.server);
-    const calls = new PendingCalls({ ...options, maxWaitMs, maxCalls });
+    const calls = new PendingCalls({ ...options, maxWaitMs, maxCalls, held: this.#held.share(principal) });
     const execution = new ToolExecution({ id, principal, calls, isAnsweredElsewhere }, () => {
       this.#forget(execution);
       onClose();
