@@ -28,44 +28,68 @@ function refused({ retryAfterS = 1, address = "198.51.100.7" } = {}) {
   );
   const send = (url: string, method = "POST", destroyed = false) =>
     listener({ url, method, socket } as unknown as IncomingMessage, { destroyed } as unknown as ServerResponse & never);
-  return { send, seen };
+  /** Another execution. */
+  const execute = (name: string, destroyed = false) => send(`/api/execute?${name}`, "POST", destroyed);
+  return { send, execute, seen: () => seen.map((url) => url.replace("/api/execute?", "")) };
 }
 
 test("what comes before its time is looked at when that has come, once", () => {
-  const { send, seen } = refused();
-  send("early");
+  const { execute, seen } = refused();
+  execute("early");
   vi.advanceTimersByTime(999);
-  expect(seen).toEqual([]);
+  expect(seen()).toEqual([]);
   vi.advanceTimersByTime(1);
-  expect(seen).toEqual(["early"]);
-  send("later");
-  expect(seen).toEqual(["early", "later"]);
+  expect(seen()).toEqual(["early"]);
+  execute("later");
+  expect(seen()).toEqual(["early", "later"]);
 });
 
 test("no connection is held back for longer than two seconds, nor after its time", () => {
   const long = refused({ retryAfterS: 30 });
-  long.send("early");
+  long.execute("early");
   vi.advanceTimersByTime(2000);
-  expect(long.seen).toEqual(["early"]);
+  expect(long.seen()).toEqual(["early"]);
   const polite = refused();
   vi.advanceTimersByTime(1000);
-  polite.send("in time");
-  expect(polite.seen).toEqual(["in time"]);
+  polite.execute("in time");
+  expect(polite.seen()).toEqual(["in time"]);
 });
 
-test("neither what takes no sandbox, nor a proxy's connection is held back, nor one that has gone looked at", () => {
-  const one = refused();
-  one.send("page", "GET");
-  expect(one.seen).toEqual(["page"]);
-  one.send("early");
-  expect(one.seen).toEqual(["page"]);
+test.each([
+  ["GET", "/api/execute"],
+  ["POST", "/api/tools/stubs"],
+  ["POST", "/api/sessions"],
+  ["POST", "/api/files?next=/api/execute"],
+])("%s %s takes no place of those, and is not held back", (method, url) => {
+  const { send, seen } = refused();
+  send(url, method);
+  expect(seen()).toEqual([url]);
+});
+
+test.each(["/API/Execute/", "/py/api/execute-raw", "//api//execute-stream?a=1", "http://a.example/api/execute"])(
+  "%s is an execution",
+  (url) => {
+    const { send, seen } = refused();
+    send(url);
+    expect(seen()).toEqual([]);
+  },
+);
+
+test("what takes no sandbox leaves the next execution held back", () => {
+  const { send, execute, seen } = refused();
+  send("/api/tools/stubs");
+  execute("early");
+  expect(seen()).toEqual(["/api/tools/stubs"]);
+});
+
+test("neither a proxy's connection is held back, nor one that has gone looked at", () => {
   const proxied = refused({ address: PROXY });
-  proxied.send("of another client");
-  expect(proxied.seen).toEqual(["of another client"]);
+  proxied.execute("of another client");
+  expect(proxied.seen()).toEqual(["of another client"]);
   const gone = refused();
-  gone.send("gone", "POST", true);
+  gone.execute("gone", true);
   vi.advanceTimersByTime(5000);
-  expect(gone.seen).toEqual([]);
+  expect(gone.seen()).toEqual([]);
 });
 
 test.each([

@@ -5,7 +5,7 @@ import type { ClientError } from "../../shared/errors.ts";
 import { principalOf } from "./authentication.ts";
 
 /** Where the executions are asked for that wait for a sandbox. */
-const PATHS: ReadonlySet<string> = new Set(["/api/execute", "/api/execute-raw", "/api/execute-stream"]);
+const PATHS = ["/api/execute", "/api/execute-raw", "/api/execute-stream"];
 /** Longest time for which a connection is held back, ms. */
 const MAX_HELD_BACK_MS = 2_000;
 
@@ -37,7 +37,7 @@ export function refuseOverload({ admission, onRefused }: OverloadOptions): {
   const middleware =
     (refusalOf: (patienceMs: number, response: Response) => ClientError | null): RequestHandler =>
     (request, response, next) => {
-      if (request.method !== "POST" || !PATHS.has(pathOf(request))) return next();
+      if (request.method !== "POST" || !PATHS.includes(normalised(request.path))) return next();
       const refusal = refusalOf(patienceMs(request), response);
       if (refusal === null) return next();
       const pauseMs = Math.min(MAX_HELD_BACK_MS, (refusal.retryAfterS ?? 0) * 1000);
@@ -52,8 +52,8 @@ export function refuseOverload({ admission, onRefused }: OverloadOptions): {
 }
 
 /**
- * Slows down connections that ignore `Retry-After`: what they send before its time is looked at when the time has come. Until then
- * a request costs its headers, and its body stays with the client. A reverse proxy sends requests of many clients over one connection:
+ * Slows down connections that ignore `Retry-After`: an execution that they send before its time is looked at when the time has come. Until
+ * then a request costs its headers, and its body stays with the client. A reverse proxy sends requests of many clients over one connection:
  * it is not held back.
  *
  * @param isProxy whether an address is a reverse proxy's: Express's `trust proxy fn`.
@@ -64,8 +64,8 @@ export function holdBackEarly(
 ): RequestListener {
   return (request: IncomingMessage, response: ServerResponse) => {
     const untilMs = toldToWait.get(request.socket);
-    // What a page asks meanwhile over the same connection takes no sandbox.
-    if (untilMs === undefined || request.method !== "POST") return listener(request, response);
+    // What else comes over the same connection takes no sandbox, or is refused elsewhere.
+    if (untilMs === undefined || !asksForExecution(request)) return listener(request, response);
     toldToWait.delete(request.socket);
     const waitMs = untilMs - performance.now();
     if (waitMs <= 0 || isProxy(request.socket.remoteAddress ?? "", 0)) return listener(request, response);
@@ -76,8 +76,15 @@ export function holdBackEarly(
 }
 
 /** As Express compares paths. */
-function pathOf({ path }: Request): string {
+function normalised(path: string): string {
   return (path.endsWith("/") ? path.slice(0, -1) : path).toLowerCase();
+}
+
+/** Before anything of its URL is read: BASE_PATH, or a host, may stand before the path. */
+function asksForExecution({ method, url = "" }: IncomingMessage): boolean {
+  if (method !== "POST") return false;
+  const path = normalised(url.replace(/[?#].*$/s, "").replace(/\/{2,}/g, "/"));
+  return PATHS.some((end) => path.endsWith(end));
 }
 
 /** How long the client says it waits, ms. */
