@@ -1,9 +1,11 @@
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { request as httpRequest } from "node:http";
 import { connect } from "node:net";
 import path from "node:path";
 import { text } from "node:stream/consumers";
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
+import { Channel } from "../../src/http/websocket/channel.ts";
 import { createClient } from "../support/client.ts";
 import { testConfig } from "../support/config.ts";
 import { py } from "../support/engine.ts";
@@ -103,6 +105,24 @@ describe("executions", () => {
     client.send({ type: "get_session", request: "r6", session: session.id });
     expect(await client.next({ request: "r6" })).toMatchObject({ type: "error", code: "session_not_found" });
     expect((await server.get(`/api/sessions/${session.id}`)).status).toBe(404);
+  });
+
+  test("are in the security log before the client is told of them", async () => {
+    const original = Channel.prototype.emit;
+    const told: { id: string; isWritten: boolean }[] = [];
+    const log = path.join(server.config.LOG_DIR, "security.log");
+    const emit = vi.spyOn(Channel.prototype, "emit").mockImplementation(function (this: Channel, event) {
+      const { session } = event as { session?: { id: string } };
+      if (session) told.push({ id: session.id, isWritten: readFileSync(log, "utf8").includes(session.id) });
+      return original.call(this, event);
+    });
+    onTestFinished(() => emit.mockRestore());
+    const client = await open();
+    client.send({ type: "create_session", request: "r1", environment: "stdlib" });
+    const { session } = await client.next({ request: "r1" });
+    client.send({ type: "fork_session", request: "r2", session: session.id });
+    await client.next({ request: "r2" });
+    expect(told.map(({ isWritten }) => isWritten)).toEqual([true, true]);
   });
 
   test("are interrupted: while they run, while they wait for an answer, and in a session", async () => {

@@ -13,6 +13,7 @@ import { cpuTime } from "../support/cpu-time.ts";
 import { readSecurityLog } from "../support/security-log.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 import { until } from "../support/until.ts";
+import { SocketClient } from "../support/web-socket.ts";
 
 const CLI = new URL("../../src/cli/main.ts", import.meta.url).pathname;
 const sha256 = (bytes: string | Uint8Array) => createHash("sha256").update(bytes).digest("hex");
@@ -366,6 +367,13 @@ describe("a log that cannot be written", () => {
       });
       expect(JSON.stringify(body)).not.toContain(dataDir);
     }
+    const socket = await SocketClient.open(server.url);
+    expect(await socket.run("a", { code: 'open("ran", "w")' })).toMatchObject({
+      type: "error",
+      code: "audit_unavailable",
+      status: 503,
+    });
+    await socket.close();
     expect((await server.get("/api/pyodide-files")).body.result.files).toEqual([]);
     const { securityLog } = (await server.get("/api/status")).body;
     expect(securityLog).toMatchObject({ healthy: false, reason: expect.stringMatching(/^ENOTDIR/) });

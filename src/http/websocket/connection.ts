@@ -175,37 +175,38 @@ export class Connection implements EventSink {
     if (this.#requests >= MAX_REQUESTS) throw new ClientError("too_many_executions");
     this.#requests++;
     void this.#serve(message)
-      .catch((error) => this.#channel.emitError(error, { request: message.request }))
+      // Before any reply, as over HTTP: what a client was told has its line, even if the server is killed.
+      .finally(() => this.#options.services.securityLog?.writing)
+      .then((session) => channel.emit({ type: "session", request: message.request, session }))
+      .catch((error) => channel.emitError(error, { request: message.request }))
       .finally(() => this.#requests--);
   }
 
-  async #serve(message: SessionMessage): Promise<void> {
+  /** @returns what the client is told of the session; null: it is deleted. */
+  async #serve(message: SessionMessage): Promise<object | null> {
     const { services } = this.#options;
     const { sessions } = services;
-    const channel = this.#channel;
-    const { id: principal } = channel.principal;
+    const { id: principal } = this.#channel.principal;
     const { signal } = this.#gone;
-    const { type, request } = message;
-    const answer = (session: object) => channel.emit({ type: "session", request, session });
-    switch (type) {
+    switch (message.type) {
       case "create_session": {
         const made = await createSession(services, principal, message);
         this.#record("session_create", { session: made.id });
-        return answer(toReply(made));
+        return toReply(made);
       }
       case "get_session":
-        return answer(toReply(await sessions.get(principal, message.session)));
+        return toReply(await sessions.get(principal, message.session));
       case "reset_session":
-        return answer(toReply(await sessions.reset(principal, message.session, signal)));
+        return toReply(await sessions.reset(principal, message.session, signal));
       case "fork_session": {
         const made = await sessions.fork(principal, message.session, signal);
         this.#record("session_create", { session: made.id, forkOf: message.session });
-        return answer(toReply(made));
+        return toReply(made);
       }
       case "delete_session":
         await sessions.delete(principal, message.session, signal);
         this.#record("session_delete", { session: message.session });
-        return channel.emit({ type: "session", request, session: null });
+        return null;
     }
   }
 
