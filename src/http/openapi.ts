@@ -165,7 +165,7 @@ export function openApiDocument() {
     for (const { requestBody } of Object.values(methods as Record<string, { requestBody?: JsonRequestBody }>)) {
       const schema = requestBody?.content["application/json"]?.schema;
       for (const [name, member] of Object.entries(schema?.properties ?? {})) {
-        if (!schema?.required?.includes(name)) takeNull(member);
+        if (schema?.properties && !schema.required?.includes(name)) schema.properties[name] = takingNull(member);
       }
     }
   }
@@ -173,21 +173,30 @@ export function openApiDocument() {
 }
 
 interface Member {
-  type?: string | string[];
-  enum?: unknown[];
+  readonly $ref?: string;
+  readonly type?: string | string[];
+  readonly enum?: unknown[];
+  readonly anyOf?: readonly Member[];
 }
 
 interface JsonRequestBody {
   readonly content: Readonly<
-    Record<string, { schema: { readonly properties?: Record<string, Member>; readonly required?: readonly string[] } }>
+    Record<string, { schema: { properties?: Record<string, Member>; readonly required?: readonly string[] } }>
   >;
 }
 
-/** As `parseBody` does with what may be left out. */
-function takeNull(member: Member): void {
-  if (typeof member.type === "string") member.type = [member.type, "null"];
-  // Routes share their schemas.
-  if (member.enum && !member.enum.includes(null)) member.enum = [...member.enum, null];
+const NULL: Member = { type: "null" };
+
+/** As `parseBody` does with what may be left out. A copy: routes share their schemas. */
+function takingNull(member: Member): Member {
+  if (member.$ref !== undefined) return { anyOf: [member, NULL] };
+  if (member.anyOf) return { ...member, anyOf: [...member.anyOf, NULL] };
+  const { type, enum: values } = member;
+  return {
+    ...member,
+    ...(typeof type === "string" && { type: [type, "null"] }),
+    ...(values && { enum: [...values, null] }),
+  };
 }
 
 const document = route({

@@ -106,13 +106,15 @@ describe("/api/execute-stream", () => {
 
   test("still refuses with a status what has no room, no session or no code", { timeout: 60_000 }, async () => {
     await occupy();
+    expect((await server.post("/api/execute-stream", { code: "1", session: "none" })).status).toBe(404);
+    expect((await server.post("/api/execute-stream", {})).status).toBe(400);
     const waiting = [await open(route), await open(route), await open(route)];
     for (const { response } of waiting) expect(response.status).toBe(200);
     const full = await server.post("/api/execute-stream", { code: "1" });
     expect([full.status, full.body.code]).toEqual([429, expect.stringContaining("queue_full")]);
     expect(full.headers.get("retry-after")).toBe("1");
-    expect((await server.post("/api/execute-stream", { code: "1", session: "none" })).status).toBe(404);
-    expect((await server.post("/api/execute-stream", {})).status).toBe(400);
+    // Before anything of it is looked at.
+    expect((await server.post("/api/execute-stream", { code: "1", session: "none" })).status).toBe(429);
   });
 
   test("tells one that waits that the server stops", { timeout: 60_000 }, async () => {

@@ -58,10 +58,11 @@ const MODULES: Readonly<Record<string, string>> = {
     import matplotlib, os
     from matplotlib.figure import Figure
     assert os.environ["MPLBACKEND"] == "agg"
+    class _Plain(Figure): "A figure that savefig alone can draw."
     _figures = []
     def switch_backend(name): matplotlib.backend = name
     def figure(*args):
-        if not args: _figures.append(Figure())
+        if not args: _figures.append(_Plain())
         return _figures[-1]
     def get_fignums(): return [*range(1, len(_figures) + 1)]
     def close(which): _figures.clear()

@@ -1,3 +1,4 @@
+import { isUtf8 } from "node:buffer";
 import express, { type Request, type Response } from "express";
 import { z } from "zod";
 import { ClientError } from "../../shared/errors.ts";
@@ -141,7 +142,8 @@ function bytesOf(request: Request): Uint8Array {
   const body: unknown = request.body;
   if (!Buffer.isBuffer(body)) return new Uint8Array(0);
   const hasMark = body[0] === 0xef && body[1] === 0xbb && body[2] === 0xbf;
-  if (charset === "utf-8") return hasMark ? body.subarray(3) : body;
+  // Values go on as bytes: what is no UTF-8 must not.
+  if (charset === "utf-8" && isUtf8(body)) return hasMark ? body.subarray(3) : body;
   try {
     return Buffer.from(decodeText(body, charset));
   } catch (error) {

@@ -2,6 +2,7 @@
 
 import io
 import math
+import sys
 
 
 def to_png(figure):
@@ -23,15 +24,16 @@ def _drawn_once(figure):
     Return the pixels (rows, columns, RGBA), or None where that would not be the picture that `savefig` makes: something
     lies beyond the figure's edge, its background is not plain, or a setting or another canvas asks for more than a crop.
     """
+    figures = sys.modules.get("matplotlib.figure")
+    if figures is None or type(figure) is not figures.Figure:
+        return None
     from matplotlib import rcParams
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     canvas, background = figure.canvas, figure.patch
     pad = rcParams["savefig.pad_inches"]
     plain = (
-        type(figure) is Figure
-        and type(canvas) is FigureCanvasAgg
+        type(canvas) is FigureCanvasAgg
         and canvas.device_pixel_ratio == 1
         and getattr(figure, "_original_dpi", figure.dpi) == figure.dpi
         and rcParams["savefig.dpi"] == "figure"
