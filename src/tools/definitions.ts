@@ -4,7 +4,8 @@ import { isObject } from "../shared/json/json-object.ts";
 import type { ToolSignature } from "../wire/messages.ts";
 import { checkSchema, type JsonSchema, SchemaError } from "./json-schema.ts";
 import { toIdentifier } from "./python-names.ts";
-import { annotationOf, signatureOf } from "./signatures.ts";
+import { SchemaReader } from "./schema-reader.ts";
+import { MAX_SIGNATURE_CHARACTERS, signatureOf } from "./signatures.ts";
 
 export const MAX_TOOLS = 128;
 /** Of all definitions together, characters of JSON. */
@@ -52,6 +53,8 @@ export interface Tool {
   readonly isPlain: boolean;
   /** Characters of the schema as JSON. */
   readonly schemaCharacters: number;
+  /** Characters of what its signature says, references followed. */
+  readonly signatureCharacters: number;
 }
 
 /** The tools of one execution by the names that their client has for them. */
@@ -68,11 +71,17 @@ export function toolSet(definitions: readonly ToolDefinition[], variables: reado
   if (JSON.stringify(definitions).length > MAX_CHARACTERS)
     throw refused(`The tools' definitions may have ${MAX_CHARACTERS} characters of JSON together.`);
   const tools = new Map<string, Tool>();
+  let characters = 0;
   const taken = new Map<string, string>(variables.map((name) => [name, "a variable of the context"]));
   for (const definition of definitions) {
     const { name } = definition;
     if (tools.has(name)) throw refused(`There are two tools called ${quoted(name)}.`);
     const tool = toolOf(definition);
+    characters += tool.signatureCharacters;
+    if (characters > MAX_SIGNATURE_CHARACTERS)
+      throw refused(
+        `The tools' signatures may have ${MAX_SIGNATURE_CHARACTERS} characters together, references followed.`,
+      );
     const python = tool.signature.name;
     const other = taken.get(python);
     if (other !== undefined)
@@ -108,10 +117,14 @@ export function toolOf({ name, description, parameters, returns }: ToolDefinitio
       throw new SchemaError("the schema is none of an object");
     return facts;
   });
-  const { parameters: described, takesMore } = within("parameters", () => signatureOf(parameters ?? undefined));
+  const {
+    parameters: described,
+    takesMore,
+    characters,
+  } = within("parameters", () => signatureOf(parameters ?? undefined));
   const returned = within("returns", () => {
     checkSchema(returns ?? true);
-    return returns == null ? "Any" : annotationOf(returns, returns);
+    return returns == null ? "Any" : new SchemaReader(returns).annotationOf(returns);
   });
   return {
     signature: {
@@ -125,6 +138,7 @@ export function toolOf({ name, description, parameters, returns }: ToolDefinitio
     parameters: parameters ?? null,
     isPlain: checked.isPlain,
     schemaCharacters: JSON.stringify(parameters ?? null).length,
+    signatureCharacters: characters,
   };
 }
 

@@ -8,6 +8,8 @@ export type JsonSchema = boolean | { readonly [keyword: string]: unknown };
 
 /** Schemas inside each other. */
 const MAX_DEPTH = 48;
+/** References that lead to references, one after another: what follows them takes so many steps for each at most. */
+const MAX_CHAIN = 16;
 const TYPES = new Set(["null", "boolean", "object", "array", "number", "string", "integer"]);
 
 /** Keywords whose value is a schema, a list of them, or an object of them. */
@@ -46,6 +48,7 @@ export function checkSchema(schema: unknown): CheckedSchema {
   const walk = new Walk(schema);
   walk.visit(schema, "", 0);
   walk.refuseCircles();
+  walk.refuseChains();
   return { isPlain: walk.isPlain };
 }
 
@@ -72,8 +75,8 @@ class Walk {
   readonly #root: unknown;
   /** Schema → those that apply to the same value. */
   readonly #inPlace = new Map<object, object[]>();
-  /** Where there is a reference, and to what. */
-  readonly #targets = new Map<string, object>();
+  /** Schema → what its reference leads to, and where that stands. Not by the place: a path is as long as its names, and made only to be shown. */
+  readonly #targets = new Map<object, { readonly at: string; readonly target: object }>();
 
   constructor(root: unknown) {
     this.#root = root;
@@ -99,7 +102,7 @@ class Walk {
           throw new SchemaError(`${where(here)} refers to nothing in the schema`);
         if (isObject(target)) {
           applied.push(target);
-          this.#targets.set(here, target);
+          this.#targets.set(schema, { at: here, target });
         }
       } else this.#checkValue(keyword, value, here);
     }
@@ -107,8 +110,8 @@ class Walk {
 
   /** @throws {SchemaError} if a schema applies itself to the same value. What leads down into a value may be a circle: trees are. */
   refuseCircles(): void {
-    for (const [ref, target] of this.#targets) {
-      if (!this.#inPlace.has(target)) throw new SchemaError(`${where(ref)} refers to what is no schema`);
+    for (const { at, target } of this.#targets.values()) {
+      if (!this.#inPlace.has(target)) throw new SchemaError(`${where(at)} refers to what is no schema`);
     }
     const done = new Set<object>();
     const above = new Set<object>();
@@ -128,6 +131,15 @@ class Walk {
           path.push({ schema: following, next: 0 });
         }
       }
+    }
+  }
+
+  /** @throws {SchemaError} Call {@link refuseCircles} first, which says more of a circle. */
+  refuseChains(): void {
+    for (const { at, target } of this.#targets.values()) {
+      let links = 1;
+      for (let next = this.#targets.get(target); next; next = this.#targets.get(next.target))
+        if (++links > MAX_CHAIN) throw new SchemaError(`${where(at)} leads through more than ${MAX_CHAIN} references`);
     }
   }
 

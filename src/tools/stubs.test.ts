@@ -56,3 +56,33 @@ async def ping() -> Any: ...
       .replace('statement.\n    """', 'statement."""'),
   );
 });
+
+test("what two tools call the same is one class where it is the same, and two where it is not", () => {
+  const tool = (name: string, type: string) => ({
+    name,
+    parameters: {
+      properties: { row: { $ref: "#/$defs/row" } },
+      $defs: { row: { type: "object", title: "Row", properties: { id: { type } } } },
+    },
+  });
+  const stubs = stubsOf([tool("a", "integer"), tool("b", "integer"), tool("c", "string")], "sync");
+  expect(stubs.match(/class .*\n.*|def .*\(.*\)/g)).toEqual([
+    "class Row(TypedDict):\n    id: NotRequired[int]",
+    "class Row2(TypedDict):\n    id: NotRequired[str]",
+    "def a(row: Row = ...)",
+    "def b(row: Row = ...)",
+    "def c(row: Row2 = ...)",
+  ]);
+});
+
+test("a stub file grows no faster than its schemas: names of classes are short, and one title has any number of them", () => {
+  const members = Object.fromEntries(
+    Array.from({ length: 500 }, (_, n) => [`m${n}`, { type: "object", properties: { x: { type: "string" } } }]),
+  );
+  const parameters = {
+    properties: { ["k".repeat(50_000)]: { type: "object", title: "T".repeat(50_000), properties: members } },
+  };
+  expect(stubsOf([{ name: "t", parameters }], "sync").length).toBeLessThan(400_000);
+  const twins = Object.fromEntries(Object.entries(members).map(([key, schema]) => [key, { ...schema, title: "Twin" }]));
+  expect(stubsOf([{ name: "t", parameters: { properties: twins } }], "sync")).toContain("class Twin500(TypedDict):");
+});

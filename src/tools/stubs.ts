@@ -3,10 +3,12 @@ import { isObject } from "../shared/json/json-object.ts";
 import type { ToolDefinition } from "./definitions.ts";
 import { toolSet } from "./definitions.ts";
 import { toIdentifier } from "./python-names.ts";
-import { annotationOf, follow, pythonText } from "./signatures.ts";
+import { pythonText, SchemaReader } from "./schema-reader.ts";
 
 /** Longer values are not written out. */
 const MAX_DEFAULT_CHARACTERS = 200;
+/** Names are made of others, each a part of the next: without a bound they grow with the square of a schema. */
+const MAX_CLASS_NAME_CHARACTERS = 100;
 
 /** @throws {ClientError} 400 `invalid_tools`. */
 export function stubsOf(definitions: readonly ToolDefinition[], mode: "sync" | "async"): string {
@@ -14,16 +16,18 @@ export function stubsOf(definitions: readonly ToolDefinition[], mode: "sync" | "
   const types = new TypedDicts(new Set(Array.from(tools.values(), ({ signature }) => signature.name)));
   const functions = definitions.map(({ name, parameters, returns }) => {
     const { signature } = tools.get(name) as NonNullable<ReturnType<typeof tools.get>>;
-    const properties = propertiesOf(parameters);
+    const reader = new SchemaReader(parameters);
+    const properties = propertiesOf(reader.follow(parameters));
     const named = types.within(signature.name);
     const written = signature.parameters.map((parameter) => {
       const schema = properties.get(parameter.key) ?? true;
-      const annotation = annotationOf(schema, parameters, named(parameter.name, parameters));
+      const annotation = reader.annotationOf(schema, named(parameter.name, reader));
       const fallback = "default" in parameter ? literalOf(parameter.default) : "...";
       return `${parameter.name}: ${annotation}${parameter.required ? "" : ` = ${fallback}`}`;
     });
     if (signature.takesMore) written.push("**arguments: Any");
-    const result = returns == null ? "Any" : annotationOf(returns, returns, named("result", returns));
+    const returned = new SchemaReader(returns);
+    const result = returns == null ? "Any" : returned.annotationOf(returns, named("result", returned));
     const head = `${mode === "async" ? "async " : ""}def ${signature.name}(${written.join(", ")}) -> ${result}:`;
     const described = signature.parameters.filter(({ description }) => description !== "");
     const lines = [
@@ -37,8 +41,7 @@ export function stubsOf(definitions: readonly ToolDefinition[], mode: "sync" | "
   return `${[imports, ...types.classes, ...functions].join("\n\n")}\n`;
 }
 
-function propertiesOf(schema: unknown): ReadonlyMap<string, unknown> {
-  const followed = follow(schema, schema);
+function propertiesOf(followed: unknown): ReadonlyMap<string, unknown> {
   return new Map(isObject(followed) && isObject(followed.properties) ? Object.entries(followed.properties) : []);
 }
 
@@ -48,6 +51,8 @@ class TypedDicts {
   readonly #taken: Set<string>;
   /** Schema, or the reference to it, → name. */
   readonly #names = new Map<unknown, string>();
+  /** Name → the number that comes next where it is taken: any number of objects may have one title. */
+  readonly #numbers = new Map<string, number>();
 
   constructor(taken: Set<string>) {
     this.#taken = taken;
@@ -55,32 +60,30 @@ class TypedDicts {
 
   /** @returns what names an object, by where it is. */
   within(tool: string) {
-    return (parameter: string, root: unknown) =>
+    return (parameter: string, reader: SchemaReader) =>
       (schema: Readonly<Record<string, unknown>>, reference: unknown, depth: number): string =>
-        this.#name(schema, { reference, root, hint: `${camel(tool)}${camel(parameter)}`, depth });
+        this.#name(schema, { reference, reader, hint: `${camel(tool)}${camel(parameter)}`, depth });
   }
 
   #name(
     schema: Readonly<Record<string, unknown>>,
-    { reference, root, hint, depth }: { reference: unknown; root: unknown; hint: string; depth: number },
+    { reference, reader, hint, depth }: { reference: unknown; reader: SchemaReader; hint: string; depth: number },
   ): string {
     const known = this.#names.get(reference);
     if (known !== undefined) return known;
     const title = typeof schema.title === "string" ? toIdentifier(schema.title, "_") : null;
-    let name = title ?? hint;
-    for (let n = 2; this.#taken.has(name); n++) name = `${title ?? hint}${n}`;
-    this.#taken.add(name);
+    const name = this.#free(short(title ?? hint));
     this.#names.set(reference, name);
     const required = new Set(Array.isArray(schema.required) ? schema.required : []);
     const members = Object.entries(schema.properties as object).map(([key, property]) => {
       const nested = (inner: Readonly<Record<string, unknown>>, of: unknown, deeper: number) =>
         this.#name(inner, {
           reference: of,
-          root,
+          reader,
           hint: `${name}${camel(toIdentifier(key, "_") ?? "Member")}`,
           depth: deeper,
         });
-      const annotation = annotationOf(property, root, nested, depth + 1);
+      const annotation = reader.annotationOf(property, nested, depth + 1);
       return [key, required.has(key) ? annotation : `NotRequired[${annotation}]`] as const;
     });
     const isPlain = members.every(([key]) => toIdentifier(key, "_") === key);
@@ -91,6 +94,20 @@ class TypedDicts {
     this.classes.push(written);
     return name;
   }
+
+  #free(base: string): string {
+    let name = base;
+    let number = this.#numbers.get(base) ?? 2;
+    while (this.#taken.has(name)) name = `${base}${number++}`;
+    this.#numbers.set(base, number);
+    this.#taken.add(name);
+    return name;
+  }
+}
+
+function short(name: string): string {
+  // Not half of a character.
+  return name.slice(0, MAX_CLASS_NAME_CHARACTERS).replace(/[\ud800-\udbff]$/, "");
 }
 
 function camel(name: string): string {

@@ -231,6 +231,17 @@ test("a session offers its tools to each of its executions that says nothing els
   });
 });
 
+test("a small schema whose references multiply holds up nothing, wherever tools are described", async () => {
+  const layer = (n: number) =>
+    n === 7 ? { type: "string" } : { anyOf: Array.from({ length: 60 }, () => ({ $ref: `#/$defs/d${n + 1}` })) };
+  const $defs = Object.fromEntries(Array.from({ length: 8 }, (_, n) => [`d${n}`, layer(n)]));
+  // Followed one by one these are 60 ** 7 schemas.
+  const tools = [{ name: "t", parameters: { properties: { x: { $ref: "#/$defs/d1" } }, $defs } }];
+  expect((await post("/api/execute", { code: "t.__name__", tools })).body.result).toBe("t");
+  expect((await post("/api/sessions", { tools })).status).toBe(201);
+  expect(await post("/api/tools/stubs", { tools })).toMatchObject({ status: 200 });
+});
+
 test("more executions than may wait are a 429, of one principal and in all", async () => {
   const waiting = [await execute({ code: "echo(1)" }), await execute({ code: "echo(2)" })];
   const refused = await post("/api/execute", { code: "echo(3)", tools: [ECHO] });
