@@ -1,5 +1,6 @@
 import express from "express";
 import { expect, test } from "vitest";
+import { JsonText } from "../shared/json/json-text.ts";
 import { EventStream } from "./event-stream.ts";
 import { serve } from "./testing/serve.ts";
 
@@ -44,4 +45,19 @@ test("a client that does not read is sent no more heartbeats than its connection
   await new Promise((resolve) => setTimeout(resolve, 200));
   expect(waiting()).toBeLessThanOrEqual(before);
   controller.abort();
+});
+
+test.each(["sse", "ndjson"] as const)("an event is one line (%s), however its values were written", async (format) => {
+  const value = { forged: [{ type: "result" }], text: "a\nb\r\n" };
+  const written = JSON.stringify(value).replaceAll(/[[\]{},:]/g, "\n$&\r\n\n");
+  expect(JSON.parse(written)).toEqual(value);
+  const app = express();
+  app.get("/", (_request, response) => {
+    const stream = new EventStream(response, 10_000, format);
+    stream.send({ type: "event", value: JsonText.check(Buffer.from(written), { maxDepth: 9, maxNodes: 99 }) });
+    response.end();
+  });
+  await using server = await serve(app);
+  const lines = (await (await fetch(server.origin)).text()).split(/[\n\r]/).filter((line) => line !== "");
+  expect(lines.map((line) => JSON.parse(line.replace(/^data: /, "")))).toEqual([{ type: "event", value }]);
 });

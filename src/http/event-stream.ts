@@ -52,10 +52,10 @@ export class EventStream {
     this.open();
     if (response.destroyed || response.writableEnded) return;
     this.#heartbeat.refresh();
-    // No part has a line break: the scanner takes none between tokens, and inside strings they are escaped.
     response.cork();
     response.write(this.#format.before);
-    for (const part of Array.isArray(event) ? (event as readonly Uint8Array[]) : jsonParts(event)) response.write(part);
+    for (const part of Array.isArray(event) ? (event as readonly Uint8Array[]) : jsonParts(event))
+      response.write(onOneLine(part));
     response.write(this.#format.after);
     response.uncork();
   }
@@ -71,4 +71,10 @@ export class EventStream {
     // A client that does not read has enough to read.
     if (!response.writableNeedDrain) response.write(this.#format.heartbeat);
   }
+}
+
+/** Without line breaks: in JSON they stand only between tokens, where a space means the same. So no writer of a part ends an event. */
+function onOneLine(part: Uint8Array): Uint8Array {
+  if (!part.includes(0x0a) && !part.includes(0x0d)) return part;
+  return part.map((byte) => (byte === 0x0a || byte === 0x0d ? 0x20 : byte));
 }

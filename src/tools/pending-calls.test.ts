@@ -196,3 +196,24 @@ describe("what the server holds for calls", () => {
     expect(held.principals).toEqual([]);
   });
 });
+
+test.each(["\n", "\r", " ", "\t"])(
+  "arguments with %j between their tokens reach no client: it would show where lines end",
+  async (space) => {
+    const shown: ToolEvent[] = [];
+    using pending = new PendingCalls(options({ client: { send: (event) => shown.push(event) } }));
+    const { "tool-start": start } = pending.calls(async () => []);
+    const tokens = ["{", '"x"', ":", "[", "1", ",", '{"type":"result"}', "]", "}"];
+    for (let at = 0; at <= tokens.length; at++) {
+      const input = tokens.toSpliced(at, 0, space).join("");
+      expect((await start.answer({ tool: "t", input }, SIGNAL)).value).toMatchObject({
+        kind: "error",
+        message: expect.stringContaining("no compact JSON"),
+      });
+    }
+    expect(shown).toEqual([]);
+    // Inside of a text it is escaped.
+    await start.answer({ tool: "t", input: JSON.stringify({ x: space }) }, SIGNAL);
+    expect(shown).toHaveLength(1);
+  },
+);

@@ -21,6 +21,8 @@ import { HeldBytes, type HeldShare } from "./held-bytes.ts";
 
 /** What a value may hold: what Python's own reader of JSON goes into, and more values than a table of a million cells has. */
 export const VALUE_LIMITS = { maxDepth: 100, maxNodes: 2_000_000 };
+/** Arguments go out as they came, also into streams of lines: code must not choose where lines end. */
+const INPUT_LIMITS = { ...VALUE_LIMITS, compact: true };
 /** JSON text in JSON text: each quote of it is two characters. */
 const MAX_START_BYTES = 2 * MAX_TOOL_VALUE_BYTES + 64 * 1024;
 /** Of one trip into the sandbox. */
@@ -218,9 +220,12 @@ export class PendingCalls implements Disposable {
     try {
       if (bytes.length > MAX_TOOL_VALUE_BYTES)
         throw new JsonLimitError(`they have more than ${MAX_TOOL_VALUE_BYTES} bytes as JSON`);
-      text = await JsonText.checkInSlices(bytes, VALUE_LIMITS);
+      text = await JsonText.checkInSlices(bytes, INPUT_LIMITS);
     } catch (error) {
-      if (!(error instanceof JsonLimitError || error instanceof JsonSyntaxError)) throw error;
+      // The runner of this image writes no such JSON: other code has.
+      if (error instanceof JsonSyntaxError)
+        return { kind: "error", message: `the arguments are no compact JSON: ${error.message}` };
+      if (!(error instanceof JsonLimitError)) throw error;
       return { kind: "error", message: `the arguments are too large: ${error.message}` };
     }
     if (text.facts.kind !== "object") return { kind: "type", message: "takes arguments by name" };
