@@ -1,12 +1,22 @@
 import { ClientError } from "../shared/errors.ts";
-import type { Reply, Step, ToolAnswer, ToolClient } from "./events.ts";
+import type { Reply, Step, ToolAnswer, ToolClient, ToolEvent } from "./events.ts";
 import { belongsTo } from "./execution-id.ts";
+import { inputBytesOf } from "./pending-calls.ts";
 import type { ToolExecution, ToolExecutions } from "./tool-executions.ts";
 
 /** Ids of continuations that ended without their client are kept so many, so that it is told. */
 const MAX_REMEMBERED = 10_000;
-/** Last replies that no client has taken: of all together. */
-const MAX_UNTAKEN_BYTES = 64 * 1024 * 1024;
+/** Arguments in one reply; calls that have no room in it come with the next ones. */
+const MAX_STEP_BYTES = 16 * 1024 * 1024;
+/** What a last reply takes besides its bytes: many small ones fill memory, too. */
+const KEPT_BYTES = 4 * 1024;
+
+interface Listeners {
+  /** It has its last reply, which its client has not taken. */
+  readonly onOver: (continuation: Continuation) => void;
+  /** Nothing of it is left. */
+  readonly onEnded: (continuation: Continuation) => void;
+}
 
 export interface NewContinuation {
   readonly principal: string;
@@ -23,7 +33,7 @@ export interface NewContinuation {
 export class Continuation implements ToolClient {
   readonly principal: string;
   readonly #options: NewContinuation;
-  readonly #onEnded: (continuation: Continuation) => void;
+  readonly #listeners: Listeners;
   readonly #printed = { stdout: "", stderr: "" };
   readonly #cancelled = new AbortController();
   #execution: ToolExecution | null = null;
@@ -33,11 +43,12 @@ export class Continuation implements ToolClient {
   #attending = 0;
   #hasStepped = false;
   #isExpired = false;
+  #isEnded = false;
 
-  constructor(options: NewContinuation, onEnded: (continuation: Continuation) => void) {
+  constructor(options: NewContinuation, listeners: Listeners) {
     this.principal = options.principal;
     this.#options = options;
-    this.#onEnded = onEnded;
+    this.#listeners = listeners;
   }
 
   get id(): string | null {
@@ -49,9 +60,9 @@ export class Continuation implements ToolClient {
     return this.#isExpired;
   }
 
-  /** Of the last reply, once that is there; otherwise 0. */
-  get bytes(): number {
-    return this.#outcome !== null && "reply" in this.#outcome ? this.#outcome.reply.body.length : 0;
+  /** Whether last replies of its principal's are more than there is room for. */
+  get hasToMakeRoom(): boolean {
+    return this.#execution?.calls.held.isOver("replies") ?? false;
   }
 
   send(): void {
@@ -84,8 +95,10 @@ export class Continuation implements ToolClient {
       )
       .finally(() => {
         execution[Symbol.dispose]();
+        this.#hold(execution);
         this.#change();
-        if (this.#isExpired || (this.#attending === 0 && !this.#hasStepped)) this.#onEnded(this);
+        if (this.#isExpired || (this.#attending === 0 && !this.#hasStepped)) this.#end();
+        else this.#listeners.onOver(this);
       });
   }
 
@@ -118,18 +131,22 @@ export class Continuation implements ToolClient {
         return { ...this.#outcome.reply, isLast: true };
       }
       this.#hasStepped = true;
-      return this.#options.render({ continuation: this.#execution?.id ?? "", calls: calls.open, ...this.#printed });
+      return this.#options.render({
+        continuation: this.#execution?.id ?? "",
+        calls: firstOf(calls.open),
+        ...this.#printed,
+      });
     } finally {
       gone?.removeEventListener("abort", onGone);
-      if (--this.#attending === 0) this.#lease = setTimeout(() => this.#expire(), this.#options.leaseMs);
+      // No timer keeps what is not counted any more.
+      if (--this.#attending === 0 && !this.#isEnded)
+        this.#lease = setTimeout(() => this.#expire(), this.#options.leaseMs).unref();
     }
   }
 
   /** The client has a reply: of the last one nothing has to be kept. */
   forgetIfOver(): void {
-    if (this.#outcome === null) return;
-    clearTimeout(this.#lease);
-    this.#onEnded(this);
+    if (this.#outcome !== null) this.#end();
   }
 
   /** Whether the reply that `next` has just returned is the last. */
@@ -139,14 +156,39 @@ export class Continuation implements ToolClient {
 
   #expire(): void {
     this.#isExpired = true;
-    if (this.#outcome !== null) this.#onEnded(this);
+    if (this.#outcome !== null) this.#end();
     else this.#execution?.calls.expire();
+  }
+
+  /** Counts what stays until the client has taken it. */
+  #hold({ calls }: ToolExecution): void {
+    this.#printed.stdout = "";
+    this.#printed.stderr = "";
+    const body = this.#outcome !== null && "reply" in this.#outcome ? this.#outcome.reply.body.length : 0;
+    calls.held.hold("replies", body + KEPT_BYTES);
+  }
+
+  #end(): void {
+    this.#isEnded = true;
+    clearTimeout(this.#lease);
+    this.#execution?.calls.held.releaseAll("replies");
+    this.#listeners.onEnded(this);
   }
 
   #change(): void {
     this.#changed.resolve();
     this.#changed = Promise.withResolvers<void>();
   }
+}
+
+/** Calls whose arguments have room in one reply, oldest first: one at least. */
+function firstOf(calls: readonly ToolEvent[]): readonly ToolEvent[] {
+  let bytes = 0;
+  const end = calls.findIndex((call) => {
+    bytes += inputBytesOf(call);
+    return bytes > MAX_STEP_BYTES;
+  });
+  return end === -1 ? calls : calls.slice(0, Math.max(1, end));
 }
 
 /** What a client is sent, and what is to be called when it has it. */
@@ -167,7 +209,10 @@ export class Continuations {
   }
 
   begin(options: NewContinuation): Continuation {
-    return new Continuation(options, (continuation) => this.#end(continuation));
+    return new Continuation(options, {
+      onOver: (continuation) => this.#trim(continuation),
+      onEnded: (continuation) => this.#end(continuation),
+    });
   }
 
   /** It can be found from now on. */
@@ -193,7 +238,7 @@ export class Continuations {
   async next(continuation: Continuation, answers: readonly ToolAnswer[], gone?: AbortSignal): Promise<Proceeded> {
     try {
       const reply = await continuation.next(answers, gone);
-      if (continuation.isOver) this.#trim();
+      if (continuation.isOver) this.#trim(continuation);
       return { reply, delivered: () => reply.isLast && continuation.forgetIfOver() };
     } catch (error) {
       continuation.forgetIfOver();
@@ -214,12 +259,12 @@ export class Continuations {
     throw new ClientError("execution_not_found");
   }
 
-  /** Frees memory: last replies that their clients have not come for, oldest first. */
-  #trim(): void {
-    let bytes = 0;
-    for (const continuation of [...this.#continuations.values()].reverse()) {
-      bytes += continuation.bytes;
-      if (continuation.isOver && !continuation.isAttended() && bytes > MAX_UNTAKEN_BYTES) continuation.forgetIfOver();
+  /** Frees memory for the reply of one that is over: last replies of the same principal that no client has come for, oldest first. */
+  #trim(newest: Continuation): void {
+    for (const continuation of this.#continuations.values()) {
+      if (!newest.hasToMakeRoom) return;
+      if (continuation.principal !== newest.principal || continuation === newest || continuation.isAttended()) continue;
+      continuation.forgetIfOver();
     }
   }
 

@@ -137,7 +137,7 @@ export class ToolFleet {
       // The server has ended, and its executions with it.
       if (heard === 0) throw new ClientError("tool_wait_expired");
       for (;;) {
-        const timer = setTimeout(() => look(), LOOK_MS);
+        const timer = setTimeout(() => look(), LOOK_MS).unref();
         await looked;
         clearTimeout(timer);
         ({ promise: looked, resolve: look } = Promise.withResolvers<void>());

@@ -185,7 +185,7 @@ export class PendingCalls implements Disposable {
     }
     this.held.hold("inputs", inputBytesOf(event));
     const id = idOf(event.id);
-    const timer = setTimeout(() => this.#late(id), Math.min(callTimeoutMs, MAX_TIMER_MS));
+    const timer = setTimeout(() => this.#late(id), Math.min(callTimeoutMs, MAX_TIMER_MS)).unref();
     this.#open.set(id, { id, event, startedAt: performance.now(), timer, isOverdue: false });
     if (this.#isInner(event)) void this.#askInner(id, event);
     else client.send(event);
@@ -275,8 +275,8 @@ export class PendingCalls implements Disposable {
       };
       const stop = new AbortController();
       const timers = [
-        setTimeout(() => this.expire(), Math.min(this.#options.maxWaitMs - this.#waitedMs, MAX_TIMER_MS)),
-        ...(timeoutMs === null ? [] : [setTimeout(resolve, Math.min(timeoutMs, MAX_TIMER_MS))]),
+        setTimeout(() => this.expire(), Math.min(this.#options.maxWaitMs - this.#waitedMs, MAX_TIMER_MS)).unref(),
+        ...(timeoutMs === null ? [] : [setTimeout(resolve, Math.min(timeoutMs, MAX_TIMER_MS)).unref()]),
       ];
       const onAbort = () => resolve();
       signal.addEventListener("abort", onAbort, { once: true });
@@ -365,7 +365,8 @@ const TOO_MUCH_ASKED: ToolRefusal = {
 /** Where no client can be told to send its answer again. */
 export const TOO_MUCH_ANSWERED = "answers that the code has not taken hold too much: there is no room for this one";
 
-function inputBytesOf(event: ToolEvent): number {
+/** What a call's arguments, or a prompt, hold. */
+export function inputBytesOf(event: ToolEvent): number {
   return event.type === "tool_call" ? event.input.bytes.length : Buffer.byteLength(event.prompt);
 }
 

@@ -81,6 +81,18 @@ describe("a server that is told to stop", () => {
     await rest;
   });
 
+  test("does not wait for clients that have an hour to come back", async () => {
+    const { child, exit, post } = await start({ STOP_GRACE_S: "0", POOL_SIZE: "3" });
+    const body = { code: "t()\n'over'", tools: [{ name: "t" }], toolTimeout: 3_600_000 };
+    const [over, waiting] = [(await post("/api/execute", body)).body, (await post("/api/execute", body)).body];
+    expect(waiting.status).toBe("tool_call_required");
+    // Its last reply waits for the client.
+    const results = [{ id: over.toolCalls[0].id, result: 1 }];
+    expect(await post(`/api/executions/${over.continuation}/results`, { results })).toMatchObject({ status: 202 });
+    child.kill("SIGTERM");
+    expect(await exit).toBe(0);
+  });
+
   test("leaves a session as it was before the execution that was cut off", async () => {
     const { child, exit, dataDir, ...client } = await start({ STOP_GRACE_S: "0" });
     await client.post("/api/sessions", { id: "kept" });

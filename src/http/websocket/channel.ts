@@ -91,7 +91,7 @@ export class Channel {
     clearTimeout(this.#grace);
     this.#grace = setTimeout(() => {
       for (const { tools } of this.#running.values()) tools?.calls.settleOverdue();
-    }, RETURN_GRACE_MS);
+    }, RETURN_GRACE_MS).unref();
     this.#pump();
   }
 

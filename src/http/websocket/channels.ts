@@ -144,7 +144,7 @@ export class Channels implements WebSockets {
     held.connection = null;
     const { resumeMs } = this.#options;
     if (isOver || resumeMs === 0) this.#end(principal, held);
-    else held.expiry = setTimeout(() => this.#end(principal, held), resumeMs);
+    else held.expiry = setTimeout(() => this.#end(principal, held), resumeMs).unref();
   }
 
   #end(principal: string, { channel, expiry }: Held): void {

@@ -61,7 +61,7 @@ export class Connection implements EventSink {
     socket.on("pong", () => {
       this.#isAlive = true;
     });
-    const heartbeat = setInterval(() => this.#beat(), heartbeatMs);
+    const heartbeat = setInterval(() => this.#beat(), heartbeatMs).unref();
     socket.on("close", (code) => {
       clearInterval(heartbeat);
       this.#gone.abort(new ClientError("client_gone"));
