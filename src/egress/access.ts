@@ -78,6 +78,13 @@ export class NetworkAccess {
     }
   }
 
+  /** Whether rules tell any host a secret. */
+  get tellsSecrets(): boolean {
+    return this.#headers
+      .values()
+      .some((headers) => headers.values().some(({ rule }) => rule.parts.some((part) => "secret" in part)));
+  }
+
   /** Names of the secrets that an author's rules need, each with where it would be sent. */
   secretsOf(author: RuleAuthor): { readonly name: string; readonly origin: string }[] {
     return Array.from(this.#headers, ([origin, headers]) =>

@@ -59,6 +59,8 @@ export class ExecutionNetwork implements Disposable {
   readonly #reveal: Reveal;
   /** Every secret that a host was told, for all that comes back after it: from that host, or from another that it told. */
   readonly #struck = new StrikeOut();
+  /** Whether what comes back is looked through, from the first request on: a response may go on when another has told its host a secret. */
+  readonly #isRead: boolean;
   readonly #onEvent: (event: NetworkEvent) => void;
   readonly #exchanges = new Map<number, Exchange>();
   /** Of hosts that were checked for a request which is about to come. */
@@ -78,6 +80,7 @@ export class ExecutionNetwork implements Disposable {
     this.#policy = policy;
     this.#principal = principal;
     this.#access = access;
+    this.#isRead = access.tellsSecrets;
     this.#reveal = reveal;
     this.#onEvent = onEvent;
   }
@@ -217,9 +220,9 @@ export class ExecutionNetwork implements Disposable {
     }
     const { head, body } = await send(target, addresses, {
       ...request,
-      headers: withAdded(request.headers, added, !this.#struck.isEmpty),
+      headers: withAdded(request.headers, added, this.#isRead),
     });
-    if (this.#struck.isEmpty) return { head, body: new ReadAhead(body, READ_AHEAD_BYTES) };
+    if (!this.#isRead) return { head, body: new ReadAhead(body, READ_AHEAD_BYTES) };
     const struck = { ...head, reason: this.#struck.text(head.reason), headers: this.#struck.headers(head.headers) };
     return { head: struck, body: new ReadAhead(this.#struck.stream(body), READ_AHEAD_BYTES) };
   }
@@ -316,10 +319,13 @@ interface Outgoing {
   readonly options: EgressOptions;
 }
 
-/** What rules add replaces what the code has set. @param isRead what comes back is looked through: it must not be compressed. */
+/** What code may not ask of a response that is looked through: to be compressed, or cut into parts of which none has a whole secret. */
+const NOT_WHEN_READ = ["accept-encoding", "range", "if-range"];
+
+/** What rules add replaces what the code has set. @param isRead what comes back is looked through. */
 function withAdded(headers: HeaderList, added: readonly RevealedHeader[], isRead: boolean): HeaderList {
   const replaced = new Set(added.map(({ name }) => name.toLowerCase()));
-  if (isRead) replaced.add("accept-encoding");
+  if (isRead) for (const name of NOT_WHEN_READ) replaced.add(name);
   return [
     ...headers.filter(([name]) => !replaced.has(name.toLowerCase())),
     ...(isRead ? [["accept-encoding", "identity"] as const] : []),

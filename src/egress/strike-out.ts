@@ -1,31 +1,32 @@
+import { longestSpelling, spellingsOf, viewsOf } from "./spellings.ts";
+
 const MASK = "*";
 /** Bytes that may be the beginning of a secret wait so long for the rest; then they go on, whatever they are. */
 const QUIET_MS = 50;
 
-/** Strikes values out of what comes back from hosts: as they are, and as URLs, JSON and base64 write them. */
+type Range = readonly [from: number, to: number];
+
+/** Strikes values out of what comes back from hosts: as they are, and as encoders of URLs, JSON, HTML and base64 write them. */
 export class StrikeOut {
-  readonly #forms = new Set<string>();
+  readonly #spellings = new Set<string>();
+  #heldBytes = 0;
 
   add(value: string): void {
-    const bytes = Buffer.from(value, "latin1");
-    const forms = [
-      value,
-      encodeURIComponent(value),
-      JSON.stringify(value).slice(1, -1),
-      bytes.toString("base64"),
-      bytes.toString("base64url"),
-    ];
-    for (const form of forms) this.#forms.add(form);
-  }
-
-  get isEmpty(): boolean {
-    return this.#forms.size === 0;
+    for (const spelling of spellingsOf(value)) {
+      this.#spellings.add(spelling);
+      this.#heldBytes = Math.max(this.#heldBytes, longestSpelling(spelling) - 1);
+    }
   }
 
   text(text: string): string {
-    let struck = text;
-    for (const form of this.#longestFirst()) struck = struck.replaceAll(form, "***");
-    return struck;
+    let struck = "";
+    let end = 0;
+    for (const [from, to] of this.#find(text)) {
+      // Of two values of which one is in the other, or which overlap, nothing is left.
+      if (from >= end) struck += `${text.slice(end, from)}***`;
+      end = Math.max(end, to);
+    }
+    return struck + text.slice(end);
   }
 
   headers(headers: readonly (readonly [string, string])[]): (readonly [string, string])[] {
@@ -33,54 +34,71 @@ export class StrikeOut {
   }
 
   /**
-   * A stream of as many bytes, for its length was announced. What is cut into pieces that come more than 50 ms apart, or is
-   * compressed, is not found: that is for the host to refrain from.
+   * A stream of as many bytes, for its length was announced. A value that is added meanwhile is struck out of what comes from then on. What
+   * is cut into pieces that come more than 50 ms apart, or is compressed, is not found: that is for the host to refrain from.
    *
    * How many bytes are held back, and for how long, does not depend on what they are: code that has a host echo guesses
    * would learn from it how much of one is right.
    */
   async *stream(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
-    const forms = this.#longestFirst().map((form) => Buffer.from(form, "latin1"));
-    const heldBytes = Math.max(0, ...forms.map((form) => form.length - 1));
     const iterator = source[Symbol.asyncIterator]();
     let held: Buffer = Buffer.alloc(0);
+    /** So many bytes of what is held belong to a value that has begun before them. */
+    let begun = 0;
+    const rest = () => masked(held, [[0, begun], ...this.#findIn(held)]);
     let next = iterator.next();
     try {
       for (;;) {
         const result = held.length === 0 ? await next : await nextOrQuiet(next);
         if (result === null) {
-          yield held;
+          yield rest();
           held = Buffer.alloc(0);
+          begun = 0;
           continue;
         }
         if (result.done) break;
         next = iterator.next();
         // Its failure is met when its turn comes.
         next.catch(() => {});
-        const all = strike(Buffer.concat([held, result.value]), forms);
-        const end = Math.max(0, all.length - heldBytes);
+        const all = Buffer.concat([held, result.value]);
+        const found: Range[] = [[0, begun], ...this.#findIn(all)];
+        const end = Math.max(0, all.length - this.#heldBytes);
+        // Held as it came: with what comes next it may be a longer value.
         held = all.subarray(end);
-        if (end > 0) yield all.subarray(0, end);
+        for (const [from, to] of found) if (from < end) begun = Math.max(begun, to);
+        begun = Math.max(0, begun - end);
+        if (end > 0) yield masked(all.subarray(0, end), found);
       }
     } catch (error) {
-      if (held.length > 0) yield held;
+      if (held.length > 0) yield rest();
       throw error;
     }
-    if (held.length > 0) yield held;
+    if (held.length > 0) yield rest();
   }
 
-  #longestFirst(): string[] {
-    return [...this.#forms].sort((a, b) => b.length - a.length);
+  #findIn(bytes: Buffer): Range[] {
+    return this.#find(bytes.toString("latin1"));
+  }
+
+  /** @returns from where to where, in order. */
+  #find(text: string): Range[] {
+    const found: Range[] = [];
+    if (this.#spellings.size === 0) return found;
+    for (const { text: view, starts } of viewsOf(text)) {
+      const start = (at: number) => starts?.[at] ?? at;
+      for (const spelling of this.#spellings) {
+        for (let at = view.indexOf(spelling); at >= 0; at = view.indexOf(spelling, at + spelling.length)) {
+          found.push([start(at), start(at + spelling.length)]);
+        }
+      }
+    }
+    return found.sort(([a], [b]) => a - b);
   }
 }
 
 /** @param bytes are the caller's own, and changed. */
-function strike(bytes: Buffer, forms: readonly Buffer[]): Buffer {
-  for (const form of forms) {
-    for (let at = bytes.indexOf(form); at >= 0; at = bytes.indexOf(form, at + form.length)) {
-      bytes.fill(MASK, at, at + form.length);
-    }
-  }
+function masked(bytes: Buffer, found: readonly Range[]): Buffer {
+  for (const [from, to] of found) if (from < bytes.length) bytes.fill(MASK, from, Math.min(to, bytes.length));
   return bytes;
 }
 

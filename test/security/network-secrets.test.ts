@@ -55,7 +55,12 @@ async function startHost(handle: (request: IncomingMessage, response: ServerResp
 }
 
 beforeAll(async () => {
-  away = await startHost((request, response) => response.end(request.headers.authorization ?? "nothing"));
+  away = await startHost((request, response) => {
+    if (request.url !== "/begins") return response.end(request.headers.authorization ?? "nothing");
+    // The rest comes when another host was told, and has told this one.
+    response.write("begun|");
+    return host.server.once("told", (known) => response.end(known));
+  });
   host = await startHost((request, response) => {
     const { authorization = "", "x-plain": plain = "" } = request.headers;
     switch (request.url?.split("?")[0]) {
@@ -69,6 +74,17 @@ beforeAll(async () => {
         // One piece for each character: none holds the whole.
         for (const character of `<${authorization}|${plain}>`) response.write(character);
         return response.end();
+      case "/echo-range": {
+        const [, from, to] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? "") ?? [];
+        const whole = `${authorization}|${plain}`;
+        if (from === undefined) return response.end(whole);
+        return response.writeHead(206).end(whole.slice(Number(from), Number(to) + 1));
+      }
+      case "/echo-base64":
+        return response.end(Buffer.from(`user:${authorization}|${plain}`).toString("base64"));
+      case "/tells":
+        host.server.emit("told", authorization);
+        return response.end("told");
       case "/echo-gzip":
         response.setHeader("content-encoding", "gzip");
         return response.end(gzipSync(`<${authorization}>`));
@@ -173,6 +189,33 @@ describe("a secret reaches its host, and no one else", () => {
     await value(alice, 'fetch(host + "/echo", {"Accept-Encoding": "gzip"})');
     expect(last()?.["accept-encoding"]).toBe("identity");
     expect(await value(alice, 'fetch(host + "/echo-gzip")[0]')).toBe(200);
+  });
+
+  test("not in pieces that the code asks for", async () => {
+    const code = py`
+      [fetch(host + "/echo-range", {name: f"bytes={i}-{i + 5}", "If-Range": '"x"'})[3] for i in (0, 6) for name in ("Range", "rAnge")]`;
+    const whole = `Bearer ${"*".repeat(OPERATOR_SECRET.length)}|visible`;
+    expect(await value(alice, code)).toEqual(Array(4).fill(whole));
+    expect(last()).not.toHaveProperty("range");
+    expect(last()).not.toHaveProperty("if-range");
+    // The control: where no rule tells a host a secret, ranges are the code's to ask for.
+    expect(await value(bob, 'fetch(host + "/echo-range", {"Range": "bytes=0-0"})[0]')).toBe(206);
+  });
+
+  test("nor in base64 with something before it", async () => {
+    const echoed = String(await value(alice, 'fetch(host + "/echo-base64")[3]'));
+    const read = Buffer.from(echoed.replaceAll("*", "A"), "base64").toString("latin1");
+    expect(read).toMatch(/^user:Bearer .*visible$/s);
+    expect(read).not.toContain("token");
+    expect(read).not.toContain("0123");
+  });
+
+  test("nor by a response that began before its host was told", async () => {
+    const code = py`
+      held = urllib.request.urlopen(away + "/begins")
+      first = held.read(6)
+      [first.decode(), fetch(host + "/tells")[3], held.read().decode()]`;
+    expect(await value(alice, code)).toEqual(["begun|", "told", `Bearer ${"*".repeat(OPERATOR_SECRET.length)}`]);
   });
 
   test("nor another host: a redirect there goes without it, and so does what was read here", async () => {
