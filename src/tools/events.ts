@@ -41,6 +41,8 @@ export interface InnerTools {
 export interface ToolClient {
   /** Shows the client a call. */
   send(event: ToolEvent): void;
+  /** A call has its answer, or needs none any more: nothing of it has to be kept. */
+  ended?(id: string): void;
   /** The code waits now, and nothing more happens before an answer or a time that it set itself. */
   blocked?(): void;
   /**

@@ -343,6 +343,7 @@ export class PendingCalls implements Disposable {
     this.#open.delete(id);
     const inputBytes = inputBytesOf(event);
     this.held.release("inputs", inputBytes);
+    if (!this.#isInner(event)) this.#options.client.ended?.(event.id);
     this.#options.onEnded?.({
       name: event.type === "tool_call" ? event.name : "input",
       inputBytes,

@@ -5,7 +5,7 @@ import { ClientError, StartupError } from "../shared/errors.ts";
 import { MAX_TOOL_VALUE_BYTES } from "../wire/host-calls.ts";
 import { readAnswer } from "./answers.ts";
 import type { ToolAnswer, ToolClient, ToolEvent } from "./events.ts";
-import type { PendingCalls } from "./pending-calls.ts";
+import { type PendingCalls, TOO_MUCH_ANSWERED } from "./pending-calls.ts";
 
 /** Calls of one execution that are with its endpoint at a time; others wait. */
 const MAX_PARALLEL = 16;
@@ -74,9 +74,9 @@ interface Endpoint {
 export class WebhookClient implements ToolClient, Disposable {
   readonly #endpoint: Endpoint;
   readonly #network: ReturnType<Egress["open"]>;
-  readonly #waiting: ToolEvent[] = [];
-  readonly #stopped = new AbortController();
-  #active = 0;
+  readonly #waiting = new Map<string, ToolEvent>();
+  /** Those that are with the endpoint. */
+  readonly #posted = new Map<string, AbortController>();
   #calls: PendingCalls | null = null;
 
   constructor(egress: Egress, endpoint: Endpoint) {
@@ -92,34 +92,43 @@ export class WebhookClient implements ToolClient, Disposable {
   }
 
   send(event: ToolEvent): void {
-    this.#waiting.push(event);
+    this.#waiting.set(event.id, event);
     this.#postNext();
   }
 
+  /** What the endpoint still does for it has no one to go to, and would hold memory that is not counted. */
+  ended(id: string): void {
+    this.#waiting.delete(id);
+    this.#posted.get(id)?.abort();
+  }
+
   [Symbol.dispose](): void {
-    this.#stopped.abort();
-    this.#waiting.length = 0;
+    this.#waiting.clear();
+    for (const stop of this.#posted.values()) stop.abort();
     this.#network[Symbol.dispose]();
   }
 
   #postNext(): void {
-    if (this.#active >= MAX_PARALLEL) return;
-    const event = this.#waiting.shift();
+    if (this.#posted.size >= MAX_PARALLEL) return;
+    const [event] = this.#waiting.values();
     if (!event) return;
-    this.#active++;
-    void this.#answerOf(event)
+    const { id } = event;
+    const stop = new AbortController();
+    this.#waiting.delete(id);
+    this.#posted.set(id, stop);
+    void this.#answerOf(event, stop.signal)
       .then((answer) => this.#calls?.answer([answer]))
-      // Its time was over, or the execution is.
-      .catch(() => {})
+      // Its time was over, or the execution is: then this changes nothing. The endpoint is not asked twice.
+      .catch((error: unknown) => this.#calls?.fail(id, reasonOf(error)))
       .finally(() => {
-        this.#active--;
+        this.#posted.delete(id);
         this.#postNext();
       });
   }
 
-  async #answerOf(event: ToolEvent): Promise<ToolAnswer> {
+  async #answerOf(event: ToolEvent, signal: AbortSignal): Promise<ToolAnswer> {
     try {
-      const { status, body } = await this.#post(event);
+      const { status, body } = await this.#post(event, signal);
       if (status !== 200)
         throw new EndpointError(status >= 300 && status < 400 ? `redirects (${status})` : `answers ${status}`);
       return await readAnswer(body, event.id);
@@ -130,10 +139,9 @@ export class WebhookClient implements ToolClient, Disposable {
     }
   }
 
-  async #post(event: ToolEvent): Promise<{ status: number; body: Uint8Array }> {
+  async #post(event: ToolEvent, signal: AbortSignal): Promise<{ status: number; body: Uint8Array }> {
     const { url, principal, key } = this.#endpoint;
     const { calls } = this.#network;
-    const { signal } = this.#stopped;
     const body = bodyOf(event, principal);
     const timestamp = String(Math.floor(Date.now() / 1000));
     const signature = createHmac("sha256", key).update(`${event.id}.${timestamp}.`).update(body).digest("base64");
@@ -154,6 +162,16 @@ export class WebhookClient implements ToolClient, Disposable {
       },
       signal,
     );
+    try {
+      return await this.#receive(id, signal);
+    } finally {
+      // Also what was not read to its end.
+      await calls["http-close"].answer({ ids: [id] }, signal);
+    }
+  }
+
+  async #receive(id: number, signal: AbortSignal): Promise<{ status: number; body: Uint8Array }> {
+    const { calls } = this.#network;
     const { value: progress } = await calls["http-wait"].answer({ ids: [id], timeoutMs: null }, signal);
     const [begun] = progress;
     if (begun === undefined) throw new EndpointError("was not waited for");
@@ -170,6 +188,12 @@ export class WebhookClient implements ToolClient, Disposable {
       pieces.push(piece);
     }
   }
+}
+
+/** Why an answer is not taken: no room for it, or too large, or of the wrong kind. */
+function reasonOf(error: unknown): string {
+  if (!(error instanceof ClientError)) return "the tool's endpoint could not be asked";
+  return error.code === "too_much_held" ? TOO_MUCH_ANSWERED : error.message;
 }
 
 /** What is wrong with the endpoint, in words that follow its name. */

@@ -3,10 +3,14 @@ import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import { toolSet } from "../../src/tools/definitions.ts";
+import { PendingCalls } from "../../src/tools/pending-calls.ts";
 import { ToolEndpoints } from "../../src/tools/webhook.ts";
 import { testConfig } from "../support/config.ts";
+import { py } from "../support/engine.ts";
 import { readSecurityLog } from "../support/security-log.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
+import { until } from "../support/until.ts";
 
 const SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const ECHO = { name: "echo", parameters: { type: "object", properties: { value: {} }, required: ["value"] } };
@@ -124,6 +128,53 @@ test("a slow one is a timeout, and its connection is closed with the execution",
   expect(await failure({ toolTimeout: 200 })).toBe("ToolTimeout no answer came within 200 ms\n");
   const [call] = calls;
   if (!call?.request.socket.destroyed) await once(call?.request.socket as NodeJS.EventEmitter, "close");
+});
+
+test("a call whose time is over is with the endpoint no longer, and others have its turn", async () => {
+  let closed = 0;
+  respond = (call) => void call.request.socket.once("close", () => closed++);
+  const code = py`
+    import asyncio
+    await asyncio.gather(*(echo(n) for n in range(20)), return_exceptions=True)
+    await echo("last")
+  `;
+  // As many as may be there at a time never get an answer, and the endpoint has no turn left unless they give theirs up.
+  const ran = run(code, { toolMode: "async", toolTimeout: 1000 });
+  await until(() => calls.some(({ body }) => body.input.value === "last"));
+  await until(() => closed >= 16);
+  expect(await ran).toMatchObject({ errorInfo: { type: "ToolTimeout" } });
+});
+
+test("answers for which there is no room are errors at once", async () => {
+  respond = (_, response) => json(response, { result: "x".repeat(10 * 2 ** 20 - 100) });
+  using client = new ToolEndpoints({ urls: [url], secret: SECRET, allowPrivate: true }).client(url, "tester");
+  using pending = new PendingCalls({
+    principal: "tester",
+    tools: toolSet([{ name: "echo" }]),
+    interactive: false,
+    mode: "async",
+    check: false,
+    client,
+    callTimeoutMs: 1e9,
+    maxWaitMs: 1e9,
+    maxCalls: 8,
+  });
+  client.attach(pending);
+  const host = pending.calls(async () => []);
+  const { signal } = new AbortController();
+  const ids = [];
+  for (let i = 0; i < 8; i++)
+    ids.push((await host["tool-start"].answer({ tool: "echo", input: "{}" }, signal)).value as number);
+  await until(() => pending.open.length === 0);
+  const kinds = [];
+  while (ids.length > 0) {
+    const { value } = await host["tool-wait"].answer({ ids, requests: [], timeoutMs: null }, signal);
+    for (const { id, kind } of value.calls) {
+      kinds.push(kind);
+      ids.splice(ids.indexOf(id), 1);
+    }
+  }
+  expect(kinds.sort()).toEqual([...Array(2).fill("error"), ...Array(6).fill("result")]);
 });
 
 test("none but those that the operator has named are asked", async () => {

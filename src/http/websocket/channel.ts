@@ -32,8 +32,8 @@ export interface EventSink {
 interface Running {
   readonly abort: AbortController;
   tools: ToolExecution | null;
-  /** Number of the event by which the client was asked, by call. */
-  readonly asked: Map<string, { readonly seq: number; readonly event: ToolEvent }>;
+  /** Number of the event by which the client was asked, of each call that is open. */
+  readonly asked: Map<string, number>;
 }
 
 export interface ChannelOptions {
@@ -83,9 +83,10 @@ export class Channel {
     this.#sentSeq = Math.min(after, this.#log.lastSeq);
     this.#log.markSent(this.#sentSeq);
     // What was dropped before the client had it, and is not answered, is asked again.
-    for (const [execution, { asked }] of this.#running) {
-      for (const [id, { seq, event }] of asked) {
-        if (seq > after && seq < this.#log.firstSeq) this.#ask(execution, id, event);
+    for (const [execution, { asked, tools }] of this.#running) {
+      for (const event of tools?.calls.open ?? []) {
+        const seq = asked.get(event.id) ?? 0;
+        if (seq > after && seq < this.#log.firstSeq) this.#ask(execution, event);
       }
     }
     clearTimeout(this.#grace);
@@ -138,10 +139,9 @@ export class Channel {
 
   /** @throws {ClientError} 404 `execution_not_found`, and what `ToolExecutions.answer` throws. */
   async answer(name: string, answers: readonly ToolAnswer[]): Promise<void> {
-    const { tools, asked } = this.#find(name);
+    const { tools } = this.#find(name);
     if (tools === null) throw new ClientError("execution_not_found");
     await this.#options.services.tools.answer(this.principal.id, tools.id, answers);
-    for (const { id } of answers) asked.delete(id);
   }
 
   /** Its client does not come back: what runs is stopped, and of what waits for an answer nothing is kept. */
@@ -167,7 +167,8 @@ export class Channel {
     const context = { principal: this.principal, caller, signal: running.abort.signal };
     try {
       using tools = await openTools(services, input, context, {
-        send: (event) => this.#ask(execution, event.id, event),
+        send: (event) => this.#ask(execution, event),
+        ended: (id) => running.asked.delete(id),
         isAttended: () => this.isAttached,
       });
       running.tools = tools;
@@ -192,9 +193,9 @@ export class Channel {
     }
   }
 
-  #ask(execution: string, id: string, event: ToolEvent): void {
+  #ask(execution: string, event: ToolEvent): void {
     this.emit({ ...event, execution });
-    this.#running.get(execution)?.asked.set(id, { seq: this.#log.lastSeq, event });
+    this.#running.get(execution)?.asked.set(event.id, this.#log.lastSeq);
   }
 
   /** Sends what the client has room for. */
