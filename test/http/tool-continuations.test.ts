@@ -112,6 +112,25 @@ test("a lost reply is asked for again", async () => {
   expect(await proceed(first.continuation, [])).toMatchObject({ status: 404, body: { code: "execution_not_found" } });
 });
 
+test("large arguments: so many at a time, the others with the next reply; what has no room at all is an error in Python", async () => {
+  const code = py`
+    import asyncio
+    value = "x" * 10_400_000
+    answers = await asyncio.gather(*(echo(value) for n in range(8)), return_exceptions=True)
+    [one if one == "got" else str(one) for one in answers]
+  `;
+  let reply = await execute({ code, toolMode: "async" });
+  const shown: number[] = [];
+  while (reply.status === "tool_call_required") {
+    shown.push(reply.toolCalls.length);
+    const results = reply.toolCalls.map(({ id }: { id: string }) => ({ id, result: "got" }));
+    reply = (await proceed(reply.continuation, results)).body;
+  }
+  expect(shown).toEqual(Array(6).fill(1));
+  const refused = expect.stringContaining("calls that have no answer yet hold too much");
+  expect(reply).toMatchObject({ status: "completed", result: [...Array(6).fill("got"), refused, refused] });
+});
+
 test("another principal's is not there", async () => {
   const first = await execute({ code: "echo(1)" });
   const results = [{ id: first.toolCalls[0].id, result: "forged" }];
