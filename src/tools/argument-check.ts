@@ -5,8 +5,10 @@ import { type Checked, firstMismatch, type SchemaTask } from "./schema-match.ts"
 
 /** A check that takes longer is given up, ms: patterns and references can be made to take for ever. */
 const MAX_CHECK_MS = 2000;
-/** Up to here, characters of the schema times bytes of the value, a check in place costs less than a trip to the thread. */
-const MAX_INLINE_COST = 4_000_000;
+/** Up to here, characters of the schema times bytes of the value, a check in place takes a few ms. */
+const MAX_INLINE_COST = 400_000;
+/** The validator writes the whole path of each schema: with long names these grow with the square of the schema. */
+const MAX_INLINE_SCHEMA_CHARACTERS = 16 * 1024;
 
 /** One thread for each principal that has such schemas: what one of them writes delays no other. */
 const threads = new Map<string, TaskThread<SchemaTask, Checked>>();
@@ -20,10 +22,10 @@ const endless = new WeakSet<Tool>();
  * @returns what does not fit, in words that follow `name()`; null: it fits.
  */
 export async function mismatch(principal: string, tool: Tool, input: JsonText): Promise<string | null> {
-  const { parameters: schema, isPlain, schemaCharacters } = tool;
+  const { parameters: schema } = tool;
   if (schema === null) return null;
   const task = { schema, value: input.toString() };
-  if (isPlain && schemaCharacters * input.bytes.length <= MAX_INLINE_COST) return firstMismatch(task).mismatch;
+  if (isQuick(tool, input.bytes.length)) return firstMismatch(task).mismatch;
   if (endless.has(tool)) return ENDLESS;
   try {
     return (await threadOf(principal).run(task)).mismatch;
@@ -31,6 +33,11 @@ export async function mismatch(principal: string, tool: Tool, input: JsonText): 
     endless.add(tool);
     return ENDLESS;
   }
+}
+
+/** Whether a check of so many bytes is made in place. */
+export function isQuick({ isPlain, schemaCharacters }: Tool, bytes: number): boolean {
+  return isPlain && schemaCharacters <= MAX_INLINE_SCHEMA_CHARACTERS && schemaCharacters * bytes <= MAX_INLINE_COST;
 }
 
 const ENDLESS = "has a schema that takes too long to check";

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { JsonText } from "../shared/json/json-text.ts";
-import { mismatch } from "./argument-check.ts";
+import { isQuick, mismatch } from "./argument-check.ts";
 import { type ToolDefinition, toolSet } from "./definitions.ts";
 import { toIdentifier } from "./python-names.ts";
 
@@ -116,6 +116,19 @@ test("a signature has what a call needs first, then the others, with types and d
     "map: dict[str, float] = ",
     "any: Any = ",
   ]);
+});
+
+test("only what takes a few ms is checked in place", () => {
+  const isInPlace = (parameters: Record<string, unknown>, bytes: number) => {
+    const tool = toolSet([withSchema(parameters)]).get("t");
+    return tool !== undefined && isQuick(tool, bytes);
+  };
+  const small = { properties: { a: { type: "string" } } };
+  expect([isInPlace(small, 100), isInPlace(small, 10_000), isInPlace(small, 100_000)]).toEqual([true, true, false]);
+  // Paths of schemas are made of all names above them.
+  expect(isInPlace({ properties: { ["k".repeat(20_000)]: {} } }, 2)).toBe(false);
+  for (const a of [{ anyOf: [true] }, { enum: [1] }, { const: 1 }, { prefixItems: [true] }, { oneOf: [true] }])
+    expect(isInPlace({ properties: { a } }, 2)).toBe(false);
 });
 
 describe("arguments", () => {

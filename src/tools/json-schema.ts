@@ -27,6 +27,7 @@ const COUNTS = new Set([
 const IN_PLACE = new Set(["allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas"]);
 /** Keywords that make a check take longer than the schema and the value are large. */
 const COSTLY = new Set([
+  ...["anyOf", "enum", "const", "prefixItems"],
   ...["$ref", "pattern", "patternProperties", "format", "uniqueItems", "oneOf", "allOf", "not", "if", "contains"],
   ...["unevaluatedItems", "unevaluatedProperties", "dependentSchemas", "dependencies", "propertyNames", "multipleOf"],
 ]);
