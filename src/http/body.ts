@@ -1,5 +1,5 @@
 import { promisify } from "node:util";
-import express, { type Request, type RequestHandler } from "express";
+import express, { type Request, type RequestHandler, type Response } from "express";
 import type { z } from "zod";
 import { ClientError } from "../shared/errors.ts";
 import { TaskThread } from "../shared/task-thread.ts";
@@ -31,7 +31,9 @@ export function readBodies(isRead: (request: Request) => boolean): RequestHandle
     await collect(request, response);
     if (!Buffer.isBuffer(request.body)) return next();
     const letGo = keepHeld(response);
-    const { value, context } = await parse({ kind, bytes: request.body, charset }).finally(letGo);
+    const { value, context } = await parse({ kind, bytes: request.body, charset }, principalIn(response)).finally(
+      letGo,
+    );
     request.body = value;
     if (context !== undefined) rememberSource((value as { context: object }).context, context);
     next();
@@ -39,8 +41,8 @@ export function readBodies(isRead: (request: Request) => boolean): RequestHandle
 }
 
 /** JSON in UTF-8 that came in another way than as a request's body. @throws {ClientError} 400 */
-export async function readJson(bytes: Uint8Array): Promise<unknown> {
-  const { value, context } = await parse({ kind: "json", bytes, charset: "utf-8" });
+export async function readJson(bytes: Uint8Array, principal: string): Promise<unknown> {
+  const { value, context } = await parse({ kind: "json", bytes, charset: "utf-8" }, principal);
   if (context !== undefined) rememberSource((value as { context: object }).context, context);
   return value;
 }
@@ -81,17 +83,24 @@ const thread = new TaskThread<RawBody, ReturnType<typeof parseOrRefuse>>({
   lost: () => refused("limit", "it takes too much memory"),
 });
 
-async function parse(body: RawBody): Promise<ParsedBody> {
-  const parsed = body.bytes.length <= MAX_INLINE_BYTES ? parseOrRefuse(body) : await parseInThread(body);
+/** @param principal who sends it: large bodies of different principals are parsed in turns. */
+async function parse(body: RawBody, principal: string): Promise<ParsedBody> {
+  const parsed = body.bytes.length <= MAX_INLINE_BYTES ? parseOrRefuse(body) : await parseInThread(body, principal);
   if ("refused" in parsed) throw refused(parsed.refused, parsed.message);
   return parsed;
 }
 
-async function parseInThread(body: RawBody): Promise<ReturnType<typeof parseOrRefuse>> {
+async function parseInThread(body: RawBody, principal: string): Promise<ReturnType<typeof parseOrRefuse>> {
   const { bytes } = body;
   // Its memory moves over; where it shares that with others (Node's pool), a copy does.
   const own = bytes.byteLength === bytes.buffer.byteLength ? bytes : new Uint8Array(bytes);
-  return await thread.run({ ...body, bytes: own }, [own.buffer as ArrayBuffer]);
+  return await thread.run({ ...body, bytes: own }, { transfer: [own.buffer as ArrayBuffer], principal });
+}
+
+/** Empty: nothing says who asks. */
+function principalIn(response: Response): string {
+  const { principal } = response.locals as { readonly principal?: { readonly id: string } };
+  return principal?.id ?? "";
 }
 
 function refused(reason: Refusal, message: string): ClientError {

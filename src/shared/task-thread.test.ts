@@ -21,13 +21,24 @@ function newThread(options: Partial<TaskThreadOptions> = {}): TaskThread<Task, n
   return (...task) => thread.run(...task);
 }
 
-test("does tasks in one thread, in the order in which they were asked for, and takes over what they bring", async () => {
+test("does tasks in one thread, those of one principal in the order in which they were asked for, and takes over what they bring", async () => {
   const run = newThread();
   const bytes = new Uint8Array(7);
-  expect(await Promise.all([run("count"), run("count"), run(bytes, [bytes.buffer]), run("count")])).toEqual([
-    1, 2, 7, 4,
-  ]);
+  expect(
+    await Promise.all([run("count"), run("count"), run(bytes, { transfer: [bytes.buffer] }), run("count")]),
+  ).toEqual([1, 2, 7, 4]);
   expect(bytes.length).toBe(0);
+});
+
+test("takes turns by principal: one who asks for many delays another by one", async () => {
+  const run = newThread();
+  const done: string[] = [];
+  const ask = async (principal: string) => {
+    await run("count", { principal });
+    done.push(principal);
+  };
+  await Promise.all([...Array<string>(5).fill("alice"), "bob", "bob"].map(ask));
+  expect(done).toEqual(["alice", "alice", "bob", "alice", "bob", "alice", "alice"]);
 });
 
 test("a task that ends the thread fails alone: those that wait have another thread", async () => {

@@ -1,5 +1,5 @@
 import { Worker } from "node:worker_threads";
-import { SerialQueue } from "./serial-queue.ts";
+import { FairQueue } from "./fair-queue.ts";
 
 export interface TaskThreadOptions {
   /** What runs in the thread: answers each message, which is a task, by one. */
@@ -15,12 +15,13 @@ export interface TaskThreadOptions {
 const MEMORY_MB = 512;
 
 /**
- * Does one task at a time, in the order in which they were asked for, in a thread of its own: the event loop of this one goes on. The
+ * Does one task at a time, in turns by principal, in a thread of its own: the event loop of this one goes on. The
  * thread is started when it is needed; whatever ends it takes the task along that it was at, and no other.
  */
 export class TaskThread<Task, Answer> {
   readonly #options: TaskThreadOptions;
-  readonly #queue = new SerialQueue();
+  readonly #waiting = new FairQueue<() => void>(Number.POSITIVE_INFINITY);
+  #isBusy = false;
   #worker: Worker | null = null;
   #idle: NodeJS.Timeout | undefined;
 
@@ -28,9 +29,23 @@ export class TaskThread<Task, Answer> {
     this.#options = options;
   }
 
-  /** @param transfer memory that moves over with the task. */
-  async run(task: Task, transfer: readonly ArrayBuffer[] = []): Promise<Answer> {
-    return await this.#queue.run(() => this.#do(task, transfer));
+  /**
+   * @param transfer memory that moves over with the task.
+   * @param principal who asks; those who ask for less wait less.
+   */
+  async run(
+    task: Task,
+    { transfer = [], principal = "" }: { readonly transfer?: readonly ArrayBuffer[]; readonly principal?: string } = {},
+  ): Promise<Answer> {
+    if (this.#isBusy) await new Promise<void>((resolve) => this.#waiting.push(principal, resolve));
+    this.#isBusy = true;
+    try {
+      return await this.#do(task, transfer);
+    } finally {
+      const next = this.#waiting.take(() => true);
+      if (next) next();
+      else this.#isBusy = false;
+    }
   }
 
   async #do(task: Task, transfer: readonly ArrayBuffer[]): Promise<Answer> {

@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { readAnswer, readAnswers } from "./answers.ts";
 
 const read = async (text: string) =>
-  (await readAnswers(Buffer.from(text))).map((answer) =>
+  (await readAnswers(Buffer.from(text), "alice")).map((answer) =>
     "result" in answer
       ? { id: answer.id, result: answer.result.toString() }
       : { id: answer.id, error: answer.error.message, data: answer.error.data?.toString() },
@@ -59,14 +59,14 @@ test.each([
   [`{"results":[{"id":"a","result":${"[".repeat(101)}${"]".repeat(101)}}]}`, "json_too_complex"],
   [`${"[".repeat(500)}`, "json_too_complex"],
 ])("%j is refused", async (text, code) => {
-  await expect(readAnswers(Buffer.from(text))).rejects.toMatchObject({ code });
+  await expect(readAnswers(Buffer.from(text), "alice")).rejects.toMatchObject({ code });
 });
 
 test("one by itself needs no id, and none that it has counts", async () => {
-  const answer = await readAnswer(Buffer.from(' {"id":"other","result":[1]} '), "call_1");
+  const answer = await readAnswer(Buffer.from(' {"id":"other","result":[1]} '), "call_1", "alice");
   expect(answer).toMatchObject({ id: "call_1" });
-  await expect(readAnswer(Buffer.from("[]"), "call_1")).rejects.toMatchObject({ code: "invalid_request" });
-  await expect(readAnswer(Buffer.from('{"result":1}],"x":[{}'), "call_1")).rejects.toMatchObject({
+  await expect(readAnswer(Buffer.from("[]"), "call_1", "alice")).rejects.toMatchObject({ code: "invalid_request" });
+  await expect(readAnswer(Buffer.from('{"result":1}],"x":[{}'), "call_1", "alice")).rejects.toMatchObject({
     code: "invalid_json",
   });
 });

@@ -36,13 +36,14 @@ const thread = new TaskThread<AnswersTask, SplitAnswers>({
 
 /**
  * @param body JSON in UTF-8.
+ * @param principal who sends it: large ones of different principals are read in turns.
  * @throws {ClientError} 400 `invalid_json`, `json_too_complex`, `invalid_request`.
  */
-export async function readAnswers(body: Uint8Array): Promise<readonly ToolAnswer[]> {
-  return await read({ body, id: null });
+export async function readAnswers(body: Uint8Array, principal: string): Promise<readonly ToolAnswer[]> {
+  return await read({ body, id: null }, principal);
 }
 
-async function read(task: AnswersTask): Promise<readonly ToolAnswer[]> {
+async function read(task: AnswersTask, principal: string): Promise<readonly ToolAnswer[]> {
   try {
     // Linear, and in turns: what is too deep, or no JSON, is not looked at by anything else.
     await JsonText.checkInSlices(task.body, BODY_LIMITS);
@@ -52,7 +53,7 @@ async function read(task: AnswersTask): Promise<readonly ToolAnswer[]> {
     if (error instanceof JsonSyntaxError) throw new ClientError("invalid_json");
     throw error;
   }
-  const answers = task.body.length <= MAX_INLINE_BYTES ? splitAnswers(task) : await thread.run(task);
+  const answers = task.body.length <= MAX_INLINE_BYTES ? splitAnswers(task) : await thread.run(task, { principal });
   if ("refused" in answers) throw new ClientError("invalid_request", answers.refused);
   return await Promise.all(answers.map(toAnswer));
 }
@@ -62,8 +63,8 @@ async function read(task: AnswersTask): Promise<readonly ToolAnswer[]> {
  *
  * @throws {ClientError} as {@link readAnswers}.
  */
-export async function readAnswer(body: Uint8Array, id: string): Promise<ToolAnswer> {
-  const [answer] = await read({ body, id });
+export async function readAnswer(body: Uint8Array, id: string, principal: string): Promise<ToolAnswer> {
+  const [answer] = await read({ body, id }, principal);
   if (!answer) throw new ClientError("invalid_json");
   return answer;
 }

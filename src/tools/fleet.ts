@@ -177,7 +177,7 @@ export class ToolFleet {
       const content = await this.#connection.attempt((redis) => redis.getdelBuffer(requestKey(request)));
       // Delivered twice, or too late.
       if (content === null) return;
-      const answers = await readAnswers(content);
+      const answers = await readAnswers(content, principal);
       if (operation === "answer") {
         await owner.answer(principal, execution, answers);
         answer = { done: true };

@@ -131,7 +131,7 @@ export class WebhookClient implements ToolClient, Disposable {
       const { status, body } = await this.#post(event, signal);
       if (status !== 200)
         throw new EndpointError(status >= 300 && status < 400 ? `redirects (${status})` : `answers ${status}`);
-      return await readAnswer(body, event.id);
+      return await readAnswer(body, event.id, this.#endpoint.principal);
     } catch (error) {
       const reason =
         error instanceof EndpointError || error instanceof ClientError ? error.message : "answers what cannot be read";

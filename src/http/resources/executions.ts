@@ -22,14 +22,17 @@ const answer = z.union([
 ]);
 
 /** Read by its route: values go on as they were written, with all digits of their numbers. */
-export const answersBody: BodyKind<Promise<readonly ToolAnswer[]>> = {
+export const answersBody: BodyKind<(principal: string) => Promise<readonly ToolAnswer[]>> = {
   type: "application/json",
   schema: z.object({ results: z.array(answer) }).meta({ id: "ToolResults" }),
   example: { results: [{ id: "call_1k3x9", result: { rows: 3 } }] },
   required: true,
   errors: ["wrong_content_type", "invalid_request", "invalid_json", "json_too_complex"],
   middleware: () => express.raw({ type: () => true, limit: MAX_BODY_BYTES }),
-  parse: async (request) => await readAnswers(bytesOf(request)),
+  parse: (request) => {
+    const bytes = bytesOf(request);
+    return async (principal) => await readAnswers(bytes, principal);
+  },
 };
 
 /** Body of `POST /api/tools/stubs`. */
@@ -75,7 +78,7 @@ export const executionRoutes: readonly Route[] = [
     reply: reply("They have reached the execution.", { accepted: count }, { status: 202 }),
     errors: ["execution_not_found", "unknown_tool_call", "tool_call_answered", "tool_value_too_large", "too_much_held"],
     handler: async ({ services, principal, params, body }) => {
-      const answers = await body;
+      const answers = await body(principal.id);
       await services.tools.answer(principal.id, params.execution, answers);
       return { accepted: answers.length };
     },
@@ -106,7 +109,7 @@ export const executionRoutes: readonly Route[] = [
     ],
     handler: async ({ services, principal, request, response, params, body }) => {
       const { signal } = contextOf(request, response);
-      const answers = await body;
+      const answers = await body(principal.id);
       sendNext(response, await services.continuations.proceed(principal.id, params.continuation, answers, signal));
     },
   }),

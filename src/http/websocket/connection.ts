@@ -127,18 +127,19 @@ export class Connection implements EventSink {
       try {
         await this.#options.count();
       } catch (error) {
-        if (bytes.length <= MAX_INLINE_BYTES) names = nameIn(await readJson(bytes).catch(() => null));
+        if (bytes.length <= MAX_INLINE_BYTES)
+          names = nameIn(await readJson(bytes, this.#options.caller.principal).catch(() => null));
         throw error;
       }
       const execution = executionOfLargeResults(bytes);
       if (execution !== null) {
         names = { execution };
-        await this.#channel.answer(execution, await readAnswers(bytes));
+        await this.#channel.answer(execution, await readAnswers(bytes, this.#options.caller.principal));
         return;
       }
       // The thread that reads a large one takes its memory along.
       const { length } = bytes;
-      const value = await readJson(bytes);
+      const value = await readJson(bytes, this.#options.caller.principal);
       names = nameIn(value);
       switch (typeOf(value)) {
         case "execute":
@@ -150,7 +151,10 @@ export class Connection implements EventSink {
               "In a large message type and execution stand first, in this order.",
             );
           }
-          return await this.#channel.answer(executionOf(value), await readAnswers(bytes));
+          return await this.#channel.answer(
+            executionOf(value),
+            await readAnswers(bytes, this.#options.caller.principal),
+          );
         default:
           this.#do(readMessage(value));
       }
