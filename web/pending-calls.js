@@ -92,13 +92,13 @@ function answerWith(form, answer, { submit, said }) {
  * @param {string} said what stays of the form
  */
 async function send(form, answer, value, said) {
-  const buttons = form.querySelectorAll("button");
-  for (const button of buttons) button.disabled = true;
+  // At once: what the code makes of the answer may come before the server has said that it has it.
+  const note = element("pre", { class: "stream answered" }, said);
+  form.replaceWith(note);
   try {
     await answer(value);
-    form.replaceWith(element("pre", { class: "stream answered" }, said));
   } catch (error) {
-    for (const button of buttons) button.disabled = false;
+    note.replaceWith(form);
     show(form, describe(error));
   }
 }

@@ -92,8 +92,9 @@ describe.skipIf(!hasChromium)("the playground", () => {
     const { page, problems } = opened;
     await write(page, `import getpass\nname = input("Name? ")\n[name, len(getpass.getpass("Secret: "))]`);
     await page.getByRole("button", { name: "Run" }).click();
-    await page.getByRole("textbox", { name: "Name?" }).fill(HOSTILE);
-    await page.keyboard.press("Enter");
+    const name = page.getByRole("textbox", { name: "Name?" });
+    await name.fill(HOSTILE);
+    await name.press("Enter");
     const secret = page.getByLabel("Secret:");
     expect(await secret.getAttribute("type")).toBe("password");
     await secret.fill("hunter2");
