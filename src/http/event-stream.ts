@@ -1,5 +1,5 @@
 import type { Request, Response } from "express";
-import { jsonParts } from "./json-reply.ts";
+import { jsonParts } from "../shared/json/json-parts.ts";
 
 /** What stands around an event, and what is sent where there is none: a comment, or an empty line, which clients skip. */
 const FORMATS = {

@@ -1,40 +1,6 @@
 import type { Response } from "express";
-import { JsonText } from "../shared/json/json-text.ts";
-
-/**
- * An object as JSON, in parts that are written one after another: members that are a {@link JsonText}, or lists of them, are
- * these bytes as they are.
- */
-export function jsonParts(value: object): readonly Uint8Array[] {
-  if (value instanceof JsonText) return [value.bytes];
-  const parts: Uint8Array[] = [];
-  let text = "";
-  const add = (json: JsonText) => {
-    parts.push(Buffer.from(text), json.bytes);
-    text = "";
-  };
-  let separator = "{";
-  for (const [name, member] of Object.entries(value)) {
-    if (member === undefined) continue;
-    text += `${separator}${JSON.stringify(name)}:`;
-    separator = ",";
-    if (member instanceof JsonText) add(member);
-    else if (isList(member)) {
-      text += "[";
-      for (const [index, element] of member.entries()) {
-        if (index > 0) text += ",";
-        add(element);
-      }
-      text += "]";
-    } else text += JSON.stringify(member);
-  }
-  parts.push(Buffer.from(separator === "{" ? "{}" : `${text}}`));
-  return parts;
-}
-
-function isList(value: unknown): value is readonly JsonText[] {
-  return Array.isArray(value) && value.length > 0 && value.every((element) => element instanceof JsonText);
-}
+import { jsonParts } from "../shared/json/json-parts.ts";
+import type { JsonText } from "../shared/json/json-text.ts";
 
 /** Replies with an object, see {@link jsonParts}. There is no ETag: to make one is to read all of it once more. */
 export function sendJson(response: Response, value: object): void {

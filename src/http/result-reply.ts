@@ -1,8 +1,9 @@
 /** The reply with what came of an execution, or with what its code waits for. */
 import type { Response } from "express";
 import type { ExecutionResult } from "../sandbox/outcome.ts";
-import type { Reply, Step, ToolEvent } from "../tools/events.ts";
-import { jsonParts, sendJsonParts } from "./json-reply.ts";
+import { jsonParts, listParts } from "../shared/json/json-parts.ts";
+import type { Reply, Step } from "../tools/events.ts";
+import { sendJsonParts } from "./json-reply.ts";
 
 /** `ExecResult` of the HTTP contract. */
 export function toReply(result: ExecutionResult) {
@@ -41,19 +42,11 @@ export function stepReply({ continuation, calls, stdout, stderr }: Step): Reply 
   const tail = { ...(inputRequests.length > 0 && { inputRequests }), stdout, stderr };
   const toolCalls = calls.filter((event) => event.type === "tool_call");
   const body = Buffer.concat([
-    Buffer.from(`${JSON.stringify(head).slice(0, -1)},"toolCalls":[`),
-    ...toolCalls.flatMap((call, index) => callParts(call, index > 0 ? "," : "")),
-    Buffer.from(`],${JSON.stringify(tail).slice(1)}`),
+    Buffer.from(`${JSON.stringify(head).slice(0, -1)},"toolCalls":`),
+    ...listParts(toolCalls.map(({ id, name, input }) => jsonParts({ id, name, input }))),
+    Buffer.from(`,${JSON.stringify(tail).slice(1)}`),
   ]);
   return { status: 200, body };
-}
-
-function callParts({ id, name, input }: Extract<ToolEvent, { type: "tool_call" }>, before: string): Uint8Array[] {
-  return [
-    Buffer.from(`${before}{"id":${JSON.stringify(id)},"name":${JSON.stringify(name)},"input":`),
-    input.bytes,
-    Buffer.from("}"),
-  ];
 }
 
 function statusOf({ notKept }: ExecutionResult): Omit<Reply, "body"> {

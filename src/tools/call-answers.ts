@@ -1,4 +1,5 @@
 import { ClientError } from "../shared/errors.ts";
+import { jsonParts } from "../shared/json/json-parts.ts";
 import { type HostCalls, MAX_TOOL_VALUE_BYTES, type ToolAnswerHead } from "../wire/host-calls.ts";
 import type { ToolAnswer, ToolEvent } from "./events.ts";
 
@@ -25,8 +26,7 @@ export const NO_TOOLS: Pick<HostCalls, "tool-wait"> = {
 export function toAnswer(answer: ToolAnswer, event: ToolEvent): Answer {
   if ("error" in answer) {
     const { message, data } = answer.error;
-    const text = data === undefined ? "" : `,"data":${data}`;
-    const body = Buffer.from(`{"message":${JSON.stringify(message)}${text}}`);
+    const body = Buffer.concat(jsonParts({ message, data }));
     if (body.length > MAX_TOOL_VALUE_BYTES) throw tooLarge();
     return { kind: "error", body };
   }

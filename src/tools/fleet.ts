@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { Redis } from "ioredis";
 import { ClientError, type ErrorCode } from "../shared/errors.ts";
+import { jsonParts, listParts } from "../shared/json/json-parts.ts";
 import { KEY_PREFIX as PREFIX, type RedisConnection } from "../shared/redis-connection.ts";
 import { readAnswers } from "./answers.ts";
 import type { Reply, ToolAnswer } from "./events.ts";
@@ -207,18 +208,13 @@ function read(whole: Buffer): { head: Answer; body: Buffer } {
 
 /** As clients post it. */
 function toBody(answers: readonly ToolAnswer[]): Buffer {
-  const parts: Uint8Array[] = [Buffer.from('{"results":[')];
-  for (const [index, answer] of answers.entries()) {
-    parts.push(Buffer.from(`${index > 0 ? "," : ""}{"id":${JSON.stringify(answer.id)},`));
-    if ("result" in answer) parts.push(Buffer.from('"result":'), answer.result.bytes, Buffer.from("}"));
-    else {
-      const { message, data } = answer.error;
-      parts.push(Buffer.from(`"error":{"message":${JSON.stringify(message)}`));
-      if (data !== undefined) parts.push(Buffer.from(',"data":'), data.bytes);
-      parts.push(Buffer.from("}}"));
-    }
-  }
-  return Buffer.concat([...parts, Buffer.from("]}")]);
+  return Buffer.concat([Buffer.from('{"results":'), ...listParts(answers.map(partsOf)), Buffer.from("}")]);
+}
+
+function partsOf(answer: ToolAnswer): readonly Uint8Array[] {
+  if ("result" in answer) return jsonParts(answer);
+  const { id, error } = answer;
+  return [Buffer.from(`{"id":${JSON.stringify(id)},"error":`), ...jsonParts(error), Buffer.from("}")];
 }
 
 const waitingKey = (session: string) => `${PREFIX}waiting-session:${session}`;

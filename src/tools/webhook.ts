@@ -2,6 +2,7 @@ import { createHmac } from "node:crypto";
 import { Egress } from "../egress/egress.ts";
 import { parseTarget } from "../egress/target.ts";
 import { ClientError, StartupError } from "../shared/errors.ts";
+import { jsonParts } from "../shared/json/json-parts.ts";
 import { MAX_TOOL_VALUE_BYTES } from "../wire/host-calls.ts";
 import { readAnswer } from "./answers.ts";
 import type { ToolAnswer, ToolClient, ToolEvent } from "./events.ts";
@@ -201,16 +202,6 @@ class EndpointError extends Error {
   override readonly name = "EndpointError";
 }
 
-function bodyOf(event: ToolEvent, principal: string): Buffer {
-  const { type, id } = event;
-  const head = JSON.stringify({ type, id, principal }).slice(0, -1);
-  if (event.type === "input_request") {
-    const { prompt, password } = event;
-    return Buffer.from(`${head},"prompt":${JSON.stringify(prompt)},"password":${password}}`);
-  }
-  return Buffer.concat([
-    Buffer.from(`${head},"name":${JSON.stringify(event.name)},"input":`),
-    event.input.bytes,
-    Buffer.from("}"),
-  ]);
+function bodyOf({ type, id, ...asked }: ToolEvent, principal: string): Buffer {
+  return Buffer.concat(jsonParts({ type, id, principal, ...asked }));
 }
