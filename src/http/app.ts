@@ -16,7 +16,7 @@ import { ClientError } from "../shared/errors.ts";
 import { MAX_BODY_BYTES, readBodies } from "./body.ts";
 import { originOf } from "./caller.ts";
 import { KEYED_ROUTES, ROUTES } from "./endpoints.ts";
-import { authenticate } from "./middleware/authentication.ts";
+import { authenticate, knownPrincipal } from "./middleware/authentication.ts";
 import { basePath } from "./middleware/base-path.ts";
 import { clientAddress } from "./middleware/client-address.ts";
 import { clientNetwork } from "./middleware/client-networks.ts";
@@ -162,7 +162,7 @@ const OVERLOAD_BURST = 10;
 /** Counts an execution that was refused before anything was known of it but who asks, and by then maybe not even that. */
 function recordOverload({ securityLog, metrics }: Services): (request: Request, response: Response) => void {
   return (request, response) => {
-    const principal = (response.locals.principal as { id: string } | undefined)?.id ?? null;
+    const principal = knownPrincipal(response);
     metrics.recordExecution("rejected", "unread");
     const details = { success: false, outcome: "rejected", path: request.path.slice(0, MAX_PATH_CHARACTERS) };
     securityLog?.appendFolded(
@@ -179,7 +179,7 @@ function recordRefusals({ securityLog }: Services): ErrorRequestHandler {
     const reason = error instanceof ClientError ? error.code : "internal";
     const event = REFUSALS[reason];
     if (event !== undefined) {
-      const principal = (response.locals.principal as { id: string } | undefined)?.id ?? null;
+      const principal = knownPrincipal(response);
       const refusal: SecurityEvent = {
         event,
         ...originOf(request, response),

@@ -1,5 +1,5 @@
 import { promisify } from "node:util";
-import express, { type Request, type RequestHandler, type Response } from "express";
+import express, { type Request, type RequestHandler } from "express";
 import type { z } from "zod";
 import { ClientError } from "../shared/errors.ts";
 import { TaskThread } from "../shared/task-thread.ts";
@@ -8,6 +8,7 @@ import { type ParsedBody, parseOrRefuse, type RawBody, type Refusal } from "./bo
 import { FORM, wrongContentType } from "./content-type.ts";
 import { rememberSource } from "./context-source.ts";
 import { HttpError } from "./http-error.ts";
+import { knownPrincipal } from "./middleware/authentication.ts";
 import { keepHeld } from "./middleware/held-requests.ts";
 import { type Charset, charsetOf, invalidEncoding, unsupportedCharset } from "./text-decoding.ts";
 import { parseBody } from "./validation.ts";
@@ -31,9 +32,8 @@ export function readBodies(isRead: (request: Request) => boolean): RequestHandle
     await collect(request, response);
     if (!Buffer.isBuffer(request.body)) return next();
     const letGo = keepHeld(response);
-    const { value, context } = await parse({ kind, bytes: request.body, charset }, principalIn(response)).finally(
-      letGo,
-    );
+    const body = { kind, bytes: request.body, charset };
+    const { value, context } = await parse(body, knownPrincipal(response) ?? "").finally(letGo);
     request.body = value;
     if (context !== undefined) rememberSource((value as { context: object }).context, context);
     next();
@@ -95,12 +95,6 @@ async function parseInThread(body: RawBody, principal: string): Promise<ReturnTy
   // Its memory moves over; where it shares that with others (Node's pool), a copy does.
   const own = bytes.byteLength === bytes.buffer.byteLength ? bytes : new Uint8Array(bytes);
   return await thread.run({ ...body, bytes: own }, { transfer: [own.buffer as ArrayBuffer], principal });
-}
-
-/** Empty: nothing says who asks. */
-function principalIn(response: Response): string {
-  const { principal } = response.locals as { readonly principal?: { readonly id: string } };
-  return principal?.id ?? "";
 }
 
 function refused(reason: Refusal, message: string): ClientError {

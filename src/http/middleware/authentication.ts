@@ -102,6 +102,12 @@ export function principalOf(response: Response): Principal {
   return principal;
 }
 
+/** Id of who asks; null: the request was refused before that was known. */
+export function knownPrincipal(response: Response): string | null {
+  const principal: Principal | undefined = response.locals.principal;
+  return principal?.id ?? null;
+}
+
 /**
  * Refuses to offer Python to a whole network by accident.
  *
