@@ -4,7 +4,7 @@ import { JsonLimitError, JsonSyntaxError, scanJson } from "../shared/json/json-s
 import { membersOf } from "../shared/json/json-source.ts";
 import { BODY_LIMITS } from "./body-limits.ts";
 import { type ContextSource, contextSource } from "./context-source.ts";
-import { type Charset, decodeText, InvalidEncodingError } from "./text-decoding.ts";
+import { type Charset, decodeText, InvalidEncodingError, withoutMark } from "./text-decoding.ts";
 
 const MAX_PARAMETERS = 1000;
 const MAX_FORM_DEPTH = 32;
@@ -60,7 +60,7 @@ function parseRawBody({ kind, bytes, charset }: RawBody): ParsedBody {
 
 function parseJson(text: string, bytes: Uint8Array): ParsedBody {
   if (bytes.length === 0) return { value: {} };
-  const { kind } = scanJson(hasMark(bytes) ? bytes.subarray(3) : bytes, BODY_LIMITS);
+  const { kind } = scanJson(withoutMark(bytes), BODY_LIMITS);
   if (kind !== "object" && kind !== "array") throw new SyntaxError("a scalar");
   const value = JSON.parse(text) as { context?: unknown };
   if (kind === "array" || !isObject(value.context)) return { value };
@@ -79,11 +79,6 @@ export function parseContext(text: string): { value: object; source: ContextSour
       return null;
     throw error;
   }
-}
-
-/** Whether it begins with the byte order mark of UTF-8. */
-function hasMark(bytes: Uint8Array): boolean {
-  return bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf;
 }
 
 /** @param text a character for each byte. What only looks like an escape stays, as browsers have it. */
@@ -115,8 +110,8 @@ function hexDigit(character: number): number {
 
 /** As `express.urlencoded` with `extended`, but that bytes which are not in the encoding are an error, percent-encoded or not. */
 function parseForm(bytes: Uint8Array, charset: Charset): ParsedBody {
-  const start = hasMark(bytes) ? 3 : 0;
-  const text = Buffer.from(bytes.buffer, bytes.byteOffset + start, bytes.byteLength - start).toString("latin1");
+  const { buffer, byteOffset, length } = withoutMark(bytes);
+  const text = Buffer.from(buffer, byteOffset, length).toString("latin1");
   let parameters = text.length === 0 ? 0 : 1;
   for (let at = text.indexOf("&"); at !== -1 && parameters <= MAX_PARAMETERS; at = text.indexOf("&", at + 1))
     parameters++;

@@ -69,6 +69,20 @@ export function decodeText(bytes: Uint8Array, charset: Charset): string {
   }
 }
 
+/** As {@link decodeText}. @throws {ClientError} 400 `invalid_encoding`. */
+export function decodeBody(bytes: Uint8Array, charset: Charset): string {
+  try {
+    return decodeText(bytes, charset);
+  } catch (error) {
+    throw error instanceof InvalidEncodingError ? invalidEncoding(error.message) : error;
+  }
+}
+
+/** Without the byte order mark of UTF-8. */
+export function withoutMark(bytes: Uint8Array): Uint8Array {
+  return bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf ? bytes.subarray(3) : bytes;
+}
+
 export function invalidEncoding(message: string): ClientError {
   return new ClientError("invalid_encoding", message);
 }

@@ -11,7 +11,7 @@ import { outputEvent } from "../json-reply.ts";
 import { resultReply, sendResult, stepReply, toReply } from "../result-reply.ts";
 import { type BodyKind, jsonBody, type Reply, type Route, route, sentByHandler } from "../routes.ts";
 import { errorReply, execReply, mimeBundle } from "../schemas.ts";
-import { charsetOf, decodeText, InvalidEncodingError, invalidEncoding } from "../text-decoding.ts";
+import { charsetOf, decodeBody } from "../text-decoding.ts";
 import { executeBody } from "../validation.ts";
 import { replyOfStep, sendNext } from "./executions.ts";
 
@@ -224,12 +224,7 @@ export const executeRoutes: readonly Route[] = [
 /** @throws {ClientError} 415 for a charset that is not known, 400 for bytes that are not in it. */
 function rawCode(request: Request): string {
   const charset = charsetOf(request.get("content-type"));
-  let code = "";
-  try {
-    if (Buffer.isBuffer(request.body)) code = decodeText(request.body, charset);
-  } catch (error) {
-    throw error instanceof InvalidEncodingError ? invalidEncoding(error.message) : error;
-  }
+  const code = Buffer.isBuffer(request.body) ? decodeBody(request.body, charset) : "";
   if (code.trim() !== "") return code;
   // The contract has this text for another type, too.
   const hint = wrongContentType(request, ["text/plain"]) ?? undefined;

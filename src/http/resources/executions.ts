@@ -12,7 +12,7 @@ import { wrongContentType } from "../content-type.ts";
 import { sendReply } from "../result-reply.ts";
 import { type BodyKind, jsonBody, type Route, reply, route, sentByHandler } from "../routes.ts";
 import { count, execReply, timestamp } from "../schemas.ts";
-import { charsetOf, decodeText, InvalidEncodingError, invalidEncoding } from "../text-decoding.ts";
+import { charsetOf, decodeBody, withoutMark } from "../text-decoding.ts";
 import { toolFields } from "../validation.ts";
 
 const callError = z.object({ message: z.string(), data: z.unknown().optional() });
@@ -144,12 +144,7 @@ function bytesOf(request: Request): Uint8Array {
   const charset = charsetOf(request.get("content-type"));
   const body: unknown = request.body;
   if (!Buffer.isBuffer(body)) return new Uint8Array(0);
-  const hasMark = body[0] === 0xef && body[1] === 0xbb && body[2] === 0xbf;
   // Values go on as bytes: what is no UTF-8 must not.
-  if (charset === "utf-8" && isUtf8(body)) return hasMark ? body.subarray(3) : body;
-  try {
-    return Buffer.from(decodeText(body, charset));
-  } catch (error) {
-    throw error instanceof InvalidEncodingError ? invalidEncoding(error.message) : error;
-  }
+  if (charset === "utf-8" && isUtf8(body)) return withoutMark(body);
+  return Buffer.from(decodeBody(body, charset));
 }
