@@ -68,19 +68,17 @@ function memoryLimiter({
 export function rateLimit(limiter: RateLimiterAbstract | undefined): RequestHandler {
   if (!limiter) return (_request, _response, next) => next();
   const { points, duration } = limiter;
-  const networks = new ClientNetworks({ maxOfOwner: MAX_NETWORKS_OF_PRINCIPAL, keepMs: duration * 1000 });
+  const count = counter(limiter);
   return async (request, response, next) => {
-    const { id } = principalOf(response);
-    const outcome = await consume(limiter, `${id}|${networks.nameOf(request.ip, id)}`);
-    const resetS = Math.max(1, Math.ceil(outcome.msBeforeNext / 1000));
+    const { remaining, resetS, refusal } = await count(principalOf(response).id, request.ip);
     response.set({
       "RateLimit-Limit": String(points),
-      "RateLimit-Remaining": String(outcome.remainingPoints),
+      "RateLimit-Remaining": String(remaining),
       "RateLimit-Reset": String(resetS),
       "RateLimit-Policy": `${points};w=${Math.ceil(duration)}`,
     });
-    if (outcome.consumedPoints <= points) return next();
-    throw new ClientError("rate_limited", { retryAfterS: resetS });
+    if (refusal === null) return next();
+    throw refusal;
   };
 }
 
@@ -89,10 +87,21 @@ export function messageLimit(
   limiter: RateLimiterAbstract | undefined,
 ): (principal: string, ip: string | null) => Promise<void> {
   if (!limiter) return async () => {};
-  const networks = new ClientNetworks({ maxOfOwner: MAX_NETWORKS_OF_PRINCIPAL, keepMs: limiter.duration * 1000 });
+  const count = counter(limiter);
   return async (principal, ip) => {
-    const outcome = await consume(limiter, `${principal}|${networks.nameOf(ip ?? undefined, principal)}`);
-    if (outcome.consumedPoints <= limiter.points) return;
-    throw new ClientError("rate_limited", { retryAfterS: Math.max(1, Math.ceil(outcome.msBeforeNext / 1000)) });
+    const { refusal } = await count(principal, ip ?? undefined);
+    if (refusal !== null) throw refusal;
+  };
+}
+
+/** What counts one more of a principal's from an address, and says what is left, or why it is too many. */
+function counter(limiter: RateLimiterAbstract) {
+  const { points, duration } = limiter;
+  const networks = new ClientNetworks({ maxOfOwner: MAX_NETWORKS_OF_PRINCIPAL, keepMs: duration * 1000 });
+  return async (principal: string, ip: string | undefined) => {
+    const outcome = await consume(limiter, `${principal}|${networks.nameOf(ip, principal)}`);
+    const resetS = Math.max(1, Math.ceil(outcome.msBeforeNext / 1000));
+    const refusal = outcome.consumedPoints <= points ? null : new ClientError("rate_limited", { retryAfterS: resetS });
+    return { remaining: outcome.remainingPoints, resetS, refusal };
   };
 }
