@@ -1,7 +1,7 @@
 /** What a client posts to answer calls: `{results: [{id, result} | {id, error: {message, data?}}]}`. */
 
 import { ClientError } from "../shared/errors.ts";
-import { JsonLimitError, JsonSyntaxError } from "../shared/json/json-scanner.ts";
+import { JsonLimitError, type JsonLimits, JsonSyntaxError } from "../shared/json/json-scanner.ts";
 import { elementsOf, membersOf } from "../shared/json/json-source.ts";
 import { JsonText } from "../shared/json/json-text.ts";
 import { TaskThread } from "../shared/task-thread.ts";
@@ -44,15 +44,8 @@ export async function readAnswers(body: Uint8Array, principal: string): Promise<
 }
 
 async function read(task: AnswersTask, principal: string): Promise<readonly ToolAnswer[]> {
-  try {
-    // Linear, and in turns: what is too deep, or no JSON, is not looked at by anything else.
-    await JsonText.checkInSlices(task.body, BODY_LIMITS);
-  } catch (error) {
-    if (error instanceof JsonLimitError)
-      throw new ClientError("json_too_complex", `JSON too complex: ${error.message}`);
-    if (error instanceof JsonSyntaxError) throw new ClientError("invalid_json");
-    throw error;
-  }
+  // Linear, and in turns: what is too deep, or no JSON, is not looked at by anything else.
+  await checked(task.body, BODY_LIMITS);
   const answers = task.body.length <= MAX_INLINE_BYTES ? splitAnswers(task) : await thread.run(task, { principal });
   if ("refused" in answers) throw new ClientError("invalid_request", answers.refused);
   return await Promise.all(answers.map(toAnswer));
@@ -76,14 +69,19 @@ async function toAnswer(answer: SplitAnswer): Promise<ToolAnswer> {
   return { id, error: { message, ...(data !== undefined && { data: await textOf(data) }) } };
 }
 
-async function textOf(source: string): Promise<JsonText> {
+async function checked(json: Uint8Array, limits: JsonLimits): Promise<JsonText> {
   try {
-    return await JsonText.checkInSlices(Buffer.from(source), VALUE_LIMITS);
+    return await JsonText.checkInSlices(json, limits);
   } catch (error) {
     if (error instanceof JsonLimitError)
       throw new ClientError("json_too_complex", `JSON too complex: ${error.message}`);
+    if (error instanceof JsonSyntaxError) throw new ClientError("invalid_json");
     throw error;
   }
+}
+
+async function textOf(source: string): Promise<JsonText> {
+  return await checked(Buffer.from(source), VALUE_LIMITS);
 }
 
 export function splitAnswers({ body, id }: AnswersTask): SplitAnswers {
