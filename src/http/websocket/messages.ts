@@ -5,13 +5,15 @@ import { MAX_INLINE_BYTES } from "../body-limits.ts";
 import { sessionBody } from "../resources/sessions.ts";
 import { parseBody } from "../validation.ts";
 
-const execution = z
-  .string("Execution must be a string.")
-  .regex(/^[\w.:-]{1,64}$/, "Execution must have 1 to 64 letters, digits, dots, colons, hyphens and underscores.");
-const request = z
-  .string("Request must be a string.")
-  .regex(/^[\w.:-]{1,64}$/, "Request must have 1 to 64 letters, digits, dots, colons, hyphens and underscores.");
+/** What clients call an execution, or a request. */
+const NAME = /^[\w.:-]{1,64}$/;
+const nameOf = (what: string) =>
+  z
+    .string(`${what} must be a string.`)
+    .regex(NAME, `${what} must have 1 to 64 letters, digits, dots, colons, hyphens and underscores.`);
 
+const execution = nameOf("Execution");
+const request = nameOf("Request");
 const session = z.string("Session must be a string.");
 
 /** Messages besides `execute` and `results`, whose bodies are those of their endpoints. */
@@ -22,10 +24,10 @@ const MESSAGES = {
     after: z.int("After must be the seq of an event.").min(0, "After must be the seq of an event."),
   }),
   create_session: sessionBody.extend({ request }),
-  get_session: z.object({ request, session: session }),
-  fork_session: z.object({ request, session: session }),
-  reset_session: z.object({ request, session: session }),
-  delete_session: z.object({ request, session: session }),
+  get_session: z.object({ request, session }),
+  fork_session: z.object({ request, session }),
+  reset_session: z.object({ request, session }),
+  delete_session: z.object({ request, session }),
 } as const;
 
 export type MessageType = keyof typeof MESSAGES;
@@ -74,7 +76,7 @@ export function executionOfLargeResults(bytes: Uint8Array): string | null {
 /** What the id of a request, or an execution, is in a message that is refused, for the client to know which. */
 export function nameIn(value: unknown): { readonly execution?: string; readonly request?: string } {
   if (!isObject(value)) return {};
-  const own = (member: unknown) => (typeof member === "string" && /^[\w.:-]{1,64}$/.test(member) ? member : undefined);
+  const own = (member: unknown) => (typeof member === "string" && NAME.test(member) ? member : undefined);
   const [forExecution, forRequest] = [own(value.execution), own(value.request)];
   return {
     ...(forExecution !== undefined && { execution: forExecution }),
