@@ -1,4 +1,5 @@
 import { isIP } from "node:net";
+import { Tally } from "../shared/tally.ts";
 import { isAllowedAddress } from "./addresses.ts";
 import { AllowList } from "./allow-list.ts";
 import { NetworkFailure } from "./failure.ts";
@@ -43,8 +44,7 @@ export type NetworkEvent =
 export class EgressPolicy {
   readonly options: EgressOptions;
   readonly allowed: AllowList;
-  readonly #open = new Map<string, number>();
-
+  readonly #open = new Tally<string>();
   readonly #names: Names;
 
   /** @throws {StartupError} if the list of hosts has an entry that is none. */
@@ -93,21 +93,18 @@ export class EgressPolicy {
    * @throws {NetworkFailure} `refused`, if all are taken. Waiting for one could be waiting for oneself.
    */
   enter(principal: string): () => void {
-    const open = this.#open.get(principal) ?? 0;
-    if (open >= this.options.maxOpen) {
+    if (this.#open.of(principal) >= this.options.maxOpen) {
       throw new NetworkFailure(
         "refused",
         `more than ${this.options.maxOpen} requests at a time; read responses to the end or close them`,
       );
     }
-    this.#open.set(principal, open + 1);
+    this.#open.add(principal);
     let left = false;
     return () => {
       if (left) return;
       left = true;
-      const now = (this.#open.get(principal) ?? 1) - 1;
-      if (now === 0) this.#open.delete(principal);
-      else this.#open.set(principal, now);
+      this.#open.remove(principal);
     };
   }
 }

@@ -1,6 +1,7 @@
 import { EventEmitter } from "node:events";
 import { ClientError, isQueueFull } from "../shared/errors.ts";
 import { FairQueue } from "../shared/fair-queue.ts";
+import { Tally } from "../shared/tally.ts";
 import type { Verdict } from "../wire/guest-messages.ts";
 import { Admission } from "./admission.ts";
 import { EnvironmentHealth } from "./environment-health.ts";
@@ -56,8 +57,8 @@ export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvent
   readonly #tenants: SandboxTenants;
   /** How many unused sandboxes there are to be. */
   readonly #spares: number;
-  /** Sandboxes that each principal has now; none of zero. */
-  readonly #inUse = new Map<string, number>();
+  /** Sandboxes that each principal has now. */
+  readonly #inUse = new Tally<string>();
   readonly #discarded = new Map<string, number>();
   readonly #checkouts = new Set<Promise<unknown>>();
   /** Sandboxes whose execution has not been answered, and those of them whose end the pool did not wait for. */
@@ -122,7 +123,7 @@ export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvent
       health: this.#health,
       defaultEnvironment: () => this.#environment,
       spares: this.#spares,
-      inUseOf: (principal) => this.#inUse.get(principal) ?? 0,
+      inUseOf: (principal) => this.#inUse.of(principal),
       maxPerPrincipal: options.maxPerPrincipal ?? Number.POSITIVE_INFINITY,
     });
   }
@@ -344,7 +345,7 @@ export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvent
   #mayUse(principal: string): boolean {
     if (this.#spares > 0 && this.#slots.filter(({ state }) => state === "busy").length >= this.#options.size)
       return false;
-    return (this.#inUse.get(principal) ?? 0) < (this.#options.maxPerPrincipal ?? Number.POSITIVE_INFINITY);
+    return this.#inUse.of(principal) < (this.#options.maxPerPrincipal ?? Number.POSITIVE_INFINITY);
   }
 
   #assign(slot: Slot<S>, principal: string): Assignment<S> {
@@ -353,7 +354,7 @@ export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvent
     const isResident = slot.resident !== null;
     const sandbox = slot.acquire();
     this.#executions++;
-    this.#inUse.set(principal, (this.#inUse.get(principal) ?? 0) + 1);
+    this.#inUse.add(principal);
     const { promise: released, resolve: release } = Promise.withResolvers<void>();
     this.#working.add(sandbox);
     this.#checkouts.add(released);
@@ -373,9 +374,7 @@ export class SandboxPool<S extends PooledSandbox> extends EventEmitter<PoolEvent
 
   async #release(slot: Slot<S>, sandbox: S, verdict: Verdict, principal: string): Promise<void> {
     if (verdict.state !== "discard") this.#health.used(slot.environment);
-    const left = (this.#inUse.get(principal) ?? 0) - 1;
-    if (left > 0) this.#inUse.set(principal, left);
-    else this.#inUse.delete(principal);
+    this.#inUse.remove(principal);
     // The sandbox was replaced meanwhile; what else waits of this principal may use another one now.
     if (slot.sandbox !== sandbox) return this.#dispatch();
     await slot.settle(verdict);
