@@ -117,9 +117,9 @@ export class PackageStore {
    * @throws {PackageError} if files are gone from cache and source both.
    */
   async get(principal: string, base: BaseEnvironment): Promise<PackageSet | null> {
-    const id = recordId(principal, base.name);
     const current = await this.#options.records.stamp(principal, base.name);
     if (current === null) return null;
+    const id = recordId(principal, base.name);
     const ready = this.#ready.get(id);
     if (ready?.stamp === current) return ready.set;
     const { record, stamp } = await this.#options.records.read(principal, base.name);
