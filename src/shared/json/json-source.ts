@@ -11,33 +11,16 @@ const SCALAR = /[^\t\n\r ,:[\]{}"]+/y;
  * @param text a JSON object that was parsed before.
  */
 export function membersOf(text: string): [name: string, source: string][] {
-  const members: [string, string][] = [];
-  let depth = 0;
-  let name: string | null = null;
-  let begin = -1;
-  for (let at = 0; at < text.length; ) {
-    const token = tokenAt(text, at);
-    const first = token[0] as string;
-    const end = at + token.length;
-    if (depth === 1 && (first === "," || first === "}") && name !== null) {
-      members.push([name, text.slice(begin, at).trim()]);
-      name = null;
-    } else if (depth === 1 && name === null && first === '"') {
-      name = JSON.parse(token) as string;
-    } else if (depth === 1 && first === ":") {
-      begin = end;
-    }
-    if (first === "{" || first === "[") depth++;
-    else if (first === "}" || first === "]") depth--;
-    at = end;
-  }
-  return members;
+  return elementsOf(text).map((member) => {
+    const name = tokenAt(member, 0);
+    return [JSON.parse(name) as string, member.slice(member.indexOf(":", name.length) + 1).trim()];
+  });
 }
 
 /**
- * The text of each element of a list, as it was written.
+ * The text of each element of a list, or of each member of an object, as it was written.
  *
- * @param text a JSON list that was parsed, or scanned, before.
+ * @param text JSON that was parsed, or scanned, before.
  */
 export function elementsOf(text: string): string[] {
   const elements: string[] = [];
@@ -47,7 +30,7 @@ export function elementsOf(text: string): string[] {
     const token = tokenAt(text, at);
     const first = token[0] as string;
     const end = at + token.length;
-    const isEnd = depth === 1 && (first === "," || first === "]");
+    const isEnd = depth === 1 && (first === "," || first === "]" || first === "}");
     if (isEnd && begin >= 0) elements.push(text.slice(begin, at).trim());
     if (isEnd) begin = -1;
     else if (depth === 1 && begin < 0 && first > " ") begin = at;
