@@ -3,7 +3,7 @@ import { setImmediate } from "node:timers/promises";
 import { internalJob } from "../sandbox/running-job.ts";
 import { Sandbox, type SandboxOptions } from "../sandbox/sandbox.ts";
 import { SandboxDiedError } from "../shared/errors.ts";
-import { FairQueue } from "../shared/fair-queue.ts";
+import { FairTurns } from "../shared/fair-turns.ts";
 import { readHostLimits } from "../shared/host-limits.ts";
 import { encodeArchiveHeader } from "../wire/archive-format.ts";
 import type { ArchivePart, ArchivePartFile } from "./archive.ts";
@@ -67,8 +67,7 @@ export function bytecodePart(filename: string, compiled: readonly BytecodeFile[]
 export class BytecodeCompiler {
   readonly #options: () => Promise<SandboxOptions>;
   readonly #idle: { readonly sandbox: Sandbox; readonly timer: NodeJS.Timeout }[] = [];
-  readonly #waiting = new FairQueue<() => void>(Number.POSITIVE_INFINITY);
-  #free = Math.min(Math.ceil(readHostLimits().cpus.count), MAX_SANDBOXES);
+  readonly #turns = new FairTurns(Math.min(Math.ceil(readHostLimits().cpus.count), MAX_SANDBOXES));
   #isClosed = false;
 
   /** @param options how to start a sandbox of the standard library. */
@@ -137,25 +136,23 @@ export class BytecodeCompiler {
 
   /** @returns null if the sandbox did not come to an end of it in its time. */
   async #compileInTurn(work: Work, files: readonly ArchivePartFile[]): Promise<readonly BytecodeFile[] | null> {
-    await this.#acquire(work);
+    return await this.#turns.run(work.principal, () => this.#compileNow(work, files), work.signal);
+  }
+
+  async #compileNow(work: Work, files: readonly ArchivePartFile[]): Promise<readonly BytecodeFile[] | null> {
+    const allowedMs = work.budget.take();
+    if (allowedMs === null) return null;
+    let usedMs = 0;
     try {
-      work.signal?.throwIfAborted();
-      const allowedMs = work.budget.take();
-      if (allowedMs === null) return null;
-      let usedMs = 0;
-      try {
-        const sources: Source[] = [];
-        for (const file of files) sources.push({ ...file, bytes: await work.part.read(file) });
-        const sandbox = await this.#takeSandbox();
-        const startedAt = performance.now();
-        const compiled = await this.#compileOn(sandbox, sources, work, allowedMs);
-        usedMs = performance.now() - startedAt;
-        return compiled;
-      } finally {
-        work.budget.giveBack(allowedMs, usedMs);
-      }
+      const sources: Source[] = [];
+      for (const file of files) sources.push({ ...file, bytes: await work.part.read(file) });
+      const sandbox = await this.#takeSandbox();
+      const startedAt = performance.now();
+      const compiled = await this.#compileOn(sandbox, sources, work, allowedMs);
+      usedMs = performance.now() - startedAt;
+      return compiled;
     } finally {
-      this.#release();
+      work.budget.giveBack(allowedMs, usedMs);
     }
   }
 
@@ -219,32 +216,6 @@ export class BytecodeCompiler {
       void sandbox.end();
     }, IDLE_MS).unref();
     this.#idle.push({ sandbox, timer });
-  }
-
-  /** @throws the signal's reason, if it is aborted while others have their turn. */
-  async #acquire({ principal, signal }: Pick<Work, "principal" | "signal">): Promise<void> {
-    signal?.throwIfAborted();
-    if (this.#free > 0) {
-      this.#free--;
-      return;
-    }
-    const turn = Promise.withResolvers<void>();
-    const leave = () => {
-      if (this.#waiting.remove(principal, turn.resolve)) turn.reject(signal?.reason);
-    };
-    this.#waiting.push(principal, turn.resolve);
-    signal?.addEventListener("abort", leave, { once: true });
-    try {
-      await turn.promise;
-    } finally {
-      signal?.removeEventListener("abort", leave);
-    }
-  }
-
-  #release(): void {
-    const next = this.#waiting.take(() => true);
-    if (next) next();
-    else this.#free++;
   }
 }
 

@@ -1,5 +1,5 @@
 import { Worker } from "node:worker_threads";
-import { FairQueue } from "./fair-queue.ts";
+import { FairTurns } from "./fair-turns.ts";
 
 export interface TaskThreadOptions {
   /** What runs in the thread: answers each message, which is a task, by one. */
@@ -20,8 +20,7 @@ const MEMORY_MB = 512;
  */
 export class TaskThread<Task, Answer> {
   readonly #options: TaskThreadOptions;
-  readonly #waiting = new FairQueue<() => void>(Number.POSITIVE_INFINITY);
-  #isBusy = false;
+  readonly #turns = new FairTurns(1);
   #worker: Worker | null = null;
   #idle: NodeJS.Timeout | undefined;
 
@@ -37,15 +36,7 @@ export class TaskThread<Task, Answer> {
     task: Task,
     { transfer = [], principal = "" }: { readonly transfer?: readonly ArrayBuffer[]; readonly principal?: string } = {},
   ): Promise<Answer> {
-    if (this.#isBusy) await new Promise<void>((resolve) => this.#waiting.push(principal, resolve));
-    this.#isBusy = true;
-    try {
-      return await this.#do(task, transfer);
-    } finally {
-      const next = this.#waiting.take(() => true);
-      if (next) next();
-      else this.#isBusy = false;
-    }
+    return await this.#turns.run(principal, () => this.#do(task, transfer));
   }
 
   async #do(task: Task, transfer: readonly ArrayBuffer[]): Promise<Answer> {
