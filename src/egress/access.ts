@@ -28,12 +28,18 @@ export interface RevealedHeader {
   readonly secrets: readonly (readonly [name: string, value: string])[];
 }
 
+/** A header that rules set. */
+interface SetHeader {
+  readonly rule: HeaderRule;
+  readonly author: RuleAuthor;
+}
+
 /**
  * What one execution may reach: of what the server allows that which every level allows. A level adds headers, and never a host.
  */
 export class NetworkAccess {
   readonly #levels: readonly AccessLevel[];
-  readonly #headers = new Map<string, Map<string, { readonly rule: HeaderRule; readonly author: RuleAuthor }>>();
+  readonly #headers = new Map<string, Map<string, SetHeader>>();
   /** Those that have rules for https. */
   readonly #secure = new Set<string>();
 
@@ -46,12 +52,12 @@ export class NetworkAccess {
   constructor(allowed: AllowList, levels: readonly AccessLevel[]) {
     this.#levels = levels;
     for (const [index, { author, rules }] of levels.entries()) {
+      const lists = [allowed, ...levels.slice(0, index + 1).map((level) => level.rules.allowOut)];
       for (const [origin, { target, headers }] of rules.hosts) {
-        const above = levels.slice(0, index + 1).map((level) => level.rules.allowOut);
-        if (![allowed, ...above].every((list) => list?.allows(target.host, target.port) ?? true)) {
+        if (!lists.every((list) => list?.allows(target.host, target.port) ?? true)) {
           throw new NetworkRulesError(`network.rules: ${origin} may not be reached, so it can have no rules.`);
         }
-        const known = this.#headers.get(origin) ?? new Map<string, { rule: HeaderRule; author: RuleAuthor }>();
+        const known = this.#headers.get(origin) ?? new Map<string, SetHeader>();
         if (target.protocol === "https:") this.#secure.add(target.host);
         this.#headers.set(origin, known);
         for (const rule of headers) {

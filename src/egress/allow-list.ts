@@ -12,10 +12,11 @@ interface Entry {
   readonly port: number | null;
 }
 
+/** What an entry may look like, for the errors that say so. */
+export const ALLOWED_HOST_FORM = "Write names as api.example.com, *.data.gov or api.example.com:8443";
+
 const notInSetting = (text: string) =>
-  new StartupError(
-    `NETWORK_ALLOW: ${JSON.stringify(text)} is not a host. Write names as api.example.com, *.data.gov or api.example.com:8443.`,
-  );
+  new StartupError(`NETWORK_ALLOW: ${JSON.stringify(text)} is not a host. ${ALLOWED_HOST_FORM}.`);
 
 /** The hosts that NETWORK_ALLOW, or `allowOut`, names. */
 export class AllowList {

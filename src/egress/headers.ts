@@ -22,6 +22,11 @@ const NOT_SENT =
 const NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 const BAD_VALUE = /[\0\r\n]|[^\0-\xff]/;
 
+/** Whether a text has no character but those that a header of our own, or a part of it, may have. */
+export function isHeaderText(text: string): boolean {
+  return !/[^\x20-\x7e\xa0-\xff]/.test(text);
+}
+
 /** Whether a header of this name can be set by a rule: it is one, reaches the host, and does not say where the request goes. */
 export function isSentHeader(name: string): boolean {
   const lower = name.toLowerCase();

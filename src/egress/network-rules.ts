@@ -1,6 +1,6 @@
 import { z } from "zod";
-import { AllowList } from "./allow-list.ts";
-import { isSentHeader } from "./headers.ts";
+import { ALLOWED_HOST_FORM, AllowList } from "./allow-list.ts";
+import { isHeaderText, isSentHeader } from "./headers.ts";
 import { parseRuleHost, RULE_HOST_FORM } from "./rule-host.ts";
 import type { NetworkTarget } from "./target.ts";
 
@@ -94,7 +94,6 @@ export interface HostRules {
 }
 
 export const SECRET_NAME = /^[A-Za-z][A-Za-z0-9_.-]{0,63}$/;
-const BAD_VALUE = /[^\x20-\x7e\xa0-\xff]/;
 
 /** What one place says of the network, read. */
 export class NetworkRules {
@@ -106,9 +105,7 @@ export class NetworkRules {
   /** @throws {NetworkRulesError} */
   constructor({ allowOut, rules = {} }: NetworkInput) {
     const problem = (text: string) =>
-      new NetworkRulesError(
-        `network.allowOut: ${JSON.stringify(text)} is not a host. Write names as api.example.com, *.data.gov or api.example.com:8443.`,
-      );
+      new NetworkRulesError(`network.allowOut: ${JSON.stringify(text)} is not a host. ${ALLOWED_HOST_FORM}.`);
     this.allowOut = allowOut === undefined ? null : new AllowList(allowOut, problem);
     const hosts = new Map<string, HostRules>();
     if (Object.keys(rules).length > MAX_ENTRIES) {
@@ -135,7 +132,7 @@ function readHeaders(headers: readonly (readonly [string, string])[], host: stri
     if (!isSentHeader(name)) throw new NetworkRulesError(`${where}: ${shown} is not the name of a header to be set.`);
     if (names.has(name.toLowerCase())) throw new NetworkRulesError(`${where}: the header ${shown} is set twice.`);
     names.add(name.toLowerCase());
-    if (BAD_VALUE.test(value)) {
+    if (!isHeaderText(value)) {
       throw new NetworkRulesError(`${where}: the header ${shown} has a line end or another character it may not have.`);
     }
     return { name, parts: readTemplate(value, `${where}: the header ${shown}`) };
