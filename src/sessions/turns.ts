@@ -202,13 +202,16 @@ export class SessionTurns {
     await lease.release().catch(() => {});
   }
 
+  /** Does what every turn begins and ends with: stores what is not stored yet, and gives the lease back where nothing needs it. */
+  #emptyTurn(live: LiveSession): Promise<void> {
+    return live.turns.run(() => this.#withLease(live, undefined, async () => {}), undefined);
+  }
+
   #retryLater(live: LiveSession): void {
     const pauseMs = backoffMs(live.unstored?.failures ?? 0, { firstMs: FIRST_RETRY_MS, longestMs: LONGEST_RETRY_MS });
     setTimeout(() => {
       if (live.unstored === null) return;
-      // An empty turn: the attempt is what every turn begins with.
-      live.turns
-        .run(() => this.#withLease(live, undefined, async () => {}), undefined)
+      this.#emptyTurn(live)
         .catch(() => {
           if (live.unstored === null) return;
           live.unstored.failures++;
@@ -246,9 +249,7 @@ export class SessionTurns {
     live.resident = null;
     if (pinned !== null) {
       live.setback = `The session is as it was when it could last be stored: it could not leave its sandbox (${pinned}), which is gone.`;
-      // An empty turn gives the lease back.
-      const nothing = () => this.#withLease(live, undefined, async () => {});
-      live.turns.run(nothing, undefined).then(
+      this.#emptyTurn(live).then(
         () => this.#forget(live),
         (error) => this.#options.onError(error, live.id),
       );
