@@ -3,6 +3,8 @@
  *
  * Usage: `node bench/capacity.ts [name=value …]`; the names are those of `MODEL`.
  */
+import { quantile } from "./settings.ts";
+
 const MODEL = {
   sessions: 1_000_000,
   /** Share of sessions whose user is at work at the busiest hour. */
@@ -35,8 +37,7 @@ const arrivalsPerS = (model.sessions * model.activeShare) / model.thinkS;
 const serviceS = (model.executionMs + model.residentMs + model.wakeMs) / 1000;
 const servers = Math.ceil((arrivalsPerS * serviceS) / (model.coresPerServer * model.utilisation));
 const { hits, waitsMs } = simulate();
-const sorted = waitsMs.toSorted((a, b) => a - b);
-const at = (share: number) => (sorted[Math.floor(sorted.length * share)] ?? 0).toFixed(0);
+const at = (share: number) => quantile(waitsMs, share).toFixed(0);
 const storeGib = (model.sessions * model.idleBytes) / 2 ** 30;
 
 console.log(

@@ -7,6 +7,7 @@
 import { rm } from "node:fs/promises";
 import os from "node:os";
 import { type LoadResult, load } from "./load.ts";
+import { toTable } from "./report.ts";
 import { type ServerProcess, startServerProcess } from "./server-process.ts";
 import { BENCH, median, OURS } from "./settings.ts";
 
@@ -45,8 +46,6 @@ interface Round extends LoadResult {
 }
 
 const log = (line: string) => console.error(line);
-const table = (head: readonly string[], rows: readonly (readonly string[])[]) =>
-  [head, head.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
 
 async function measure(server: ServerProcess, connections: number, seconds: number, body = {}): Promise<Round> {
   const before = server.cpuMs();
@@ -88,7 +87,7 @@ async function compare(running: Readonly<Record<Id, ServerProcess>>, connections
   const reached = loss < MAX_LOSS;
   console.log(`## \`1+1\`, ${connections} connection${connections === 1 ? "" : "s"}\n`);
   const head = ["", "requests/s", "p50, ms", "p99, ms", "server's CPU, ms", "sandboxes' CPU, ms"];
-  console.log(table([...head, "of the engine's", "of the server's without"], rows));
+  console.log(toTable([...head, "of the engine's", "of the server's without"], rows));
   const verdict = reached ? "reached" : "**not reached**";
   console.log(`\nServices cost ${(loss * 100).toFixed(1)} % of the engine's throughput; target: < 15 %, ${verdict}.\n`);
   return reached;

@@ -10,7 +10,7 @@ import os from "node:os";
 import path from "node:path";
 import { hasRedis, startRedis } from "../test/support/redis.ts";
 import { type ServerProcess, startServerProcess } from "./server-process.ts";
-import { BENCH, median } from "./settings.ts";
+import { BENCH, median, quantile } from "./settings.ts";
 
 const ROUNDS = BENCH.rounds;
 const REQUESTS = Number(process.env.BENCH_REQUESTS ?? (BENCH.isQuick ? 40 : 400));
@@ -111,9 +111,4 @@ function post(url: string, route: string, body: object): Promise<unknown> {
     });
     request.on("error", reject).end(text);
   });
-}
-
-function quantile(values: readonly number[], share: number): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0;
 }

@@ -14,8 +14,9 @@ import { pino } from "pino";
 import { type RunningServer, startServer } from "../src/compose/server.ts";
 import { loadConfig } from "../src/shared/settings.ts";
 import { hasRedis, startRedis } from "../test/support/redis.ts";
+import { toTable } from "./report.ts";
 import { measureDurability } from "./session-durability.ts";
-import { median, PYTHON } from "./settings.ts";
+import { median, PYTHON, quantile } from "./settings.ts";
 
 const SESSIONS = Number(process.env.BENCH_SESSIONS ?? 100);
 const WAKES = Number(process.env.BENCH_WAKES ?? 100);
@@ -70,7 +71,7 @@ async function measure(): Promise<void> {
   const lightProcessBytes = await pythonSessionBytes(LIGHT_STATE);
   const perGb = (bytes: number) => Math.floor(2 ** 30 / bytes);
   lines.push(
-    ...table(
+    toTable(
       ["wake to answer of `1`, ms", "p50", "p99"],
       [
         ["resident in a sandbox", ...quantiles(disk.resident)],
@@ -81,7 +82,7 @@ async function measure(): Promise<void> {
       ],
     ),
     "",
-    ...table(
+    toTable(
       ["an idle session", "bytes", "sessions for each GiB"],
       [
         ["light, ours, with its previous state", disk.lightBytes.toFixed(0), String(perGb(disk.lightBytes))],
@@ -91,7 +92,7 @@ async function measure(): Promise<void> {
       ],
     ),
     "",
-    ...table(
+    toTable(
       ["target", "reached", ""],
       [
         goal("light sessions for each GiB ≥ 20 × a `python3` process", lightProcessBytes / disk.lightBytes, 20, true),
@@ -112,7 +113,7 @@ async function measureDurable(): Promise<void> {
     p99.toFixed(2),
     `${ratio.toFixed(2)} ×`,
   ]);
-  lines.push(...table(["one connection, ms", "p50", "p99", "by stateless, p50"], rows), "");
+  lines.push(toTable(["one connection, ms", "p50", "p99", "by stateless, p50"], rows), "");
 }
 
 function report(): void {
@@ -242,19 +243,9 @@ async function pythonSessionBytes(state: string): Promise<number> {
   }
 }
 
-function quantiles(values: readonly number[]): [string, string] {
-  const sorted = values.toSorted((a, b) => a - b);
-  const at = (share: number) =>
-    (sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0).toFixed(1);
-  return [at(0.5), at(0.99)];
-}
+const quantiles = (values: readonly number[]) => [0.5, 0.99].map((share) => quantile(values, share).toFixed(1));
 
 function goal(name: string, value: number, limit: number, least: boolean): string[] {
   const reached = least ? value >= limit : value <= limit;
   return [name, `${value.toFixed(2)} ×`, reached ? "yes" : "**no**"];
-}
-
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string[] {
-  const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
-  return [line(head), line(head.map(() => "---")), ...rows.map(line)];
 }

@@ -9,7 +9,7 @@ import { rm } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { type ServerProcess, startServerProcess } from "./server-process.ts";
-import { median } from "./settings.ts";
+import { median, quantile } from "./settings.ts";
 
 const SECONDS = Number(process.env.BENCH_SECONDS ?? 10);
 const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 3);
@@ -76,11 +76,10 @@ async function measure(server: ServerProcess, principals: number, clients: numbe
   await Promise.all(Array.from({ length: clients }, client));
   const seconds = (performance.now() - startedAt) / 1000;
   const { server: own, children } = server.residentBytes();
-  const sorted = times.toSorted((a, b) => a - b);
   return {
     perSecond: times.length / seconds,
-    p50Ms: sorted[Math.floor(sorted.length * 0.5)] as number,
-    p99Ms: sorted[Math.floor(sorted.length * 0.99)] as number,
+    p50Ms: quantile(times, 0.5),
+    p99Ms: quantile(times, 0.99),
     starts: ((await started(server.url)) - before) / times.length,
     mib: (own + children) / 2 ** 20,
   };

@@ -9,7 +9,7 @@ import os from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import { figure, type Target, toTable } from "./report.ts";
 import { type ServerProcess, startServerProcess } from "./server-process.ts";
-import { BENCH, median, OURS, oursWith } from "./settings.ts";
+import { BENCH, median, OURS, oursWith, quantile } from "./settings.ts";
 import { post, type Tool, ToolEndpoint, TRANSPORTS, type Transport } from "./tool-clients.ts";
 import { measureWaiting, WAITING } from "./tool-memory.ts";
 
@@ -46,12 +46,10 @@ async function timed(server: ServerProcess, run: (tool: Tool) => Promise<void>):
   const after = server.cpuMs();
   const gaps = times.slice(1).map((time, i) => time - (times[i] as number));
   if (gaps.length !== CALLS) throw new Error(`${gaps.length + 1} calls instead of ${CALLS + 1}`);
-  const sorted = gaps.toSorted((a, b) => a - b);
-  const at = (share: number) => sorted[Math.floor(sorted.length * share)] as number;
   return {
-    p10: at(0.1),
-    p50: at(0.5),
-    p99: at(0.99),
+    p10: quantile(gaps, 0.1),
+    p50: quantile(gaps, 0.5),
+    p99: quantile(gaps, 0.99),
     serverCpu: (after.server - before.server) / CALLS,
     sandboxCpu: (after.children - before.children) / CALLS,
   };
