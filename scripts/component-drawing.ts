@@ -2,9 +2,4 @@
 import { componentDrawing } from "../test/support/imports.ts";
 import { rewriteIfRun, withPart } from "./written-part.ts";
 
-/** @throws if the page has lost its markers. */
-export function withComponentDrawing(page: string): string {
-  return withPart(page, "components", componentDrawing());
-}
-
-await rewriteIfRun(import.meta.url, "docs/architecture.md", withComponentDrawing);
+await rewriteIfRun(import.meta.url, "docs/architecture.md", (page) => withPart(page, "components", componentDrawing()));

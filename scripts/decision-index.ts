@@ -13,7 +13,7 @@ export function anchorOf(title: string): string {
 }
 
 /** @param today for decisions that have no row yet, as 2026-01-31. @throws if the page has no index. */
-export function withDecisionIndex(page: string, today: string): string {
+function withDecisionIndex(page: string, today: string): string {
   const begin = page.indexOf(HEAD);
   if (begin < 0) throw new Error("docs/decisions.md has lost the head of its index");
   const end = page.indexOf("\n\n", begin) + 1;

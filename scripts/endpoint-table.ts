@@ -4,11 +4,6 @@ import { ENDPOINTS } from "../src/http/openapi.ts";
 import { type BodyKind, type Route, scopesOf } from "../src/http/routes.ts";
 import { rewriteIfRun, withPart } from "./written-part.ts";
 
-/** Puts the table where README.md has its markers. @throws if the markers are not there. */
-export function withEndpointTable(readme: string): string {
-  return withPart(readme, "endpoints", endpointTable());
-}
-
 function endpointTable(): string {
   return `| endpoint | scope | |\n| --- | --- | --- |\n${ENDPOINTS.map(row).join("")}`;
 }
@@ -29,4 +24,4 @@ function shown({ type, schema }: BodyKind<unknown>): string {
   return `\`{${members.join(", ")}}\``;
 }
 
-await rewriteIfRun(import.meta.url, "README.md", withEndpointTable);
+await rewriteIfRun(import.meta.url, "README.md", (readme) => withPart(readme, "endpoints", endpointTable()));

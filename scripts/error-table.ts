@@ -2,11 +2,6 @@
 import { ERRORS, type ErrorCode, errorKind } from "../src/shared/errors.ts";
 import { rewriteIfRun, withPart } from "./written-part.ts";
 
-/** Puts the tables where the page has its markers. @throws if the markers are not there. */
-export function withErrorTable(page: string): string {
-  return withPart(page, "errors", errorTables());
-}
-
 function errorTables(): string {
   const codes = (Object.keys(ERRORS) as ErrorCode[]).sort();
   const ofHttp = codes.filter((code) => !errorKind(code).inPython).map(row);
@@ -29,4 +24,4 @@ function said(code: ErrorCode): string {
   return text === undefined ? (means ?? "") : `\`${text}\``;
 }
 
-await rewriteIfRun(import.meta.url, "docs/errors.md", withErrorTable);
+await rewriteIfRun(import.meta.url, "docs/errors.md", (page) => withPart(page, "errors", errorTables()));

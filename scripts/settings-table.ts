@@ -12,13 +12,4 @@ function settingsTable(): string {
   return `| variable | default | meaning |\n| --- | --- | --- |\n${rows.join("")}`;
 }
 
-/**
- * Puts the table where README.md has its markers.
- *
- * @throws if the markers are not there.
- */
-export function withSettingsTable(readme: string): string {
-  return withPart(readme, "settings", settingsTable());
-}
-
-await rewriteIfRun(import.meta.url, "README.md", withSettingsTable);
+await rewriteIfRun(import.meta.url, "README.md", (readme) => withPart(readme, "settings", settingsTable()));

@@ -9,13 +9,13 @@ export function replaceBetween(document: string, beginMarker: string, endMarker:
   return document.slice(0, begin + beginMarker.length) + text + document.slice(end);
 }
 
-/** Puts `text` into the part that `npm run docs:<name>` writes. */
+/** Puts `text` into the part that `npm run docs:<name>` writes. @throws if its markers are not there. */
 export function withPart(document: string, name: string, text: string): string {
   const begin = `<!-- ${name}: written by \`npm run docs:${name}\` -->\n`;
   return replaceBetween(document, begin, `<!-- /${name} -->`, text);
 }
 
-export interface WrittenPart {
+interface WrittenPart {
   /** The document, as `docs/errors.md`. */
   readonly name: string;
   readonly rewrite: (text: string) => string;
