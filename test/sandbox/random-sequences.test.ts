@@ -210,7 +210,7 @@ test("programs one after another give, byte for byte, what each gives in a new p
   expect(rewinds).toBeGreaterThan(programs / 2);
 });
 
-test("after many executions the memory is the checkpoint's, byte for byte", {
+test("after many executions the memory is the baseline's, byte for byte", {
   timeout: LIMIT_MS + 60_000,
 }, async () => {
   const deadline = performance.now() + LIMIT_MS / 3;
