@@ -1,4 +1,5 @@
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { abortWithTest } from "../support/abort-with-test.ts";
 import { cpuTime } from "../support/cpu-time.ts";
 import { py } from "../support/engine.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
@@ -56,11 +57,7 @@ const pool = async () => (await server.get("/api/status")).body.pool as { busy: 
 
 /** A stream that the test watches while the code runs, and that ends with the test at the latest. */
 async function follow(code: string) {
-  const controller = new AbortController();
-  onTestFinished(async () => {
-    controller.abort();
-    await until(async () => (await pool()).busy === 0);
-  });
+  const controller = abortWithTest(server);
   const events = eventsOf(await open({ code, timeout: 250_000 }, controller.signal));
   const seen: StreamEvent[] = [];
   return {

@@ -1,4 +1,5 @@
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { abortWithTest } from "../support/abort-with-test.ts";
 import { py } from "../support/engine.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 import { ToolStream } from "../support/tool-client.ts";
@@ -30,11 +31,7 @@ const pool = async () => (await server.get("/api/status")).body.pool as { busy: 
 
 /** A stream that ends with the test at the latest. */
 async function follow(body: object) {
-  const controller = new AbortController();
-  onTestFinished(async () => {
-    controller.abort();
-    await until(async () => (await pool()).busy === 0);
-  });
+  const controller = abortWithTest(server);
   const stream = await open(body, { signal: controller.signal });
   return { stream, close: () => controller.abort() };
 }
