@@ -3,7 +3,7 @@ import { py, startTestEngine, type TestEngine } from "../support/engine.ts";
 
 /**
  * Looks at everything that an earlier execution might have left behind, down to the address of the next object: where the
- * memory is the checkpoint's byte for byte, so is every allocation. Must not depend on time or chance.
+ * memory is the baseline's byte for byte, so is every allocation. Must not depend on time or chance.
  */
 const PROBE = py`
   def look():
