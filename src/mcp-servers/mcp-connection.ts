@@ -9,7 +9,7 @@ import { backoffMs } from "../shared/backoff.ts";
 import { ClientError } from "../shared/errors.ts";
 import { JsonText } from "../shared/json/json-text.ts";
 import { mismatch } from "../tools/argument-check.ts";
-import { MAX_TOOLS, type Tool, type ToolDefinition, toolOf } from "../tools/definitions.ts";
+import { charactersOf, MAX_TOOLS, type Tool, type ToolDefinition, toolOf } from "../tools/definitions.ts";
 import { checkSchema } from "../tools/json-schema.ts";
 import { VALUE_LIMITS } from "../tools/pending-calls.ts";
 import { MAX_TOOL_VALUE_BYTES } from "../wire/host-calls.ts";
@@ -239,7 +239,8 @@ function offered(
     try {
       const parameters = inputSchema as ToolDefinition["parameters"];
       const definition = { name, description, parameters, returns: outputSchema as ToolDefinition["returns"] };
-      const tool = toolOf(definition, { namespace: `mcp.${server.name}`, key: keyOf(server.name, name) });
+      const naming = { namespace: `mcp.${server.name}`, key: keyOf(server.name, name) };
+      const tool = toolOf(definition, { naming });
       if (tools.has(name)) throw new Error("there are two tools of this name");
       if (names.has(tool.signature.name)) throw new Error(`another tool is ${tool.signature.name}, too`);
       if (tools.size >= MAX_TOOLS) throw new Error(`there are more than ${MAX_TOOLS} tools`);
@@ -262,7 +263,7 @@ function outputOf(tool: Tool, schema: unknown): Tool | null {
     ...tool,
     parameters: schema as Tool["parameters"],
     isPlain,
-    schemaCharacters: JSON.stringify(schema).length,
+    schemaCharacters: charactersOf(schema),
   };
 }
 

@@ -15,7 +15,13 @@ import { ProtocolError } from "../wire/protocol-error.ts";
 import { LARGE_FRAME_BYTES } from "./connection.ts";
 
 /** Conversion goes 100 levels deep, and an array of numpy's has 64 of its own. */
-const VALUE_LIMITS = { maxDepth: 200, maxNodes: 12_000_000, compact: true };
+/** The server passes values on as they are: names may be as long as Python has them. */
+const VALUE_LIMITS = {
+  maxDepth: 200,
+  maxNodes: 12_000_000,
+  maxNameCharacters: Number.POSITIVE_INFINITY,
+  compact: true,
+};
 const ERROR_LIMITS = { maxDepth: 8, maxNodes: 1000 };
 /** For each file or folder that a workspace may have: it is written, or deleted, or both; each with its four facts. */
 const NODES_OF_A_CHANGE = 6;

@@ -19,7 +19,11 @@ interface ErrorKind {
 export const ERRORS = {
   // The request.
   invalid_json: { status: 400, text: "Invalid JSON format", retry: false },
-  json_too_complex: { status: 400, means: "The JSON is nested too deeply, or has too many values.", retry: false },
+  json_too_complex: {
+    status: 400,
+    means: "The JSON is nested too deeply, or has too many values or too long names.",
+    retry: false,
+  },
   invalid_encoding: { status: 400, means: "Bytes are not text in the encoding that was declared.", retry: false },
   invalid_request: { status: 400, means: "A member of the request is missing or wrong.", retry: false },
   bad_request: { status: 400, means: "The request cannot be read; the status says more.", retry: false },

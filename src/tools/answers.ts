@@ -12,7 +12,11 @@ import { VALUE_LIMITS } from "./pending-calls.ts";
 const MAX_INLINE_BYTES = 128 * 1024;
 const MAX_MESSAGE_CHARACTERS = 100_000;
 /** The answers themselves stand three levels deep, and each has a few values beside its result. */
-const BODY_LIMITS = { maxDepth: VALUE_LIMITS.maxDepth + 4, maxNodes: VALUE_LIMITS.maxNodes + 10 * MAX_TOOL_CALLS };
+const BODY_LIMITS = {
+  ...VALUE_LIMITS,
+  maxDepth: VALUE_LIMITS.maxDepth + 4,
+  maxNodes: VALUE_LIMITS.maxNodes + 10 * MAX_TOOL_CALLS,
+};
 
 /** An answer whose values are texts of JSON, as they were written: numbers keep all their digits. */
 export type SplitAnswer =

@@ -7,8 +7,11 @@ import { type Checked, firstMismatch, type SchemaTask } from "./schema-match.ts"
 const MAX_CHECK_MS = 2000;
 /** Up to here, characters of the schema times bytes of the value, a check in place takes a few ms. */
 const MAX_INLINE_COST = 400_000;
-/** The validator writes the whole path of each schema: with long names these grow with the square of the schema. */
-const MAX_INLINE_SCHEMA_CHARACTERS = 16 * 1024;
+/**
+ * The validator writes the whole path of each schema, three characters for some of one: with long names these grow with the square of the
+ * schema, and V8 tells paths of 16,384 characters and more apart by comparing them.
+ */
+const MAX_INLINE_SCHEMA_CHARACTERS = 4 * 1024;
 
 /** One thread for each principal that has such schemas: what one of them writes delays no other. */
 const threads = new Map<string, TaskThread<SchemaTask, Checked>>();

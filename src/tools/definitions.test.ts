@@ -118,6 +118,35 @@ test("a signature has what a call needs first, then the others, with types and d
   ]);
 });
 
+test.each([
+  ["one long", { a: { pattern: "a".repeat(8_001) } }],
+  [
+    "many short",
+    Object.fromEntries(Array.from({ length: 500 }, (_, i) => [`p${i}`, { pattern: `^[a-z]{1,${i + 10}}x{20}$` }])),
+  ],
+  ["names", { a: { patternProperties: { [`^${"b".repeat(8_000)}`]: true } } }],
+  ["Unicode classes", { a: { pattern: "\\p{L}".repeat(201) } }],
+])("regular expressions are bounded for all tools together: %s", (_, properties) => {
+  expect(() => toolSet([withSchema({ properties })])).toThrow(/regular expressions/);
+});
+
+test("as many regular expressions as are bounded may be in several tools", () => {
+  const definitions = (count: number) =>
+    Array.from({ length: count }, (_, i) => ({
+      ...withSchema({ properties: { a: { pattern: "x".repeat(1_000) } } }),
+      name: `t${i}`,
+    }));
+  expect(toolSet(definitions(8)).size).toBe(8);
+  expect(() => toolSet(definitions(9))).toThrow(/8000 characters together/);
+});
+
+test("a name is no longer than it can be normalised at once; plain ones may be", () => {
+  const named = (name: string) => () => toolSet([withSchema({ properties: { [name]: {} } })]);
+  expect(named("é".repeat(255))).not.toThrow();
+  expect(named(`a${"\u0315\u0300".repeat(128)}`)).toThrow(/can have no name in Python/);
+  expect(named("a".repeat(20_000))).not.toThrow();
+});
+
 test("only what takes a few ms is checked in place", () => {
   const isInPlace = (parameters: Record<string, unknown>, bytes: number) => {
     const tool = toolSet([withSchema(parameters)]).get("t");
@@ -127,6 +156,9 @@ test("only what takes a few ms is checked in place", () => {
   expect([isInPlace(small, 100), isInPlace(small, 10_000), isInPlace(small, 100_000)]).toEqual([true, true, false]);
   // Paths of schemas are made of all names above them.
   expect(isInPlace({ properties: { ["k".repeat(20_000)]: {} } }, 2)).toBe(false);
+  // Others than ASCII's are escaped in them, up to nine characters for one.
+  expect(isInPlace({ properties: { é: {} } }, 2)).toBe(false);
+  expect(isInPlace({ properties: { [`a${"{".repeat(5_000)}`]: {} } }, 2)).toBe(false);
   for (const a of [{ anyOf: [true] }, { enum: [1] }, { const: 1 }, { prefixItems: [true] }, { oneOf: [true] }])
     expect(isInPlace({ properties: { a } }, 2)).toBe(false);
 });

@@ -2,7 +2,7 @@ import { z } from "zod";
 import { ClientError } from "../shared/errors.ts";
 import { isObject } from "../shared/json/json-object.ts";
 import type { ToolSignature } from "../wire/messages.ts";
-import { checkSchema, type JsonSchema, SchemaError } from "./json-schema.ts";
+import { checkSchema, type JsonSchema, PatternBudget, SchemaError } from "./json-schema.ts";
 import { toIdentifier } from "./python-names.ts";
 import { SchemaReader } from "./schema-reader.ts";
 import { MAX_SIGNATURE_CHARACTERS, signatureOf } from "./signatures.ts";
@@ -72,11 +72,12 @@ export function toolSet(definitions: readonly ToolDefinition[], variables: reado
     throw refused(`The tools' definitions may have ${MAX_CHARACTERS} characters of JSON together.`);
   const tools = new Map<string, Tool>();
   let characters = 0;
+  const patterns = new PatternBudget();
   const taken = new Map<string, string>(variables.map((name) => [name, "a variable of the context"]));
   for (const definition of definitions) {
     const { name } = definition;
     if (tools.has(name)) throw refused(`There are two tools called ${quoted(name)}.`);
-    const tool = toolOf(definition);
+    const tool = toolOf(definition, { patterns });
     characters += tool.signatureCharacters;
     if (characters > MAX_SIGNATURE_CHARACTERS)
       throw refused(
@@ -100,7 +101,10 @@ interface Naming {
 }
 
 /** @throws {ClientError} 400 `invalid_tools`, which names the tool. */
-export function toolOf({ name, description, parameters, returns }: ToolDefinition, naming?: Naming): Tool {
+export function toolOf(
+  { name, description, parameters, returns }: ToolDefinition,
+  { naming, patterns }: { readonly naming?: Naming; readonly patterns?: PatternBudget } = {},
+): Tool {
   const identifier = toIdentifier(name, "_tool");
   if (identifier === null) throw refused(`The tool ${quoted(name)} cannot have a name in Python.`);
   const within = <T>(what: string, make: () => T): T => {
@@ -112,7 +116,7 @@ export function toolOf({ name, description, parameters, returns }: ToolDefinitio
     }
   };
   const checked = within("parameters", () => {
-    const facts = checkSchema(parameters ?? true);
+    const facts = checkSchema(parameters ?? true, patterns);
     if (parameters?.type !== undefined && parameters.type !== "object")
       throw new SchemaError("the schema is none of an object");
     return facts;
@@ -123,7 +127,7 @@ export function toolOf({ name, description, parameters, returns }: ToolDefinitio
     characters,
   } = within("parameters", () => signatureOf(parameters ?? undefined));
   const returned = within("returns", () => {
-    checkSchema(returns ?? true);
+    checkSchema(returns ?? true, patterns);
     return returns == null ? "Any" : new SchemaReader(returns).annotationOf(returns);
   });
   return {
@@ -137,9 +141,15 @@ export function toolOf({ name, description, parameters, returns }: ToolDefinitio
     },
     parameters: parameters ?? null,
     isPlain: checked.isPlain,
-    schemaCharacters: JSON.stringify(parameters ?? null).length,
+    schemaCharacters: charactersOf(parameters ?? null),
     signatureCharacters: characters,
   };
+}
+
+/** Of a schema as JSON. Infinite for others than ASCII's: the validator escapes them in the paths that it makes, nine for one. */
+export function charactersOf(schema: unknown): number {
+  const text = JSON.stringify(schema);
+  return /[^\x20-\x7e]/.test(text) ? Number.POSITIVE_INFINITY : text.length;
 }
 
 function refused(message: string): ClientError {

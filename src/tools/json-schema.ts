@@ -39,14 +39,37 @@ export class SchemaError extends Error {
   override readonly name = "SchemaError";
 }
 
+/** Regular expressions of one request's schemas, together: to compile one takes time of its own, whatever is done with it. */
+export const MAX_PATTERN_CHARACTERS = 8_000;
+/** Classes such as `\p{L}` in them: each takes as long as hundreds of characters. */
+export const MAX_PATTERN_CLASSES = 200;
+
+export class PatternBudget {
+  #characters = 0;
+  #classes = 0;
+
+  /** @throws {SchemaError} if this one is too much. */
+  take(pattern: string): void {
+    this.#characters += pattern.length;
+    this.#classes += pattern.match(/\\p/gi)?.length ?? 0;
+    if (this.#characters > MAX_PATTERN_CHARACTERS)
+      throw new SchemaError(`has regular expressions of more than ${MAX_PATTERN_CHARACTERS} characters together`);
+    if (this.#classes > MAX_PATTERN_CLASSES)
+      throw new SchemaError(`has more than ${MAX_PATTERN_CLASSES} Unicode classes in regular expressions`);
+  }
+}
+
 export interface CheckedSchema {
   /** A check takes no longer than in proportion to the size of the schema times the size of the value. */
   readonly isPlain: boolean;
 }
 
-/** @throws {SchemaError} with the first thing that is wrong, and where. */
-export function checkSchema(schema: unknown): CheckedSchema {
-  const walk = new Walk(schema);
+/**
+ * @param patterns of all schemas that are checked for one request.
+ * @throws {SchemaError} with the first thing that is wrong, and where.
+ */
+export function checkSchema(schema: unknown, patterns = new PatternBudget()): CheckedSchema {
+  const walk = new Walk(schema, patterns);
   walk.visit(schema, "", 0);
   walk.refuseCircles();
   walk.refuseChains();
@@ -74,13 +97,15 @@ export function resolveRef(root: unknown, ref: string): unknown {
 class Walk {
   isPlain = true;
   readonly #root: unknown;
+  readonly #patterns: PatternBudget;
   /** Schema → those that apply to the same value. */
   readonly #inPlace = new Map<object, object[]>();
   /** Schema → what its reference leads to, and where that stands. Not by the place: a path is as long as its names, and made only to be shown. */
   readonly #targets = new Map<object, { readonly at: string; readonly target: object }>();
 
-  constructor(root: unknown) {
+  constructor(root: unknown, patterns: PatternBudget) {
     this.#root = root;
+    this.#patterns = patterns;
   }
 
   visit(schema: unknown, at: string, depth: number): void {
@@ -172,9 +197,10 @@ class Walk {
     } else if (COUNTS.has(keyword)) {
       if (!(Number.isInteger(value) && (value as number) >= 0)) refuse("is no count");
     } else if (keyword === "pattern") {
-      if (!isPattern(value)) refuse("is no regular expression");
+      if (!this.#isPattern(value)) refuse("is no regular expression");
     } else if (keyword === "patternProperties") {
-      if (!Object.keys(value as object).every(isPattern)) refuse("has a name that is no regular expression");
+      if (!Object.keys(value as object).every((name) => this.#isPattern(name)))
+        refuse("has a name that is no regular expression");
     } else if (keyword === "dependentRequired") {
       if (!isObject(value) || !Object.values(value).every(isTexts)) refuse("is no object of lists of names");
     } else if (keyword === "dependencies") refuse("is of an old draft; use dependentRequired or dependentSchemas");
@@ -182,20 +208,21 @@ class Walk {
       if (typeof value !== "string") refuse("is no text");
     }
   }
+
+  #isPattern(value: unknown): boolean {
+    if (typeof value !== "string") return false;
+    this.#patterns.take(value);
+    try {
+      new RegExp(value, "u");
+      return true;
+    } catch {
+      return false;
+    }
+  }
 }
 
 function isTexts(value: unknown): boolean {
   return Array.isArray(value) && value.every((name) => typeof name === "string");
-}
-
-function isPattern(value: unknown): boolean {
-  if (typeof value !== "string") return false;
-  try {
-    new RegExp(value, "u");
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 function where(at: string): string {

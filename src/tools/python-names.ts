@@ -6,6 +6,10 @@ const KEYWORDS = new Set(
 );
 const IDENTIFIER = /^[\p{XID_Start}_]\p{XID_Continue}*$/u;
 
+/** Longest one of others than ASCII's: to normalise combining marks takes time that grows with the square of their number. */
+const MAX_UNICODE_CHARACTERS = 255;
+const ASCII = /^[\0-\x7f]*$/;
+
 /** A name that a Python variable may have, and that means nothing to the interpreter itself. */
 export function isVariableName(name: string): boolean {
   return IDENTIFIER.test(name) && !KEYWORDS.has(name) && !(name.startsWith("__") && name.endsWith("__"));
@@ -14,10 +18,13 @@ export function isVariableName(name: string): boolean {
 /**
  * A name as an identifier of Python: what an identifier cannot have becomes `_`, and a keyword gets a suffix.
  *
- * @returns null: there is nothing in it that an identifier can have, or it means something to the interpreter (`__import__`).
+ * @returns null: there is nothing in it that an identifier can have, or it means something to the interpreter (`__import__`), or it is
+ *   too long.
  */
 export function toIdentifier(name: string, suffix: string): string | null {
-  const plain = name.normalize("NFKC").replace(/\P{XID_Continue}/gu, "_");
+  const isAscii = ASCII.test(name);
+  if (!isAscii && name.length > MAX_UNICODE_CHARACTERS) return null;
+  const plain = (isAscii ? name : name.normalize("NFKC")).replace(/\P{XID_Continue}/gu, "_");
   const begun = IDENTIFIER.test(plain) ? plain : `_${plain}`;
   const identifier = KEYWORDS.has(begun) ? begun + suffix : begun;
   return isVariableName(identifier) && /[^_]/.test(identifier) ? identifier : null;

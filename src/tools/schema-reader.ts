@@ -138,10 +138,10 @@ export class SchemaReader {
   #referenceOf(schema: SchemaObject): unknown {
     if (typeof schema.$ref !== "string") return schema;
     const target = resolveRef(this.#root, schema.$ref);
-    // Tools repeat the schemas of what they share, and may also call different ones the same.
-    const text = this.#texts.get(target) ?? JSON.stringify(target);
+    // Tools repeat the schemas of what they share, and may also call different ones the same. One reference may be written in any number of ways.
+    const text = this.#texts.get(target) ?? `${schema.$ref} ${JSON.stringify(target)}`;
     this.#texts.set(target, text);
-    return `${schema.$ref} ${text}`;
+    return text;
   }
 
   #inside(schema: unknown, { nameObject, depth }: Place): string {

@@ -32,7 +32,7 @@ export function signatureOf(schema: unknown, reader = new SchemaReader(schema)):
   let characters = 0;
   const parameters = Array.from(properties, ([key, property]): ToolParameter => {
     const name = toIdentifier(key, "_");
-    if (name === null) throw new Error(`the parameter ${JSON.stringify(key)} can have no name in Python`);
+    if (name === null) throw new Error(`the parameter ${JSON.stringify(key.slice(0, 255))} can have no name in Python`);
     const other = taken.get(name);
     if (other !== undefined)
       throw new Error(`the parameters ${JSON.stringify(other)} and ${JSON.stringify(key)} are both ${name} in Python`);

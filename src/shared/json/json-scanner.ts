@@ -16,6 +16,11 @@ export interface JsonLimits {
   readonly maxDepth: number;
   /** Values of any kind, the outermost included. */
   readonly maxNodes: number;
+  /**
+   * Characters that the name of a member may have; default {@link MAX_NAME_CHARACTERS}. V8 tells names of 16,384 characters and more apart by
+   * their length and by comparing them, so an object with many of one length takes time that grows with the square of their number.
+   */
+  readonly maxNameCharacters?: number;
   /** Refuse whitespace between tokens: a line then holds one text, and a text is in one line. */
   readonly compact?: boolean;
 }
@@ -28,6 +33,8 @@ export interface JsonFacts {
   /** How many of the nodes are strings. */
   readonly texts: number;
 }
+
+export const MAX_NAME_CHARACTERS = 10_000;
 
 /** Bytes that are scanned before the event loop has its turn: 1 to 2 ms [measured]. */
 const SLICE_BYTES = 256 * 1024;
@@ -88,6 +95,7 @@ class JsonScanner {
   readonly #maxDepth: number;
   readonly #maxNodes: number;
   readonly #compact: boolean;
+  readonly #maxName: number;
   /** What is open, from depth 1: {@link OBJECT} or {@link ARRAY}. It grows: most texts are a few levels deep, whatever they may be. */
   readonly #open: number[] = [0];
   #state = VALUE;
@@ -97,28 +105,36 @@ class JsonScanner {
   #texts = 0;
   #kind: JsonFacts["kind"] = "other";
   #isKey = false;
+  /** What the name may still have, in bytes that stand for themselves, and escapes. */
+  #nameLeft = 0;
   /** What is left of a literal, or of the digits of `\uXXXX`. */
   #left = "";
   #digits = 0;
 
-  constructor({ maxDepth, maxNodes, compact = false }: JsonLimits) {
+  constructor({ maxDepth, maxNodes, compact = false, maxNameCharacters = MAX_NAME_CHARACTERS }: JsonLimits) {
     this.#maxDepth = maxDepth;
     this.#maxNodes = maxNodes;
     this.#compact = compact;
+    this.#maxName = maxNameCharacters;
   }
 
   push(bytes: Uint8Array, from: number, to: number): void {
     let at = from;
     while (at < to) {
       switch (this.#state) {
-        case TEXT:
+        case TEXT: {
+          const start = at;
           while (at < to && PLAIN[bytes[at] as number] === 1) at++;
+          if (this.#isKey) this.#takeOfName(at - start);
           if (at === to) return;
           if (bytes[at] === QUOTE) this.#state = this.#isKey ? COLON : this.#afterValue();
-          else if (bytes[at] === BACKSLASH) this.#state = ESCAPE;
-          else throw new JsonSyntaxError("a control character in a string");
+          else if (bytes[at] === BACKSLASH) {
+            if (this.#isKey) this.#takeOfName(1);
+            this.#state = ESCAPE;
+          } else throw new JsonSyntaxError("a control character in a string");
           at++;
           break;
+        }
         case INTEGER:
         case FRACTION:
         case EXPONENT:
@@ -254,7 +270,13 @@ class JsonScanner {
   #beginKey(byte: number): void {
     if (byte !== QUOTE) throw new JsonSyntaxError("no name where one has to be");
     this.#isKey = true;
+    this.#nameLeft = this.#maxName;
     this.#state = TEXT;
+  }
+
+  #takeOfName(characters: number): void {
+    this.#nameLeft -= characters;
+    if (this.#nameLeft < 0) throw new JsonLimitError(`it has a name of more than ${this.#maxName} characters`);
   }
 
   #close(kind: number): void {

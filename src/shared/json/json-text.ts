@@ -28,7 +28,11 @@ export class JsonText {
   /** A value of our own. */
   static of(value: unknown): JsonText {
     const bytes = new TextEncoder().encode(JSON.stringify(value));
-    return JsonText.check(bytes, { maxDepth: 200, maxNodes: Number.POSITIVE_INFINITY });
+    return JsonText.check(bytes, {
+      maxDepth: 200,
+      maxNodes: Number.POSITIVE_INFINITY,
+      maxNameCharacters: Number.POSITIVE_INFINITY,
+    });
   }
 
   static readonly null = JsonText.of(null);
