@@ -1,6 +1,6 @@
 import qs from "qs";
 import { isObject } from "../shared/json/json-object.ts";
-import { JsonLimitError, JsonSyntaxError, scanJson } from "../shared/json/json-scanner.ts";
+import { JsonLimitError, JsonSyntaxError, MAX_NAME_BYTES, scanJson } from "../shared/json/json-scanner.ts";
 import { membersOf } from "../shared/json/json-source.ts";
 import { BODY_LIMITS } from "./body-limits.ts";
 import { type ContextSource, contextSource } from "./context-source.ts";
@@ -26,13 +26,21 @@ class TooManyParametersError extends Error {
   override readonly name = "TooManyParametersError";
 }
 
-/** What was wrong with a body; `form`: deeper than a form may be; `encoding`: not text in its encoding. */
-export type Refusal = "limit" | "parameters" | "form" | "syntax" | "encoding";
+class LongParameterError extends Error {
+  override readonly name = "LongParameterError";
+}
+
+/**
+ * What was wrong with a body; `parameter`: the name of one is too long; `form`: deeper than a form may be; `encoding`: not text in its
+ * encoding.
+ */
+export type Refusal = "limit" | "parameters" | "parameter" | "form" | "syntax" | "encoding";
 
 function refusalOf(error: unknown): Refusal {
   if (error instanceof InvalidEncodingError) return "encoding";
   if (error instanceof JsonLimitError) return "limit";
   if (error instanceof TooManyParametersError) return "parameters";
+  if (error instanceof LongParameterError) return "parameter";
   return error instanceof RangeError ? "form" : "syntax";
 }
 
@@ -50,6 +58,7 @@ export function parseOrRefuse(body: RawBody): ParsedBody | { readonly refused: R
  * @throws {JsonLimitError} for what is deeper, or has more values, than is taken. Nothing of it was parsed then.
  * @throws {InvalidEncodingError}
  * @throws {TooManyParametersError}
+ * @throws {LongParameterError}
  * @throws {RangeError} for a form that is deeper than is taken.
  */
 function parseRawBody({ kind, bytes, charset }: RawBody): ParsedBody {
@@ -122,7 +131,13 @@ function parseForm(bytes: Uint8Array, charset: Charset): ParsedBody {
     depth: MAX_FORM_DEPTH,
     strictDepth: true,
   };
-  const decoder = (part: string) => decodeText(percentDecoded(part), charset);
+  const decoder = (part: string, _decoder: unknown, _charset: unknown, kind?: "key" | "value") => {
+    const decoded = decodeText(percentDecoded(part), charset);
+    // A name of an object, as those of JSON's members are.
+    if (kind === "key" && decoded.length > MAX_NAME_BYTES)
+      throw new LongParameterError(`a name has more than ${MAX_NAME_BYTES} characters`);
+    return decoded;
+  };
   const value = qs.parse(text, { ...options, decoder, parameterLimit: MAX_PARAMETERS });
   // A form has texts only: an object is written as JSON, or with a parameter for each member.
   if (isObject(value.context)) return { value, context: contextSource(JSON.stringify(value.context)) };

@@ -78,9 +78,13 @@ export function parseRequest<T extends z.ZodType>(schema: T, request: Request): 
   return value;
 }
 
+/** A body of 30 MB takes a second at the most [measured]: one that takes longer must not hold up others' for ever. */
+const MAX_PARSE_MS = 20_000;
+
 const thread = new TaskThread<RawBody, ReturnType<typeof parseOrRefuse>>({
   program: new URL("body-worker.ts", import.meta.url),
-  lost: () => refused("limit", "it takes too much memory"),
+  lost: () => refused("limit", "it takes too much memory, or too long"),
+  timeoutMs: MAX_PARSE_MS,
 });
 
 /** @param principal who sends it: large bodies of different principals are parsed in turns. */
@@ -100,6 +104,7 @@ async function parseInThread(body: RawBody, principal: string): Promise<ReturnTy
 function refused(reason: Refusal, message: string): ClientError {
   if (reason === "limit") return new ClientError("json_too_complex", `JSON too complex: ${message}`);
   if (reason === "encoding") return invalidEncoding(message);
+  if (reason === "parameter") return new ClientError("json_too_complex", `Form too complex: ${message}`);
   if (reason === "parameters") return new ClientError("too_many_parameters");
   if (reason === "form") return new ClientError("bad_request", "Bad request");
   return new ClientError("invalid_json");

@@ -4,7 +4,7 @@ import { ClientError } from "../shared/errors.ts";
 import { isObject } from "../shared/json/json-object.ts";
 import { membersOf } from "../shared/json/json-source.ts";
 import { MAX_TOOLS, toolDefinition } from "../tools/definitions.ts";
-import { isVariableName } from "../tools/python-names.ts";
+import { isVariableName, normalised } from "../tools/python-names.ts";
 import { parseContext } from "./body-parsing.ts";
 import { contextSource, rememberSource, sourceOf } from "./context-source.ts";
 
@@ -51,8 +51,9 @@ const context = z
     const source = sourceOf(value) ?? contextSource(JSON.stringify(value));
     if ("refused" in source) return refuse(source.refused);
     // Python reads every name in NFKC form (PEP 3131), so under any other form code could not reach the variable.
-    const members = membersOf(source.json).map(([name, text]) => [name.normalize("NFKC"), text] as const);
-    if (!members.every(([name]) => isVariableName(name))) return refuse("Context keys must be valid Python names.");
+    const members = membersOf(source.json).map(([name, text]) => [normalised(name), text] as const);
+    if (!members.every(([name]) => name !== null && isVariableName(name)))
+      return refuse("Context keys must be valid Python names.");
     return `{${members.map(([name, text]) => `${JSON.stringify(name)}:${text}`).join(",")}}`;
   });
 

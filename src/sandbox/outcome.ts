@@ -14,12 +14,11 @@ import { MAX_ERROR_BYTES, MAX_OUTPUT_BYTES, MAX_VALUE_BYTES } from "../wire/mess
 import { ProtocolError } from "../wire/protocol-error.ts";
 import { LARGE_FRAME_BYTES } from "./connection.ts";
 
-/** Conversion goes 100 levels deep, and an array of numpy's has 64 of its own. */
-/** The server passes values on as they are: names may be as long as Python has them. */
+/** Conversion goes 100 levels deep, and an array of numpy's has 64 of its own. The server passes values on: their names may have any length. */
 const VALUE_LIMITS = {
   maxDepth: 200,
   maxNodes: 12_000_000,
-  maxNameCharacters: Number.POSITIVE_INFINITY,
+  maxNameBytes: Number.POSITIVE_INFINITY,
   compact: true,
 };
 const ERROR_LIMITS = { maxDepth: 8, maxNodes: 1000 };

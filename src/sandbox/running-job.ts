@@ -32,7 +32,12 @@ import {
 const MAX_UNSENT_BYTES = 64 * 1024;
 /** Pause between looks at the CPU time of an execution near its limit, ms. The system counts in steps of 10. */
 const CPU_TIME_STEP_MS = 10;
-const BUNDLE_LIMITS = { maxDepth: 1, maxNodes: 1 + MAX_BUNDLE_MEMBERS, compact: true };
+const BUNDLE_LIMITS = {
+  maxDepth: 1,
+  maxNodes: 1 + MAX_BUNDLE_MEMBERS,
+  maxNameBytes: Number.POSITIVE_INFINITY,
+  compact: true,
+};
 const CALL_LIMITS = { maxDepth: 32, maxNodes: 10_000 };
 
 /** How long a sandbox may take to be ready again after a result, to load a session, or to forget it, ms. */

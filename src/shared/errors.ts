@@ -21,7 +21,7 @@ export const ERRORS = {
   invalid_json: { status: 400, text: "Invalid JSON format", retry: false },
   json_too_complex: {
     status: 400,
-    means: "The JSON is nested too deeply, or has too many values or too long names.",
+    means: "The JSON is nested too deeply, has too many values or, as a form may have, a name that is too long.",
     retry: false,
   },
   invalid_encoding: { status: 400, means: "Bytes are not text in the encoding that was declared.", retry: false },

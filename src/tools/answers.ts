@@ -32,9 +32,13 @@ export interface AnswersTask {
   readonly id: string | null;
 }
 
+/** Takes part of a second; one that takes longer must not hold up others' for ever. */
+const MAX_SPLIT_MS = 20_000;
+
 const thread = new TaskThread<AnswersTask, SplitAnswers>({
   program: new URL("answers-worker.ts", import.meta.url),
-  lost: () => new ClientError("json_too_complex", "JSON too complex: it takes too much memory"),
+  lost: () => new ClientError("json_too_complex", "JSON too complex: it takes too much memory, or too long"),
+  timeoutMs: MAX_SPLIT_MS,
   idleMs: 60_000,
 });
 

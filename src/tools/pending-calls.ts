@@ -1,6 +1,6 @@
 import { randomInt } from "node:crypto";
 import { ClientError } from "../shared/errors.ts";
-import { JsonLimitError, JsonSyntaxError, MAX_NAME_CHARACTERS } from "../shared/json/json-scanner.ts";
+import { JsonLimitError, JsonSyntaxError, MAX_NAME_BYTES } from "../shared/json/json-scanner.ts";
 import { JsonText } from "../shared/json/json-text.ts";
 import {
   type HostCallAnswer,
@@ -20,9 +20,9 @@ import type { EndedCall, InnerTools, ToolAnswer, ToolClient, ToolEvent } from ".
 import { HeldBytes, type HeldShare } from "./held-bytes.ts";
 
 /** What a value may hold: what Python's own reader of JSON goes into, and more values than a table of a million cells has. */
-export const VALUE_LIMITS = { maxDepth: 100, maxNodes: 2_000_000, maxNameCharacters: Number.POSITIVE_INFINITY };
+export const VALUE_LIMITS = { maxDepth: 100, maxNodes: 2_000_000, maxNameBytes: Number.POSITIVE_INFINITY };
 /** Arguments go out as they came, also into streams of lines: code must not choose where lines end. */
-const INPUT_LIMITS = { ...VALUE_LIMITS, maxNameCharacters: MAX_NAME_CHARACTERS, compact: true };
+const INPUT_LIMITS = { ...VALUE_LIMITS, maxNameBytes: MAX_NAME_BYTES, compact: true };
 /** JSON text in JSON text: each quote of it is two characters. */
 const MAX_START_BYTES = 2 * MAX_TOOL_VALUE_BYTES + 64 * 1024;
 /** Of one trip into the sandbox. */

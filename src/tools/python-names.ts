@@ -16,15 +16,24 @@ export function isVariableName(name: string): boolean {
 }
 
 /**
+ * A name in the form in which Python reads it, NFKC (PEP 3131).
+ *
+ * @returns null: it is too long.
+ */
+export function normalised(name: string): string | null {
+  if (ASCII.test(name)) return name;
+  return name.length > MAX_UNICODE_CHARACTERS ? null : name.normalize("NFKC");
+}
+
+/**
  * A name as an identifier of Python: what an identifier cannot have becomes `_`, and a keyword gets a suffix.
  *
  * @returns null: there is nothing in it that an identifier can have, or it means something to the interpreter (`__import__`), or it is
  *   too long.
  */
 export function toIdentifier(name: string, suffix: string): string | null {
-  const isAscii = ASCII.test(name);
-  if (!isAscii && name.length > MAX_UNICODE_CHARACTERS) return null;
-  const plain = (isAscii ? name : name.normalize("NFKC")).replace(/\P{XID_Continue}/gu, "_");
+  const plain = normalised(name)?.replace(/\P{XID_Continue}/gu, "_");
+  if (plain === undefined) return null;
   const begun = IDENTIFIER.test(plain) ? plain : `_${plain}`;
   const identifier = KEYWORDS.has(begun) ? begun + suffix : begun;
   return isVariableName(identifier) && /[^_]/.test(identifier) ? identifier : null;

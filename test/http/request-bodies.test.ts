@@ -128,6 +128,15 @@ describe("numbers of a context are Python's, not JavaScript's", () => {
     expect((await sized(`{"x":[${"1,".repeat(20_000)}1]}`)).error).toContain("Context too large");
     expect((await sized(`{"x":${"1".repeat(200_000)}}`)).error).toContain("Context too large");
   });
+
+  test("a name that Python would have to normalise has 255 characters at the most", async () => {
+    const named = async (name: string) =>
+      (await send(JSON.stringify({ code: "max(map(len, globals()))", context: { [name]: 1 } }))).body;
+    // The first mark and the letter become one character.
+    expect((await named(`a${"\u0315\u0300".repeat(127)}`)).result).toBe(254);
+    expect((await named(`a${"\u0315\u0300".repeat(128)}`)).error).toBe("Context keys must be valid Python names.");
+    expect((await named("a".repeat(5_000))).result).toBe(5_000);
+  });
 });
 
 describe("what is not parsed", () => {
@@ -161,6 +170,25 @@ describe("what is not parsed", () => {
     expect((await send(values(60_000))).body).toMatchObject({ success: false, code: "json_too_complex" });
     const many = gzipSync(`[${'{"34":0},'.repeat(3_000_000)}0]`);
     expect((await send(many, { "content-encoding": "gzip" })).body.code).toBe("json_too_complex");
+  });
+
+  test("has a name of a member that is too long, in JSON and in forms", async () => {
+    const long = (characters: number) => "k".repeat(characters);
+    const form = (name: string) => server.post("/api/execute", `code=1&${name}=1`, FORM);
+    expect((await send(`{"code":"1","${long(10_000)}":1}`)).body).toMatchObject({ result: 1 });
+    expect((await send(`{"code":"1","x":{"${long(10_001)}":1}}`)).body).toMatchObject({
+      code: "json_too_complex",
+      error: "JSON too complex: it has a name of more than 10000 bytes",
+    });
+    expect((await form(long(10_000))).body).toMatchObject({ result: 1 });
+    for (const name of [long(10_001), `context[${long(10_000)}]`, "%6b".repeat(10_001)])
+      expect((await form(name)).body).toMatchObject({
+        code: "json_too_complex",
+        error: "Form too complex: a name has more than 10000 characters",
+      });
+    // What is read in a thread, too.
+    const many = Array.from({ length: 900 }, (_, i) => `${long(16_390)}${i}=1`).join("&");
+    expect((await form(many)).body.code).toBe("json_too_complex");
   });
 
   test.each(["gzip", "deflate", "br"])("is more than 30 MB once it is inflated, %s", async (encoding) => {

@@ -345,6 +345,11 @@ display(HTML(filename="a.html"), Image("a.jpg"), Audio([0.0, 0.5, -0.5], rate=80
     },
   },
   {
+    name: "a long name of a form",
+    code: "display({'a/' + 'b' * 20_000: 'c'}, raw=True)\n{'k' * 20_000: 1}",
+    want: { success: true, outputs: [{ [`a/${"b".repeat(20_000)}`]: "c" }], result: { ["k".repeat(20_000)]: 1 } },
+  },
+  {
     name: "formatters for classes",
     code: "class B: pass\nget_ipython().display_formatter.formatters['text/html'].for_type(B, lambda b: '<b>')\ndisplay(B())",
     want: { success: true, outputs: [{ "text/html": "<b>" }] },

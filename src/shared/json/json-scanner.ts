@@ -17,10 +17,10 @@ export interface JsonLimits {
   /** Values of any kind, the outermost included. */
   readonly maxNodes: number;
   /**
-   * Characters that the name of a member may have; default {@link MAX_NAME_CHARACTERS}. V8 tells names of 16,384 characters and more apart by
+   * Bytes that the name of a member may have, an escape counted as one; default {@link MAX_NAME_BYTES}. V8 tells names of 16,384 characters and more apart by
    * their length and by comparing them, so an object with many of one length takes time that grows with the square of their number.
    */
-  readonly maxNameCharacters?: number;
+  readonly maxNameBytes?: number;
   /** Refuse whitespace between tokens: a line then holds one text, and a text is in one line. */
   readonly compact?: boolean;
 }
@@ -34,7 +34,7 @@ export interface JsonFacts {
   readonly texts: number;
 }
 
-export const MAX_NAME_CHARACTERS = 10_000;
+export const MAX_NAME_BYTES = 10_000;
 
 /** Bytes that are scanned before the event loop has its turn: 1 to 2 ms [measured]. */
 const SLICE_BYTES = 256 * 1024;
@@ -105,17 +105,17 @@ class JsonScanner {
   #texts = 0;
   #kind: JsonFacts["kind"] = "other";
   #isKey = false;
-  /** What the name may still have, in bytes that stand for themselves, and escapes. */
+  /** What the name may still have: a character has a byte or an escape at least. */
   #nameLeft = 0;
   /** What is left of a literal, or of the digits of `\uXXXX`. */
   #left = "";
   #digits = 0;
 
-  constructor({ maxDepth, maxNodes, compact = false, maxNameCharacters = MAX_NAME_CHARACTERS }: JsonLimits) {
+  constructor({ maxDepth, maxNodes, compact = false, maxNameBytes = MAX_NAME_BYTES }: JsonLimits) {
     this.#maxDepth = maxDepth;
     this.#maxNodes = maxNodes;
     this.#compact = compact;
-    this.#maxName = maxNameCharacters;
+    this.#maxName = maxNameBytes;
   }
 
   push(bytes: Uint8Array, from: number, to: number): void {
@@ -274,9 +274,9 @@ class JsonScanner {
     this.#state = TEXT;
   }
 
-  #takeOfName(characters: number): void {
-    this.#nameLeft -= characters;
-    if (this.#nameLeft < 0) throw new JsonLimitError(`it has a name of more than ${this.#maxName} characters`);
+  #takeOfName(bytes: number): void {
+    this.#nameLeft -= bytes;
+    if (this.#nameLeft < 0) throw new JsonLimitError(`it has a name of more than ${this.#maxName} bytes`);
   }
 
   #close(kind: number): void {

@@ -31,7 +31,7 @@ export class JsonText {
     return JsonText.check(bytes, {
       maxDepth: 200,
       maxNodes: Number.POSITIVE_INFINITY,
-      maxNameCharacters: Number.POSITIVE_INFINITY,
+      maxNameBytes: Number.POSITIVE_INFINITY,
     });
   }
 
