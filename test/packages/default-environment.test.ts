@@ -244,7 +244,7 @@ describe("the default environment, by Pyodide's own lock file", () => {
     expect(await run("plt.figure()")).toMatchObject({ success: true, outputs: [figure] });
     expect(await run("plt.figure()\n1 / 0")).toMatchObject({ error: "division by zero", outputs: [figure] });
     expect(await run("plt.get_fignums()")).toMatchObject({ result: [], outputs: [] });
-    const slow = { code: "plt.figure()\nwhile True: pass", session, timeout: 200 };
+    const slow = { code: "plt.figure()\nwhile True: pass", session, timeout: 2000 };
     expect((await server.post("/api/execute", slow)).body).toMatchObject({
       errorInfo: { type: "Timeout" },
       outputs: [],

@@ -258,7 +258,7 @@ describe("the end of a program", () => {
 
   test("a handler that does not end is told of alone, not those after it", async () => {
     const reply = await run("import atexit, logging\n@atexit.register\ndef f():\n  while True: pass\n", {
-      timeout: 500,
+      timeout: 3000,
     });
     expect(reply.stderr).toMatch(/^Exception ignored in atexit callback <function f at 0x[0-9a-f]+>:\n/);
     expect(reply.stderr).not.toMatch(/shutdown|\/lib\/python/);

@@ -127,7 +127,7 @@ describe("when an execution fails", () => {
 
   test("an interrupted timeout keeps its partial state", async () => {
     const id = await create();
-    const reply = await run(id, "n = 0\nwhile True: n += 1", { timeout: 200 });
+    const reply = await run(id, "n = 0\nwhile True: n += 1", { timeout: 2000 });
     expect(reply).toMatchObject({ success: false, errorInfo: { type: "Timeout" }, session: { id } });
     expect(reply.session.restored).toBeUndefined();
     expect((await run(id, "n > 0")).result).toBe(true);
