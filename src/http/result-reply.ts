@@ -7,13 +7,14 @@ import { sendJsonParts } from "./json-reply.ts";
 
 /** `ExecResult` of the HTTP contract. */
 export function toReply(result: ExecutionResult) {
-  const { executionTimeMs, cpuTimeMs, truncated, notKept, ...rest } = result;
+  const { executionTimeMs, cpuTimeMs, truncated, executionCount, notKept, ...rest } = result;
   return {
     ...rest,
     timestamp: new Date().toISOString(),
     executionTime: Math.round(executionTimeMs * 1000) / 1000,
     cpuTime: cpuTimeMs,
     ...(truncated && { truncated }),
+    ...(executionCount !== null && { executionCount }),
     ...(notKept && { code: notKept.code }),
   };
 }

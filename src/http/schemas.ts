@@ -66,6 +66,9 @@ export const execReply = z
     }),
     errorInfo: errorInfo.optional(),
     truncated: z.boolean().optional().meta({ description: "True if output or result were cut at their limits." }),
+    executionCount: z.int().min(1).optional().meta({
+      description: "Number of the execution in its session, from 1, as `In` and `Out` have it.",
+    }),
     code: errorCode.optional().meta({ description: "Why files or session could not be kept." }),
   })
   .meta({ id: "ExecResult" });

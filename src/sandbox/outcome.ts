@@ -54,6 +54,8 @@ export interface ExecutionResult {
   /** ms of CPU time that it took, all threads of its sandbox together, in steps of 10; null: the system does not tell. */
   readonly cpuTimeMs: number | null;
   readonly truncated: boolean;
+  /** Its number in its session, as `In` and `Out` have it; null: it ran without one. */
+  readonly executionCount: number | null;
   /** Where it ran in a session. */
   readonly session?: SessionNote;
   /** Why its files or its session's state could not be stored. */
@@ -158,6 +160,7 @@ export function resultOf(ending: Ending): ExecutionResult {
     executionTimeMs,
     cpuTimeMs,
     truncated,
+    executionCount: null,
   };
 }
 

@@ -79,12 +79,12 @@ export class SessionCheckpoints {
     });
   }
 
-  /** Back to the image: no variable, no file. Checkpoints stay. */
+  /** Back to the image: no variable, no file; executions count from 1 again. Checkpoints stay. */
   async reset(principal: string, id: string, signal: AbortSignal): Promise<SessionRecord> {
     return await this.#turns.runChange(principal, id, signal, async (live, lease) => {
       this.#turns.evict(live);
       live.setback = null;
-      await this.#turns.change(live, lease, { head: null, previous: lease.record.head, reseed: true });
+      await this.#turns.change(live, lease, { head: null, previous: lease.record.head, executions: 0, reseed: true });
       return lease.record;
     });
   }

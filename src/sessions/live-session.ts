@@ -11,6 +11,8 @@ export interface Resident {
   readonly key: string;
   /** The stored revision that it is, or will be once it is stored. */
   readonly revision: number;
+  /** How many executions it has had. Of a copy that cannot be stored, more than the session's record says. */
+  readonly executions: number;
   readonly files: WorkspaceIndex;
   /** Contents of files that are not stored yet. */
   readonly contents: ReadonlyMap<string, Uint8Array>;

@@ -62,6 +62,8 @@ export class SessionRun {
   readonly #identity: string;
   readonly #request: ExecutionRequest;
   readonly #reply: (result: ExecutionResult) => void;
+  /** The execution's, in its session. */
+  readonly #number: number;
   readonly #asBefore: string;
   /** Why the session is not as its last reply left it; told with this reply. */
   readonly #setback: string | null;
@@ -85,6 +87,7 @@ export class SessionRun {
     this.#identity = options.identityOf(lease.record.environment);
     this.#request = request;
     this.#reply = reply;
+    this.#number = Math.max(lease.record.executions, live.resident?.executions ?? 0) + 1;
     const wasPinned = live.resident?.pinned != null;
     this.#asBefore = wasPinned ? "The session is as it was when it could last be stored" : AS_BEFORE;
     this.#setback = live.takeSetback();
@@ -129,7 +132,7 @@ export class SessionRun {
         load: () => (snapshot ??= readState(store, before, this.#identity)),
         readFile: (files, path) => readFile(store, before, files, path),
         reseed: before.reseed,
-        number: before.executions + 1,
+        number: this.#number,
         limits,
         onBegin: () => {
           live.resident = null;
@@ -147,7 +150,7 @@ export class SessionRun {
       live.isWaiting = null;
     }
     const { result, left, refusedFiles } = outcome;
-    this.#result = result;
+    this.#result = { ...result, executionCount: this.#number };
     if (left === null) {
       const why = result.status === "sandbox_died" ? "the sandbox ended" : "the execution had to be killed";
       return this.#reverted(`${why}.`);
@@ -163,7 +166,8 @@ export class SessionRun {
     // Where a request waited, the sandbox may have gone on to it before this execution was told of its result.
     if (pool.keeps(left.key)) {
       const { key, files, contents } = left;
-      this.#live.resident = { key, revision: this.#before.revision + 1, files, contents, pinned: null };
+      const revision = this.#before.revision + 1;
+      this.#live.resident = { key, revision, executions: this.#number, files, contents, pinned: null };
     }
     if (durability === "after-reply") this.#answer({});
     const capture = await left.captured;
@@ -176,7 +180,7 @@ export class SessionRun {
         ? { at: "pinned", reason: capture.reason }
         : this.#reverted(`${capture.reason}, and its sandbox was needed.`);
     }
-    const executions = this.#before.executions + 1;
+    const executions = this.#number;
     let stored: Awaited<ReturnType<typeof toStored>>;
     try {
       const { state, memory } = capture;

@@ -26,6 +26,7 @@ export interface NewSession {
   /** Checked by who calls. */
   readonly network?: SessionRecord["network"];
   readonly tools?: SessionRecord["tools"];
+  readonly metadata?: SessionRecord["metadata"];
 }
 
 const SWEEP_INTERVAL_MS = 60_000;
@@ -63,7 +64,7 @@ export class Sessions {
    * @param id 1 to 64 letters, digits, dots, hyphens and underscores, not beginning with a dot; default: 128 random bits.
    * @throws {ClientError} 400 `invalid_session_id`, 409 `session_exists`, 429 `session_limit`.
    */
-  async create(principal: string, { environment, ttlMs, id, network, tools }: NewSession): Promise<SessionView> {
+  async create(principal: string, { environment, ttlMs, id, ...rest }: NewSession): Promise<SessionView> {
     this.#options.identityOf(environment);
     const now = steadyNowMs();
     const record: SessionRecord = {
@@ -73,8 +74,7 @@ export class Sessions {
       createdAtMs: now,
       lastUsedAtMs: now,
       ttlMs: ttlMs ?? this.#options.defaultTtlMs,
-      network,
-      tools,
+      ...rest,
       revision: 0,
       executions: 0,
       reseed: true,

@@ -30,6 +30,8 @@ export interface SessionRecord {
   readonly network?: NetworkInput | undefined;
   /** What its client offers to each of its executions that says nothing else. */
   readonly tools?: ToolInput | undefined;
+  /** What its owner has written on it. Absent in records of versions that did not know it. */
+  readonly metadata?: Readonly<Record<string, string>> | undefined;
   /** Counts up with every change. */
   readonly revision: number;
   readonly executions: number;

@@ -19,6 +19,7 @@ export interface SessionView {
   readonly fileBytes: number;
   readonly executions: number;
   readonly checkpoints: number;
+  readonly metadata: Readonly<Record<string, string>>;
   /** Why it cannot leave its sandbox; what it did since it last could is lost with that. */
   readonly pinned?: string;
 }
@@ -38,7 +39,7 @@ const SHOWN_STEP_MS = 1000;
 export const PLAIN_NAME = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
 
 export function viewOf(record: SessionRecord, live: LiveSession | undefined): SessionView {
-  const { id, environment, createdAtMs, lastUsedAtMs, head, executions, checkpoints } = record;
+  const { id, environment, createdAtMs, lastUsedAtMs, head, executions, checkpoints, metadata = {} } = record;
   const pinned = live?.resident?.pinned ?? null;
   const state = live?.running ? "running" : pinned !== null ? "pinned" : live?.resident ? "resident" : "hibernated";
   // By the clock that this machine shows.
@@ -55,6 +56,7 @@ export function viewOf(record: SessionRecord, live: LiveSession | undefined): Se
     fileBytes: head?.fileBytes ?? 0,
     executions,
     checkpoints: checkpoints.length,
+    metadata,
     ...(pinned !== null && { pinned }),
   };
 }

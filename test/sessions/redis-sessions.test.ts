@@ -84,6 +84,14 @@ describe.skipIf(!hasRedis)("sessions in Redis", () => {
     expect((await run(a, fork, "[x, open('f').read()]")).body.result).toEqual([1, "1"]);
   });
 
+  test("metadata and numbers of executions are those of all servers", async () => {
+    const made = await a.post("/api/sessions", { metadata: { user: "u-17" } });
+    const { id } = made.body.session;
+    expect((await run(a, id, "1")).body.executionCount).toBe(1);
+    expect((await run(b, id, "In[2]")).body).toMatchObject({ executionCount: 2, result: "In[2]" });
+    expect((await b.get(`/api/sessions/${id}`)).body.session.metadata).toEqual({ user: "u-17" });
+  });
+
   test("a server that lost its lease cannot store", async () => {
     const connection = new RedisConnection({ url: redis.url });
     const store = new RedisSessions({ connection, leaseMs: 60_000, shares: sharesOf(2 ** 30, 1) });

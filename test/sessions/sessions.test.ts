@@ -236,6 +236,85 @@ describe("fork, checkpoint, restore", () => {
   });
 });
 
+describe("the number of an execution", () => {
+  test("is that of In, Out and tracebacks, in all replies, and of none without a session", async () => {
+    const id = await create();
+    expect(await run(id, "'one'")).toMatchObject({ executionCount: 1 });
+    const failed = await run(id, "Out[1] + In[1] + 1");
+    expect(failed).toMatchObject({ executionCount: 2, success: false });
+    expect(failed.errorInfo.traceback).toContain('File "<exec 2>"');
+    const { body } = await server.post("/api/execute-stream", { code: "Out[1] + In[2]", session: id }, alice);
+    expect(body).toContain('"executionCount":3');
+    expect(body).toContain('"oneOut[1] + In[1] + 1"');
+    expect((await server.post("/api/execute", { code: "1" }, alice)).body).not.toHaveProperty("executionCount");
+  });
+
+  test("goes on after a checkpoint and in a fork, and begins anew with a reset", async () => {
+    const id = await create();
+    await run(id, "1");
+    await server.post(`/api/sessions/${id}/checkpoints`, { name: "one" }, alice);
+    await run(id, "2");
+    await server.post(`/api/sessions/${id}/checkpoints/one/restore`, {}, alice);
+    expect(await run(id, "[In[3], sorted(Out)]")).toMatchObject({
+      executionCount: 3,
+      result: ["[In[3], sorted(Out)]", [1]],
+    });
+    const fork = (await server.post(`/api/sessions/${id}/fork`, {}, alice)).body.session.id;
+    expect(await run(fork, "1")).toMatchObject({ executionCount: 4 });
+    await server.post("/api/reset", { session: id }, alice);
+    expect(await run(id, "1")).toMatchObject({ executionCount: 1 });
+    expect(await run(id, "In[1]")).toMatchObject({ executionCount: 2, result: "1" });
+  });
+
+  test("counts on where the session cannot be stored, and not for what was not kept", async () => {
+    const id = await create();
+    expect(
+      (await run(id, "import ctypes; f = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 7)")).session.pinned,
+    ).toBeDefined();
+    expect(await run(id, "In[2]")).toMatchObject({ executionCount: 2, result: "In[2]" });
+    expect(await run(id, "del f; In[3]")).toMatchObject({ executionCount: 3, result: "del f; In[3]" });
+    const other = await create();
+    const killed = await run(other, "while True:\n  try:\n    while True: pass\n  except BaseException: pass", {
+      timeout: 100,
+    });
+    expect(killed).toMatchObject({ executionCount: 1, session: { restored: true } });
+    expect(await run(other, "1")).toMatchObject({ executionCount: 1 });
+  });
+});
+
+describe("metadata", () => {
+  const metadata = { user: "Zoë", team: "", ["__proto__"]: "polluted" };
+
+  test("is in the listing, stays as it is, and goes along with a fork", async () => {
+    const id = await create({ metadata });
+    await run(id, "x = 1");
+    const shown = { user: "Zoë", team: "" };
+    expect((await server.get(`/api/sessions/${id}`, alice)).body.session.metadata).toEqual(shown);
+    await server.post(`/api/sessions/${id}/checkpoints`, { name: "one" }, alice);
+    await server.post(`/api/sessions/${id}/checkpoints/one/restore`, {}, alice);
+    const fork = (await server.post(`/api/sessions/${id}/fork`, {}, alice)).body.session;
+    expect(fork.metadata).toEqual(shown);
+    const { sessions } = (await server.get("/api/sessions", alice)).body;
+    const found = sessions.filter((session: { metadata: object }) => "user" in session.metadata);
+    expect(found.map((session: { id: string }) => session.id).sort()).toEqual([id, fork.id].sort());
+    const plain = await create();
+    expect((await server.get(`/api/sessions/${plain}`, alice)).body.session.metadata).toEqual({});
+  });
+
+  test.each([
+    ["a text", "Metadata must be an object of strings."],
+    [["a"], "Metadata must be an object of strings."],
+    [{ n: 1 }, "Values of metadata must be strings."],
+    [{ "": "x" }, "Names of metadata must have 1 to 256 characters."],
+    [{ ["n".repeat(257)]: "x" }, "Names of metadata must have 1 to 256 characters."],
+    [{ n: "x".repeat(16 * 1024) }, "Metadata too long. Maximum: 16384 characters."],
+    [Object.fromEntries(Array.from({ length: 65 }, (_, n) => [n, ""])), "Metadata may have at most 64 members."],
+  ])("that is %j is refused", async (wrong, error) => {
+    const reply = await server.post("/api/sessions", { metadata: wrong }, alice);
+    expect(reply).toMatchObject({ status: 400, body: { error, code: "invalid_request" } });
+  });
+});
+
 describe("files", () => {
   test("go in, are seen by code, come out and are deleted", async () => {
     const id = await create();

@@ -10,9 +10,25 @@ import { environment, toolFields } from "../validation.ts";
 import { fileCollection } from "./file-collection.ts";
 
 const MAX_TTL_S = 315_360_000;
+const MAX_METADATA_MEMBERS = 64;
+const MAX_METADATA_NAME_CHARACTERS = 256;
+const MAX_METADATA_CHARACTERS = 16 * 1024;
 
 /** A name that a caller gives to something of its own. What it may be is the sessions' own rule, with a code of its own: `checkedName`. */
 const plainName = (what: string) => z.string(`${what} must be a string.`).meta({ pattern: PLAIN_NAME.source });
+
+const metadata = z
+  .record(z.string(), z.string("Values of metadata must be strings."), "Metadata must be an object of strings.")
+  .superRefine((members, { addIssue }) => {
+    const all = Object.entries(members);
+    const characters = all.reduce((sum, [name, value]) => sum + name.length + value.length, 0);
+    if (all.length > MAX_METADATA_MEMBERS) addIssue(`Metadata may have at most ${MAX_METADATA_MEMBERS} members.`);
+    if (all.some(([{ length }]) => length === 0 || length > MAX_METADATA_NAME_CHARACTERS))
+      addIssue(`Names of metadata must have 1 to ${MAX_METADATA_NAME_CHARACTERS} characters.`);
+    if (characters > MAX_METADATA_CHARACTERS)
+      addIssue(`Metadata too long. Maximum: ${MAX_METADATA_CHARACTERS} characters.`);
+  })
+  .meta({ description: "What its owner wants to find it by; forks copy it.", example: { user: "u-17" } });
 
 /** Body of `POST /api/sessions`. */
 export const sessionBody = z.object({
@@ -24,6 +40,7 @@ export const sessionBody = z.object({
     .optional()
     .meta({ description: "The session ends when it is not used for so long, seconds.", example: 3600 }),
   id: plainName("Session id").optional(),
+  metadata: metadata.optional(),
   network: networkInput.optional(),
   ...toolFields,
 });
@@ -43,6 +60,7 @@ const session = z
     fileBytes: bytes,
     executions: z.int().min(0),
     checkpoints: z.int().min(0),
+    metadata: z.record(z.string(), z.string()),
     pinned: z.string().optional().meta({ description: "Why it cannot leave its sandbox." }),
   })
   .meta({ id: "Session" });
@@ -260,7 +278,8 @@ export async function createSession(
   await network.checkSecrets(principal, body.network);
   const ttlMs = body.ttl === undefined ? undefined : Math.ceil(body.ttl * 1000);
   const tools = sessionTools(services, body, principal);
-  return await sessions.create(principal, { environment, ttlMs, id: body.id, network: body.network, tools });
+  const { id, network: reached, metadata } = body;
+  return await sessions.create(principal, { environment, ttlMs, id, network: reached, tools, metadata });
 }
 
 export function toReply({ createdAtMs, lastUsedAtMs, expiresAtMs, ...rest }: SessionView) {

@@ -93,6 +93,7 @@ function executed(value: JsonText, killed: boolean): Execution {
       executionTimeMs: 1,
       cpuTimeMs: null,
       truncated: false,
+      executionCount: null,
     },
     files: killed ? null : { changes: { written: [], deleted: [] }, contents: [] },
   };
