@@ -7,7 +7,9 @@ import { checkBinding, parseApiKeys } from "../http/middleware/authentication.ts
 import { allowedOrigins } from "../http/middleware/cross-site.ts";
 import { KeyGuesses } from "../http/middleware/key-guesses.ts";
 import { messageLimit, requestLimiter } from "../http/middleware/rate-limit.ts";
+import type { RouteServices } from "../http/routes.ts";
 import { Channels } from "../http/websocket/channels.ts";
+import { openProtocols } from "../protocols/protocols.ts";
 import { Sessions } from "../sessions/sessions.ts";
 import { StartupError } from "../shared/errors.ts";
 import type { Config } from "../shared/settings.ts";
@@ -131,10 +133,9 @@ export async function startServer(config: Config, logger: Logger, host = openHos
     heartbeatMs: config.STREAM_HEARTBEAT_S * 1000,
     count: messageLimit(rateLimiter),
   });
-  const app = createApp({
+  const services: RouteServices = {
     channels,
     config,
-    logger,
     executor,
     sessions,
     workspaces,
@@ -148,9 +149,6 @@ export async function startServer(config: Config, logger: Logger, host = openHos
     securityLog,
     statistics,
     metrics,
-    rateLimiter,
-    keyGuesses,
-    maxOpenRequests: maxOpenRequests(config),
     status: {
       executor,
       environment: () => environments.defaultName,
@@ -174,7 +172,13 @@ export async function startServer(config: Config, logger: Logger, host = openHos
         securityLog: { healthy: securityLog?.healthy ?? true, reason: securityLog?.reason ?? null },
       }),
     },
+  };
+  const protocols = openProtocols(config.PROTOCOLS, { services, logger });
+  stack.defer(async () => {
+    for (const protocol of protocols) await protocol.close?.();
   });
+  const maxOpen = maxOpenRequests(config);
+  const app = createApp({ ...services, logger, rateLimiter, keyGuesses, maxOpenRequests: maxOpen, protocols });
   if (parseApiKeys(config).length === 0 && allowedOrigins(config) === "*") {
     logger.warn("There are no API_KEYS: any page a browser here opens may run code. CORS_ORIGIN=none shuts them out.");
   }

@@ -29,6 +29,8 @@ import { refuseOverload } from "./middleware/overload.ts";
 import { rateLimit } from "./middleware/rate-limit.ts";
 import { trustProxy } from "./middleware/trust-proxy.ts";
 import { openApiRoutes } from "./openapi.ts";
+import { type Protocol, serveProtocols } from "./protocol.ts";
+import { protocolOf, recogniseProtocol } from "./recognised-protocol.ts";
 import { isAnswers } from "./resources/executions.ts";
 import { assetRoutes, pageRoutes } from "./resources/pages.ts";
 import { metricsRoutes } from "./resources/statistics.ts";
@@ -42,6 +44,8 @@ export interface AppOptions extends RouteServices {
   readonly keyGuesses: KeyGuesses;
   /** Most of one principal. */
   readonly maxOpenRequests: number;
+  /** Of other servers; the first that a request belongs to has it. */
+  readonly protocols: readonly Protocol[];
 }
 
 const PROBES: ReadonlySet<string> = new Set(probeRoutes.map(({ path }) => path));
@@ -53,6 +57,7 @@ export function createApp(options: AppOptions): Express {
   app.disable("x-powered-by");
   app.set("trust proxy", trustProxy(config));
   app.use(requestId, clientAddress, basePath(config, app.get("trust proxy fn")));
+  app.use(recogniseProtocol(options.protocols));
   app.use(countRequests(options));
   app.use(securityHeaders());
   const origins = allowedOrigins(config);
@@ -66,6 +71,7 @@ export function createApp(options: AppOptions): Express {
   app.use(refuseBeyondConnections((path) => PROBES.has(path)));
   app.use(overload.ofAll);
   const whoAsks = authenticate(config, options.keyGuesses);
+  app.use(serveProtocols(options.protocols, ({ openEndpoints = [] }) => openEndpoints, options, null));
   // Balancers and monitors ask by whatever name and from whatever page, and none of it tells of a caller, or it needs a key.
   app.use(mount(probeRoutes, options));
   app.use("/metrics", whoAsks);
@@ -84,14 +90,20 @@ export function createApp(options: AppOptions): Express {
       maxBodyBytes: Math.max(MAX_BODY_BYTES, config.MAX_FILE_SIZE),
     }),
   );
-  // A session's files come as they are, JSON ones too.
-  const isFile = (request: Request) => request.method === "PUT";
-  app.use(readBodies((request) => !isFile(request) && !isAnswers(request)));
+  app.use(readBodies(isReadFirst));
+  app.use(serveProtocols(options.protocols, ({ endpoints }) => endpoints, options, notFoundHandler));
   app.use(mount(KEYED_ROUTES, options));
   app.use(notFoundHandler);
   app.use(recordRefusals(options));
   app.use(errorHandler(logger));
   return app;
+}
+
+/** Whether a request's JSON, or form, is read for its route. A session's files come as they are, JSON ones too. */
+function isReadFirst(request: Request): boolean {
+  const protocol = request.res && protocolOf(request.res);
+  if (protocol !== undefined) return protocol.readsBody?.(request) ?? true;
+  return request.method !== "PUT" && !isAnswers(request);
 }
 
 function securityHeaders(): RequestHandler {

@@ -24,7 +24,7 @@ export interface WebSockets {
   accept(request: Request, response: Response, services: RouteServices): void;
 }
 
-export type Method = "get" | "post" | "put" | "delete";
+export type Method = "get" | "post" | "put" | "patch" | "delete";
 
 /** Groups of the OpenAPI document and of README's table, in their order. */
 export type Tag =
@@ -82,25 +82,31 @@ export interface Reply<Value> {
   readonly send: ((response: Response, value: Value) => void) | null;
 }
 
-/** An endpoint, whole: OpenAPI, README's table and what stands before the handler are derived from it. */
-export interface Declaration<Path extends string = string, Body = unknown, Query = unknown, Value = unknown> {
+/** What is served at a path: what stands before the handler is derived from it. */
+export interface Endpoint<Path extends string = string, Body = unknown, Query = unknown, Value = unknown> {
   readonly method: Method;
   /** As Express has it: `/api/sessions/:id/files/*path`. */
   readonly path: Path;
   readonly scope: Access;
+  readonly query?: z.ZodType<Query>;
+  readonly body?: BodyKind<Body>;
+  readonly reply: Pick<Reply<Value>, "send">;
+  readonly handler: (asked: Asked<ParamsOf<Path>, Body, Query>) => Value | Promise<Value>;
+}
+
+/** An endpoint of the server's own, whole: OpenAPI and README's table are derived from it, too. */
+export interface Declaration<Path extends string = string, Body = unknown, Query = unknown, Value = unknown>
+  extends Endpoint<Path, Body, Query, Value> {
   readonly tag: Tag;
   /** The `operationId` of generated clients; stable. */
   readonly operation: string;
   readonly summary: string;
   readonly description?: string;
-  readonly query?: z.ZodType<Query>;
-  readonly body?: BodyKind<Body>;
   readonly reply: Reply<Value>;
   /** Further replies that are no {@link ClientError}, by status. */
   readonly otherReplies?: readonly Reply<never>[];
   /** Codes that this endpoint may answer; those of key, scope, limits and body are added. */
   readonly errors: readonly ErrorCode[];
-  readonly handler: (asked: Asked<ParamsOf<Path>, Body, Query>) => Value | Promise<Value>;
 }
 
 type ParamsOf<Path extends string> = Path extends `${string}:${infer Name}/${infer Rest}`
@@ -199,7 +205,8 @@ export const fileBody: BodyKind<Uint8Array> = {
 };
 
 /** A router with these endpoints. Those that need a key run behind `authenticate`. */
-export function mount(routes: readonly Route[], services: RouteServices): Router {
+// biome-ignore lint/suspicious/noExplicitAny: as in `Route`.
+export function mount(routes: readonly Endpoint<any, any, any, any>[], services: RouteServices): Router {
   const router = Router();
   const firstNames = new Set(routes.map(({ path }) => firstName(path)));
   const takesAny = [...firstNames].some((name) => /[:*{]/.test(name));
@@ -225,12 +232,13 @@ export function mount(routes: readonly Route[], services: RouteServices): Router
 /** Of `/api/execute`, `api`. */
 const firstName = (path: string): string => path.slice(1, (path.indexOf("/", 1) + 1 || path.length + 1) - 1);
 
-export function scopesOf({ scope }: Route): readonly Scope[] {
+export function scopesOf({ scope }: Pick<Endpoint, "scope">): readonly Scope[] {
   if (scope === "any key" || scope === "no key") return [];
   return [scope].flat() as Scope[];
 }
 
-function serve({ body, query, reply, handler }: Route, services: RouteServices): RequestHandler {
+// biome-ignore lint/suspicious/noExplicitAny: as in `Route`.
+function serve({ body, query, reply, handler }: Endpoint<any, any, any, any>, services: RouteServices): RequestHandler {
   return async (request, response) => {
     let value: unknown;
     let signal: AbortSignal | undefined;

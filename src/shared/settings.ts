@@ -71,6 +71,16 @@ const mirror = z.string().transform((value, context) => {
   return value;
 });
 
+/** Protocols of other servers that clients may use: `src/protocols/`. */
+export const PROTOCOLS = ["piston"] as const;
+export type ProtocolName = (typeof PROTOCOLS)[number];
+
+const protocols = list.transform((items, context) => {
+  const wrong = items.find((item) => item !== "all" && !(PROTOCOLS as readonly string[]).includes(item));
+  if (wrong !== undefined) context.addIssue({ code: "custom", message: `there is no protocol ${wrong.slice(0, 100)}` });
+  return items.includes("all") ? PROTOCOLS : (items as ProtocolName[]);
+});
+
 /** Brackets belong to an address in a URL. */
 const host = z.string().transform((value) => value.replace(/^\[(.*)\]$/, "$1"));
 
@@ -190,6 +200,11 @@ export const SETTINGS = {
     text,
     "",
     "Redis 7 or Valkey that servers share all state of callers through (redis, rediss, redis+sentinel); empty: it is on this disk",
+  ),
+  PROTOCOLS: setting(
+    protocols,
+    "all",
+    `protocols of other servers that are spoken, comma separated: ${PROTOCOLS.join(", ")}; \`all\`, \`none\``,
   ),
   CORS_ORIGIN: setting(
     origins,

@@ -2,8 +2,9 @@ import { inspect } from "node:util";
 import express from "express";
 import { describe, expect, test } from "vitest";
 import { StartupError } from "../../shared/errors.ts";
+import type { Credential } from "../recognised-protocol.ts";
 import { serve, type TestServer } from "../testing/serve.ts";
-import { authenticate, checkBinding, parseApiKeys, principalOf, requireScope } from "./authentication.ts";
+import { authenticate, checkBinding, derivedToken, parseApiKeys, principalOf, requireScope } from "./authentication.ts";
 
 const KEYS = {
   API_KEYS:
@@ -26,6 +27,56 @@ async function get(server: TestServer, path: string, headers: Record<string, str
   const response = await fetch(server.origin + path, { headers });
   return { status: response.status, headers: response.headers, body: await response.json() };
 }
+
+describe("a protocol's credentials", () => {
+  /** `/token/:purpose` derives a token; a request with `x-token` presents one for its path's purpose. */
+  const withProtocol = (config = KEYS) => {
+    const app = express();
+    app.use((_request, response, next) => {
+      const credentialOf = (request: express.Request): Credential | undefined => {
+        const token = request.get("x-token");
+        const key = request.get("x-other-key");
+        if (key !== undefined) return { kind: "key", key };
+        return token === undefined ? undefined : { kind: "token", token, purpose: request.path.split("/")[2] ?? "" };
+      };
+      response.locals.protocol = { credentialOf };
+      next();
+    });
+    app.use(authenticate(config));
+    app.get("/token/:purpose", (request, response) => {
+      response.json({ token: derivedToken(response, request.params.purpose), id: principalOf(response).id });
+    });
+    return serve(app);
+  };
+
+  test("a token is good for its purpose, its key and nothing else", async () => {
+    await using server = await withProtocol();
+    const { body } = await get(server, "/token/one", { "X-API-Key": "a-secret-of-sixteen" });
+    const { token } = body as { token: string };
+    expect(token).toMatch(/^[\w-]{43}$/);
+    expect(await get(server, "/token/one", { "x-token": token })).toMatchObject({
+      status: 200,
+      body: { id: "alice", token },
+    });
+    for (const [path, presented] of [
+      ["/token/two", token],
+      ["/token/one", `${token}x`],
+      ["/token/one", "a-secret-of-sixteen"],
+      ["/token/one", ""],
+    ] as const) {
+      const refused = await fetch(server.origin + path, { headers: { "x-token": presented } });
+      expect(refused.status).toBe(401);
+    }
+    await using others = await withProtocol({ API_KEYS: "alice:another-secret-of-alice", API_KEY: "" });
+    expect((await fetch(`${others.origin}/token/one`, { headers: { "x-token": token } })).status).toBe(401);
+  });
+
+  test("a key may be where the protocol has it", async () => {
+    await using server = await withProtocol();
+    const { status, body } = await get(server, "/token/one", { "x-other-key": "b-second-of-sixteen" });
+    expect({ status, body }).toMatchObject({ status: 200, body: { id: "bob" } });
+  });
+});
 
 describe("authenticate", () => {
   test("without keys makes everybody the anonymous principal, whatever they send", async () => {

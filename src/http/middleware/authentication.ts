@@ -1,10 +1,11 @@
-import { createHash, timingSafeEqual } from "node:crypto";
+import { createHash, createHmac, timingSafeEqual } from "node:crypto";
 import { isIP } from "node:net";
 import type { Request, RequestHandler, Response } from "express";
 import ipaddr from "ipaddr.js";
 import { ClientError, StartupError } from "../../shared/errors.ts";
 import { ANONYMOUS, type Principal, SCOPES, type Scope } from "../../shared/principal.ts";
 import type { Config } from "../../shared/settings.ts";
+import { type Credential, protocolOf } from "../recognised-protocol.ts";
 import { keyInSubprotocols } from "../websocket/upgrade.ts";
 import type { KeyGuesses } from "./key-guesses.ts";
 
@@ -52,8 +53,8 @@ export function parseApiKeys(config: Pick<Config, "API_KEYS" | "API_KEY">): read
 /**
  * Says who sends a request, for {@link principalOf} and {@link requireScope}.
  *
- * The key is read from `Authorization: Bearer <key>`, else from `X-API-Key`, else, of a WebSocket, from its subprotocols. While no keys are set everybody is
- * {@link ANONYMOUS}, whatever they send.
+ * The key is read from `Authorization: Bearer <key>`, else from `X-API-Key`, else, of a WebSocket, from its subprotocols, else from where the request's protocol
+ * has it. While no keys are set everybody is {@link ANONYMOUS}, whatever they send.
  *
  * @param guesses limits wrong keys; default: nothing does.
  * @returns middleware that fails with {@link ClientError} 401 `unauthorized`, having set `WWW-Authenticate`, or 429
@@ -67,24 +68,42 @@ export function authenticate(config: Pick<Config, "API_KEYS" | "API_KEY">, guess
       response.locals.principal = ANONYMOUS;
       return next();
     }
-    const given = presentedKey(request);
+    const given = presentedKey(request) ?? protocolOf(response)?.credentialOf?.(request);
     if (given === undefined) {
       // RFC 6750, section 3: no error code if the request carried no credentials.
       response.set("WWW-Authenticate", "Bearer");
       throw new ClientError("unauthorized", "Authentication required");
     }
-    const digest = digestOf(given);
+    const isToken = !Buffer.isBuffer(given) && given.kind === "token";
+    const key = Buffer.isBuffer(given) ? given : Buffer.from(given.kind === "key" ? given.key : given.token, "latin1");
+    const digest = digestOf(key);
     guesses?.check(request.ip, digest);
-    const principal = principalWithKey(keys, digest);
-    if (principal) {
+    const found = isToken ? keyOfToken(keys, given) : keyWithDigest(keys, digest);
+    if (found) {
       guesses?.succeeded(request.ip, digest);
-      response.locals.principal = principal;
+      response.locals.principal = found.principal;
+      response.locals.keyDigest = found.digest;
       return next();
     }
     await guesses?.failed(request.ip);
     response.set("WWW-Authenticate", 'Bearer error="invalid_token"');
     throw new ClientError("unauthorized", "Invalid API key");
   };
+}
+
+/**
+ * A token that stands for the request's own key in one matter alone, and ends with the key: its holder is the key's principal where a
+ * protocol asks for tokens of this purpose. Every server with the same keys knows it, and nothing is stored.
+ *
+ * @param purpose what it is good for: a protocol, and what it names there.
+ */
+export function derivedToken(response: Response, purpose: string): string {
+  const digest: Buffer | undefined = response.locals.keyDigest;
+  return digest === undefined ? "anonymous" : tokenOf(digest, purpose);
+}
+
+function tokenOf(digest: Buffer, purpose: string): string {
+  return createHmac("sha256", digest).update(purpose).digest("base64url");
 }
 
 /** Lets a request pass whose principal has the scope; else {@link ClientError} 403 `missing_scope`. */
@@ -159,9 +178,19 @@ function presentedKey(request: Request): Buffer | undefined {
 }
 
 /** Compares with every key in constant time, so that time tells neither how much matches nor which. */
-function principalWithKey(keys: readonly ApiKey[], digest: Buffer): Principal | undefined {
-  let found: Principal | undefined;
-  for (const { digest: expected, principal } of keys) if (timingSafeEqual(digest, expected)) found = principal;
+function keyWithDigest(keys: readonly ApiKey[], digest: Buffer): ApiKey | undefined {
+  let found: ApiKey | undefined;
+  for (const key of keys) if (timingSafeEqual(digest, key.digest)) found = key;
+  return found;
+}
+
+function keyOfToken(
+  keys: readonly ApiKey[],
+  { token, purpose }: Extract<Credential, { kind: "token" }>,
+): ApiKey | undefined {
+  const given = digestOf(Buffer.from(token));
+  let found: ApiKey | undefined;
+  for (const key of keys) if (timingSafeEqual(given, digestOf(Buffer.from(tokenOf(key.digest, purpose))))) found = key;
   return found;
 }
 

@@ -4,6 +4,7 @@ import type { Logger } from "pino";
 import { ClientError } from "../../shared/errors.ts";
 import { storageFull, troubleOf } from "../../shared/storage-trouble.ts";
 import { HttpError } from "../http-error.ts";
+import { protocolOf } from "../recognised-protocol.ts";
 import { invalidEncoding, unsupportedCharset } from "../text-decoding.ts";
 
 /** What body-parser and multer throw. */
@@ -29,7 +30,11 @@ export function errorHandler(logger: Logger): ErrorRequestHandler {
       response.end();
       return;
     }
-    replyWithError(response, known ?? new ClientError("internal"));
+    const shown = known ?? new ClientError("internal");
+    const protocol = protocolOf(response);
+    if (protocol === undefined) return replyWithError(response, shown);
+    if (shown.retryAfterS !== undefined) response.setHeader("Retry-After", String(shown.retryAfterS));
+    protocol.sendError(response, shown, request);
   };
 }
 

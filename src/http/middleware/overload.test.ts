@@ -4,6 +4,8 @@ import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { ClientError } from "../../shared/errors.ts";
 import { holdBackEarly, refuseOverload } from "./overload.ts";
 
+/** Of the server's own protocol. */
+const RESPONSE = { locals: {} } as Response;
 const PROXY = "192.0.2.1";
 const refusal = new ClientError("queue_full", { retryAfterS: 1 });
 
@@ -19,7 +21,7 @@ function refused({ retryAfterS = 1, address = "198.51.100.7" } = {}) {
     onRefused: () => {},
   });
   const next = vi.fn();
-  ofAll({ method: "POST", path: "/api/execute", headers: {}, socket } as unknown as Request, {} as Response, next);
+  ofAll({ method: "POST", path: "/api/execute", headers: {}, socket } as unknown as Request, RESPONSE, next);
   expect(next).toHaveBeenCalledExactlyOnceWith(error);
   const seen: string[] = [];
   const listener = holdBackEarly(
@@ -107,7 +109,22 @@ test.each([
     onRefused: () => {},
   });
   const next = vi.fn();
-  ofAll({ method: "POST", path: "/api/execute", headers: { prefer } } as unknown as Request, {} as Response, next);
+  ofAll({ method: "POST", path: "/api/execute", headers: { prefer } } as unknown as Request, RESPONSE, next);
   expect(asked).toHaveBeenCalledExactlyOnceWith(patienceMs);
   expect(next).toHaveBeenCalledExactlyOnceWith();
+});
+
+test("of a foreign protocol's requests those are executions that it says are", () => {
+  const asked = vi.fn(() => null);
+  const { ofAll } = refuseOverload({
+    admission: () => ({ refusal: asked, refusalOf: () => refusal }),
+    onRefused: () => {},
+  });
+  const response = {
+    locals: { protocol: { executes: ({ path }: Request) => path === "/run" } },
+  } as unknown as Response;
+  for (const path of ["/run", "/api/execute"]) {
+    ofAll({ method: "POST", path, headers: {} } as unknown as Request, response, vi.fn());
+  }
+  expect(asked).toHaveBeenCalledTimes(1);
 });

@@ -2,6 +2,7 @@ import type { IncomingMessage, RequestListener, ServerResponse } from "node:http
 import type { Socket } from "node:net";
 import type { Request, RequestHandler, Response } from "express";
 import type { ClientError } from "../../shared/errors.ts";
+import { protocolOf } from "../recognised-protocol.ts";
 import { principalOf } from "./authentication.ts";
 
 /** Where the executions are asked for that wait for a sandbox. */
@@ -37,7 +38,7 @@ export function refuseOverload({ admission, onRefused }: OverloadOptions): {
   const middleware =
     (refusalOf: (patienceMs: number, response: Response) => ClientError | null): RequestHandler =>
     (request, response, next) => {
-      if (request.method !== "POST" || !PATHS.includes(normalised(request.path))) return next();
+      if (!executes(request, response)) return next();
       const refusal = refusalOf(patienceMs(request), response);
       if (refusal === null) return next();
       const pauseMs = Math.min(MAX_HELD_BACK_MS, (refusal.retryAfterS ?? 0) * 1000);
@@ -73,6 +74,12 @@ export function holdBackEarly(
       if (!response.destroyed) listener(request, response);
     }, waitMs);
   };
+}
+
+function executes(request: Request, response: Response): boolean {
+  const protocol = protocolOf(response);
+  if (protocol !== undefined) return protocol.executes?.(request) ?? false;
+  return request.method === "POST" && PATHS.includes(normalised(request.path));
 }
 
 /** As Express compares paths. */

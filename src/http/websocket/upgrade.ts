@@ -9,10 +9,17 @@ const KEY_PROTOCOL = "pyodide-express.key.";
 /** A message may carry a value of a tool, of 10 MB, or code with a large context. */
 const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
 
-/** Makes a request a WebSocket. @param onFailed it has become none: the handshake is wrong, or the client is gone. */
-type Upgrade = (onOpen: (socket: WebSocket) => void, onFailed: () => void) => void;
+/**
+ * Makes a request a WebSocket.
+ *
+ * @param onFailed it has become none: the handshake is wrong, or the client is gone.
+ * @param subprotocol which of those that the client offers is spoken; null: none. Default: the server's own.
+ */
+type Upgrade = (onOpen: (socket: WebSocket) => void, onFailed: () => void, subprotocol?: string | null) => void;
 
 const upgrades = new WeakMap<IncomingMessage, Upgrade>();
+/** Of requests whose WebSocket speaks another protocol than the server's own. */
+const subprotocols = new WeakMap<IncomingMessage, string | null>();
 
 /** @returns undefined: the request asks for no WebSocket, or the server has none. */
 export function upgradeOf(request: Request): Upgrade | undefined {
@@ -50,7 +57,10 @@ export function serveUpgrades(http: Server, app: Express): void {
     maxPayload: MAX_MESSAGE_BYTES,
     // A few bytes of it would be many of ours.
     perMessageDeflate: false,
-    handleProtocols: () => SUBPROTOCOL,
+    handleProtocols: (_offered, request) => {
+      const chosen = subprotocols.get(request);
+      return chosen === undefined ? SUBPROTOCOL : (chosen ?? false);
+    },
   });
   http.on("upgrade", (request: IncomingMessage, socket: Socket, head: Buffer) => {
     const response = new ServerResponse(request);
@@ -66,8 +76,9 @@ export function serveUpgrades(http: Server, app: Express): void {
     });
     const onGone = () => response.emit("close");
     socket.once("close", onGone);
-    upgrades.set(request, (onOpen, onFailed) => {
+    upgrades.set(request, (onOpen, onFailed, subprotocol) => {
       isAccepted = true;
+      if (subprotocol !== undefined) subprotocols.set(request, subprotocol);
       let isOpen = false;
       socket.once("close", () => {
         if (!isOpen) onFailed();

@@ -1,0 +1,15 @@
+import type { Protocol, ProtocolOptions } from "../http/protocol.ts";
+import type { ProtocolName } from "../shared/settings.ts";
+import { piston } from "./piston/piston.ts";
+
+/** In this order each is asked whether a request is its own. */
+const ADAPTERS: Readonly<Record<ProtocolName, (options: ProtocolOptions) => Protocol>> = {
+  piston,
+};
+
+/** The adapters of these names. */
+export function openProtocols(names: readonly ProtocolName[], options: ProtocolOptions): readonly Protocol[] {
+  return Object.entries(ADAPTERS)
+    .filter(([name]) => names.includes(name as ProtocolName))
+    .map(([, open]) => open(options));
+}
