@@ -10,6 +10,8 @@ export interface ExecutionRequest {
   readonly timeoutMs: number;
   /** What `input()` reads; default: nothing, so `input()` raises EOFError. */
   readonly stdin?: string | undefined;
+  /** Environment variables of this execution alone. */
+  readonly env?: Readonly<Record<string, string>> | undefined;
   /** Name of the package set to run in. */
   readonly environment: string;
   /** Whose share of the queue this uses. */

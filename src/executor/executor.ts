@@ -74,15 +74,15 @@ interface JobRequest extends Omit<ExecutionRequest, "workspace"> {
  */
 export function toJob(
   request: JobRequest,
-  place: Pick<Program, "execution" | "reseed">,
+  place: Pick<Program, "execution" | "reseed" | "start">,
   files: FileListing | null,
 ): Job {
-  const { code, context = null, stdin = "", timeoutMs, packages, tools = null, signal, onOutput } = request;
+  const { code, context = null, env, stdin = "", timeoutMs, packages, tools = null, signal, onOutput } = request;
   return {
     message: {
       type: "execute",
       // An editor's byte order mark is not part of a program; Python itself skips it at the beginning of a file only.
-      program: { code: code.replace(/^\uFEFF+/, ""), context, ...place, tools },
+      program: { code: code.replace(/^\uFEFF+/, ""), context, ...place, tools, ...(env && { env }) },
       stdin,
       stream: onOutput !== undefined,
       files,

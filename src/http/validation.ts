@@ -12,6 +12,8 @@ const MAX_CODE_CHARACTERS = 100_000;
 const MAX_TIMEOUT_MS = 300_000;
 const MAX_STDIN_CHARACTERS = 1_000_000;
 const MAX_TOOL_TIMEOUT_MS = 3_600_000;
+const MAX_VARIABLES = 256;
+const MAX_VARIABLES_CHARACTERS = 32 * 1024;
 
 /** Texts and their order are part of the HTTP contract. */
 const code = z
@@ -68,6 +70,21 @@ const stdin = z
   .max(MAX_STDIN_CHARACTERS, `Stdin too long. Maximum length: ${MAX_STDIN_CHARACTERS} characters.`)
   .meta({ description: "What `input()` and `sys.stdin` read." });
 
+/** Environment variables: what POSIX lets them be, and UTF-8 has. */
+export const env = z
+  .record(z.string(), z.string("Values of env must be strings."), "Env must be an object of strings.")
+  .superRefine((members, { addIssue }) => {
+    const all = Object.entries(members);
+    if (all.length > MAX_VARIABLES) addIssue(`Env may have at most ${MAX_VARIABLES} variables.`);
+    if (all.reduce((sum, [name, value]) => sum + name.length + value.length, 0) > MAX_VARIABLES_CHARACTERS)
+      addIssue(`Env too long. Maximum: ${MAX_VARIABLES_CHARACTERS} characters.`);
+    if (all.some(([name]) => name === "" || /[=\0]/.test(name)))
+      addIssue('Names of env must have a character, and neither "=" nor NUL.');
+    if (all.some(([, value]) => value.includes("\0"))) addIssue("Values of env must have no NUL.");
+    if (!all.flat().every((text) => text.isWellFormed())) addIssue("Env must be text that UTF-8 has.");
+  })
+  .meta({ description: "Environment variables (`os.environ`).", example: { LANG: "de_DE.UTF-8" } });
+
 export const environment = z
   .string("Environment must be a string.")
   .regex(/^[a-z0-9][a-z0-9_-]{0,63}$/, "Invalid environment name.")
@@ -120,6 +137,7 @@ export const executeBody = z.object({
   context: context.optional(),
   timeout: timeout.optional(),
   stdin: stdin.optional(),
+  env: env.optional(),
   environment: environment.optional(),
   files: files.optional(),
   session: session.optional(),

@@ -61,6 +61,8 @@ export interface ExecutionInput extends ToolInput {
   /** JSON text of an object. */
   readonly context?: string | undefined;
   readonly stdin?: string | undefined;
+  /** Environment variables of this execution alone. */
+  readonly env?: Readonly<Record<string, string>> | undefined;
   /** ms */
   readonly timeout?: number | undefined;
   readonly environment?: string | undefined;
@@ -180,6 +182,7 @@ async function execute(
     code,
     context,
     stdin,
+    env,
     ...input
   }: ExecutionInput & Pick<Place, "sessionNetwork">,
   signal: AbortSignal,
@@ -197,6 +200,7 @@ async function execute(
     code,
     context,
     stdin,
+    env,
     timeoutMs: timeout,
     environment,
     principal: principal.id,

@@ -9,7 +9,7 @@ import type { Capture, Job } from "../sandbox/running-job.ts";
 import { ClientError } from "../shared/errors.ts";
 import type { SessionState, Verdict } from "../wire/guest-messages.ts";
 import type { Workspace } from "../wire/host-calls.ts";
-import type { FileListing, PackageListing } from "../wire/messages.ts";
+import type { FileListing, PackageListing, SessionStart } from "../wire/messages.ts";
 import { addressChanges } from "../workspaces/addressed-changes.ts";
 import type { WorkspaceIndex, WorkspaceLimits } from "../workspaces/workspace-index.ts";
 import type { SessionSnapshot } from "./format.ts";
@@ -51,6 +51,8 @@ export interface SessionExecution {
   /** A stored content of one of `files`. */
   readonly readFile: (files: WorkspaceIndex, path: string) => Promise<Uint8Array>;
   readonly reseed: boolean;
+  /** What it has where nothing has run in it. */
+  readonly start: SessionStart | undefined;
   /** How many the session has had, this one included. */
   readonly number: number;
   readonly limits: WorkspaceLimits;
@@ -105,6 +107,7 @@ async function runOn(
   onBegin();
   let files: WorkspaceIndex;
   let reseed = false;
+  let start: SessionStart | undefined;
   if (held) {
     // It has drawn its seeds here, also if it could not be stored since.
     files = held.files;
@@ -113,6 +116,7 @@ async function runOn(
     files = snapshot.files;
     const { state, memory } = snapshot;
     reseed = execution.reseed || state === null;
+    if (state === null) start = execution.start;
     const listing = { entries: files.listing, maxBytes: limits.maxBytes, maxFiles: limits.maxFiles };
     const packages = request.packages?.listing ?? null;
     const verdict = await sandbox.load(state && { state, memory }, listing, packages);
@@ -126,7 +130,8 @@ async function runOn(
     },
   };
   request.onStart?.();
-  const running = sandbox.execute(toJob({ ...request, workspace }, { execution: execution.number, reseed }, null));
+  const place = { execution: execution.number, reseed, ...(start && { start }) };
+  const running = sandbox.execute(toJob({ ...request, workspace }, place, null));
   const { captured, idle } = sandbox;
   void captured.then((capture) => {
     if (capture.state === null) checkout.pin();

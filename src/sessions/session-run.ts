@@ -132,6 +132,7 @@ export class SessionRun {
         load: () => (snapshot ??= readState(store, before, this.#identity)),
         readFile: (files, path) => readFile(store, before, files, path),
         reseed: before.reseed,
+        start: before.start,
         number: this.#number,
         limits,
         onBegin: () => {

@@ -27,6 +27,7 @@ export interface NewSession {
   readonly network?: SessionRecord["network"];
   readonly tools?: SessionRecord["tools"];
   readonly metadata?: SessionRecord["metadata"];
+  readonly start?: SessionRecord["start"];
 }
 
 const SWEEP_INTERVAL_MS = 60_000;

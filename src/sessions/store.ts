@@ -1,6 +1,7 @@
 import type { NetworkInput } from "../egress/network-rules.ts";
 import type { Blob } from "../shared/blob-folder.ts";
 import type { ToolInput } from "../tools/definitions.ts";
+import type { SessionStart } from "../wire/messages.ts";
 
 /** A stored state of a session: a blob in the session format, and what a listing says about it. */
 export interface SnapshotRef extends Blob {
@@ -32,6 +33,8 @@ export interface SessionRecord {
   readonly tools?: ToolInput | undefined;
   /** What its owner has written on it. Absent in records of versions that did not know it. */
   readonly metadata?: Readonly<Record<string, string>> | undefined;
+  /** What it has before its first execution, and after a reset. Absent as `metadata` is. */
+  readonly start?: SessionStart | undefined;
   /** Counts up with every change. */
   readonly revision: number;
   readonly executions: number;

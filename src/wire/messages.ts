@@ -37,6 +37,17 @@ export interface Program {
   readonly reseed: boolean;
   /** What the client of the caller answers while the code runs; null: nothing. */
   readonly tools: ToolOffer | null;
+  /** Environment variables of this execution alone; absent: none. */
+  readonly env?: Readonly<Record<string, string>>;
+  /** What a session is to begin with, where this is its first execution; absent: nothing. */
+  readonly start?: SessionStart;
+}
+
+/** What a session begins with. */
+export interface SessionStart {
+  /** Absolute path; made if it is not there. */
+  readonly cwd?: string | undefined;
+  readonly env?: Readonly<Record<string, string>> | undefined;
 }
 
 /** The client's tools as the runner makes functions of them: see `sandbox_runner/tool_calls.py`. */

@@ -1,7 +1,10 @@
+import { posix } from "node:path";
 import { ClientError } from "../shared/errors.ts";
 
 /** Where a sandbox starts, and where uploads arrive. */
 export const HOME = "/home/pyodide";
+/** Leads there. */
+const HOME_LINK = "/mnt/data";
 
 /** The only places of a sandbox whose files are kept. */
 export const ROOTS = [HOME, "/tmp", "/plots"] as const;
@@ -36,6 +39,18 @@ export function workspacePath(path: string): string {
     path.slice(1).split("/").every(isComponent);
   if (!allowed) throw new ClientError("invalid_path", `Not a path of a workspace: ${shown(path)}`);
   return path;
+}
+
+/**
+ * The folder that code names in its own way: relative to {@link HOME}, by way of `/mnt/data`, with `..` in it.
+ *
+ * @returns a path as {@link workspacePath} does.
+ * @throws {ClientError} 400 `invalid_path`.
+ */
+export function workspaceFolder(path: string): string {
+  const resolved = posix.resolve(HOME, path);
+  const link = `${resolved}/`.startsWith(`${HOME_LINK}/`);
+  return workspacePath(link ? HOME + resolved.slice(HOME_LINK.length) : resolved);
 }
 
 /** The folder a path lies in: `/plots` for `/plots/a.png`. */

@@ -87,10 +87,14 @@ describe("executions", () => {
 
   test("run in sessions, which are made, forked, reset and deleted", async () => {
     const client = await open();
-    client.send({ type: "create_session", request: "r1", environment: "stdlib", ttl: 60 });
+    const env = { STAGE: "test" };
+    const metadata = { user: "u-17" };
+    client.send({ type: "create_session", request: "r1", environment: "stdlib", ttl: 60, cwd: "a", env, metadata });
     const { session } = await client.next({ request: "r1" });
-    expect(session).toMatchObject({ environment: "stdlib", executions: 0 });
-    await client.run("a", { code: "x = 41", session: session.id });
+    expect(session).toMatchObject({ environment: "stdlib", executions: 0, metadata });
+    const code = "x = 41; import os\n[os.getcwd(), os.environ['STAGE'], os.environ['B']]";
+    const first = await client.run("a", { code, session: session.id, env: { B: "2" } });
+    expect(first).toMatchObject({ executionCount: 1, result: ["/home/pyodide/a", "test", "2"] });
     expect(await client.run("b", { code: "x + 1", session: session.id })).toMatchObject({ result: 42 });
     client.send({ type: "fork_session", request: "r2", session: session.id });
     const { session: fork } = await client.next({ request: "r2" });

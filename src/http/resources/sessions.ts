@@ -4,9 +4,10 @@ import type { Services } from "../../service/execution-service.ts";
 import { sessionTools } from "../../service/tool-calls.ts";
 import { type CheckpointView, PLAIN_NAME, type SessionView } from "../../sessions/views.ts";
 import type { ErrorCode } from "../../shared/errors.ts";
+import { workspaceFolder } from "../../workspaces/paths.ts";
 import { done, jsonBody, type Route, reply, route } from "../routes.ts";
 import { bytes, count, timestamp } from "../schemas.ts";
-import { environment, toolFields } from "../validation.ts";
+import { env, environment, toolFields } from "../validation.ts";
 import { fileCollection } from "./file-collection.ts";
 
 const MAX_TTL_S = 315_360_000;
@@ -40,6 +41,11 @@ export const sessionBody = z.object({
     .optional()
     .meta({ description: "The session ends when it is not used for so long, seconds.", example: 3600 }),
   id: plainName("Session id").optional(),
+  cwd: z.string("Cwd must be a string.").optional().meta({
+    description: "Folder that it begins in, made if it is not there; relative to `/home/pyodide`.",
+    example: "project",
+  }),
+  env: env.optional(),
   metadata: metadata.optional(),
   network: networkInput.optional(),
   ...toolFields,
@@ -110,6 +116,7 @@ export const sessionRoutes: readonly Route[] = [
       "secret_host",
       "secret_unreadable",
       "invalid_session_id",
+      "invalid_path",
       "session_exists",
       "session_limit",
       "store_full",
@@ -278,8 +285,10 @@ export async function createSession(
   await network.checkSecrets(principal, body.network);
   const ttlMs = body.ttl === undefined ? undefined : Math.ceil(body.ttl * 1000);
   const tools = sessionTools(services, body, principal);
-  const { id, network: reached, metadata } = body;
-  return await sessions.create(principal, { environment, ttlMs, id, network: reached, tools, metadata });
+  const { id, network: reached, metadata, env } = body;
+  const cwd = body.cwd === undefined ? undefined : workspaceFolder(body.cwd);
+  const start = cwd === undefined && env === undefined ? undefined : { cwd, env };
+  return await sessions.create(principal, { environment, ttlMs, id, network: reached, tools, metadata, start });
 }
 
 export function toReply({ createdAtMs, lastUsedAtMs, expiresAtMs, ...rest }: SessionView) {

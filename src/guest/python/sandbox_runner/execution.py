@@ -21,6 +21,7 @@ from . import (
     imports,
     interactive_shell,
     notebook,
+    process_environment,
     restrictions,
     seeds,
     sources,
@@ -72,9 +73,21 @@ def run(program):
         main.pop("__warningregistry__", None)
     if program["context"] is not None:
         main.update(_load_context(program["context"]))
+    if "start" in program:
+        process_environment.begin_session(program["start"])
+    if "env" in program or process_environment.has_to_begin():
+        try:
+            process_environment.begin(program.get("env"))
+        except Exception as error:  # no room for a folder, or a file in its place
+            return _answer(_failure(error), False, None)
     if program["tools"] is not None or tool_calls.is_offering():
         tool_calls.begin(program["tools"], main)
-    return _run(program["code"], program["execution"], False)
+    try:
+        return _run(program["code"], program["execution"], False)
+    finally:
+        # What atexit handlers see is the execution's; of a stateless one nothing stays.
+        if program["execution"] is not None:
+            process_environment.end()
 
 
 def run_plain(code):
