@@ -20,13 +20,14 @@ import { newServerName } from "../tools/execution-id.ts";
 import { ToolFleet } from "../tools/fleet.ts";
 import { ToolExecutions } from "../tools/tool-executions.ts";
 import { ToolEndpoints } from "../tools/webhook.ts";
+import { workspaceLimits } from "../workspaces/workspace-index.ts";
 import { openHost, pyodideVersion } from "./host.ts";
 import { createListener, listen } from "./listener.ts";
 import { openCallerNetwork, openMcpServers, openSecrets } from "./network.ts";
 import { maxOpenRequests, toolShares } from "./principals.ts";
 import { openRuntime } from "./runtime.ts";
 import { openSecurityLog } from "./security-log.ts";
-import { connectToRedis, storesOf, workspaceLimits } from "./stores.ts";
+import { connectToRedis, storesOf } from "./stores.ts";
 
 export interface RunningServer {
   /** `http://127.0.0.1:3000` */

@@ -16,7 +16,7 @@ import { RedisStatistics } from "../statistics/redis-store.ts";
 import type { StatisticsStore } from "../statistics/store.ts";
 import { DiskWorkspaces } from "../workspaces/disk-workspaces.ts";
 import { RedisWorkspaces } from "../workspaces/redis-workspaces.ts";
-import type { WorkspaceLimits } from "../workspaces/workspace-index.ts";
+import { workspaceLimits } from "../workspaces/workspace-index.ts";
 import type { WorkspaceStore } from "../workspaces/workspaces.ts";
 import { principalsOf } from "./principals.ts";
 
@@ -71,10 +71,6 @@ function onRedis(config: Config, connection: RedisConnection): Stores {
     packageRecords: () => new RedisPackageRecords(connection),
     secrets: () => new RedisSecrets(connection),
   };
-}
-
-export function workspaceLimits({ WORKSPACE_MAX_MB, WORKSPACE_MAX_FILES }: Config): WorkspaceLimits {
-  return { maxBytes: WORKSPACE_MAX_MB * 2 ** 20, maxFiles: WORKSPACE_MAX_FILES };
 }
 
 function sessionShares(config: Config) {

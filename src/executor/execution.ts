@@ -12,6 +12,8 @@ export interface ExecutionRequest {
   readonly stdin?: string | undefined;
   /** Environment variables of this execution alone. */
   readonly env?: Readonly<Record<string, string>> | undefined;
+  /** What `sys.argv` is: the code is a program that ends as one. */
+  readonly argv?: readonly string[] | undefined;
   /** Name of the package set to run in. */
   readonly environment: string;
   /** Whose share of the queue this uses. */

@@ -77,12 +77,19 @@ export function toJob(
   place: Pick<Program, "execution" | "reseed" | "start">,
   files: FileListing | null,
 ): Job {
-  const { code, context = null, env, stdin = "", timeoutMs, packages, tools = null, signal, onOutput } = request;
+  const { code, context = null, env, argv, stdin = "", timeoutMs, packages, tools = null, signal, onOutput } = request;
   return {
     message: {
       type: "execute",
       // An editor's byte order mark is not part of a program; Python itself skips it at the beginning of a file only.
-      program: { code: code.replace(/^\uFEFF+/, ""), context, ...place, tools, ...(env && { env }) },
+      program: {
+        code: code.replace(/^\uFEFF+/, ""),
+        context,
+        ...place,
+        tools,
+        ...(env && { env }),
+        ...(argv && { argv }),
+      },
       stdin,
       stream: onOutput !== undefined,
       files,

@@ -9,8 +9,8 @@ import { parseContext } from "./body-parsing.ts";
 import { contextSource, rememberSource, sourceOf } from "./context-source.ts";
 
 const MAX_CODE_CHARACTERS = 100_000;
-const MAX_TIMEOUT_MS = 300_000;
-const MAX_STDIN_CHARACTERS = 1_000_000;
+export const MAX_TIMEOUT_MS = 300_000;
+export const MAX_STDIN_CHARACTERS = 1_000_000;
 const MAX_TOOL_TIMEOUT_MS = 3_600_000;
 const MAX_VARIABLES = 256;
 const MAX_VARIABLES_CHARACTERS = 32 * 1024;

@@ -20,7 +20,7 @@ import type { Continuations } from "../tools/continuations.ts";
 import type { ToolInput } from "../tools/definitions.ts";
 import type { ToolExecution, ToolExecutions } from "../tools/tool-executions.ts";
 import type { ToolEndpoints } from "../tools/webhook.ts";
-import type { HostCalls } from "../wire/host-calls.ts";
+import type { HostCalls, Workspace } from "../wire/host-calls.ts";
 import type { WorkspaceStore } from "../workspaces/workspaces.ts";
 import type { CallerPackages, OnInstall } from "./caller-environment.ts";
 import type { CallerNetwork } from "./caller-network.ts";
@@ -63,10 +63,14 @@ export interface ExecutionInput extends ToolInput {
   readonly stdin?: string | undefined;
   /** Environment variables of this execution alone. */
   readonly env?: Readonly<Record<string, string>> | undefined;
+  /** What `sys.argv` is: the code is a program that ends as one, with an exit status. Default: it is a cell of a notebook. */
+  readonly argv?: readonly string[] | undefined;
   /** ms */
   readonly timeout?: number | undefined;
   readonly environment?: string | undefined;
   readonly files?: "workspace" | "none" | undefined;
+  /** Files of this execution alone, in place of the caller's workspace. Not in a session. */
+  readonly ownFiles?: Workspace | undefined;
   /** Id of the session to run in. */
   readonly session?: string | undefined;
   /** What it may reach, of what its session and the server allow. */
@@ -183,6 +187,8 @@ async function execute(
     context,
     stdin,
     env,
+    argv,
+    ownFiles,
     ...input
   }: ExecutionInput & Pick<Place, "sessionNetwork">,
   signal: AbortSignal,
@@ -201,6 +207,7 @@ async function execute(
     context,
     stdin,
     env,
+    argv,
     timeoutMs: timeout,
     environment,
     principal: principal.id,
@@ -230,6 +237,7 @@ async function execute(
     }),
   };
   if (session !== undefined) return await sessions.execute(session, request);
+  if (ownFiles !== undefined) return await executor.execute({ ...request, workspace: ownFiles });
   using workspace = files === "none" ? null : workspaces.of(principal.id).forExecution();
   return await executor.execute({ ...request, workspace: workspace ?? undefined });
 }

@@ -39,6 +39,8 @@ export interface Program {
   readonly tools: ToolOffer | null;
   /** Environment variables of this execution alone; absent: none. */
   readonly env?: Readonly<Record<string, string>>;
+  /** What `sys.argv` is: the code is a program that ends as one, with an exit status. Absent: a cell of a notebook. */
+  readonly argv?: readonly string[];
   /** What a session is to begin with, where this is its first execution; absent: nothing. */
   readonly start?: SessionStart;
 }

@@ -2,6 +2,7 @@ import path from "node:path";
 import { z } from "zod";
 import type { Blob } from "../shared/blob-folder.ts";
 import { ClientError } from "../shared/errors.ts";
+import type { Config } from "../shared/settings.ts";
 import type { FileEntry } from "../wire/messages.ts";
 import { FIXED_FOLDERS, HOME, parentOf, workspacePath } from "./paths.ts";
 
@@ -24,6 +25,13 @@ export interface WorkspaceLimits {
   readonly maxBytes: number;
   /** Files, folders (the fixed ones aside) and upload records together. */
   readonly maxFiles: number;
+}
+
+export function workspaceLimits({
+  WORKSPACE_MAX_MB,
+  WORKSPACE_MAX_FILES,
+}: Pick<Config, "WORKSPACE_MAX_MB" | "WORKSPACE_MAX_FILES">): WorkspaceLimits {
+  return { maxBytes: WORKSPACE_MAX_MB * 2 ** 20, maxFiles: WORKSPACE_MAX_FILES };
 }
 
 export interface WorkspaceUsage {

@@ -24,6 +24,8 @@ export interface RunnerReply {
 }
 
 const encoder = new TextEncoder();
+/** So often an execution's output goes on in the other stream in its exact place; after that what is near it may change places with it. */
+const MAX_TURNS = 2000;
 
 /**
  * The process's output: frames from both threads, one at a time, and what user code prints, which waits in shared memory until it
@@ -32,6 +34,7 @@ const encoder = new TextEncoder();
 export class FrameWriter {
   readonly #control: Int32Array<SharedArrayBuffer>;
   readonly #printed: Readonly<Record<StreamName, Uint8Array>>;
+  #turns = 0;
 
   constructor({ control, stdout, stderr }: Shared) {
     this.#control = new Int32Array(control);
@@ -47,6 +50,13 @@ export class FrameWriter {
     Atomics.store(this.#control, printed, used + fits.length);
     if (fits.length < bytes.length) Atomics.store(this.#control, CONTROL.TRUNCATED, 1);
     return fits.length > 0;
+  }
+
+  /** Sends what waits of the other stream, before something is printed to this one: so the host has both in the order in which they were printed. */
+  keepOrder(stream: StreamName, nonce: string): void {
+    const { printed, sent } = COUNTERS[stream === "stdout" ? "stderr" : "stdout"];
+    if (Atomics.load(this.#control, printed) === Atomics.load(this.#control, sent)) return;
+    if (this.#turns++ < MAX_TURNS) this.#locked(() => this.#sendPrinted(nonce));
   }
 
   send(nonce: string, message: GuestMessage, ...body: Uint8Array[]): void {
@@ -118,6 +128,7 @@ export class FrameWriter {
       this.#printed[stream].fill(0, 0, this.#control[printed]);
       this.#control[printed] = this.#control[sent] = 0;
     }
+    this.#turns = 0;
     this.#control[CONTROL.TRUNCATED] = this.#control[CONTROL.OUTPUT_ANNOUNCED] = 0;
   }
 
@@ -133,7 +144,7 @@ export class FrameWriter {
     const { printed, sent } = COUNTERS[stream];
     const end = Atomics.load(this.#control, printed);
     const bytes = this.#printed[stream].slice(this.#control[sent], end);
-    this.#control[sent] = end;
+    Atomics.store(this.#control, sent, end);
     return bytes;
   }
 

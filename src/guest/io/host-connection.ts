@@ -71,6 +71,7 @@ export class HostConnection implements Host {
   }
 
   print(stream: "stdout" | "stderr", bytes: Uint8Array, streaming: boolean): void {
+    if (streaming) this.#writer.keepOrder(stream, this.#jobNonce);
     if (this.#writer.print(stream, bytes) && streaming) this.#writer.announceOutput(this.#jobNonce);
   }
 

@@ -80,6 +80,9 @@ def run(program):
             process_environment.begin(program.get("env"))
         except Exception as error:  # no room for a folder, or a file in its place
             return _answer(_failure(error), False, None)
+    if "argv" in program:
+        sys.argv[:] = program["argv"]
+        sources.program = main["__file__"] = os.path.abspath(sys.argv[0])
     if program["tools"] is not None or tool_calls.is_offering():
         tool_calls.begin(program["tools"], main)
     try:
@@ -172,7 +175,7 @@ def _finish(values):
 def _fail(errors):
     """As `_finish`, after code that raised. Returns what its error is told as; None for an exit that is no error."""
     error = errors.pop()
-    if sources.name == sources.STATELESS_NAME and tracebacks.is_deep(error):
+    if sources.number_of_execution == 0 and tracebacks.is_deep(error):
         _never_freed.append(error)
     display.flush_figures_after(error)
     _flush()
@@ -181,7 +184,10 @@ def _fail(errors):
         is_status = issubclass(type(code), int)
         if code is None or (is_status and int.__eq__(code, 0)):
             return None
-        return _failure(error, f"exited with status {convert.describe(code)}" if is_status else None)
+        text = convert.describe(code)
+        # Of a program that exits, Python shows no more than the text that it exits with.
+        shown = None if sources.program is None else "" if is_status else f"{text}\n"
+        return _failure(error, f"exited with status {text}" if is_status else None, shown)
     return _failure(error)
 
 
@@ -276,15 +282,17 @@ def _ends_in_semicolon(code, last_line):
     return last is not None and last.string == ";"
 
 
-def _failure(error, message=None):
+def _failure(error, message=None, shown=None):
     info = tracebacks.describe_exception(error)
     if message is not None:
         info["message"] = message
+    if shown is None:
+        shown = info["traceback"]
     try:
-        sys.stderr.write(info["traceback"])
+        sys.stderr.write(shown)
         _flush()
     except BaseException:
-        os.write(2, info["traceback"].encode("utf-8", "backslashreplace"))
+        os.write(2, shown.encode("utf-8", "backslashreplace"))
     return info
 
 

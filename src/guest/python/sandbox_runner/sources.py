@@ -1,6 +1,6 @@
 """Names of the sources that executions are compiled from, and their lines, for whatever quotes them: tracebacks, warnings, `inspect`, `pdb`.
 
-A stateless execution is `<exec>`. Those of a session are `<exec 1>`, `<exec 2>`, …, and what one of them defines stays in it after it: its
+A stateless execution is `<exec>`, or the file that it is the program of. Those of a session are `<exec 1>`, `<exec 2>`, …, and what one of them defines stays in it after it: its
 lines stay as long as any code object or traceback has its name, which is told by the references to that string. The last
 ones stay in any case, for classes without a function in them.
 """
@@ -21,7 +21,9 @@ _STEP_CHARACTERS = 25_000
 name = STATELESS_NAME
 """Name of the source of the execution that runs, or ran last."""
 number_of_execution = 0
-"""Number of that execution in its session."""
+"""Number of that execution in its session; 0: it is stateless."""
+program = None
+"""Path of the file that the code is, where it is a program."""
 _characters = {}
 """Characters of each source that a session keeps, oldest first."""
 _next_look = (_MAX_UNUSED, _MAX_UNUSED_CHARACTERS)
@@ -32,7 +34,7 @@ def begin(code, number):
     """Give the execution's source a name; `number` is that of the execution in its session, None: it is stateless."""
     global name, number_of_execution, _next_look
     if number is None:
-        name = STATELESS_NAME
+        name = program or STATELESS_NAME
     else:
         # The host does not count executions whose session could not be stored.
         number_of_execution = max(number, number_of_execution + 1)

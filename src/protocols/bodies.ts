@@ -1,0 +1,18 @@
+import { z } from "zod";
+import type { BodyKind } from "../http/routes.ts";
+import { ClientError } from "../shared/errors.ts";
+import { isObject } from "../shared/json/json-object.ts";
+
+/** A JSON object whose members the endpoint checks by itself. @param wrongType says what a body of another type is told. */
+export function jsonObject(wrongType: string): BodyKind<Record<string, unknown>> {
+  return {
+    type: "application/json",
+    schema: z.looseObject({}),
+    required: true,
+    errors: ["wrong_content_type"],
+    parse: (request) => {
+      if (!request.is("application/json")) throw new ClientError("wrong_content_type", wrongType);
+      return isObject(request.body) ? request.body : {};
+    },
+  };
+}

@@ -1,0 +1,86 @@
+import { posix } from "node:path";
+import type { NetworkInput } from "../egress/network-rules.ts";
+import { MAX_STDIN_CHARACTERS } from "../http/validation.ts";
+import type { ExecutionResult } from "../sandbox/outcome.ts";
+import type { OutputEvent } from "../sandbox/running-job.ts";
+import { type ExecutionContext, runCode, type Services } from "../service/execution-service.ts";
+import { ClientError } from "../shared/errors.ts";
+import type { ToolExecution } from "../tools/tool-executions.ts";
+import { OwnFiles } from "../workspaces/own-files.ts";
+import { HOME, workspaceFolder } from "../workspaces/paths.ts";
+import { workspaceLimits } from "../workspaces/workspace-index.ts";
+
+/** As much as `/api/execute-raw` takes: some clients write their data into the code. */
+const MAX_CODE_CHARACTERS = 10 * 1024 * 1024;
+
+/** A program as the clients of other servers send it: it runs once, with files that nothing else sees, and ends with an exit status. */
+export interface Program {
+  readonly code: string;
+  /** Its file's path, as `sys.argv[0]` has it; relative ones are in the home folder, where it runs. */
+  readonly file: string;
+  readonly args?: readonly string[];
+  readonly stdin?: string;
+  /** Files that it begins with, by their paths in the sandbox: see {@link sandboxPath}. */
+  readonly files?: ReadonlyMap<string, Uint8Array>;
+  /** ms; default: the server's. */
+  readonly timeoutMs?: number | undefined;
+  readonly environment?: string | undefined;
+  readonly network?: NetworkInput | undefined;
+}
+
+/** What came of a program. */
+export interface ProgramRun {
+  readonly result: ExecutionResult;
+  /** As a shell has it; null: it was stopped, or its sandbox died. */
+  readonly exitCode: number | null;
+  readonly files: OwnFiles;
+}
+
+interface ProgramListeners {
+  readonly onOutput?: (event: OutputEvent) => void;
+  readonly tools?: ToolExecution | null;
+}
+
+/** @throws {ClientError} what `runCode` throws; 400 `invalid_request`, `invalid_path`; 413 `workspace_full`. */
+export async function runProgram(
+  services: Services,
+  { code, file, args = [], stdin = "", files = new Map(), timeoutMs, environment, network }: Program,
+  context: ExecutionContext,
+  { onOutput, tools = null }: ProgramListeners = {},
+): Promise<ProgramRun> {
+  if (code.length > MAX_CODE_CHARACTERS)
+    throw new ClientError("invalid_request", `Code too long. Maximum length: ${MAX_CODE_CHARACTERS} characters.`);
+  if (stdin.length > MAX_STDIN_CHARACTERS)
+    throw new ClientError("invalid_request", `Stdin too long. Maximum length: ${MAX_STDIN_CHARACTERS} characters.`);
+  const own = await OwnFiles.of(files, workspaceLimits(services.config));
+  const input = { code, argv: [file, ...args], stdin, timeout: timeoutMs, environment, network, ownFiles: own };
+  const result = await runCode(services, input, context, { ...(onOutput && { onOutput }), tools });
+  return { result, exitCode: exitCodeOf(result), files: own };
+}
+
+/**
+ * Where a file of a client's is in the sandbox: what is relative is in the home folder, which `/mnt/data` is, too.
+ *
+ * @throws {ClientError} 400 `invalid_path` for what is in no folder that programs write to.
+ */
+export function sandboxPath(name: string): string {
+  const path = workspaceFolder(name);
+  if (name.endsWith("/") || path === HOME)
+    throw new ClientError("invalid_path", `This is no name of a file: ${JSON.stringify(name.slice(0, 100))}`);
+  return path;
+}
+
+/** A file of the home folder as clients name it, relative to that; null: it is elsewhere. */
+export function nameInHome(path: string): string | null {
+  const name = posix.relative(HOME, path);
+  return name === "" || name.startsWith("../") ? null : name;
+}
+
+function exitCodeOf({ status, success, errorInfo }: ExecutionResult): number | null {
+  if (success) return 0;
+  if (status !== "error") return null;
+  const exited = errorInfo?.type === "SystemExit" || errorInfo?.type === "ProcessExit";
+  const [, code] = (exited && /^exited with status (-?\d+)$/.exec(errorInfo.message)) || [];
+  // As the operating system counts.
+  return code === undefined ? 1 : Number(BigInt.asUintN(8, BigInt(code)));
+}
