@@ -1,6 +1,6 @@
 import type { OutputEvent } from "../sandbox/running-job.ts";
 import type { HostCalls, PackageArchive, Workspace } from "../wire/host-calls.ts";
-import type { ToolOffer } from "../wire/messages.ts";
+import type { DisplayMode, ToolOffer } from "../wire/messages.ts";
 
 /** One piece of Python to run: for which principal, in which environment, with which access to the host. */
 export interface ExecutionRequest {
@@ -14,6 +14,8 @@ export interface ExecutionRequest {
   readonly env?: Readonly<Record<string, string>> | undefined;
   /** What `sys.argv` is: the code is a program that ends as one. */
   readonly argv?: readonly string[] | undefined;
+  /** The last value as a MIME bundle, too; absent: as JSON only. */
+  readonly display?: DisplayMode | undefined;
   /** Name of the package set to run in. */
   readonly environment: string;
   /** Whose share of the queue this uses. */

@@ -77,7 +77,19 @@ export function toJob(
   place: Pick<Program, "execution" | "reseed" | "start">,
   files: FileListing | null,
 ): Job {
-  const { code, context = null, env, argv, stdin = "", timeoutMs, packages, tools = null, signal, onOutput } = request;
+  const {
+    code,
+    context = null,
+    env,
+    argv,
+    display,
+    stdin = "",
+    timeoutMs,
+    packages,
+    tools = null,
+    signal,
+    onOutput,
+  } = request;
   return {
     message: {
       type: "execute",
@@ -89,6 +101,7 @@ export function toJob(
         tools,
         ...(env && { env }),
         ...(argv && { argv }),
+        ...(display && { display }),
       },
       stdin,
       stream: onOutput !== undefined,

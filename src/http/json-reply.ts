@@ -1,6 +1,6 @@
 import type { Response } from "express";
+import type { DisplayedOutput } from "../sandbox/displays.ts";
 import { jsonParts } from "../shared/json/json-parts.ts";
-import type { JsonText } from "../shared/json/json-text.ts";
 
 /** Replies with an object, see {@link jsonParts}. There is no ETag: to make one is to read all of it once more. */
 export function sendJson(response: Response, value: object): void {
@@ -28,14 +28,26 @@ const PIECE_BYTES = 256 * 1024;
 /** Up to here one write of a copy is cheaper than several. */
 const MAX_COPIED_BYTES = 64 * 1024;
 
-/** A displayed bundle as an event of a stream: its members, and itself as `data`. The type last: a bundle's keys are user code's. */
-export function outputEvent(bundle: JsonText): readonly Uint8Array[] {
-  const members = bundle.bytes.subarray(1, -1);
-  const before = members.length === 0 ? "{" : ",";
-  return [
-    ...(members.length === 0 ? [] : [Buffer.from("{"), members]),
-    Buffer.from(`${before}"data":`),
-    bundle.bytes,
-    Buffer.from(',"type":"output"}'),
-  ];
+/** Displayed data as an event: the bundle as `data`. What is absent is left out. */
+export function displayedFields({ bundle, displayId, isUpdate, metadata }: DisplayedOutput) {
+  return { data: bundle, displayId, update: isUpdate, metadata };
+}
+
+/**
+ * Displayed data as an event of a stream: the bundle's members, and itself as `data`. The type and what else is ours come last: a bundle's keys are
+ * user code's, and of two members of one name the last counts.
+ */
+export function outputEvent(output: DisplayedOutput): readonly Uint8Array[] {
+  const { buffer, byteOffset, length } = output.bundle.bytes;
+  const members = Buffer.from(buffer, byteOffset + 1, length - 2);
+  const fields = displayedFields(output);
+  const taken = Object.keys(fields).filter((name) => members.includes(`"${name}":`));
+  const nothing = Object.fromEntries(taken.map((name) => [name, null]));
+  const [head = Buffer.from(""), ...rest] = jsonParts({ ...nothing, ...present(fields), type: "output" });
+  if (members.length === 0) return [head, ...rest];
+  return [Buffer.from("{"), members, Buffer.from(","), head.subarray(1), ...rest];
+}
+
+function present(fields: object): object {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
 }

@@ -28,6 +28,10 @@ export const mimeBundle = z
   .record(z.string(), z.string())
   .meta({ id: "MimeBundle", description: "MIME type → data; images are base64.", example: { "text/plain": "42" } });
 
+export const bundleMetadata = z
+  .record(z.string(), z.unknown())
+  .meta({ description: "About a bundle's data, by MIME type.", example: { "image/png": { width: 640 } } });
+
 const errorInfo = z
   .looseObject({
     type: z.string().meta({
@@ -58,7 +62,15 @@ export const execReply = z
     error: z.string().nullable().meta({ description: "`str(exception)`.", example: "division by zero" }),
     stdout: z.string(),
     stderr: z.string().meta({ description: "Ends with the traceback if there was an exception." }),
-    outputs: z.array(mimeBundle).meta({ description: "What `display()` and figures showed, in order." }),
+    outputs: z.array(mimeBundle).meta({
+      description:
+        "What `display()` and figures showed, in order: as it was last, where it was updated, and without what was cleared.",
+    }),
+    display: mimeBundle.nullable().optional().meta({
+      description:
+        "The value as a MIME bundle, where the request has `display`, and in streams: `text/plain` is its `repr`. Null: there is no value.",
+    }),
+    displayMetadata: bundleMetadata.optional(),
     timestamp,
     executionTime: ms.meta({ description: "ms that the code ran, without waiting in the queue." }),
     cpuTime: ms.nullable().meta({

@@ -142,6 +142,10 @@ export const executeBody = z.object({
   files: files.optional(),
   session: session.optional(),
   network: networkInput.optional(),
+  display: z.boolean("Display must be a boolean.").optional().meta({
+    description:
+      "The value of the last expression as a MIME bundle too, in `display`: its `repr`, and what else a notebook would show of it. Streams always have it.",
+  }),
   ...toolFields,
   check: z
     .boolean("Check must be a boolean.")

@@ -50,8 +50,8 @@ export class Connection {
     for (const pipe of [process.stdin, process.stdout, process.stderr]) pipe?.on("error", () => {});
     this.ended = new Promise((resolve) => {
       const end = async (reason: string) => {
-        // What it said before it ended by itself still counts.
-        await this.#working;
+        // What it said before it ended by itself still counts: each frame that takes time may have another behind it.
+        while (this.#working !== null) await this.#working;
         this.endReason ??= reason;
         // Its pipes are empty now: also what it printed before it was killed has come.
         const said = this.#diagnostics.trim();

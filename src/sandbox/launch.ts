@@ -18,6 +18,7 @@ export const SHARED_FILES = [
   "archive-format.ts",
   "image-format.ts",
   "import-rules.ts",
+  "display-limits.ts",
 ].map((name) => fileURLToPath(new URL(`../wire/${name}`, import.meta.url)));
 export const PYODIDE_DIR = path.dirname(createRequire(import.meta.url).resolve("pyodide/package.json"));
 

@@ -43,11 +43,14 @@ export interface ExecutionResult {
   readonly status: ExecutionStatus;
   /** The last expression's value, as the sandbox sent it. */
   readonly result: JsonText;
+  /** That value as a MIME bundle, and what is said about its data; null: there is none. Absent where it was not asked for. */
+  readonly display?: JsonText | null;
+  readonly displayMetadata?: JsonText;
   readonly error: string | null;
   readonly errorInfo?: ErrorInfo;
   readonly stdout: string;
   readonly stderr: string;
-  /** MIME bundles: `{"image/png": base64, "text/plain": …}`. */
+  /** MIME bundles: `{"image/png": base64, "text/plain": …}`. What was updated is as it was last; what was cleared is none of them. */
   readonly outputs: readonly JsonText[];
   /** ms that the code ran, without waiting in the queue. */
   readonly executionTimeMs: number;
@@ -139,16 +142,24 @@ export interface Ending
   readonly processEnded: boolean;
   readonly timeoutMs: number;
   readonly value: JsonText;
+  /** The value as a bundle, with its metadata; null: there is none. Absent where it was not asked for. */
+  readonly display?: DisplayedValue | null;
   readonly errorInfo: ErrorInfo | null;
 }
 
+export interface DisplayedValue {
+  readonly bundle: JsonText;
+  readonly metadata?: JsonText;
+}
+
 export function resultOf(ending: Ending): ExecutionResult {
-  const { stdout, stderr, outputs, executionTimeMs, cpuTimeMs, truncated } = ending;
+  const { display, stdout, stderr, outputs, executionTimeMs, cpuTimeMs, truncated } = ending;
   const info = ending.stopped === null ? ending.errorInfo : stopError(ending.stopped, ending);
   return {
     success: info === null,
     status: ending.stopped ?? (ending.died ? "sandbox_died" : info === null ? "completed" : "error"),
     result: info === null ? ending.value : JsonText.null,
+    ...(display !== undefined && displayed(info === null ? display : null)),
     // What was killed says how in `errorInfo` alone: this text is part of the HTTP contract.
     // An exception without a message says by its class what it is: an empty text looks like no error.
     error:
@@ -171,6 +182,11 @@ export function serverError(
   { traceback = "", line = null, column = null }: Partial<ErrorInfo> = {},
 ): ErrorInfo {
   return { type, message, traceback, line, column };
+}
+
+function displayed(value: DisplayedValue | null): Pick<ExecutionResult, "display" | "displayMetadata"> {
+  if (value === null) return { display: null };
+  return { display: value.bundle, ...(value.metadata && { displayMetadata: value.metadata }) };
 }
 
 /**

@@ -1,20 +1,13 @@
 import type { CpuClock } from "../isolation/process-facts.ts";
 import { ClientError } from "../shared/errors.ts";
 import { JsonText } from "../shared/json/json-text.ts";
-import type { GuestMessage, ResultMessage, SessionState } from "../wire/guest-messages.ts";
+import type { DisplayMessage, GuestMessage, ResultMessage, SessionState } from "../wire/guest-messages.ts";
 import { type HostCalls, isHostCall } from "../wire/host-calls.ts";
-import {
-  BUNDLE_OVERHEAD_BYTES,
-  type ExecuteMessage,
-  MAX_BUNDLE_MEMBERS,
-  MAX_CALL_BYTES,
-  MAX_DISPLAY_BYTES,
-  MAX_DISPLAYS,
-  MAX_OUTPUT_BYTES,
-} from "../wire/messages.ts";
+import { type ExecuteMessage, MAX_CALL_BYTES, MAX_OUTPUT_BYTES } from "../wire/messages.ts";
 import { ProtocolError } from "../wire/protocol-error.ts";
 import { CollectedOutput } from "./collected-output.ts";
 import { type Connection, reasonOf } from "./connection.ts";
+import { type DisplayedOutput, Displays } from "./displays.ts";
 import { answerCall } from "./host-call.ts";
 import { KillGrace } from "./kill-grace.ts";
 import { newNonce } from "./nonce.ts";
@@ -32,12 +25,6 @@ import {
 const MAX_UNSENT_BYTES = 64 * 1024;
 /** Pause between looks at the CPU time of an execution near its limit, ms. The system counts in steps of 10. */
 const CPU_TIME_STEP_MS = 10;
-const BUNDLE_LIMITS = {
-  maxDepth: 1,
-  maxNodes: 1 + MAX_BUNDLE_MEMBERS,
-  maxNameBytes: Number.POSITIVE_INFINITY,
-  compact: true,
-};
 const CALL_LIMITS = { maxDepth: 32, maxNodes: 10_000 };
 
 /** How long a sandbox may take to be ready again after a result, to load a session, or to forget it, ms. */
@@ -57,8 +44,9 @@ export interface Job {
 
 export type OutputEvent =
   | { readonly type: "stdout" | "stderr"; readonly content: string }
-  /** Displayed data: a MIME bundle, an object of strings. */
-  | { readonly type: "output"; readonly bundle: JsonText };
+  | DisplayedOutput
+  /** What was printed and displayed so far is to be taken back; `wait`: when something else comes. */
+  | { readonly type: "clear_output"; readonly wait: boolean };
 
 /** A session as it was after an execution: what `load` takes. Or why it cannot leave its process. */
 export type Capture =
@@ -110,10 +98,9 @@ export class RunningJob {
   readonly #printed = { stdout: new CollectedOutput(), stderr: new CollectedOutput() };
   /** Made for a listener alone: to make one costs more than a short output. */
   #decoders: Readonly<Record<"stdout" | "stderr", TextDecoder>> | null = null;
-  readonly #displayed: JsonText[] = [];
+  readonly #displays = new Displays();
   #announcements = 0;
   #outputBytes = 0;
-  #displayBytes = 0;
   /** A call was not answered yet; the interpreter waits for the answer and can make no other. */
   #isCalling = false;
   #calls: HostCalls | null = null;
@@ -172,7 +159,11 @@ export class RunningJob {
         this.#takeOutput(message.stream, body);
         return undefined;
       case "display":
-        return this.#display(body);
+        return this.#display(message, body);
+      case "clear_output":
+        this.#displays.clear(message.wait);
+        this.#job.onOutput?.(message);
+        return undefined;
       case "call":
         return this.#answer(message, body);
       case "result":
@@ -280,6 +271,7 @@ export class RunningJob {
 
   #keepOutput(stream: "stdout" | "stderr", bytes: Uint8Array): void {
     this.#printed[stream].push(bytes);
+    this.#displays.somethingCame();
     const { onOutput } = this.#job;
     if (!onOutput) return;
     this.#decoders ??= { stdout: new TextDecoder(), stderr: new TextDecoder() };
@@ -287,16 +279,9 @@ export class RunningJob {
     if (content !== "") onOutput({ type: stream, content });
   }
 
-  async #display(body: Uint8Array): Promise<void> {
-    this.#displayBytes += body.length + BUNDLE_OVERHEAD_BYTES;
-    if (this.#displayBytes > MAX_DISPLAY_BYTES || this.#displayed.length >= MAX_DISPLAYS)
-      throw new ProtocolError("more displayed than there can be");
-    const bundle = await JsonText.checkInSlices(body, BUNDLE_LIMITS);
-    if (bundle.facts.kind !== "object" || bundle.facts.texts !== bundle.facts.nodes - 1)
-      throw new ProtocolError("a bundle that is none");
-    if (this.#isOver) return;
-    this.#displayed.push(bundle);
-    this.#job.onOutput?.({ type: "output", bundle });
+  async #display(message: DisplayMessage, body: Uint8Array): Promise<void> {
+    const output = await this.#displays.take(message, body);
+    if (output !== null && !this.#isOver) this.#job.onOutput?.(output);
   }
 
   async #answer({ call, operation }: Extract<GuestMessage, { type: "call" }>, body: Uint8Array): Promise<void> {
@@ -370,7 +355,8 @@ export class RunningJob {
       timeoutMs: this.#job.timeoutMs,
       stdout: this.#printed.stdout.toBuffer().toString("utf8"),
       stderr: this.#printed.stderr.toBuffer().toString("utf8"),
-      outputs: this.#displayed,
+      outputs: this.#displays.bundles,
+      ...(this.#job.message.program.display !== undefined && { display: this.#displays.value }),
       cpuTimeMs: this.#cpuTimeMs,
     });
     this.#resolve({ result, files });

@@ -34,6 +34,8 @@ function detailOf(message: HostMessage | GuestMessage): string {
       return message.operation;
     case "output":
       return message.stream;
+    case "display":
+      return message.kind ?? "";
     case "idle":
       return message.verdict.state === "discard" ? `discard: ${message.verdict.reason}` : message.verdict.state;
     case "result":

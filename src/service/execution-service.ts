@@ -77,6 +77,11 @@ export interface ExecutionInput extends ToolInput {
   readonly network?: NetworkInput | undefined;
   /** Compare the code's calls of tools with their signatures before it runs. */
   readonly check?: boolean | undefined;
+  /**
+   * The last value as a MIME bundle, too. `after-outputs`: as true, but a figure that is the value and still open is displayed as it is without
+   * a bundle, and the bundle has its text alone.
+   */
+  readonly display?: boolean | "after-outputs" | undefined;
 }
 
 /** For whom code runs. */
@@ -189,6 +194,7 @@ async function execute(
     env,
     argv,
     ownFiles,
+    display,
     ...input
   }: ExecutionInput & Pick<Place, "sessionNetwork">,
   signal: AbortSignal,
@@ -208,6 +214,7 @@ async function execute(
     stdin,
     env,
     argv,
+    display: display === true ? "on" : display || undefined,
     timeoutMs: timeout,
     environment,
     principal: principal.id,

@@ -6,6 +6,7 @@
  */
 import { z } from "zod";
 import { scanJson } from "../shared/json/json-scanner.ts";
+import { MAX_DISPLAY_ID_CHARACTERS, MAX_METADATA_BYTES } from "./display-limits.ts";
 import { ProtocolError, type ReadHeader } from "./protocol-error.ts";
 
 const MAX_REASON_CHARACTERS = 64 * 1024;
@@ -139,8 +140,20 @@ export const guestMessage = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("printed") }),
   /** What was printed since the last such frame; the body is the bytes, at least one. */
   z.strictObject({ type: z.literal("output"), stream: z.enum(["stdout", "stderr"]) }),
-  /** Body: a MIME bundle as JSON, `{"image/png": base64, "text/plain": …}`. */
-  z.strictObject({ type: z.literal("display") }),
+  /** Body: a MIME bundle as JSON, `{"image/png": base64, "text/plain": …}`, then what is said about its data, an object as JSON too. */
+  z
+    .strictObject({
+      type: z.literal("display"),
+      /** `update`: it takes the place of what was displayed as `displayId`. `value`: it is the last expression's. Absent: it is displayed. */
+      kind: z.enum(["update", "value"]).exactOptional(),
+      displayId: z.string().max(MAX_DISPLAY_ID_CHARACTERS).exactOptional(),
+      /** Absent: nothing is said. */
+      metadataBytes: count.min(1).max(MAX_METADATA_BYTES).exactOptional(),
+    })
+    .refine(({ kind, displayId }) => kind !== "update" || displayId !== undefined, "an update says of what")
+    .refine(({ kind, displayId }) => kind !== "value" || displayId === undefined, "a value has no id"),
+  /** What was displayed is taken back: at once, or when something else comes. */
+  z.strictObject({ type: z.literal("clear_output"), wait: z.boolean() }),
   /** User code waits for the host: a file's content, a package, a network request. Body: the argument as JSON. */
   z.strictObject({ type: z.literal("call"), call: count, operation: z.string().max(64) }),
   z.strictObject({
@@ -177,6 +190,7 @@ export type Verdict = z.output<typeof verdict>;
 export type SessionState = z.output<typeof sessionState>;
 export type FileChanges = z.output<typeof fileChanges>;
 export type ErrorInfo = z.output<typeof errorInfo>;
+export type DisplayMessage = Extract<GuestMessage, { type: "display" }>;
 export type ResultMessage = Extract<GuestMessage, { type: "result" }>;
 /** An open file of a session, or of an image. */
 export type OpenFile = SessionState["streams"][number];

@@ -24,6 +24,7 @@ test("what Python tells the device is what the guest does", () => {
     sleep: true,
     "repeat-interrupt": true,
     display: true,
+    "clear-output": true,
   };
   expect([...new Set(named("device\\.tell"))].sort()).toEqual(Object.keys(operations).sort());
   for (const operation of Object.keys(operations)) expect(isHostCall(operation)).toBe(false);

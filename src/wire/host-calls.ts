@@ -150,7 +150,18 @@ export interface GuestOperations {
   sleep: number;
   /** Raise the interrupt again, which Python could not raise where it hit. */
   "repeat-interrupt": null;
-  display: MimeBundle;
+  display: DisplayedBundle;
+  /** Whether to wait for something else to show. */
+  "clear-output": boolean;
+}
+
+/** What Python displays. What is absent is as in the `display` message. */
+export interface DisplayedBundle {
+  readonly bundle: MimeBundle;
+  readonly kind?: "update" | "value";
+  readonly id?: string;
+  /** About the data, by MIME type. */
+  readonly metadata?: Readonly<Record<string, unknown>>;
 }
 
 export function isHostCall(operation: string): operation is HostCallName {

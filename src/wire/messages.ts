@@ -43,6 +43,8 @@ export interface Program {
   readonly argv?: readonly string[];
   /** What a session is to begin with, where this is its first execution; absent: nothing. */
   readonly start?: SessionStart;
+  /** Absent: the value is sent as JSON only. */
+  readonly display?: DisplayMode;
 }
 
 /** What a session begins with. */
@@ -51,6 +53,12 @@ export interface SessionStart {
   readonly cwd?: string | undefined;
   readonly env?: Readonly<Record<string, string>> | undefined;
 }
+
+/**
+ * How the last expression's value is sent as a MIME bundle beside its JSON. `on`: a figure that is the value and open is in that bundle,
+ * and not among what is displayed. `after-outputs`: it is displayed, as without a bundle, and the bundle has its text alone.
+ */
+export type DisplayMode = "on" | "after-outputs";
 
 /** The client's tools as the runner makes functions of them: see `sandbox_runner/tool_calls.py`. */
 export interface ToolOffer {
@@ -203,17 +211,6 @@ export interface GuestEnvironment {
 
 /** stdout and stderr are each cut at this many bytes. */
 export const MAX_OUTPUT_BYTES = 1024 * 1024;
-
-/**
- * Most that the bundles one execution displays may come to, bytes of JSON, and what each counts on top of its data. Looser than
- * the runner's own limit of 10 MiB of data, which user code can evade.
- */
-export const MAX_DISPLAY_BYTES = 64 * 1024 * 1024;
-export const BUNDLE_OVERHEAD_BYTES = 1024;
-/** Bundles of one execution; each has its place in the reply. */
-export const MAX_DISPLAYS = 12_000;
-/** Representations in one bundle. */
-export const MAX_BUNDLE_MEMBERS = 100;
 
 /** Largest argument of a call, bytes of JSON: the largest body a request may be allowed (32 MiB) in base64, and its headers. */
 export const MAX_CALL_BYTES = 48 * 1024 * 1024;

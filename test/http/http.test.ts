@@ -741,6 +741,46 @@ describe("metrics name the route of a request that was refused before it", () =>
   });
 });
 
+describe("display", () => {
+  const code = "class H:\n  def _repr_html_(self): return '<b>x</b>'\n  def __repr__(self): return 'h'\nH()";
+  const bundle = { "text/html": "<b>x</b>", "text/plain": "h" };
+
+  test("asks for the last value as a bundle, in JSON, in a form, and in a session", async () => {
+    expect((await execute({ code, display: true })).body).toMatchObject({ result: "h", display: bundle, outputs: [] });
+    const form = new URLSearchParams({ code, display: "true" }).toString();
+    expect((await execute(form, FORM)).body).toMatchObject({ display: bundle });
+    const { body } = await server.post("/api/sessions", {});
+    const session: string = body.session.id;
+    expect((await execute({ code, session, display: true })).body).toMatchObject({ display: bundle });
+    expect((await execute({ code: "h = 5", session, display: true })).body).toMatchObject({ display: null });
+    expect((await execute({ code: "h", session })).body).not.toHaveProperty("display");
+  });
+
+  test("is null where there is no value, and absent where it was not asked for", async () => {
+    for (const code of ["None", "1/0", "x = 1"]) {
+      expect((await execute({ code, display: true })).body.display).toBeNull();
+    }
+    for (const display of [false, null, undefined]) {
+      expect((await execute({ code, display })).body).not.toHaveProperty("display");
+    }
+    for (const display of ["yes", 1, {}]) {
+      expectError(await execute({ code, display }), 400, "Display must be a boolean.");
+    }
+  });
+
+  test("updates and clears are in the outputs, and metadata of the value beside it", async () => {
+    const code =
+      "h = display(1, display_id='a')\ndisplay(2)\nh.update(3)\nclass M:\n  def _repr_mimebundle_(self, **_): return {'a/b': 'c'}, {'a/b': {'d': 1}}\n  def __repr__(self): return 'm'\nM()";
+    expect((await execute({ code, display: true })).body).toMatchObject({
+      outputs: [{ "text/plain": "3" }, { "text/plain": "2" }],
+      display: { "a/b": "c", "text/plain": "m" },
+      displayMetadata: { "a/b": { d: 1 } },
+    });
+    const cleared = "from IPython.display import clear_output\ndisplay(1)\nclear_output()\nprint(2)";
+    expect((await execute({ code: cleared })).body).toMatchObject({ outputs: [], stdout: "2\n" });
+  });
+});
+
 test("a last expression is shown by display alone, as README says", async () => {
   const html = 'from IPython.display import HTML\nh = HTML("<b>x</b>")\n';
   const { body: last } = await execute({ code: `${html}h` });

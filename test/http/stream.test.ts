@@ -93,6 +93,7 @@ describe("events", () => {
         stdout: "hi\n",
         stderr: "",
         outputs: [],
+        display: { "text/plain": "42" },
         timestamp: expect.stringMatching(/Z$/),
         executionTime: expect.any(Number),
         cpuTime: cpuTime,
@@ -176,6 +177,32 @@ describe("displayed data", () => {
     expect(events[1]).toEqual({ type: "output", ...bundle, data: bundle });
     expect(events[2]).toMatchObject({ type: "output", "text/plain": "{'a': 1}" });
     expect(events[4]).toMatchObject({ outputs: [bundle, { "text/plain": "{'a': 1}" }, { "text/plain": "[2]" }] });
+  });
+
+  test("says what it updates and what is cleared, and the result has the last value as a bundle", async () => {
+    const code = py`
+      from IPython.display import clear_output
+      h = display({"displayId": "forged", "update": "forged"}, raw=True, display_id="a", metadata={"x/y": {"z": 1}})
+      h.update(2)
+      clear_output(wait=True)
+      display({}, raw=True)
+      [1]
+    `;
+    const events = await all({ code });
+    expect(events.slice(1, -2)).toEqual([
+      {
+        type: "output",
+        displayId: "a",
+        // Not what the bundle says.
+        update: null,
+        data: { displayId: "forged", update: "forged" },
+        metadata: { "x/y": { z: 1 } },
+      },
+      { type: "output", displayId: "a", update: true, "text/plain": "2", data: { "text/plain": "2" } },
+      { type: "clear_output", wait: true },
+      { type: "output", data: {} },
+    ]);
+    expect(events.at(-2)).toMatchObject({ type: "result", outputs: [{}], display: { "text/plain": "[1]" } });
   });
 
   test("is no event of another type, whatever its bundle says", async () => {

@@ -61,6 +61,23 @@ describe("executions", () => {
     expect(events.at(-1).result).toBe("12345678901234567891");
   });
 
+  test("say what they update and what is cleared, and the last value is a bundle, too", async () => {
+    const client = await open();
+    const code = py`
+      h = display(1, display_id="a", metadata={"text/plain": {"b": 2}})
+      h.update(2)
+      __import__("IPython").display.clear_output()
+      [3]`;
+    const result = await client.run("e-1", { code });
+    expect(result).toMatchObject({ outputs: [], display: { "text/plain": "[3]" } });
+    const shown = client.of("e-1").filter(({ type }) => type === "output" || type === "clear_output");
+    expect(shown.map(({ seq: _, execution: __, ...event }) => event)).toEqual([
+      { type: "output", data: { "text/plain": "1" }, displayId: "a", metadata: { "text/plain": { b: 2 } } },
+      { type: "output", data: { "text/plain": "2" }, displayId: "a", update: true },
+      { type: "clear_output", wait: false },
+    ]);
+  });
+
   test("several at a time, on one connection, one of them waiting for another", async () => {
     const client = await open();
     client.send({ type: "execute", execution: "asks", code: "echo(value=1)", tools: [ECHO] });

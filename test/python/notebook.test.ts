@@ -336,7 +336,6 @@ display(HTML(filename="a.html"), Image("a.jpg"), Audio([0.0, 0.5, -0.5], rate=80
     want: {
       success: true,
       outputs: [
-        { "text/plain": "1" },
         { "text/plain": "2" },
         { "text/html": "r" },
         { "text/plain": text(/^<.*B object/) },

@@ -1174,7 +1174,7 @@ table("display", [
   },
   {
     name: "the device itself has a limit",
-    code: "import json, os\nm = json.dumps(['display', {'text/plain': 'x' * 10**6}]).encode()\nwhile True: os.write(4000, m)",
+    code: "import json, os\nm = json.dumps(['display', {'bundle': {'text/plain': 'x' * 10**6}}]).encode()\nwhile True: os.write(4000, m)",
     want: raises("OSError", text(/No space left/)),
   },
   {
@@ -1182,10 +1182,10 @@ table("display", [
     code: py`
       import os
       refused = 0
-      for m in (b"", b"x", b"[]", b"{}", b"null", b'["sleep", "x"]', b'["sleep", -1]', b'["display", 5]', b'["display", {"a": 1}]', b"[" * 10**6, b"\xff\xfe"):
+      for m in (b"", b"x", b"[]", b"{}", b"null", b'["sleep", "x"]', b'["sleep", -1]', b'["display", 5]', b'["display", {"bundle": {"a": 1}}]', b'["display", {"bundle": {}, "kind": "update"}]', b'["display", {"bundle": {}, "id": "%s"}]' % (b"x" * 257), b'["display", {"bundle": {}, "kind": "value", "id": "x"}]', b'["display", {"bundle": {}, "kind": "other"}]', b'["display", {"bundle": {}, "metadata": 1}]', b'["display", {"bundle": {}, "metadata": {"a": %s}}]' % (b"[" * 20 + b"]" * 20), b'["display", {"bundle": {}, "metadata": {"a": "%s"}}]' % (b"x" * 20000), b'["display", {"bundle": {}, "id": "\\ud800"}]', b'["clear-output", 1]', b"[" * 10**6, b"\xff\xfe"):
         try: os.write(4000, m)
         except OSError: refused += 1
-      refused >= 10`,
+      refused == 20`,
     want: gives(true),
   },
   {

@@ -110,7 +110,7 @@ test("output streams while the code runs, up to the kill", async () => {
   const seen: string[] = [];
   const result = await tested.run("import sys\nfor i in range(3): print(i, end=' ')\nsum(range(10**11))", {
     timeoutMs: 400,
-    onOutput: (event) => seen.push(event.type === "output" ? "display" : event.content),
+    onOutput: (event) => seen.push("content" in event ? event.content : "display"),
   });
   expect(seen.join("")).toBe("0 1 2 ");
   expect(result.stdout).toBe("0 1 2 ");

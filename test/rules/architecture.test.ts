@@ -52,6 +52,7 @@ test("only files of wire/ are loaded by both the host and the guest", () => {
   const shared = [...reached].filter((file) => !file.startsWith("guest/"));
   expect(shared.sort()).toEqual([
     "wire/archive-format.ts",
+    "wire/display-limits.ts",
     "wire/frames.ts",
     "wire/image-format.ts",
     "wire/import-rules.ts",

@@ -17,15 +17,24 @@ export interface TestEngine {
 export type TestRequest = Partial<Omit<ExecutionRequest, "context">> & { readonly context?: object | undefined };
 
 /** With values in the place of their JSON. */
-export type TestResult = Omit<ExecutionResult, "result" | "outputs"> & {
+export type TestResult = Omit<ExecutionResult, "result" | "display" | "displayMetadata" | "outputs"> & {
   readonly result: unknown;
+  readonly display?: MimeBundle | null;
+  readonly displayMetadata?: Readonly<Record<string, unknown>>;
   readonly outputs: readonly MimeBundle[];
 };
 
 /** For tests that look at values: JSON is parsed, however large it is. */
 export function withValues(result: ExecutionResult): TestResult {
-  const outputs = result.outputs.map((bundle) => JSON.parse(bundle.toString()) as MimeBundle);
-  return { ...result, result: JSON.parse(result.result.toString()), outputs };
+  const { display, displayMetadata, ...rest } = result;
+  const outputs = rest.outputs.map((bundle) => JSON.parse(bundle.toString()) as MimeBundle);
+  return {
+    ...rest,
+    result: JSON.parse(rest.result.toString()),
+    ...(display !== undefined && { display: display && (JSON.parse(display.toString()) as MimeBundle) }),
+    ...(displayMetadata && { displayMetadata: JSON.parse(displayMetadata.toString()) }),
+    outputs,
+  };
 }
 
 /** Real sandboxes without HTTP in front of them. */

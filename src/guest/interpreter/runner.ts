@@ -101,12 +101,12 @@ export class Runner {
   }
 
   #call(program: Program): Uint8Array<ArrayBuffer> | null {
-    const { code, context, tools, env, argv, execution, reseed } = program;
+    const { code, context, tools, env, argv, execution, reseed, display } = program;
     // A session's generators need not be where the image's are. Python's strings have lone surrogates, UTF-8 has none.
     if (execution !== null || (reseed && !this.#generators.areKnown) || !code.isWellFormed())
       return this.#run.call(program);
     if (reseed) this.#generators.seed();
-    if (context !== null || tools !== null || env !== undefined || argv !== undefined)
+    if (context !== null || tools !== null || env !== undefined || argv !== undefined || display !== undefined)
       return this.#run.call({ ...program, reseed: false });
     return (ONE_EXPRESSION.test(code) ? this.#runLine : this.#runPlain).callWithText(code);
   }

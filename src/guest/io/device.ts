@@ -1,12 +1,16 @@
-import { concatenate } from "../../wire/frames.ts";
-import type { GuestOperations } from "../../wire/host-calls.ts";
 import {
   BUNDLE_OVERHEAD_BYTES,
   MAX_BUNDLE_MEMBERS,
-  MAX_CALL_BYTES,
   MAX_DISPLAY_BYTES,
+  MAX_DISPLAY_ID_CHARACTERS,
   MAX_DISPLAYS,
-} from "../../wire/messages.ts";
+  MAX_METADATA_BYTES,
+  MAX_METADATA_DEPTH,
+} from "../../wire/display-limits.ts";
+import { concatenate } from "../../wire/frames.ts";
+import type { DisplayMessage } from "../../wire/guest-messages.ts";
+import type { DisplayedBundle, GuestOperations } from "../../wire/host-calls.ts";
+import { MAX_CALL_BYTES } from "../../wire/messages.ts";
 import { ERRNO, type FileSystem, type StreamOperations } from "../interpreter/emscripten.ts";
 
 /** `sandbox_runner/device.py` knows this number too. */
@@ -31,8 +35,9 @@ export interface Host {
   sleep(durationMs: number): void;
   /** Has an interrupt that the host sent, and that Python could not raise where it hit, come again. */
   repeatInterrupt(): void;
-  /** @param bundle a MIME bundle as JSON. */
-  display(bundle: Uint8Array): void;
+  /** @param body a MIME bundle as JSON, and its metadata, if it has some. */
+  display(message: DisplayMessage, ...body: Uint8Array[]): void;
+  clearOutput(wait: boolean): void;
   /** Blocks until the host answers. Never throws for a refusal: that is in `error`. */
   call(operation: string, argument: unknown): Answer;
   /** Keeps what was printed for the result, as far as the limit allows; where the caller is `streaming`, sends it soon. */
@@ -68,6 +73,7 @@ export class Devices {
       return undefined;
     },
     display: (argument) => this.#display(argument),
+    "clear-output": (argument) => this.#clearOutput(argument),
   };
 
   constructor(fs: FileSystem, host: Host) {
@@ -171,21 +177,64 @@ export class Devices {
   }
 
   #display(argument: unknown): number | undefined {
-    if (!isMimeBundle(argument)) return ERRNO.EINVAL;
-    // The module in Python counts too, and then says nothing; here is where it cannot be evaded.
+    if (!isDisplayed(argument)) return ERRNO.EINVAL;
+    const { bundle, kind, id, metadata } = argument;
     // Written anew: what the host counts and passes on has no whitespace, and no name twice.
-    const bundle = this.#encoder.encode(JSON.stringify(argument));
-    this.#displayBytes += bundle.length + BUNDLE_OVERHEAD_BYTES;
-    if (this.#displayBytes > MAX_DISPLAY_BYTES || ++this.#displays > MAX_DISPLAYS) return ERRNO.ENOSPC;
-    this.#host.display(bundle);
+    const data = this.#encoder.encode(JSON.stringify(bundle));
+    const about = metadata === undefined ? null : this.#encoder.encode(JSON.stringify(metadata));
+    const metadataBytes = about?.length ?? 0;
+    if (metadataBytes > MAX_METADATA_BYTES) return ERRNO.EINVAL;
+    if (!this.#hasRoomFor(data.length + metadataBytes)) return ERRNO.ENOSPC;
+    const message: DisplayMessage = {
+      type: "display",
+      ...(kind !== undefined && { kind }),
+      ...(id !== undefined && { displayId: id }),
+      ...(about && { metadataBytes }),
+    };
+    this.#host.display(message, data, ...(about ? [about] : []));
     return undefined;
+  }
+
+  #clearOutput(wait: unknown): number | undefined {
+    if (typeof wait !== "boolean") return ERRNO.EINVAL;
+    if (!this.#hasRoomFor(0)) return ERRNO.ENOSPC;
+    this.#host.clearOutput(wait);
+    return undefined;
+  }
+
+  /** The module in Python counts too, and then says nothing; here is where it cannot be evaded. */
+  #hasRoomFor(bytes: number): boolean {
+    this.#displayBytes += bytes + BUNDLE_OVERHEAD_BYTES;
+    return this.#displayBytes <= MAX_DISPLAY_BYTES && ++this.#displays <= MAX_DISPLAYS;
   }
 }
 
+function isDisplayed(value: unknown): value is DisplayedBundle {
+  if (!isObject(value)) return false;
+  const { bundle, kind, id, metadata } = value;
+  const hasId = typeof id === "string" && id.length <= MAX_DISPLAY_ID_CHARACTERS && id.isWellFormed();
+  return (
+    isMimeBundle(bundle) &&
+    (kind === undefined || (kind === "update" && hasId) || (kind === "value" && id === undefined)) &&
+    (id === undefined || hasId) &&
+    (metadata === undefined || (isObject(metadata) && isWithin(metadata, MAX_METADATA_DEPTH)))
+  );
+}
+
 function isMimeBundle(value: unknown): boolean {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) return false;
+  if (!isObject(value)) return false;
   const members = Object.values(value);
   return members.length <= MAX_BUNDLE_MEMBERS && members.every((data) => typeof data === "string");
+}
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** Whether a value has no more levels than that. */
+function isWithin(value: unknown, levels: number): boolean {
+  if (typeof value !== "object" || value === null) return true;
+  return levels > 0 && Object.values(value).every((member) => isWithin(member, levels - 1));
 }
 
 function isOperation(value: unknown): value is string {

@@ -1,5 +1,5 @@
 import { type Frame, FrameReader, readHeaderOf } from "../../wire/frames.ts";
-import type { FileChanges, GuestMessage, ResultMessage } from "../../wire/guest-messages.ts";
+import type { DisplayMessage, FileChanges, GuestMessage, ResultMessage } from "../../wire/guest-messages.ts";
 import type { HostCallArgument } from "../../wire/host-calls.ts";
 import { ORDINARY_MESSAGE_TYPES, type OrdinaryMessage, type PackageListing } from "../../wire/messages.ts";
 import type { Answer, Host } from "./device.ts";
@@ -94,8 +94,12 @@ export class HostConnection implements Host {
     if (this.#control[CONTROL.INTERRUPTED] === 1) this.#interrupt[0] = SIGINT;
   }
 
-  display(bundle: Uint8Array): void {
-    this.#writer.sendInOrder(this.#jobNonce, { type: "display" }, bundle);
+  display(message: DisplayMessage, ...body: Uint8Array[]): void {
+    this.#writer.sendInOrder(this.#jobNonce, message, ...body);
+  }
+
+  clearOutput(wait: boolean): void {
+    this.#writer.sendInOrder(this.#jobNonce, { type: "clear_output", wait });
   }
 
   call(operation: string, argument: unknown): Answer {

@@ -10,7 +10,7 @@ import { EventStream, streamFormat } from "../event-stream.ts";
 import { outputEvent } from "../json-reply.ts";
 import { resultReply, sendResult, stepReply, toReply } from "../result-reply.ts";
 import { type BodyKind, jsonBody, type Reply, type Route, route, sentByHandler } from "../routes.ts";
-import { errorReply, execReply, mimeBundle } from "../schemas.ts";
+import { bundleMetadata, errorReply, execReply, mimeBundle } from "../schemas.ts";
 import { charsetOf, decodeBody } from "../text-decoding.ts";
 import { executeBody } from "../validation.ts";
 import { replyOfStep, sendNext } from "./executions.ts";
@@ -26,7 +26,25 @@ const streamEvent = z
   .union([
     z.looseObject({ type: z.literal("status"), message: z.string(), execution: executionId }),
     z.looseObject({ type: z.enum(["stdout", "stderr"]), content: z.string() }),
-    z.looseObject({ type: z.literal("output"), data: mimeBundle }),
+    z.looseObject({
+      type: z.literal("output"),
+      data: mimeBundle,
+      displayId: z
+        .string()
+        .nullish()
+        .meta({ description: "A name by which it can be updated: `display(…, display_id=…)`." }),
+      update: z
+        .boolean()
+        .nullish()
+        .meta({ description: "True: it takes the place of what was displayed by that name." }),
+      metadata: bundleMetadata.nullish(),
+    }),
+    z
+      .looseObject({
+        type: z.literal("clear_output"),
+        wait: z.boolean().meta({ description: "When something else comes, and not at once." }),
+      })
+      .meta({ description: "`clear_output()`: what was shown so far is to be taken back." }),
     z.looseObject({
       type: z.literal("tool_call"),
       id: z.string().meta({ description: "Names the call in its answer." }),
@@ -140,7 +158,7 @@ export const executeRoutes: readonly Route[] = [
       }
       continuation.start(tools, async (signal) => {
         const onOutput = (event: OutputEvent) => {
-          if (event.type !== "output") continuation.print(event.type, event.content);
+          if (event.type === "stdout" || event.type === "stderr") continuation.print(event.type, event.content);
         };
         return resultReply(await runCode(services, body, { ...context, signal }, { tools, onOutput }));
       });
@@ -197,12 +215,12 @@ export const executeRoutes: readonly Route[] = [
         stream.send(event);
       };
       try {
-        const result = await runCode(services, body, context, {
+        const result = await runCode(services, { ...body, display: body.display || "after-outputs" }, context, {
           tools,
           // From here on no status is owed: what has no room was refused.
           onWait: () => stream.open(),
           onStart: begin,
-          onOutput: (event) => send(event.type === "output" ? outputEvent(event.bundle) : event),
+          onOutput: (event) => send(event.type === "output" ? outputEvent(event) : event),
         });
         send({ type: "result", ...toReply(result) });
       } catch (error) {

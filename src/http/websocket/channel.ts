@@ -6,6 +6,7 @@ import { jsonParts } from "../../shared/json/json-parts.ts";
 import type { Principal } from "../../shared/principal.ts";
 import type { ToolAnswer, ToolEvent } from "../../tools/events.ts";
 import type { ToolExecution } from "../../tools/tool-executions.ts";
+import { displayedFields } from "../json-reply.ts";
 import { toReply } from "../result-reply.ts";
 import type { RouteServices } from "../routes.ts";
 import { type EventBudget, EventLog } from "./event-log.ts";
@@ -172,13 +173,15 @@ export class Channel {
         isAttended: () => this.isAttached,
       });
       running.tools = tools;
-      const result = await runCode(services, input, context, {
+      const result = await runCode(services, { ...input, display: input.display || "after-outputs" }, context, {
         tools,
         onWait: () => this.emit({ type: "status", execution, status: "waiting" }),
         onStart: () => this.emit({ type: "status", execution, status: "running" }),
         onOutput: (event) =>
           this.emit(
-            event.type === "output" ? { type: "output", execution, data: event.bundle } : { ...event, execution },
+            event.type === "output"
+              ? { type: "output", execution, ...displayedFields(event) }
+              : { ...event, execution },
           ),
       });
       this.#running.delete(execution);

@@ -56,6 +56,7 @@ const FIELDS: readonly Field[] = [
   ...fields({ type: "result", part: 1, size: "valueBytes" }, []),
   ...fields({ type: "result", part: 4, size: "changesBytes" }, ...pathsOf(fileChanges)),
   ...fields({ type: "display", part: 0 }, [], ["text/plain"], ["__proto__"]),
+  ...fields({ type: "display", part: 1, size: "metadataBytes" }, [], ["text/plain"], ["__proto__"]),
   ...fields({ type: "call", part: 0 }, []),
 ];
 
@@ -110,9 +111,12 @@ os.remove('/tmp/d/unnamed')
 listed = os.scandir('/tmp/d')
 next(listed)
 print('x')
-display('y')
+shown = display('y', display_id='x', metadata={'text/plain': {'a': 1}})
+shown.update('z')
+__import__('IPython.display').display.clear_output(wait=True)
 try: os.write(4000, b'["nonsense", {"a": [1]}]')
 except OSError: pass
+6 * 7
 `;
 
 let mutant: Mutant;
@@ -145,7 +149,7 @@ async function tamper({ plan }: Case, on: Target): Promise<string | null> {
       await on.send(`/api/sessions/${session}`, { method: "DELETE" });
     } else {
       const where = way === "stream" ? "/api/execute-stream" : "/api/execute";
-      const body = JSON.stringify({ code, timeout: 10_000 });
+      const body = JSON.stringify({ code, timeout: 10_000, display: true });
       const reply = await on.send(where, { method: "POST", headers: { "content-type": "application/json" }, body });
       if (reply.status !== 200) return `${way}: ${reply.status} ${reply.text.slice(0, 200)}`;
     }
@@ -168,7 +172,7 @@ test("every kind of message comes by, so that there is something to change", asy
   });
   for (const part of ['"stdout"', '"output"', '"completed"']) expect(text).toContain(part);
   // What is printed is sent by the other thread, too, which does not know of the plan.
-  for (const type of ["result", "idle", "display", "call", "printed"]) {
+  for (const type of ["result", "idle", "display", "clear_output", "call", "printed"]) {
     const plan = { type, path: ["type"], json: '"nonsense"' };
     const code = `#TAMPER ${JSON.stringify(plan)}\n${PROGRAM}`;
     const reply = await target.send("/api/execute-stream", {

@@ -86,7 +86,7 @@ def run(program):
     if program["tools"] is not None or tool_calls.is_offering():
         tool_calls.begin(program["tools"], main)
     try:
-        return _run(program["code"], program["execution"], False)
+        return _run(program["code"], program["execution"], False, program.get("display"))
     finally:
         # What atexit handlers see is the execution's; of a stateless one nothing stays.
         if program["execution"] is not None:
@@ -103,8 +103,8 @@ def run_line(code):
     return _run(code, None, True)
 
 
-def _run(code, execution, is_line):
-    display.reset()
+def _run(code, execution, is_line, mode=None):
+    display.reset(mode)
     restrictions.begin()
     main = sys.modules["__main__"].__dict__
     info = None
@@ -119,7 +119,9 @@ def _run(code, execution, is_line):
             if _is_plain(values[0]) and not display.may_have_figures():
                 # Of None there is nothing to convert.
                 if values[0] is not None:
-                    result, truncated = _finish(values)
+                    if mode is not None:
+                        display.send_value(values[0])
+                    result, truncated = convert.to_json_data(values.pop())
             else:
                 result, truncated = tracebacks.call_on_line(line, _finish, values)
             if in_session:
@@ -134,7 +136,7 @@ def _run(code, execution, is_line):
             _flush()
     except BaseException as error:  # a timeout that came after the code had ended
         info = _failure(error)
-    return _answer(info, truncated, result)
+    return _answer(info, truncated or display.is_cut, result)
 
 
 def _answer(info, truncated, result):
@@ -168,7 +170,7 @@ def _is_plain(value):
 
 def _finish(values):
     """Show what code has left, and convert the value of its last expression: the last reference to it goes here."""
-    display.flush_figures()
+    display.show_what_is_left(values[0])
     return convert.to_json_data(values.pop())
 
 

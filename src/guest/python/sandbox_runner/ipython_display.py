@@ -8,7 +8,7 @@ import html
 import os
 import struct
 
-from .display import DisplayHandle, display, send
+from .display import DisplayHandle, clear_output, display, update_display
 from .interactive_shell import InteractiveShell, UsageError, get_ipython
 
 __all__ = [
@@ -324,17 +324,8 @@ class ProgressBar(DisplayObject):
         self.update()
 
 
-def clear_output(wait=False):
-    """Nothing: what was shown has gone out already."""
-
-
-def update_display(value, *, display_id, **options):
-    """Show a value below the one that it updates: that has gone out already."""
-    display(value, **options)
-
-
-def publish_display_data(data, metadata=None, *, transient=None, **_options):
-    display(data, raw=True)
+def publish_display_data(data, metadata=None, *, transient=None, update=False, **_options):
+    display(data, raw=True, metadata=metadata, transient=transient, update=update)
 
 
 def set_matplotlib_formats(*_formats, **_options):
@@ -349,9 +340,9 @@ def _displaying(mime):
     def show(*values, raw=False, metadata=None, **_options):
         for value in values:
             if raw:
-                send({mime: value if isinstance(value, str) else str(value)})
+                display({mime: value}, raw=True, metadata=metadata and {mime: metadata})
             else:
-                display(value, include=(mime, "text/plain"))
+                display(value, include=(mime, "text/plain"), metadata=metadata and {mime: metadata})
 
     return show
 

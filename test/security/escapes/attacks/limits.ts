@@ -50,10 +50,14 @@ const OUTCOMES = each(
 /** What is shown, asked for, opened and written. */
 const OTHERS = each(
   [
-    "call(b'display', ('{' + ','.join('\"%d\":\"\"' % i for i in range(1_000_000)) + '}').encode())",
-    "for _ in range(60_000): call(b'display', b'{\"a\":\"b\"}')",
-    "call(b'display', ('{' + ','.join('\"%d\":\"x\"' % i for i in range(100)) + '}').encode())",
-    "call(b'display', b'{\"a\":\"' + b'x' * (63 * 2**20) + b'\"}')",
+    "call(b'display', ('{\"bundle\":{' + ','.join('\"%d\":\"\"' % i for i in range(1_000_000)) + '}}').encode())",
+    'for _ in range(60_000): call(b\'display\', b\'{"bundle":{"a":"b"}}\')',
+    "call(b'display', ('{\"bundle\":{' + ','.join('\"%d\":\"x\"' % i for i in range(100)) + '}}').encode())",
+    "call(b'display', b'{\"bundle\":{\"a\":\"' + b'x' * (63 * 2**20) + b'\"}}')",
+    'for i in range(60_000): call(b\'display\', b\'{"bundle":{"a":"b"},"id":"\' + str(i).rjust(256).encode() + b\'"}\')',
+    'for _ in range(60_000): call(b\'display\', b\'{"bundle":{"a":"b"},"kind":"update","id":"x"}\')',
+    "for _ in range(60_000): call(b'clear-output', b'true')",
+    "call(b'display', b'{\"bundle\":{},\"metadata\":' + b'{\"a\":' * 100_000 + b'1' + b'}' * 100_000 + b'}')",
     "for _ in range(9): display({'x': 'y' * 10**6})",
     "call(b'nonsense', b'\"' + b'x' * (47 * 2**20) + b'\"')",
     "call(b'nonsense', b'[' * 40_000_000)",
