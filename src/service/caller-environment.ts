@@ -7,6 +7,7 @@ import { PackageError } from "../packages/package-error.ts";
 import type { PackageInfo, PackageSet } from "../packages/package-set.ts";
 import { archiveShareKey, chargeShare, type PackageShares } from "../packages/package-shares.ts";
 import type { Installed, PackageStore } from "../packages/package-store.ts";
+import type { FixedPackage } from "../packages/resolver.ts";
 import { shareKeyOf } from "../packages/wheel-store.ts";
 import { ClientError, SandboxDiedError } from "../shared/errors.ts";
 import { whileWaiting } from "../shared/while-waiting.ts";
@@ -56,6 +57,14 @@ export class CallerPackages {
     if (set === null) return { environment, archive: null };
     if (set.compiled) return { environment: await environments.derive(environment, set), archive: null };
     return { environment, archive: this.#archiveOf(set) };
+  }
+
+  /** What code finds installed: the environment's packages, and the caller's own. @throws {ClientError} 400 if there is no such environment. */
+  async packagesOf(principal: string, environment: string): Promise<readonly FixedPackage[]> {
+    const { store, environments } = this.#options;
+    const base = environments.base(environment);
+    const set = await store.get(principal, base);
+    return [...base.packages, ...(set?.packages ?? [])];
   }
 
   /** The name of what {@link environmentFor} gives; nothing is built. */
