@@ -16,6 +16,8 @@ export interface ExecutionRequest {
   readonly argv?: readonly string[] | undefined;
   /** The last value as a MIME bundle, too; absent: as JSON only. */
   readonly display?: DisplayMode | undefined;
+  /** In a session: whose global variables the code has. */
+  readonly namespace?: string | undefined;
   /** Name of the package set to run in. */
   readonly environment: string;
   /** Whose share of the queue this uses. */

@@ -74,7 +74,7 @@ interface JobRequest extends Omit<ExecutionRequest, "workspace"> {
  */
 export function toJob(
   request: JobRequest,
-  place: Pick<Program, "execution" | "reseed" | "start">,
+  place: Pick<Program, "execution" | "reseed" | "start" | "namespace">,
   files: FileListing | null,
 ): Job {
   const {

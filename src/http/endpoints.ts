@@ -5,6 +5,7 @@ import { uploadRoutes } from "./compat/uploads.ts";
 import { executeRoutes } from "./resources/execute.ts";
 import { executionRoutes } from "./resources/executions.ts";
 import { fileRoutes } from "./resources/files.ts";
+import { namespaceRoutes } from "./resources/namespaces.ts";
 import { packageRoutes } from "./resources/packages.ts";
 import { pageRoutes } from "./resources/pages.ts";
 import { secretRoutes } from "./resources/secrets.ts";
@@ -20,6 +21,7 @@ export const KEYED_ROUTES: readonly Route[] = [
   ...executionRoutes,
   ...webSocketRoutes,
   ...sessionRoutes,
+  ...namespaceRoutes,
   ...secretRoutes,
   ...fileRoutes,
   ...uploadRoutes,

@@ -98,6 +98,10 @@ const session = z
   .string("Session must be a string.")
   .meta({ description: "Run in this session, which keeps its state." });
 
+const namespace = z.string("Namespace must be a string.").meta({
+  description: "Which of the session's namespaces has the code's global variables; made if there is none of this name.",
+});
+
 /** What the client answers while code runs: of one execution, or of all of a session. */
 export const toolFields = {
   tools: z
@@ -141,6 +145,7 @@ export const executeBody = z.object({
   environment: environment.optional(),
   files: files.optional(),
   session: session.optional(),
+  namespace: namespace.optional(),
   network: networkInput.optional(),
   display: z.boolean("Display must be a boolean.").optional().meta({
     description:

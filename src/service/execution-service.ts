@@ -73,6 +73,8 @@ export interface ExecutionInput extends ToolInput {
   readonly ownFiles?: Workspace | undefined;
   /** Id of the session to run in. */
   readonly session?: string | undefined;
+  /** Which of the session's namespaces has its global variables; default: `__main__`. */
+  readonly namespace?: string | undefined;
   /** What it may reach, of what its session and the server allow. */
   readonly network?: NetworkInput | undefined;
   /** Compare the code's calls of tools with their signatures before it runs. */
@@ -161,13 +163,14 @@ interface Place {
   readonly sessionNetwork?: NetworkInput | undefined;
 }
 
-/** @throws {ClientError} 404 if it is to run in a session that there is not, 400 if that has another environment. */
+/** @throws {ClientError} 404 if it is to run in a session that there is not, 400 if that has another environment, or a namespace has no session. */
 async function placeOf(
   { sessions, packages }: Services,
   input: ExecutionInput,
   principal: string,
   signal: AbortSignal,
 ): Promise<Place> {
+  if (input.session === undefined && input.namespace !== undefined) throw new ClientError("namespace_without_session");
   if (input.session === undefined) return { environment: input.environment ?? packages.defaultEnvironment };
   const { environment, head, network: sessionNetwork } = await sessions.record(principal, input.session);
   if (input.environment !== undefined && input.environment !== baseOf(environment)) {
@@ -195,6 +198,7 @@ async function execute(
     argv,
     ownFiles,
     display,
+    namespace,
     ...input
   }: ExecutionInput & Pick<Place, "sessionNetwork">,
   signal: AbortSignal,
@@ -215,6 +219,7 @@ async function execute(
     env,
     argv,
     display: display === true ? "on" : display || undefined,
+    namespace,
     timeoutMs: timeout,
     environment,
     principal: principal.id,

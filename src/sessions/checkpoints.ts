@@ -1,5 +1,6 @@
 import { ClientError } from "../shared/errors.ts";
 import { steadyNowMs } from "../shared/steady-clock.ts";
+import { namespacesAsOf } from "./namespaces.ts";
 import { checkState, PREVIOUS, pristine, toStored } from "./states.ts";
 import type { CheckpointRef, SessionRecord, SessionStore } from "./store.ts";
 import type { SessionTurns } from "./turns.ts";
@@ -45,7 +46,13 @@ export class SessionCheckpoints {
       if (head === null) {
         ({ ref: head, stored } = await toStored(pristine(this.#identityOf(lease.record.environment)), new Map()));
       }
-      const checkpoint: CheckpointRef = { ...head, name: chosen, createdAtMs: steadyNowMs() };
+      const { namespaces } = lease.record;
+      const checkpoint: CheckpointRef = {
+        ...head,
+        name: chosen,
+        createdAtMs: steadyNowMs(),
+        ...(namespaces && { namespaces }),
+      };
       await this.#turns.change(live, lease, { head, checkpoints: [...checkpoints, checkpoint] }, stored);
       return viewOfCheckpoint(checkpoint);
     });
@@ -74,6 +81,7 @@ export class SessionCheckpoints {
       await this.#turns.change(live, lease, {
         head: { sha256, size, fileBytes, executions, createdAtMs },
         previous: record.head,
+        namespaces: namespacesAsOf(record, ref.namespaces),
       });
       return lease.record;
     });
@@ -84,7 +92,13 @@ export class SessionCheckpoints {
     return await this.#turns.runChange(principal, id, signal, async (live, lease) => {
       this.#turns.evict(live);
       live.setback = null;
-      await this.#turns.change(live, lease, { head: null, previous: lease.record.head, executions: 0, reseed: true });
+      await this.#turns.change(live, lease, {
+        head: null,
+        previous: lease.record.head,
+        executions: 0,
+        namespaces: undefined,
+        reseed: true,
+      });
       return lease.record;
     });
   }

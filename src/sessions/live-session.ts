@@ -1,5 +1,5 @@
 import type { WorkspaceIndex } from "../workspaces/workspace-index.ts";
-import type { NewSnapshot, SessionLease, SessionRecord } from "./store.ts";
+import type { Counts, NewSnapshot, SessionLease, SessionRecord } from "./store.ts";
 import { TurnQueue } from "./turn-queue.ts";
 
 /** Executions and changes that may wait for one session. */
@@ -12,7 +12,7 @@ export interface Resident {
   /** The stored revision that it is, or will be once it is stored. */
   readonly revision: number;
   /** How many executions it has had. Of a copy that cannot be stored, more than the session's record says. */
-  readonly executions: number;
+  readonly counts: Counts;
   readonly files: WorkspaceIndex;
   /** Contents of files that are not stored yet. */
   readonly contents: ReadonlyMap<string, Uint8Array>;

@@ -9,7 +9,7 @@ import type { Capture, Job } from "../sandbox/running-job.ts";
 import { ClientError } from "../shared/errors.ts";
 import type { SessionState, Verdict } from "../wire/guest-messages.ts";
 import type { Workspace } from "../wire/host-calls.ts";
-import type { FileListing, PackageListing, SessionStart } from "../wire/messages.ts";
+import type { FileListing, NamespacePlace, PackageListing, SessionStart } from "../wire/messages.ts";
 import { addressChanges } from "../workspaces/addressed-changes.ts";
 import type { WorkspaceIndex, WorkspaceLimits } from "../workspaces/workspace-index.ts";
 import type { SessionSnapshot } from "./format.ts";
@@ -53,7 +53,9 @@ export interface SessionExecution {
   readonly reseed: boolean;
   /** What it has where nothing has run in it. */
   readonly start: SessionStart | undefined;
-  /** How many the session has had, this one included. */
+  /** Whose global variables its code has. */
+  readonly namespace: NamespacePlace | undefined;
+  /** How many the namespace has had, this one included. */
   readonly number: number;
   readonly limits: WorkspaceLimits;
   /** Called before the sandbox does anything: from now on its copy is not the stored state any more. */
@@ -130,7 +132,8 @@ async function runOn(
     },
   };
   request.onStart?.();
-  const place = { execution: execution.number, reseed, ...(start && { start }) };
+  const { number, namespace } = execution;
+  const place = { execution: number, reseed, ...(start && { start }), ...(namespace && { namespace }) };
   const running = sandbox.execute(toJob({ ...request, workspace }, place, null));
   const { captured, idle } = sandbox;
   void captured.then((capture) => {

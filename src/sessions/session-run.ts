@@ -2,12 +2,14 @@ import type { ExecutionRequest } from "../executor/execution.ts";
 import { type ExecutionResult, notKept, type SessionNote } from "../sandbox/outcome.ts";
 import type { Capture } from "../sandbox/running-job.ts";
 import { ClientError } from "../shared/errors.ts";
+import type { NamespacePlace } from "../wire/messages.ts";
 import type { WorkspaceLimits } from "../workspaces/workspace-index.ts";
 import { SessionFormatError, type SessionSnapshot } from "./format.ts";
 import type { LiveSession } from "./live-session.ts";
+import { countsOf, countsWithOne, DEFAULT_NAMESPACE, numberOf, placeOf, withNamespace } from "./namespaces.ts";
 import { executeInSession, NotLoadedError, type SessionOutcome, type SessionPool } from "./run.ts";
 import { readFile, readState, toStored } from "./states.ts";
-import type { NewSnapshot, SessionLease, SessionRecord, SessionStore } from "./store.ts";
+import type { Counts, NewSnapshot, SessionLease, SessionRecord, SessionStore } from "./store.ts";
 import { AS_BEFORE, next, type SessionTurns } from "./turns.ts";
 import { mib } from "./views.ts";
 
@@ -58,12 +60,12 @@ export class SessionRun {
   readonly #live: LiveSession;
   readonly #lease: SessionLease;
   /** The session before the execution. */
-  readonly #before: SessionRecord;
+  #before: SessionRecord;
   readonly #identity: string;
   readonly #request: ExecutionRequest;
   readonly #reply: (result: ExecutionResult) => void;
-  /** The execution's, in its session. */
-  readonly #number: number;
+  /** Of executions, this one included once it has begun. */
+  #counts: Counts;
   readonly #asBefore: string;
   /** Why the session is not as its last reply left it; told with this reply. */
   readonly #setback: string | null;
@@ -87,7 +89,7 @@ export class SessionRun {
     this.#identity = options.identityOf(lease.record.environment);
     this.#request = request;
     this.#reply = reply;
-    this.#number = Math.max(lease.record.executions, live.resident?.executions ?? 0) + 1;
+    this.#counts = countsOf(lease.record, live.resident?.counts);
     const wasPinned = live.resident?.pinned != null;
     this.#asBefore = wasPinned ? "The session is as it was when it could last be stored" : AS_BEFORE;
     this.#setback = live.takeSetback();
@@ -116,7 +118,11 @@ export class SessionRun {
 
   async #begin(): Promise<Step> {
     const { pool, store, files: limits } = this.#options;
-    const [live, before] = [this.#live, this.#before];
+    const live = this.#live;
+    const namespace = await this.#enter(this.#request.namespace ?? DEFAULT_NAMESPACE);
+    const before = this.#before;
+    this.#counts = countsWithOne(this.#counts, namespace?.key);
+    const number = numberOf(this.#counts, namespace?.key);
     const abort = new AbortController();
     live.running = abort;
     live.isWaiting = this.#request.isWaiting ?? null;
@@ -133,7 +139,8 @@ export class SessionRun {
         readFile: (files, path) => readFile(store, before, files, path),
         reseed: before.reseed,
         start: before.start,
-        number: this.#number,
+        namespace,
+        number,
         limits,
         onBegin: () => {
           live.resident = null;
@@ -151,7 +158,7 @@ export class SessionRun {
       live.isWaiting = null;
     }
     const { result, left, refusedFiles } = outcome;
-    this.#result = { ...result, executionCount: this.#number };
+    this.#result = { ...result, executionCount: number };
     if (left === null) {
       const why = result.status === "sandbox_died" ? "the sandbox ended" : "the execution had to be killed";
       return this.#reverted(`${why}.`);
@@ -162,13 +169,29 @@ export class SessionRun {
     return refusedFiles ? this.#reverted(refusedFiles.message, refusedFiles) : { at: "ran", left };
   }
 
+  /** Makes the namespace where there is none of its name. */
+  async #enter(name: string): Promise<NamespacePlace | undefined> {
+    const namespaces = withNamespace(this.#before, name);
+    if (namespaces !== null) {
+      try {
+        await this.#options.turns.change(this.#live, this.#lease, { namespaces });
+      } catch (error) {
+        this.#live.setback ??= this.#setback;
+        throw error;
+      }
+      this.#before = this.#lease.record;
+      this.#counts = countsOf(this.#before, this.#live.resident?.counts);
+    }
+    return placeOf(this.#before, name);
+  }
+
   async #ran(left: Left): Promise<Step> {
     const { pool, durability } = this.#options;
     // Where a request waited, the sandbox may have gone on to it before this execution was told of its result.
     if (pool.keeps(left.key)) {
       const { key, files, contents } = left;
       const revision = this.#before.revision + 1;
-      this.#live.resident = { key, revision, executions: this.#number, files, contents, pinned: null };
+      this.#live.resident = { key, revision, counts: this.#counts, files, contents, pinned: null };
     }
     if (durability === "after-reply") this.#answer({});
     const capture = await left.captured;
@@ -181,7 +204,7 @@ export class SessionRun {
         ? { at: "pinned", reason: capture.reason }
         : this.#reverted(`${capture.reason}, and its sandbox was needed.`);
     }
-    const executions = this.#number;
+    const { executions, namespaces } = this.#counts;
     let stored: Awaited<ReturnType<typeof toStored>>;
     try {
       const { state, memory } = capture;
@@ -195,8 +218,12 @@ export class SessionRun {
     const { maxBytes } = this.#options;
     if (bytes > maxBytes)
       return this.#reverted(`it would take ${mib(bytes)} MiB, and ${mib(maxBytes)} MiB is the most.`);
-    const changes = { head: stored.ref, previous: this.#before.head, executions, reseed: false };
-    const record = next(this.#before, changes);
+    const record = next(this.#before, {
+      head: { ...stored.ref, ...(namespaces && { namespaces }) },
+      previous: this.#before.head,
+      ...this.#counts,
+      reseed: false,
+    });
     try {
       await this.#lease.commit(record, stored.stored, true);
       return { at: "stored" };

@@ -5,6 +5,7 @@ import { ClientError } from "../shared/errors.ts";
 import { steadyClock, steadyNowMs } from "../shared/steady-clock.ts";
 import { SessionCheckpoints } from "./checkpoints.ts";
 import { SessionFiles } from "./files.ts";
+import { SessionNamespaces } from "./namespaces.ts";
 import { SessionRun, type SessionRunOptions } from "./session-run.ts";
 import type { SessionRecord } from "./store.ts";
 import { interrupted, SessionTurns, type SessionTurnsOptions } from "./turns.ts";
@@ -44,6 +45,7 @@ const CLOCK_STEP_MS = 60_000;
 export class Sessions {
   readonly checkpoints: SessionCheckpoints;
   readonly files: SessionFiles;
+  readonly namespaces: SessionNamespaces;
   readonly #options: SessionsOptions;
   readonly #turns: SessionTurns;
   readonly #run: SessionRunOptions;
@@ -55,6 +57,7 @@ export class Sessions {
     this.#turns = new SessionTurns({ pool, store, onError, isWaitingElsewhere: options.isWaitingElsewhere });
     this.#run = { ...options, turns: this.#turns };
     this.checkpoints = new SessionCheckpoints({ turns: this.#turns, store, identityOf });
+    this.namespaces = new SessionNamespaces(this.#turns);
     this.files = new SessionFiles({ turns: this.#turns, store, identityOf, limits, maxBytes });
     this.#sweeper = setInterval(() => void this.sweep(), SWEEP_INTERVAL_MS).unref();
   }

@@ -11,6 +11,26 @@ export interface SnapshotRef extends Blob {
   readonly executions: number;
   /** ms since 1970. */
   readonly createdAtMs: number;
+  /** Of the session then. Absent as there. */
+  readonly namespaces?: Namespaces | undefined;
+}
+
+/** Sets of global variables in one session. */
+export interface Namespaces {
+  /** `__main__`. */
+  readonly default: Pick<NamespaceRecord, "key" | "executions">;
+  readonly others: readonly NamespaceRecord[];
+}
+
+export interface NamespaceRecord {
+  readonly name: string;
+  /** Of no other that the session has had. */
+  readonly key: string;
+  /** How many it has had. */
+  readonly executions: number;
+  readonly createdAtMs: number;
+  /** Working directory that it begins in; absent: it has the session's. */
+  readonly cwd?: string | undefined;
 }
 
 export interface CheckpointRef extends SnapshotRef {
@@ -35,6 +55,8 @@ export interface SessionRecord {
   readonly metadata?: Readonly<Record<string, string>> | undefined;
   /** What it has before its first execution, and after a reset. Absent as `metadata` is. */
   readonly start?: SessionStart | undefined;
+  /** Absent: there is the default one alone, whose executions are all. */
+  readonly namespaces?: Namespaces | undefined;
   /** Counts up with every change. */
   readonly revision: number;
   readonly executions: number;
@@ -46,6 +68,9 @@ export interface SessionRecord {
   readonly previous: SnapshotRef | null;
   readonly checkpoints: readonly CheckpointRef[];
 }
+
+/** How many executions a session has had, and each of its namespaces. */
+export type Counts = Pick<SessionRecord, "executions" | "namespaces">;
 
 /** A state to be stored, with the contents its files need and the store may not have. */
 export interface NewSnapshot {

@@ -1,7 +1,7 @@
 import { ClientError } from "../shared/errors.ts";
 import { steadyClock } from "../shared/steady-clock.ts";
 import type { LiveSession } from "./live-session.ts";
-import { endsAtMs, type SessionRecord, type SnapshotRef } from "./store.ts";
+import { endsAtMs, type NamespaceRecord, type SessionRecord, type SnapshotRef } from "./store.ts";
 
 export type SessionStatus = "resident" | "running" | "pinned" | "hibernated";
 
@@ -30,6 +30,14 @@ export interface CheckpointView {
   readonly executions: number;
   readonly memoryBytes: number;
   readonly fileBytes: number;
+}
+
+export interface NamespaceView {
+  readonly name: string;
+  readonly executions: number;
+  readonly createdAtMs: number;
+  /** Working directory that it begins in; absent: it has the session's. */
+  readonly cwd?: string | undefined;
 }
 
 /** Less is the drift of clocks that nothing has set. */
@@ -66,10 +74,20 @@ export function viewOfCheckpoint(checkpoint: SnapshotRef & { name: string }): Ch
   return { name, createdAtMs, executions, memoryBytes: size, fileBytes };
 }
 
-export function checkedName(name: string, what: "session id" | "checkpoint name"): string {
+export function viewOfNamespace({ name, executions, createdAtMs, cwd }: NamespaceRecord): NamespaceView {
+  return { name, executions, createdAtMs, ...(cwd !== undefined && { cwd }) };
+}
+
+const INVALID_NAME = {
+  "session id": "invalid_session_id",
+  "checkpoint name": "invalid_checkpoint_name",
+  "namespace name": "invalid_namespace_name",
+} as const;
+
+export function checkedName(name: string, what: keyof typeof INVALID_NAME): string {
   if (PLAIN_NAME.test(name)) return name;
   throw new ClientError(
-    what === "session id" ? "invalid_session_id" : "invalid_checkpoint_name",
+    INVALID_NAME[what],
     `Invalid ${what}. Use 1 to 64 letters, digits, dots, hyphens and underscores, and no dot first.`,
   );
 }

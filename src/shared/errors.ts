@@ -213,7 +213,15 @@ export const ERRORS = {
   },
 
   // Files.
-  not_found: { status: 404, means: "There is no such file, or no such checkpoint.", retry: false },
+  namespace_without_session: {
+    status: 400,
+    text: "A namespace is a session's: name the session, too.",
+    retry: false,
+  },
+  invalid_namespace_name: { status: 400, means: "A namespace cannot have this name.", retry: false },
+  namespace_exists: { status: 409, means: "The session has a namespace of this name.", retry: false },
+  namespace_limit: { status: 409, means: "The session has as many namespaces as it may have.", retry: false },
+  not_found: { status: 404, means: "There is no such file, checkpoint or namespace.", retry: false },
   invalid_filename: { status: 400, text: "Invalid filename", retry: false },
   invalid_path: { status: 400, means: "This is no path of a workspace.", retry: false },
   invalid_changes: { status: 400, means: "What the code left cannot be written under this name.", retry: false },

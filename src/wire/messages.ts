@@ -45,6 +45,21 @@ export interface Program {
   readonly start?: SessionStart;
   /** Absent: the value is sent as JSON only. */
   readonly display?: DisplayMode;
+  /** Whose global variables the code has, in a session that has several namespaces; absent: the one that there is. */
+  readonly namespace?: NamespacePlace;
+}
+
+/** A namespace of a session, and which others there are. */
+export interface NamespacePlace {
+  readonly name: string;
+  /** Of no other namespace that the session has had: one that is made again under its name has another. */
+  readonly key: string;
+  /** Of the default one, which is `__main__` between executions. */
+  readonly defaultKey: string;
+  /** Of all others. What the interpreter has besides goes. */
+  readonly keys: readonly string[];
+  /** Working directory that it begins in, and has for itself. */
+  readonly cwd?: string;
 }
 
 /** What a session begins with. */

@@ -31,6 +31,7 @@ describe("the document", () => {
       config: testConfig(),
       logger: pino({ level: "silent" }),
       status: {},
+      protocols: [],
     } as unknown as AppOptions);
     expect([...operations.keys()].sort()).toEqual([...new Set(routesOf(app.router))].sort());
   });

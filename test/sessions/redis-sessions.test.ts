@@ -92,6 +92,20 @@ describe.skipIf(!hasRedis)("sessions in Redis", () => {
     expect((await b.get(`/api/sessions/${id}`)).body.session.metadata).toEqual({ user: "u-17" });
   });
 
+  test("a record has what its session uses alone: one of an earlier version is like that", async () => {
+    const id = await create(a);
+    await run(a, id, "1");
+    const direct = new Redis(redis.url);
+    const stored = JSON.parse((await direct.hget(`pyodide-express:session:${id}`, "record")) as string);
+    await direct.quit();
+    const counts = ["revision", "executions", "reseed", "head", "previous", "checkpoints"];
+    const known = ["id", "principal", "environment", "createdAtMs", "lastUsedAtMs", "ttlMs", ...counts];
+    expect(Object.keys(stored).sort()).toEqual(known.sort());
+    expect(Object.keys(stored.head).sort()).toEqual(["createdAtMs", "executions", "fileBytes", "sha256", "size"]);
+    expect((await b.get(`/api/sessions/${id}`)).body.session.metadata).toEqual({});
+    expect((await b.get(`/api/sessions/${id}/namespaces`)).body.namespaces).toMatchObject([{ executions: 1 }]);
+  });
+
   test("a server that lost its lease cannot store", async () => {
     const connection = new RedisConnection({ url: redis.url });
     const store = new RedisSessions({ connection, leaseMs: 60_000, shares: sharesOf(2 ** 30, 1) });

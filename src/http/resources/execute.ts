@@ -113,6 +113,9 @@ const REFUSED: readonly ErrorCode[] = [
 const REFUSED_NETWORK: readonly ErrorCode[] = ["invalid_network", "unknown_secret", "secret_host", "secret_unreadable"];
 const REFUSED_IN_SESSION: readonly ErrorCode[] = [
   "other_environment",
+  "namespace_without_session",
+  "invalid_namespace_name",
+  "namespace_limit",
   "session_not_found",
   "session_queue_full",
   "session_busy",

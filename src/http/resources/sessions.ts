@@ -16,7 +16,7 @@ const MAX_METADATA_NAME_CHARACTERS = 256;
 const MAX_METADATA_CHARACTERS = 16 * 1024;
 
 /** A name that a caller gives to something of its own. What it may be is the sessions' own rule, with a code of its own: `checkedName`. */
-const plainName = (what: string) => z.string(`${what} must be a string.`).meta({ pattern: PLAIN_NAME.source });
+export const plainName = (what: string) => z.string(`${what} must be a string.`).meta({ pattern: PLAIN_NAME.source });
 
 const metadata = z
   .record(z.string(), z.string("Values of metadata must be strings."), "Metadata must be an object of strings.")
@@ -31,6 +31,12 @@ const metadata = z
   })
   .meta({ description: "What its owner wants to find it by; forks copy it.", example: { user: "u-17" } });
 
+export const folder = z.string("Cwd must be a string.").transform(workspaceFolder).meta({
+  description: "Folder that it begins in, made if it is not there; relative to `/home/pyodide`.",
+  example: "project",
+  type: "string",
+});
+
 /** Body of `POST /api/sessions`. */
 export const sessionBody = z.object({
   environment: environment.optional(),
@@ -41,10 +47,7 @@ export const sessionBody = z.object({
     .optional()
     .meta({ description: "The session ends when it is not used for so long, seconds.", example: 3600 }),
   id: plainName("Session id").optional(),
-  cwd: z.string("Cwd must be a string.").optional().meta({
-    description: "Folder that it begins in, made if it is not there; relative to `/home/pyodide`.",
-    example: "project",
-  }),
+  cwd: folder.optional(),
   env: env.optional(),
   metadata: metadata.optional(),
   network: networkInput.optional(),
@@ -93,7 +96,9 @@ const STORING: readonly ErrorCode[] = [
   "store_unavailable",
   "server_stopping",
 ];
-const NO_SESSION: readonly ErrorCode[] = ["session_not_found", "store_unavailable"];
+/** What every change of a session may meet. */
+export const CHANGING: readonly ErrorCode[] = ["session_not_found", ...STORING];
+export const NO_SESSION: readonly ErrorCode[] = ["session_not_found", "store_unavailable"];
 
 /** `/api/sessions`: sessions, their checkpoints and their files. */
 export const sessionRoutes: readonly Route[] = [
@@ -285,8 +290,7 @@ export async function createSession(
   await network.checkSecrets(principal, body.network);
   const ttlMs = body.ttl === undefined ? undefined : Math.ceil(body.ttl * 1000);
   const tools = sessionTools(services, body, principal);
-  const { id, network: reached, metadata, env } = body;
-  const cwd = body.cwd === undefined ? undefined : workspaceFolder(body.cwd);
+  const { id, network: reached, metadata, cwd, env } = body;
   const start = cwd === undefined && env === undefined ? undefined : { cwd, env };
   return await sessions.create(principal, { environment, ttlMs, id, network: reached, tools, metadata, start });
 }
@@ -299,6 +303,6 @@ function toCheckpoint({ createdAtMs, ...rest }: CheckpointView) {
   return { ...rest, createdAt: toIso(createdAtMs) };
 }
 
-function toIso(timeMs: number): string {
+export function toIso(timeMs: number): string {
   return new Date(timeMs).toISOString();
 }

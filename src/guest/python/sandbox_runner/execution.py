@@ -20,6 +20,7 @@ from . import (
     hidden_frames,
     imports,
     interactive_shell,
+    namespaces,
     notebook,
     process_environment,
     restrictions,
@@ -66,6 +67,37 @@ def run(program):
     program = loads(program)
     if program["reseed"]:
         seeds.reseed()
+    if program["execution"] is None and "env" not in program:
+        return _run_program(program)
+    try:
+        if "start" in program:
+            process_environment.begin_session(program["start"])
+        if "env" in program or process_environment.has_to_begin():
+            process_environment.begin(program.get("env"))
+        if "namespace" in program:
+            namespaces.enter(program["namespace"])
+    except Exception as error:  # no room for a folder, or a file in its place
+        process_environment.end()
+        return _answer(_failure(error), False, None)
+    try:
+        return _run_program(program)
+    finally:
+        # What atexit handlers see is the execution's; of a stateless one nothing stays.
+        if program["execution"] is not None:
+            _leave()
+
+
+def _leave():
+    while True:
+        try:
+            process_environment.end()
+            namespaces.leave()
+            return
+        except KeyboardInterrupt:  # a timeout that came after the code had ended
+            pass
+
+
+def _run_program(program):
     main = sys.modules["__main__"].__dict__
     if program["execution"] is not None:
         forget_folders()
@@ -73,24 +105,12 @@ def run(program):
         main.pop("__warningregistry__", None)
     if program["context"] is not None:
         main.update(_load_context(program["context"]))
-    if "start" in program:
-        process_environment.begin_session(program["start"])
-    if "env" in program or process_environment.has_to_begin():
-        try:
-            process_environment.begin(program.get("env"))
-        except Exception as error:  # no room for a folder, or a file in its place
-            return _answer(_failure(error), False, None)
     if "argv" in program:
         sys.argv[:] = program["argv"]
         sources.program = main["__file__"] = os.path.abspath(sys.argv[0])
     if program["tools"] is not None or tool_calls.is_offering():
         tool_calls.begin(program["tools"], main)
-    try:
-        return _run(program["code"], program["execution"], False, program.get("display"))
-    finally:
-        # What atexit handlers see is the execution's; of a stateless one nothing stays.
-        if program["execution"] is not None:
-            process_environment.end()
+    return _run(program["code"], program["execution"], False, program.get("display"))
 
 
 def run_plain(code):

@@ -13,7 +13,7 @@ import time
 import types
 from statistics import fmean, pstdev
 
-from . import display, packages
+from . import display, packages, sources
 
 _SHELL_ALTERNATIVES = {
     "ls": "os.listdir()",
@@ -131,12 +131,15 @@ class Results(dict):
 class Sources:
     """`In` of a session: the code of its executions by their number, as far as it is kept for tracebacks."""
 
-    __slots__ = ()
+    __slots__ = ("_prefix",)
+
+    def __init__(self, prefix=""):
+        self._prefix = prefix
 
     def __getitem__(self, number):
         import linecache
 
-        entry = linecache.cache.get(f"<exec {number}>")
+        entry = linecache.cache.get(f"<exec {self._prefix}{number}>")
         if entry is None:
             raise IndexError(f"In[{number}]: there was no such execution, or its code is not kept any more")
         return "".join(entry[2])
@@ -169,7 +172,7 @@ class InteractiveShell:
         if self._results is None:
             self._results = Results()
             names.setdefault("Out", self._results)
-            names.setdefault("In", Sources())
+            names.setdefault("In", Sources(sources.prefix))
         if value is None:
             return
         # `_` is the program's own once it has used it, as in a loop.
@@ -189,6 +192,15 @@ class InteractiveShell:
             names["_"] = self._last = value
         else:
             self._last = None
+
+    @property
+    def results(self):
+        """What `Out` and `_` are of the namespace whose execution runs; another's is set here."""
+        return self._results, self._last
+
+    @results.setter
+    def results(self, others):
+        self._results, self._last = others
 
     def __getattr__(self, name):
         raise AttributeError(f"{name!r}: the stand-in for IPython's shell has magics and display only")

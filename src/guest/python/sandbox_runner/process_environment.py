@@ -5,6 +5,8 @@ Variables of one execution are taken away when it has ended, in a session too, w
 
 import os
 
+HOME = "/home/pyodide"
+
 # The object itself: code may give `os` another one, which is its own affair.
 _environ = os.environ
 _taken = object()
@@ -37,13 +39,13 @@ def begin(variables):
 def end():
     """Take the execution's variables away."""
     while _given:
-        name, value, before = _given.pop()
-        if _environ.get(name) != value:
-            continue
-        if before is _taken:
-            del _environ[name]
-        else:
-            _environ[name] = before
+        name, value, before = _given[-1]
+        if _environ.get(name) == value:
+            if before is _taken:
+                del _environ[name]
+            else:
+                _environ[name] = before
+        _given.pop()
 
 
 def has_to_begin():

@@ -21,7 +21,9 @@ _STEP_CHARACTERS = 25_000
 name = STATELESS_NAME
 """Name of the source of the execution that runs, or ran last."""
 number_of_execution = 0
-"""Number of that execution in its session; 0: it is stateless."""
+"""Number of that execution in its session, or namespace; 0: it is stateless."""
+prefix = ""
+"""What stands before the number in names of sources: the namespace's name and a space; nothing for the default one."""
 program = None
 """Path of the file that the code is, where it is a program."""
 _characters = {}
@@ -38,7 +40,9 @@ def begin(code, number):
     else:
         # The host does not count executions whose session could not be stored.
         number_of_execution = max(number, number_of_execution + 1)
-        name = f"<exec {number_of_execution}>"
+        name = f"<exec {prefix}{number_of_execution}>"
+        # The key is the string that code objects have now: a namespace that begins anew uses names again.
+        _characters.pop(name, None)
         _characters[name] = len(code)
         if len(_characters) > _next_look[0] or sum(_characters.values()) > _next_look[1]:
             _forget_unused()
