@@ -46,10 +46,16 @@ export interface RunningServer {
  * Listens, and starts everything.
  *
  * @param host what is found out of this host: takes a while, and may have been begun.
+ * @param adapters opens the foreign protocols that PROTOCOLS names; default: as they are.
  * @returns when it listens; see {@link RunningServer.ready}.
  * @throws {StartupError} with what to do about it.
  */
-export async function startServer(config: Config, logger: Logger, host = openHost(config)): Promise<RunningServer> {
+export async function startServer(
+  config: Config,
+  logger: Logger,
+  host = openHost(config),
+  adapters = openProtocols,
+): Promise<RunningServer> {
   // It is waited for later, or not at all.
   host.catch(() => {});
   checkBinding(config);
@@ -103,6 +109,7 @@ export async function startServer(config: Config, logger: Logger, host = openHos
     answer: async (principal, id, answers) => await tools.answer(principal, id, answers),
     proceed: async (principal, id, answers) => (await continuations.proceed(principal, id, answers)).reply,
     delivered: (principal, id) => continuations.delivered(principal, id),
+    cancel: (principal, id) => continuations.cancel(principal, id),
   });
   const toolEndpoints = new ToolEndpoints({
     urls: config.TOOL_ENDPOINTS,
@@ -174,7 +181,7 @@ export async function startServer(config: Config, logger: Logger, host = openHos
       }),
     },
   };
-  const protocols = openProtocols(config.PROTOCOLS, { services, logger });
+  const protocols = adapters(config.PROTOCOLS, { services, logger });
   stack.defer(async () => {
     for (const protocol of protocols) await protocol.close?.();
   });

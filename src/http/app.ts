@@ -63,7 +63,7 @@ export function createApp(options: AppOptions): Express {
   const origins = allowedOrigins(config);
   // A text for `*`, not a list: in a list the middleware would compare it with the origin.
   const origin = origins === "*" ? origins : origins.length > 0 && [...origins];
-  app.use(cors({ origin, exposedHeaders: ["X-Request-Id", "Retry-After"] }));
+  app.use(cors({ origin, exposedHeaders: ["X-Request-Id", "Retry-After", "Mcp-Session-Id"] }));
   const overload = refuseOverload({
     admission: () => options.executor.pool.admission,
     onRefused: recordOverload(options),

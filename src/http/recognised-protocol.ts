@@ -20,6 +20,8 @@ export interface RecognisedProtocol {
   readonly readsBody?: (request: Request) => boolean;
   /** Whether an execution is asked for, which is refused early where there is no room; default: none is. */
   readonly executes?: (request: Request) => boolean;
+  /** Pages of other sites are refused also where CORS_ORIGIN says nothing of them: the protocol demands it. Default: as for the server's own requests. */
+  readonly refusesOtherSites?: boolean;
   /** Replies with an error as its clients expect it, with the status that the error has or another. `Retry-After` is set already. */
   readonly sendError: (response: Response, error: ClientError, request: Request) => void;
 }

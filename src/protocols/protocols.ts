@@ -1,10 +1,12 @@
 import type { Protocol, ProtocolOptions } from "../http/protocol.ts";
 import type { ProtocolName } from "../shared/settings.ts";
 import { dify } from "./dify/dify.ts";
+import { mcp } from "./mcp/mcp.ts";
 import { piston } from "./piston/piston.ts";
 
 /** In this order each is asked whether a request is its own. */
 const ADAPTERS: Readonly<Record<ProtocolName, (options: ProtocolOptions) => Protocol>> = {
+  mcp,
   piston,
   dify,
 };

@@ -30,6 +30,8 @@ export interface AnswersTask {
   readonly body: Uint8Array;
   /** Of the one call that the body answers; null: it names its calls. */
   readonly id: string | null;
+  /** Names of the members, from the outermost, in which the object with the answers is; default: it is the body. */
+  readonly within?: readonly string[];
 }
 
 /** Takes part of a second; one that takes longer must not hold up others' for ever. */
@@ -45,10 +47,15 @@ const thread = new TaskThread<AnswersTask, SplitAnswers>({
 /**
  * @param body JSON in UTF-8.
  * @param principal who sends it: large ones of different principals are read in turns.
+ * @param within see {@link AnswersTask}.
  * @throws {ClientError} 400 `invalid_json`, `json_too_complex`, `invalid_request`.
  */
-export async function readAnswers(body: Uint8Array, principal: string): Promise<readonly ToolAnswer[]> {
-  return await read({ body, id: null }, principal);
+export async function readAnswers(
+  body: Uint8Array,
+  principal: string,
+  within: readonly string[] = [],
+): Promise<readonly ToolAnswer[]> {
+  return await read({ body, id: null, within }, principal);
 }
 
 async function read(task: AnswersTask, principal: string): Promise<readonly ToolAnswer[]> {
@@ -92,10 +99,11 @@ async function textOf(source: string): Promise<JsonText> {
   return await checked(Buffer.from(source), VALUE_LIMITS);
 }
 
-export function splitAnswers({ body, id }: AnswersTask): SplitAnswers {
+export function splitAnswers({ body, id, within = [] }: AnswersTask): SplitAnswers {
   const form = 'The body must be {"results": [{"id", "result"} or {"id", "error": {"message", "data"?}}, …]}.';
-  const text = Buffer.from(body.buffer, body.byteOffset, body.length).toString("utf8").trim();
+  let text = Buffer.from(body.buffer, body.byteOffset, body.length).toString("utf8").trim();
   try {
+    for (const name of within) text = (text.startsWith("{") ? member(membersOf(text), name) : undefined) ?? "";
     if (id !== null) return [splitAnswer(text, id)];
     const results = text.startsWith("{") ? member(membersOf(text), "results") : undefined;
     if (!results?.startsWith("[")) return { refused: form };

@@ -144,6 +144,11 @@ export class Continuation implements ToolClient {
     }
   }
 
+  /** Stops what runs: its client wants it no more. */
+  cancel(): void {
+    this.#cancelled.abort(new ClientError("client_gone"));
+  }
+
   /** The client has a reply: of the last one nothing has to be kept. */
   forgetIfOver(): void {
     if (this.#outcome !== null) this.#end();
@@ -250,6 +255,13 @@ export class Continuations {
   delivered(principal: string, id: string): void {
     const continuation = this.#continuations.get(id);
     if (continuation?.principal === principal) continuation.forgetIfOver();
+  }
+
+  /** Stops an execution, on whichever server it is. There need be none. */
+  cancel(principal: string, id: string): void {
+    const continuation = this.#continuations.get(id);
+    if (continuation === undefined) this.#executions.fleetOf(id)?.cancel(principal, id);
+    else if (belongsTo(principal, continuation)) continuation.cancel();
   }
 
   #get(principal: string, id: string): Continuation {

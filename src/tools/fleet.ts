@@ -24,6 +24,8 @@ export interface ExecutionOwner {
   proceed(principal: string, id: string, answers: readonly ToolAnswer[]): Promise<Reply>;
   /** The client has the last reply. */
   delivered(principal: string, id: string): void;
+  /** The client wants it no more. */
+  cancel(principal: string, id: string): void;
 }
 
 type Operation = keyof ExecutionOwner;
@@ -88,7 +90,16 @@ export class ToolFleet {
   }
 
   delivered(principal: string, execution: string): void {
-    const message: Request = { request: "", from: this.#name, operation: "delivered", principal, execution };
+    this.#tell("delivered", principal, execution);
+  }
+
+  cancel(principal: string, execution: string): void {
+    this.#tell("cancel", principal, execution);
+  }
+
+  /** Of what is not answered. */
+  #tell(operation: "delivered" | "cancel", principal: string, execution: string): void {
+    const message: Request = { request: "", from: this.#name, operation, principal, execution };
     const channel = channelOf(serverOf(execution) ?? "");
     this.#connection.attempt((redis) => redis.publish(channel, JSON.stringify(message))).catch(() => {});
   }
@@ -168,8 +179,8 @@ export class ToolFleet {
   async #do({ request, from, operation, principal, execution }: Request): Promise<void> {
     const owner = this.#owner;
     if (owner === null) return;
-    if (operation === "delivered") {
-      owner.delivered(principal, execution);
+    if (operation === "delivered" || operation === "cancel") {
+      owner[operation](principal, execution);
       return;
     }
     let answer: Answer;

@@ -123,11 +123,20 @@ export class ToolExecutions {
    * @returns null: it is on this one, or nowhere. @throws {ClientError} 410 if it was on a server that is gone.
    */
   elsewhere(id: string): ToolFleet | null {
-    const { server, fleet } = this.#options;
-    const owner = serverOf(id);
-    if (owner === null || owner === server) return null;
+    if (!this.#isElsewhere(id)) return null;
+    const { fleet } = this.#options;
     if (fleet === null) throw new ClientError("tool_wait_expired");
     return fleet;
+  }
+
+  /** As {@link elsewhere}; null also where its server is gone. */
+  fleetOf(id: string): ToolFleet | null {
+    return this.#isElsewhere(id) ? this.#options.fleet : null;
+  }
+
+  #isElsewhere(id: string): boolean {
+    const owner = serverOf(id);
+    return owner !== null && owner !== this.#options.server;
   }
 
   #forget(execution: ToolExecution): void {

@@ -35,10 +35,10 @@ test("an error has the status, the text and the time of its code", () => {
   expect(new ClientError("rate_limited", { retryAfterS: 7 }).retryAfterS).toBe(7);
 });
 
-test("only http/ knows of statuses", () => {
+test("only http/ and protocols/ know of statuses", () => {
   const reads = Array.from(texts).filter(
     ([file, text]) =>
-      !file.startsWith("http/") && /ClientError\(\s*\d|\b(?:error|failure|notKept|cause)\??\.status\b/.test(text),
+      !/^(?:http|protocols)\//.test(file) && /ClientError\(\s*\d|\b(?:error|failure|notKept|cause)\??\.status\b/.test(text),
   );
   expect(reads.map(([file]) => file)).toEqual([]);
 });

@@ -2,6 +2,7 @@ import { isIP } from "node:net";
 import type { Request, RequestHandler } from "express";
 import { ClientError } from "../../shared/errors.ts";
 import type { Config } from "../../shared/settings.ts";
+import { protocolOf } from "../recognised-protocol.ts";
 import { asksForWebSocket } from "../websocket/upgrade.ts";
 import { parseApiKeys } from "./authentication.ts";
 
@@ -14,11 +15,16 @@ const SAFE_METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS"]);
  * @returns `*` where it says so, or says nothing while there are no keys that another site's page could make use of.
  */
 export function allowedOrigins(config: Pick<Config, "API_KEYS" | "API_KEY" | "CORS_ORIGIN">): "*" | readonly string[] {
-  const origins = config.CORS_ORIGIN.split(",")
+  const origins = namedOrigins(config);
+  return origins.length === 0 && parseApiKeys(config).length === 0 ? "*" : origins;
+}
+
+/** Where CORS_ORIGIN says nothing there are none. */
+function namedOrigins({ CORS_ORIGIN }: Pick<Config, "CORS_ORIGIN">): "*" | readonly string[] {
+  const origins = CORS_ORIGIN.split(",")
     .map((origin) => origin.trim())
     .filter((origin) => origin !== "");
-  if (origins.includes("*")) return "*";
-  return origins.length === 0 && parseApiKeys(config).length === 0 ? "*" : origins;
+  return origins.includes("*") ? "*" : origins;
 }
 
 /**
@@ -29,22 +35,32 @@ export function allowedOrigins(config: Pick<Config, "API_KEYS" | "API_KEY" | "CO
  * origin; what it cannot choose is the `Host` header. With keys none of this helps a page, for it has no key, and no browser
  * sends one along.
  *
+ * Of a protocol that demands it (`refusesOtherSites`), requests of other sites' pages are refused unless CORS_ORIGIN names them: with keys, too, and of every
+ * method.
+ *
  * @returns middleware that fails with {@link ClientError} 403 `wrong_host` or `cross_site`.
  */
 export function refuseOtherSites(
   config: Pick<Config, "API_KEYS" | "API_KEY" | "CORS_ORIGIN" | "HOST">,
 ): RequestHandler {
-  const origins = allowedOrigins(config);
-  if (origins === "*" || parseApiKeys(config).length > 0) return (_request, _response, next) => next();
-  const names = new Set(["localhost", config.HOST.toLowerCase(), ...origins.map((origin) => hostnameOf(origin))]);
-  return (request, _response, next) => {
-    const { host = "" } = request.headers;
-    const name = hostnameOf(`http://${host}`);
+  const hasKeys = parseApiKeys(config).length > 0;
+  const usual = allowedOrigins(config);
+  const named = namedOrigins(config);
+  const hosts = (origins: readonly string[]) =>
+    new Set(["localhost", config.HOST.toLowerCase(), ...origins.map((origin) => hostnameOf(origin))]);
+  const usualHosts = usual === "*" ? null : hosts(usual);
+  const namedHosts = named === "*" ? null : hosts(named);
+  return (request, response, next) => {
+    const isStrict = protocolOf(response)?.refusesOtherSites ?? false;
+    const origins = isStrict ? named : usual;
+    if (origins === "*" || (hasKeys && !isStrict)) return next();
+    const name = hostnameOf(`http://${request.headers.host ?? ""}`);
+    const names = isStrict ? namedHosts : usualHosts;
     // An address cannot be rebound.
-    if (name === null || (isIP(name) === 0 && !names.has(name))) {
+    if (!hasKeys && (name === null || (isIP(name) === 0 && !names?.has(name)))) {
       return next(new ClientError("wrong_host"));
     }
-    if (isOwn(request, origins) || SAFE_METHODS.has(request.method)) return next();
+    if (isOwn(request, origins) || (!isStrict && SAFE_METHODS.has(request.method))) return next();
     next(new ClientError("cross_site"));
   };
 }

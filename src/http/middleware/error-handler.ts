@@ -49,7 +49,8 @@ export function replyWithError(response: ServerResponse, error: ClientError): vo
   response.end(body);
 }
 
-function toClientError(error: unknown): ClientError | null {
+/** @returns null: it is not meant for a client. */
+export function toClientError(error: unknown): ClientError | null {
   if (error instanceof ClientError) return error;
   const { type, status, encoding } = error as HttpishError;
   switch (type) {

@@ -120,8 +120,12 @@ export function sendFile(response: Response, filename: string, content: Uint8Arr
   response.attachment(filename).type("application/octet-stream").send(Buffer.from(content));
 }
 
-/** `data.csv` is in the home folder; `tmp/x`, `plots/x` and `home/pyodide/x` are what they are in the sandbox. */
-function sandboxPath(names: readonly string[]): string {
+/**
+ * `data.csv` is in the home folder; `tmp/x`, `plots/x` and `home/pyodide/x` are what they are in the sandbox.
+ *
+ * @throws {ClientError} 400 `invalid_filename`.
+ */
+export function sandboxPath(names: readonly string[]): string {
   const forbidden = (component: string) =>
     component === "" || component === "." || component === ".." || /[/\\\0]/.test(component);
   if (names.some(forbidden)) throw new ClientError("invalid_filename");

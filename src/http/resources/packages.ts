@@ -1,8 +1,9 @@
 import { readFileSync } from "node:fs";
 import { z } from "zod";
 import { PackageError } from "../../packages/package-error.ts";
+import type { PackageInfo } from "../../packages/package-set.ts";
 import { normaliseName } from "../../packages/pep/requirements.ts";
-import { recordInstall, runInternal } from "../../service/execution-service.ts";
+import { type Caller, recordInstall, runInternal, type Services } from "../../service/execution-service.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { sendJson } from "../json-reply.ts";
 import { toReply } from "../result-reply.ts";
@@ -17,7 +18,7 @@ const LIST_PACKAGES = readFileSync(new URL("../../programs/list_packages.py", im
 const LIST_TIMEOUT_MS = 30_000;
 
 /** Texts and their order are part of the HTTP contract. */
-const packageName = z
+export const packageName = z
   .string({
     error: ({ input }) =>
       input === undefined || input === null || input === ""
@@ -67,22 +68,13 @@ export const packageRoutes: readonly Route[] = [
     ),
     errors: ["package_refused", "packages_busy", "unknown_environment", "starting", "store_unavailable"],
     handler: async ({ services, principal, caller, body, signal }) => {
-      const [name = ""] = body.package.split("==", 1);
-      const record = (error: string | null) => recordInstall(services, caller, body.package, error);
-      if (REFUSED.has(normaliseName(name))) {
-        record("refused");
-        throw new ClientError("package_refused", `Package "${body.package}" is not allowed for security reasons.`);
-      }
       const now = () => new Date().toISOString();
       try {
-        const environment = body.environment ?? services.packages.defaultEnvironment;
-        const { added } = await services.packages.install(principal.id, environment, body.package, signal);
-        record(null);
+        const added = await installPackage(services, principal.id, caller, body, signal);
         const installed = added.map(({ name, version }) => ({ name, version }));
         return { success: true, message: "Package installed successfully", installed, timestamp: now() };
       } catch (error) {
         if (!(error instanceof PackageError)) throw error;
-        record(error.code);
         return { success: false, error: error.message, code: error.code, timestamp: now() };
       }
     },
@@ -164,41 +156,72 @@ export const packageRoutes: readonly Route[] = [
       ),
     }),
     errors: [],
-    handler: async ({ services, principal }) => {
-      const { packages } = services;
-      const { environments } = packages;
-      const { broken } = services.executor.pool.status();
-      const problems = new Map(broken.map(({ environment, reason }) => [environment, reason]));
-      /** Of the environment, or of the caller's own on top of it. */
-      const problemOf = async (name: string) =>
-        problems.size === 0
-          ? null
-          : (problems.get(name) ?? problems.get(await packages.environmentName(principal.id, name)) ?? null);
-      const problem = new Map(
-        await Promise.all(environments.list().map(async ({ name }) => [name, await problemOf(name)] as const)),
-      );
-      return {
-        default: environments.defaultName,
-        environments: environments.list().map(({ name, image, archiveBytes, warnings, packages: contents }) => ({
-          name,
-          pythonVersion: image.pythonVersion,
-          packages: contents.map(({ name, version, source, license, sha256, lockStatus, compiled }) => ({
-            name,
-            version,
-            source,
-            license,
-            sha256,
-            lockStatus,
-            compiled,
-          })),
-          warnings,
-          problem: problem.get(name) ?? null,
-          imageBytes: image.bytes,
-          archiveBytes,
-          builtAt: image.builtAt,
-          buildMs: image.buildMs,
-        })),
-      };
-    },
+    handler: async ({ services, principal }) => await listEnvironments(services, principal.id),
   }),
 ];
+
+/**
+ * Installs a package for a principal, and puts it on record.
+ *
+ * @returns what came with it. @throws {ClientError} 403 `package_refused`. @throws {PackageError} if it is not available, saying why.
+ */
+export async function installPackage(
+  services: Services,
+  principal: string,
+  caller: Caller,
+  { package: wanted, environment = services.packages.defaultEnvironment }: z.output<typeof installBody>,
+  signal: AbortSignal,
+): Promise<readonly PackageInfo[]> {
+  const [name = ""] = wanted.split("==", 1);
+  const record = (error: string | null) => recordInstall(services, caller, wanted, error);
+  if (REFUSED.has(normaliseName(name))) {
+    record("refused");
+    throw new ClientError("package_refused", `Package "${wanted}" is not allowed for security reasons.`);
+  }
+  try {
+    const { added } = await services.packages.install(principal, environment, wanted, signal);
+    record(null);
+    return added;
+  } catch (error) {
+    if (error instanceof PackageError) record(error.code);
+    throw error;
+  }
+}
+
+/** The environments as a principal has them. */
+export async function listEnvironments(services: Services, principal: string) {
+  const { packages } = services;
+  const { environments } = packages;
+  const { broken } = services.executor.pool.status();
+  const problems = new Map(broken.map(({ environment, reason }) => [environment, reason]));
+  /** Of the environment, or of the caller's own on top of it. */
+  const problemOf = async (name: string) =>
+    problems.size === 0
+      ? null
+      : (problems.get(name) ?? problems.get(await packages.environmentName(principal, name)) ?? null);
+  const problem = new Map(
+    await Promise.all(environments.list().map(async ({ name }) => [name, await problemOf(name)] as const)),
+  );
+  return {
+    default: environments.defaultName,
+    environments: environments.list().map(({ name, image, archiveBytes, warnings, packages: contents }) => ({
+      name,
+      pythonVersion: image.pythonVersion,
+      packages: contents.map(({ name, version, source, license, sha256, lockStatus, compiled }) => ({
+        name,
+        version,
+        source,
+        license,
+        sha256,
+        lockStatus,
+        compiled,
+      })),
+      warnings,
+      problem: problem.get(name) ?? null,
+      imageBytes: image.bytes,
+      archiveBytes,
+      builtAt: image.builtAt,
+      buildMs: image.buildMs,
+    })),
+  };
+}

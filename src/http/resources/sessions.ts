@@ -8,7 +8,7 @@ import { workspaceFolder } from "../../workspaces/paths.ts";
 import { done, jsonBody, type Route, reply, route } from "../routes.ts";
 import { bytes, count, timestamp } from "../schemas.ts";
 import { env, environment, toolFields } from "../validation.ts";
-import { fileCollection } from "./file-collection.ts";
+import { type FileCollection, fileCollection } from "./file-collection.ts";
 
 const MAX_TTL_S = 315_360_000;
 const MAX_METADATA_MEMBERS = 64;
@@ -265,18 +265,25 @@ export const sessionRoutes: readonly Route[] = [
       read: ["session_not_found", "session_damaged", "store_unavailable"],
       write: ["session_not_found", "session_full", "file_open", ...STORING],
     },
-    collectionOf: ({ services: { sessions }, principal: { id: principal }, request, signal }) => {
-      const id = String(request.params.id);
-      return {
-        details: { session: id },
-        list: async () => await sessions.files.list(principal, id),
-        read: async (path) => await sessions.files.read(principal, id, path),
-        write: async (path, content) => await sessions.files.write(principal, id, signal, path, content),
-        remove: async (path) => await sessions.files.delete(principal, id, signal, path),
-      };
-    },
+    collectionOf: ({ services, principal, request, signal }) =>
+      sessionFiles(services, principal.id, String(request.params.id), signal),
   }),
 ];
+
+export function sessionFiles(
+  { sessions }: Pick<Services, "sessions">,
+  principal: string,
+  id: string,
+  signal: AbortSignal,
+): FileCollection {
+  return {
+    details: { session: id },
+    list: async () => await sessions.files.list(principal, id),
+    read: async (path) => await sessions.files.read(principal, id, path),
+    write: async (path, content) => await sessions.files.write(principal, id, signal, path, content),
+    remove: async (path) => await sessions.files.delete(principal, id, signal, path),
+  };
+}
 
 /** @throws {ClientError} what `POST /api/sessions` may answer. */
 export async function createSession(
@@ -299,7 +306,7 @@ export function toReply({ createdAtMs, lastUsedAtMs, expiresAtMs, ...rest }: Ses
   return { ...rest, createdAt: toIso(createdAtMs), lastUsedAt: toIso(lastUsedAtMs), expiresAt: toIso(expiresAtMs) };
 }
 
-function toCheckpoint({ createdAtMs, ...rest }: CheckpointView) {
+export function toCheckpoint({ createdAtMs, ...rest }: CheckpointView) {
   return { ...rest, createdAt: toIso(createdAtMs) };
 }
 

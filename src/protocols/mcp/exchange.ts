@@ -1,0 +1,98 @@
+import type { Server } from "@modelcontextprotocol/sdk/server/index.js";
+import { StreamableHTTPServerTransport } from "@modelcontextprotocol/sdk/server/streamableHttp.js";
+import { isJSONRPCNotification, type JSONRPCMessage, type JSONRPCRequest } from "@modelcontextprotocol/sdk/types.js";
+import type { Request, Response } from "express";
+
+export interface ExchangeOptions {
+  readonly request: Request;
+  readonly response: Response;
+  /** Its body. */
+  readonly message: JSONRPCRequest;
+  readonly isStream: boolean;
+  /** A stream on which nothing happens sends a comment so often, ms. */
+  readonly keepAliveMs: number;
+}
+
+/** One request of a client, from its arrival to its response: a server of its own, so that nothing has to be kept between requests. */
+export class Exchange {
+  readonly #options: ExchangeOptions;
+  readonly #transport: StreamableHTTPServerTransport;
+  readonly #cancelled = new AbortController();
+  readonly #work: Promise<unknown>[] = [];
+
+  constructor(options: ExchangeOptions) {
+    this.#options = options;
+    const { isStream, keepAliveMs } = options;
+    this.#transport = new StreamableHTTPServerTransport({ enableJsonResponse: !isStream, keepAliveMs });
+  }
+
+  /** Aborted when the client has said that it does not want the response. */
+  get cancelled(): AbortSignal {
+    return this.#cancelled.signal;
+  }
+
+  /** Has the exchange last until this work has ended, also when the client is gone. */
+  track<T>(work: Promise<T>): Promise<T> {
+    this.#work.push(work);
+    return work;
+  }
+
+  /** @returns when the response is there, or the client is not, and no work goes on. */
+  async run(server: Server): Promise<void> {
+    const { request, response, message } = this.#options;
+    const closed = new Promise<void>((resolve) => {
+      if (response.closed) resolve();
+      else response.once("close", resolve);
+    });
+    await server.connect(this.#transport as never);
+    try {
+      // A response that is not awaited: that of a request which was cancelled never comes.
+      this.#transport.handleRequest(request, response, message).catch(() => response.destroy());
+      await closed;
+      await Promise.allSettled(this.#work);
+    } finally {
+      await server.close();
+    }
+  }
+
+  /** Takes what belongs to this request and came with another: that it is cancelled, or what the client answers. */
+  receive(message: JSONRPCMessage): void {
+    if (!isJSONRPCNotification(message)) this.#transport.onmessage?.(message);
+    else if (message.method === "notifications/cancelled" && message.params?.requestId === this.#options.message.id)
+      void this.cancel();
+  }
+
+  /** Ends it without a response, as the specification has it. */
+  async cancel(): Promise<void> {
+    const { response } = this.#options;
+    this.#cancelled.abort();
+    // Ends a stream.
+    await this.#transport.close();
+    if (!response.headersSent) response.status(202).end();
+  }
+}
+
+/** The requests that are under way, by the session of the protocol that they belong to. */
+export class Exchanges {
+  readonly #ofSession = new Map<string, Set<Exchange>>();
+
+  /** @param session of the protocol; undefined: the client has none, and nothing can be said of its requests later. */
+  begin(principal: string, session: string | undefined, exchange: Exchange): Disposable {
+    if (session === undefined) return { [Symbol.dispose]: () => {} };
+    const key = keyOf(principal, session);
+    const all = this.#ofSession.get(key) ?? new Set();
+    this.#ofSession.set(key, all.add(exchange));
+    return {
+      [Symbol.dispose]: () => {
+        all.delete(exchange);
+        if (all.size === 0 && this.#ofSession.get(key) === all) this.#ofSession.delete(key);
+      },
+    };
+  }
+
+  of(principal: string, session: string): readonly Exchange[] {
+    return [...(this.#ofSession.get(keyOf(principal, session)) ?? [])];
+  }
+}
+
+const keyOf = (principal: string, session: string) => JSON.stringify([principal, session]);

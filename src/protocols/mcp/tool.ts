@@ -1,0 +1,96 @@
+import type { CallToolResult, ToolAnnotations } from "@modelcontextprotocol/sdk/types.js";
+import { z } from "zod";
+import type { Asked } from "../../http/routes.ts";
+import { parseBody } from "../../http/validation.ts";
+import type { ExecutionContext } from "../../service/execution-service.ts";
+import { ClientError } from "../../shared/errors.ts";
+import type { Scope } from "../../shared/principal.ts";
+import type { ToolAnswer } from "../../tools/events.ts";
+
+/** One call of a tool, and who makes it. Its signal is aborted when the client cancels the call, or goes away. */
+export interface ToolCall extends ExecutionContext, Pick<Asked<unknown, unknown, unknown>, "services" | "record"> {
+  /** Tells the client that something has happened; null: it has not asked to be told. */
+  readonly progress: ((message: string) => void) | null;
+  /** What the arguments' `results` answer, with all digits of their numbers. @throws {ClientError} */
+  readonly answers: () => Promise<readonly ToolAnswer[]>;
+  /** Has `delivered` be called when the client has the result. */
+  readonly onDelivered: (delivered: () => unknown) => void;
+  /** Aborted when the client has said that it wants the call no more: not when it is gone. */
+  readonly cancelled: AbortSignal;
+}
+
+/** A tool that models call. */
+export interface McpTool {
+  readonly name: string;
+  /** As `tools/list` has it. */
+  readonly listed: object;
+  /** All of them are needed. */
+  readonly scopes: readonly Scope[];
+  /** Its result may take a while: it comes in a stream, which says meanwhile that the server is there. */
+  readonly isLong: boolean;
+  /** @throws {ClientError} */
+  readonly run: (call: ToolCall, args: unknown) => Promise<CallToolResult>;
+}
+
+interface ToolDeclaration<Input extends z.ZodObject> {
+  readonly name: string;
+  readonly title: string;
+  /** For models. */
+  readonly description: string;
+  readonly scopes: readonly Scope[];
+  readonly isLong?: boolean;
+  readonly input: Input;
+  readonly output: z.ZodObject;
+  /** A hint that is not given is false, but for `openWorldHint`: what code reaches is the operator's affair. */
+  readonly annotations?: ToolAnnotations;
+  readonly run: (call: ToolCall, input: z.output<Input>) => Promise<CallToolResult>;
+}
+
+export function tool<Input extends z.ZodObject>(declaration: ToolDeclaration<Input>): McpTool {
+  const { name, title, description, scopes, isLong = false, input, output, annotations } = declaration;
+  return {
+    name,
+    scopes,
+    isLong,
+    listed: {
+      name,
+      title,
+      description,
+      inputSchema: z.toJSONSchema(input, { io: "input", unrepresentable: "any" }),
+      outputSchema: z.toJSONSchema(output, { unrepresentable: "any" }),
+      annotations: {
+        readOnlyHint: false,
+        destructiveHint: false,
+        idempotentHint: false,
+        openWorldHint: false,
+        ...annotations,
+      },
+    },
+    // What a host adds to the arguments is no reason to refuse them: n8n adds five.
+    run: async (call, args) => await declaration.run(call, parseBody(input, args ?? {})),
+  };
+}
+
+/** @throws {ClientError} 403 `missing_scope`. */
+export function requireScopes({ principal }: Pick<ToolCall, "principal">, scopes: readonly Scope[]): void {
+  const missing = scopes.find((scope) => !principal.scopes.has(scope));
+  if (missing !== undefined) throw new ClientError("missing_scope", `This API key lacks the scope "${missing}"`);
+}
+
+/** A result for programs, which models read as text. @param text default: the JSON. */
+export function structured(value: Record<string, unknown>, text = JSON.stringify(value)): CallToolResult {
+  return { content: [{ type: "text", text }], structuredContent: value };
+}
+
+/** What keeps a tool from doing anything, as a result: a model can read it, and do better. */
+export function refusal({ message, hint, code, retryAfterS }: ClientError): CallToolResult {
+  const text = [message, hint, retryAfterS !== undefined && `Try again in ${retryAfterS} s.`].filter(Boolean).join(" ");
+  return {
+    content: [{ type: "text", text }],
+    isError: true,
+    _meta: {
+      "pyodide-express/code": code,
+      ...(retryAfterS !== undefined && { "pyodide-express/retryAfter": retryAfterS }),
+    },
+  };
+}
