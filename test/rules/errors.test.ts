@@ -38,7 +38,8 @@ test("an error has the status, the text and the time of its code", () => {
 test("only http/ and protocols/ know of statuses", () => {
   const reads = Array.from(texts).filter(
     ([file, text]) =>
-      !/^(?:http|protocols)\//.test(file) && /ClientError\(\s*\d|\b(?:error|failure|notKept|cause)\??\.status\b/.test(text),
+      !/^(?:http|protocols)\//.test(file) &&
+      /ClientError\(\s*\d|\b(?:error|failure|notKept|cause)\??\.status\b/.test(text),
   );
   expect(reads.map(([file]) => file)).toEqual([]);
 });
