@@ -74,7 +74,7 @@ describe("what a client is told first", () => {
 describe("run_python", () => {
   test("returns what code printed and came to", async () => {
     const result = await alice.call("run_python", { code: "print('hello')\n[1.5, 'x', None]" });
-    expect(result.text).toBe('hello\n[1.5,"x",null]');
+    expect(result.text).toBe("hello\n[1.5, 'x', None]");
     expect(result.data).toMatchObject({ status: "completed", stdout: "hello\n", stderr: "", result: [1.5, "x", null] });
     expect(result.isError).toBeUndefined();
     expect((await alice.call("run_python", { code: "x = 1" })).text).toBe("(no output)");
@@ -111,10 +111,28 @@ describe("run_python", () => {
     expect(JSON.stringify(data)).not.toContain(PNG);
   });
 
+  test("the result comes as it is shown", async () => {
+    const code = py`
+      class Dot:
+          def _repr_png_(self):
+              import base64
+              return base64.b64decode("${PNG}")
+      Dot()
+    `;
+    const image = await alice.call("run_python", { code });
+    expect(image.content).toEqual([
+      { type: "text", text: "(see below)" },
+      { type: "image", mimeType: "image/png", data: PNG },
+    ]);
+    expect(image.data.display).toMatchObject({ content: 1 });
+    const html = "class H:\n    def _repr_html_(self): return '<b>bold</b>'\nH()";
+    expect((await alice.call("run_python", { code: html })).text).toBe("<b>bold</b>");
+  });
+
   test("long output and large results are cut, and said to be", async () => {
     const { text, data } = await alice.call("run_python", { code: "print('x' * 100_000)\n'y' * 1_000_000" });
     expect(text.length).toBeLessThan(60_000);
-    expect(/\d+ characters left out/.exec(text)?.[0]).toBe("70001 characters left out");
+    expect(text.match(/\d+ characters left out/g)).toEqual(["70001 characters left out", "990002 characters left out"]);
     expect(text.endsWith("write it to a file)")).toBe(true);
     expect(data).toMatchObject({ truncated: true, status: "completed" });
     expect(data).not.toHaveProperty("result");

@@ -18,6 +18,9 @@ const SOUNDS = ["audio/wav", "audio/mpeg", "audio/ogg"];
 /** What a model reads best first. */
 const TEXTS = ["text/markdown", "text/plain", "text/latex", "application/json", "text/html", "image/svg+xml"];
 
+/** What Python says of an object that has no text of its own. */
+const NAMELESS = /^<[\w.]+ object(?: at 0x[0-9a-f]+)?>$/;
+
 const shown = z.looseObject({
   mimeTypes: z.array(z.string()),
   text: z.string().optional(),
@@ -44,6 +47,7 @@ export const executionOutput = z.looseObject({
     .looseObject({ name: z.string(), message: z.string(), traceback: z.string(), line: z.int().nullable() })
     .optional(),
   outputs: z.array(shown).optional().describe("What was displayed: figures, tables."),
+  display: shown.optional().describe("The result as it is shown."),
   session: z.string().optional(),
   executionCount: z.int().optional(),
   executionTimeMs: z.number().optional(),
@@ -72,6 +76,7 @@ export function executionResult(result: ExecutionResult, session: string | undef
   const media: ContentBlock[] = [];
   const outputs = result.outputs.map((bundle) => showBundle(bundle, media));
   const value = shownValue(result.result);
+  const display = result.success && result.display ? showBundle(result.display, media) : null;
   const stdout = cut(result.stdout, MAX_TEXT_CHARACTERS);
   const stderr = cut(result.stderr, MAX_TEXT_CHARACTERS);
   const isCut = result.truncated || stdout !== result.stdout || stderr !== result.stderr || !("value" in value);
@@ -90,6 +95,7 @@ export function executionResult(result: ExecutionResult, session: string | undef
       },
     }),
     ...(outputs.length > 0 && { outputs: outputs.map(({ output }) => output) }),
+    ...(display && { display: display.output }),
     ...(session !== undefined && { session }),
     ...(executionCount !== null && { executionCount }),
     executionTimeMs: Math.round(executionTimeMs * 1000) / 1000,
@@ -100,13 +106,18 @@ export function executionResult(result: ExecutionResult, session: string | undef
     stdout.trimEnd(),
     stderr.trimEnd(),
     ...outputs.map(({ text }) => text),
-    result.success && !result.result.isNull ? value.text : "",
+    display?.text ?? "",
+    // What is shown says it better.
+    !result.success || (display && "value" in value) || result.result.isNull ? "" : value.text,
     !result.success && !isTold(result) ? `${errorInfo?.type ?? status}: ${result.error}` : "",
     note === undefined ? "" : `Note: ${note}`,
   ];
   const text = texts.filter((part) => part !== "").join("\n");
   // Images have their indexes from here on.
-  return { content: [{ type: "text", text: text || "(no output)" }, ...media], structuredContent };
+  return {
+    content: [{ type: "text", text: text || (media.length > 0 ? "(see below)" : "(no output)") }, ...media],
+    structuredContent,
+  };
 }
 
 /** What the code waits for. @param handle names it to {@link resume_python}. */
@@ -151,10 +162,8 @@ function isTold({ errorInfo, stderr }: ExecutionResult): boolean {
 
 function shownValue(json: JsonText): { readonly text: string; readonly value?: unknown } {
   const { length } = json.bytes;
-  if (length > 4 * MAX_TEXT_CHARACTERS) {
-    const begin = Buffer.from(json.bytes.subarray(0, MAX_SHOWN_CHARACTERS)).toString("utf8");
-    return { text: `${begin}… (the result has ${length} bytes; print a part of it, or write it to a file)` };
-  }
+  if (length > 4 * MAX_TEXT_CHARACTERS)
+    return { text: `(the result has ${length} bytes; print a part of it, or write it to a file)` };
   const text = json.toString();
   return { text: cut(text, MAX_SHOWN_CHARACTERS), value: parseExact(text) };
 }
@@ -169,7 +178,7 @@ function showBundle(
   const mimeTypes = Object.keys(members);
   const image = IMAGES.find((type) => type in members);
   const sound = SOUNDS.find((type) => type in members);
-  const readable = TEXTS.find((type) => type in members);
+  const readable = TEXTS.find((type) => type in members && !NAMELESS.test(String(members[type])));
   const text = readable === undefined ? "" : cut(String(members[readable]), MAX_SHOWN_CHARACTERS);
   const withText = { mimeTypes, ...(text !== "" && { text }) };
   const mimeType = image ?? sound;

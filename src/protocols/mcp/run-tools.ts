@@ -56,7 +56,7 @@ export const runPython = tool({
   output: executionOutput,
   annotations: { destructiveHint: true, openWorldHint: true },
   run: async (call, { timeout_ms: timeout, tool_mode, tool_timeout_ms: toolTimeout, files, ...rest }) => {
-    const input: ExecutionInput = { ...rest, timeout, toolMode: tool_mode, toolTimeout };
+    const input: ExecutionInput = { ...rest, timeout, toolMode: tool_mode, toolTimeout, display: true };
     if (files !== undefined) await writeFiles(call, filesOf(call, input.session), files);
     return await run(call, input);
   },

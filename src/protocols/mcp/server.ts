@@ -1,6 +1,5 @@
 import { readFileSync } from "node:fs";
 import { Server } from "@modelcontextprotocol/sdk/server/index.js";
-import type { RequestHandlerExtra } from "@modelcontextprotocol/sdk/shared/protocol.js";
 import {
   CallToolRequestSchema,
   type CallToolResult,
@@ -10,8 +9,6 @@ import {
   ListToolsRequestSchema,
   McpError,
   ReadResourceRequestSchema,
-  type ServerNotification,
-  type ServerRequest,
 } from "@modelcontextprotocol/sdk/types.js";
 import { AjvJsonSchemaValidator } from "@modelcontextprotocol/sdk/validation/ajv-provider.js";
 import { toClientError } from "../../http/middleware/error-handler.ts";
@@ -22,7 +19,7 @@ import { packageTools } from "./package-tools.ts";
 import { listResources, RESOURCE_TEMPLATES, readResource } from "./resources.ts";
 import { resumePython, runPython } from "./run-tools.ts";
 import { sessionTools } from "./session-tools.ts";
-import { type McpTool, refusal, requireScopes, type ToolCall } from "./tool.ts";
+import { type McpTool, type RequestExtra, refusal, requireScopes, type ToolCall } from "./tool.ts";
 
 export const TOOLS: readonly McpTool[] = [runPython, resumePython, ...sessionTools, ...fileTools, ...packageTools];
 
@@ -35,12 +32,10 @@ const MIN_PROGRESS_MS = 100;
 /** A client that is told nothing for so long may give up, ms. */
 const ALIVE_MS = 10_000;
 
-type Extra = RequestHandlerExtra<ServerRequest, ServerNotification>;
-
 /** What one request is answered with. */
 export interface ServerOptions {
   readonly tools: readonly McpTool[];
-  readonly call: Omit<ToolCall, "progress">;
+  readonly call: Omit<ToolCall, "progress" | "extra">;
   /** What a client is not told of. */
   readonly onError: (error: unknown) => void;
   /** Work that goes on, though its client may be gone. */
@@ -85,12 +80,12 @@ async function callTool(
   found: McpTool,
   args: unknown,
   call: ServerOptions["call"],
-  extra: Extra,
+  extra: RequestExtra,
 ): Promise<CallToolResult> {
   using progress = reporter(extra);
   try {
     requireScopes(call, found.scopes);
-    const result = await found.run({ ...call, progress: progress.report }, args);
+    const result = await found.run({ ...call, extra, progress: progress.report }, args);
     // What was done is on record before it is told.
     await call.services.securityLog?.writing;
     return result;
@@ -104,7 +99,7 @@ async function callTool(
 }
 
 /** Tells a client that has asked for it what happens, and that something does. */
-function reporter({ _meta, sendNotification }: Extra): Disposable & { readonly report: ToolCall["progress"] } {
+function reporter({ _meta, sendNotification }: RequestExtra): Disposable & { readonly report: ToolCall["progress"] } {
   const progressToken = _meta?.progressToken;
   if (progressToken === undefined) return { report: null, [Symbol.dispose]: () => {} };
   let progress = 0;

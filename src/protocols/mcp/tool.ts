@@ -1,4 +1,10 @@
-import type { CallToolResult, ToolAnnotations } from "@modelcontextprotocol/sdk/types.js";
+import type { RequestHandlerExtra } from "@modelcontextprotocol/sdk/shared/protocol.js";
+import type {
+  CallToolResult,
+  ServerNotification,
+  ServerRequest,
+  ToolAnnotations,
+} from "@modelcontextprotocol/sdk/types.js";
 import { z } from "zod";
 import type { Asked } from "../../http/routes.ts";
 import { parseBody } from "../../http/validation.ts";
@@ -6,6 +12,8 @@ import type { ExecutionContext } from "../../service/execution-service.ts";
 import { ClientError } from "../../shared/errors.ts";
 import type { Scope } from "../../shared/principal.ts";
 import type { ToolAnswer } from "../../tools/events.ts";
+
+export type RequestExtra = RequestHandlerExtra<ServerRequest, ServerNotification>;
 
 /** One call of a tool, and who makes it. Its signal is aborted when the client cancels the call, or goes away. */
 export interface ToolCall extends ExecutionContext, Pick<Asked<unknown, unknown, unknown>, "services" | "record"> {
@@ -15,6 +23,8 @@ export interface ToolCall extends ExecutionContext, Pick<Asked<unknown, unknown,
   readonly answers: () => Promise<readonly ToolAnswer[]>;
   /** Has `delivered` be called when the client has the result. */
   readonly onDelivered: (delivered: () => unknown) => void;
+  /** What the SDK knows of the request. */
+  readonly extra: RequestExtra;
   /** Aborted when the client has said that it wants the call no more: not when it is gone. */
   readonly cancelled: AbortSignal;
 }
