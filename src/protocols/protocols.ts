@@ -3,12 +3,14 @@ import type { ProtocolName } from "../shared/settings.ts";
 import { dify } from "./dify/dify.ts";
 import { mcp } from "./mcp/mcp.ts";
 import { piston } from "./piston/piston.ts";
+import { sandboxfusion } from "./sandboxfusion/sandboxfusion.ts";
 
 /** In this order each is asked whether a request is its own. */
 const ADAPTERS: Readonly<Record<ProtocolName, (options: ProtocolOptions) => Protocol>> = {
   mcp,
   piston,
   dify,
+  sandboxfusion,
 };
 
 /** The adapters of these names. */

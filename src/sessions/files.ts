@@ -46,15 +46,31 @@ export class SessionFiles {
     path: string,
     content: Uint8Array,
   ): Promise<FileEntry> {
-    const sha256 = await sha256Hex(content);
+    const [entry] = await this.writeAll(principal, id, signal, new Map([[path, content]]));
+    return entry as FileEntry;
+  }
+
+  /** Writes several files, all or none. @param contents by their paths. */
+  async writeAll(
+    principal: string,
+    id: string,
+    signal: AbortSignal,
+    contents: ReadonlyMap<string, Uint8Array>,
+  ): Promise<readonly FileEntry[]> {
     const mtimeMs = Date.now();
-    const { length: size } = content;
-    await this.#change(principal, id, signal, new Map([[sha256, content]]), (files) => {
-      if (files.get(path)?.kind === "folder") throw new ClientError("not_a_file", "There is a folder of this name");
-      const written: Written = { path: workspacePath(path), kind: "file", mtimeMs, sha256, size };
-      return files.merge([written], [], this.#options.limits);
+    const blobs = new Map<string, Uint8Array>();
+    const written: (Written & { readonly kind: "file" })[] = [];
+    for (const [path, content] of contents) {
+      const sha256 = await sha256Hex(content);
+      blobs.set(sha256, content);
+      written.push({ path: workspacePath(path), kind: "file", mtimeMs, sha256, size: content.length });
+    }
+    await this.#change(principal, id, signal, blobs, (files) => {
+      if (written.some(({ path }) => files.get(path)?.kind === "folder"))
+        throw new ClientError("not_a_file", "There is a folder of this name");
+      return files.merge(written, [], this.#options.limits);
     });
-    return { path, size, mtimeMs, kind: "file" };
+    return written.map(({ path, size }) => ({ path, size, mtimeMs, kind: "file" }));
   }
 
   /** @throws {ClientError} 404 `File not found`, 409 `file_open` while the session has it open. */

@@ -1,0 +1,111 @@
+import type { ExecutionResult } from "../../sandbox/outcome.ts";
+import { type ExecutionContext, runCode, type Services } from "../../service/execution-service.ts";
+import { ClientError } from "../../shared/errors.ts";
+import type { JsonText } from "../../shared/json/json-text.ts";
+
+/** What its session outlives the cells by, where this server ends before it can delete it, s. */
+const SPARE_S = 60;
+
+export interface CellsRequest {
+  readonly cells: readonly string[];
+  readonly cellTimeoutMs: number;
+  readonly totalTimeoutMs: number;
+  /** By their paths in the sandbox. */
+  readonly files: ReadonlyMap<string, Uint8Array>;
+  /** Files that are wanted afterwards: name → path. */
+  readonly wanted: ReadonlyMap<string, string>;
+}
+
+export interface CellsRun {
+  /** Of those that ran. */
+  readonly cells: readonly object[];
+  /** All ran before the time was over. */
+  readonly isOver: boolean;
+  readonly timeMs: number;
+  readonly files: ReadonlyMap<string, Uint8Array>;
+}
+
+/** Runs the cells of a notebook one after another in a session of their own, which is gone afterwards. A cell that fails does not stop the next. */
+export async function runCells(
+  services: Services,
+  context: ExecutionContext,
+  { cells, cellTimeoutMs, totalTimeoutMs, files, wanted }: CellsRequest,
+): Promise<CellsRun> {
+  const { sessions, packages } = services;
+  const principal = context.principal.id;
+  const { environment } = await packages.environmentFor(principal, packages.defaultEnvironment);
+  const { id } = await sessions.create(principal, { environment, ttlMs: totalTimeoutMs + SPARE_S * 1000 });
+  const startedAt = performance.now();
+  try {
+    if (files.size > 0) await sessions.files.writeAll(principal, id, context.signal, files);
+    const shown: object[] = [];
+    let leftMs = totalTimeoutMs;
+    for (const code of cells) {
+      if (leftMs <= 0) break;
+      if (code.trim() === "") {
+        shown.push({ stdout: "", stderr: "", display: [], error: [] });
+        continue;
+      }
+      const timeout = Math.min(cellTimeoutMs, leftMs);
+      const result = await runCode(services, { code, session: id, timeout, display: "after-outputs" }, context);
+      leftMs -= result.executionTimeMs;
+      shown.push(toCell(result));
+      if (result.status === "timeout" && timeout < cellTimeoutMs) leftMs = 0;
+    }
+    const contents = new Map<string, Uint8Array>();
+    for (const [name, path] of wanted) {
+      const content = await sessions.files.read(principal, id, path).catch(refuseOthers);
+      if (content !== null) contents.set(name, content);
+    }
+    return {
+      cells: shown,
+      isOver: shown.length === cells.length && leftMs > 0,
+      timeMs: performance.now() - startedAt,
+      files: contents,
+    };
+  } finally {
+    // The client may be gone by now.
+    await sessions.delete(principal, id, new AbortController().signal).catch(expires);
+  }
+}
+
+/** What cannot be deleted ends by itself. */
+function expires(error: unknown): void {
+  if (!(error instanceof ClientError)) throw error;
+}
+
+/** A file that is not there is left out. */
+function refuseOthers(error: unknown): null {
+  if (error instanceof ClientError && error.code === "not_found") return null;
+  throw error;
+}
+
+function toCell({ stdout, stderr, outputs, display, errorInfo }: ExecutionResult): object {
+  const traceback = errorInfo?.traceback ?? "";
+  return {
+    stdout,
+    // A kernel has the traceback in its error alone.
+    stderr: stderr.endsWith(traceback) ? stderr.slice(0, stderr.length - traceback.length) : stderr,
+    display: [...outputs, ...(display ? [display] : [])].map(toData),
+    error: errorInfo
+      ? [{ ename: errorInfo.type, evalue: errorInfo.message, traceback: traceback.trimEnd().split("\n") }]
+      : [],
+  };
+}
+
+/** A MIME bundle as kernels send it: JSON is no text there. */
+function toData(bundle: JsonText): object {
+  const data = bundle.parseAll() as Record<string, string>;
+  return Object.fromEntries(
+    Object.entries(data).map(([type, text]) => [type, /[/+]json$/.test(type) ? parsedOrText(text) : text]),
+  );
+}
+
+/** User code may have written it. */
+function parsedOrText(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
