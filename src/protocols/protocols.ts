@@ -1,6 +1,7 @@
 import type { Protocol, ProtocolOptions } from "../http/protocol.ts";
 import type { ProtocolName } from "../shared/settings.ts";
 import { dify } from "./dify/dify.ts";
+import { librechat } from "./librechat/librechat.ts";
 import { mcp } from "./mcp/mcp.ts";
 import { piston } from "./piston/piston.ts";
 import { sandboxfusion } from "./sandboxfusion/sandboxfusion.ts";
@@ -11,6 +12,7 @@ const ADAPTERS: Readonly<Record<ProtocolName, (options: ProtocolOptions) => Prot
   piston,
   dify,
   sandboxfusion,
+  librechat,
 };
 
 /** The adapters of these names. */
