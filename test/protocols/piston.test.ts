@@ -95,6 +95,12 @@ test("a file without a name has one, and of two of one name the later one counts
   expect((await execute({ files: twice })).body.run.stdout).toBe("2\n");
 });
 
+test("clients of the public server find it at their path", async () => {
+  const body = { language: "py", version: "*", files: [{ content: "print(1)" }] };
+  expect((await client.post("/api/v2/piston/execute", body)).body.run.stdout).toBe("1\n");
+  expect((await client.get("/api/v2/piston/runtimes")).body).toEqual((await client.get("/api/v2/runtimes")).body);
+});
+
 test("standard input ends with a line", async () => {
   expect(await run("print([input(), input()])", { stdin: "a\nb" })).toMatchObject({ stdout: "['a', 'b']\n" });
   expect(await run("print([input()])")).toMatchObject({ stdout: "['']\n" });

@@ -10,6 +10,8 @@ import { isObject } from "../../shared/json/json-object.ts";
 import { jsonObject } from "../bodies.ts";
 import { type Program, type ProgramRun, runProgram, sandboxPath } from "../program.ts";
 
+/** The second is where its public server had it, which clients have written down. */
+const ROOTS = ["/api/v2", "/api/v2/piston"];
 const ALIASES = ["py", "py3", "python3"];
 const ENCODINGS = ["base64", "hex", "utf8"] as const;
 
@@ -26,18 +28,18 @@ export function piston({ services }: ProtocolOptions): Protocol {
     name: "piston",
     owns: ({ path }) => path.startsWith("/api/v2/"),
     credentialOf,
-    executes: ({ method, path }) => method === "POST" && path === "/api/v2/execute",
-    endpoints: [
+    executes: ({ method, path }) => method === "POST" && ROOTS.some((root) => path === `${root}/execute`),
+    endpoints: ROOTS.flatMap((root) => [
       endpoint({
         method: "get",
-        path: "/api/v2/runtimes",
+        path: `${root}/runtimes`,
         scope: "any key",
         reply: json(),
         handler: () => runtimes(services).map(({ language, version, aliases }) => ({ language, version, aliases })),
       }),
       endpoint({
         method: "post",
-        path: "/api/v2/execute",
+        path: `${root}/execute`,
         scope: "execute",
         body,
         reply: json(),
@@ -54,7 +56,7 @@ export function piston({ services }: ProtocolOptions): Protocol {
       }),
       endpoint({
         method: "get",
-        path: "/api/v2/packages",
+        path: `${root}/packages`,
         scope: "any key",
         reply: json(),
         handler: () =>
@@ -62,7 +64,7 @@ export function piston({ services }: ProtocolOptions): Protocol {
       }),
       endpoint({
         method: "post",
-        path: "/api/v2/packages",
+        path: `${root}/packages`,
         scope: "any key",
         body,
         reply: json(),
@@ -74,7 +76,7 @@ export function piston({ services }: ProtocolOptions): Protocol {
       }),
       endpoint({
         method: "delete",
-        path: "/api/v2/packages",
+        path: `${root}/packages`,
         scope: "any key",
         body,
         handler: ({ body }) => {
@@ -82,7 +84,7 @@ export function piston({ services }: ProtocolOptions): Protocol {
           throw refused(`${language}-${version} is part of this server and cannot be uninstalled`);
         },
       }),
-    ],
+    ]),
     sendError: (response, { status, message }) => response.status(status).json({ message }),
   };
 }
