@@ -19,6 +19,8 @@ const USAGE = `Usage: pyodide-express <command>
   run FILE [--timeout MS] [--context JSON] [--trace]
                                  run one file ("-": standard input) in a sandbox and print what it prints;
                                  --trace: each frame to and from the sandbox, its size and time, on stderr
+  mcp [--url URL]                speak MCP on stdin and stdout, for hosts that start a command; with URL for a server
+                                 that runs there, with its key in API_KEY
   doctor                         versions, cache, and which isolation is active
   build [NAME]                   build the environments' images now, not at the first start
   audit verify [FOLDER]          check the security log's chain and name the first broken line
@@ -28,6 +30,7 @@ const USAGE = `Usage: pyodide-express <command>
 const COMMANDS: Readonly<Record<string, (args: string[]) => Promise<number>>> = {
   serve,
   run,
+  mcp: runMcp,
   doctor: runDoctor,
   build,
   audit,
@@ -140,6 +143,11 @@ async function run(args: string[]): Promise<number> {
   } finally {
     await runtime.stop(0);
   }
+}
+
+async function runMcp(args: string[]): Promise<number> {
+  const { mcp } = await import("./mcp.ts");
+  return await mcp(args);
 }
 
 async function runDoctor(): Promise<number> {

@@ -111,7 +111,7 @@ function setting<T>(schema: z.ZodType<T>, fallback: string, meaning: string): Se
   return { schema, fallback, meaning };
 }
 
-/** Every setting there is. README and `doctor` print this table; nothing else reads `process.env`. */
+/** Every setting there is. README and `doctor` print this table; nothing else reads `process.env`, but `cli mcp`, which has defaults of its own. */
 export const SETTINGS = {
   PORT: setting(integer(0, 65_535), "3000", "TCP port to listen on; 0 picks a free one"),
   HOST: setting(host, "127.0.0.1", "address to bind; another than loopback needs API_KEYS or ALLOW_ANONYMOUS"),
