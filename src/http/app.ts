@@ -73,12 +73,12 @@ export function createApp(options: AppOptions): Express {
   const whoAsks = authenticate(config, options.keyGuesses);
   app.use(serveProtocols(options.protocols, ({ openEndpoints = [] }) => openEndpoints, options, null));
   // Balancers and monitors ask by whatever name and from whatever page, and none of it tells of a caller, or it needs a key.
-  app.use(mount(probeRoutes, options));
-  app.use("/metrics", whoAsks);
-  app.use(mount(metricsRoutes, options));
+  app.use(ofOurOwn(mount(probeRoutes, options)));
+  app.use("/metrics", ofOurOwn(whoAsks));
+  app.use(ofOurOwn(mount(metricsRoutes, options)));
   app.use(refuseOtherSites(config), refuseOtherSockets(config));
-  app.use(mount([...pageRoutes, ...openApiRoutes], options));
-  app.use(assetRoutes());
+  app.use(ofOurOwn(mount([...pageRoutes, ...openApiRoutes], options)));
+  app.use(ofOurOwn(assetRoutes()));
 
   // Who asks comes before what they send: no stranger gets 30 MB parsed.
   app.use(whoAsks);
@@ -97,6 +97,14 @@ export function createApp(options: AppOptions): Express {
   app.use(recordRefusals(options));
   app.use(errorHandler(logger));
   return app;
+}
+
+/** For requests of the server's own protocol: what is at these paths in another is that one's. */
+function ofOurOwn(handler: RequestHandler): RequestHandler {
+  return (request, response, next) => {
+    if (protocolOf(response) === undefined) handler(request, response, next);
+    else next();
+  };
 }
 
 /** Whether a request's JSON, or form, is read for its route. A session's files come as they are, JSON ones too. */

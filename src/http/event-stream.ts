@@ -1,11 +1,19 @@
 import type { Request, Response } from "express";
 import { jsonParts } from "../shared/json/json-parts.ts";
 
-/** What stands around an event, and what is sent where there is none: a comment, or an empty line, which clients skip. */
+/** What stands around an event, and what is sent where there is none, which clients skip. */
+export interface StreamFormat {
+  readonly type: string;
+  readonly before: string;
+  readonly after: string;
+  readonly heartbeat: string;
+}
+
+/** The server's own; a heartbeat is a comment, or an empty line. */
 const FORMATS = {
   sse: { type: "text/event-stream; charset=utf-8", before: "data: ", after: "\n\n", heartbeat: ": \n\n" },
   ndjson: { type: "application/x-ndjson; charset=utf-8", before: "", after: "\n", heartbeat: "\n" },
-} as const;
+} as const satisfies Record<string, StreamFormat>;
 
 /** Which of the two a request asks for. */
 export function streamFormat(request: Request): keyof typeof FORMATS {
@@ -21,13 +29,13 @@ export function streamFormat(request: Request): keyof typeof FORMATS {
 export class EventStream {
   readonly #response: Response;
   readonly #heartbeat: NodeJS.Timeout;
-  readonly #format: (typeof FORMATS)[keyof typeof FORMATS];
+  readonly #format: StreamFormat;
   #isOpen = false;
 
   /** @param heartbeatMs most ms between two writes. */
-  constructor(response: Response, heartbeatMs: number, format: keyof typeof FORMATS = "sse") {
+  constructor(response: Response, heartbeatMs: number, format: keyof typeof FORMATS | StreamFormat = "sse") {
     this.#response = response;
-    this.#format = FORMATS[format];
+    this.#format = typeof format === "string" ? FORMATS[format] : format;
     this.#heartbeat = setInterval(() => this.#beat(), heartbeatMs);
     response.once("close", () => clearInterval(this.#heartbeat));
   }

@@ -2,12 +2,19 @@ import type { Request, RequestHandler, Response } from "express";
 import type { ClientError } from "../shared/errors.ts";
 
 /**
- * What a client presents where a protocol has it: a key, or a token that was derived from one for a purpose (`derivedToken` in
- * `middleware/authentication.ts`).
+ * What a client presents where a protocol has it: a key, a token that was derived from one for a purpose (`derivedToken` in
+ * `middleware/authentication.ts`), or a signature that was made with such a token.
  */
 export type Credential =
   | { readonly kind: "key"; readonly key: string }
-  | { readonly kind: "token"; readonly token: string; readonly purpose: string };
+  | { readonly kind: "token"; readonly token: string; readonly purpose: string }
+  | {
+      readonly kind: "signature";
+      readonly signature: string;
+      readonly purpose: string;
+      /** The signature that the holder of a token makes. */
+      readonly sign: (token: string) => string;
+    };
 
 /** What is different about the requests of a foreign protocol, for what stands before its endpoints. */
 export interface RecognisedProtocol {

@@ -208,7 +208,7 @@ export const fileBody: BodyKind<Uint8Array> = {
 // biome-ignore lint/suspicious/noExplicitAny: as in `Route`.
 export function mount(routes: readonly Endpoint<any, any, any, any>[], services: RouteServices): Router {
   const router = Router();
-  const firstNames = new Set(routes.map(({ path }) => firstName(path)));
+  const firstNames = new Set(routes.map(({ path }) => firstName(path).toLowerCase()));
   const takesAny = [...firstNames].some((name) => /[:*{]/.test(name));
   for (const declared of routes) {
     const read = declared.body?.middleware?.(services);

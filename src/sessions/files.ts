@@ -3,7 +3,6 @@ import { ClientError } from "../shared/errors.ts";
 import type { FileEntry } from "../wire/messages.ts";
 import { workspacePath } from "../workspaces/paths.ts";
 import type { WorkspaceIndex, WorkspaceLimits, Written } from "../workspaces/workspace-index.ts";
-import type { SessionSnapshot } from "./format.ts";
 import { readFile, readFiles, readState, toStored } from "./states.ts";
 import type { SessionStore } from "./store.ts";
 import type { SessionTurns } from "./turns.ts";
@@ -17,6 +16,13 @@ export interface SessionFilesOptions {
   readonly limits: WorkspaceLimits;
   /** Largest stored state of one session, files included, bytes. */
   readonly maxBytes: number;
+}
+
+/** What becomes of a session's files and folders, all at once. */
+export interface FileChange {
+  /** What is moved has the content that it had. */
+  readonly written: readonly Written[];
+  readonly deleted: readonly string[];
 }
 
 /** A session's own files, from outside of it. Paths are the sandbox's. */
@@ -65,40 +71,44 @@ export class SessionFiles {
       blobs.set(sha256, content);
       written.push({ path: workspacePath(path), kind: "file", mtimeMs, sha256, size: content.length });
     }
-    await this.#change(principal, id, signal, blobs, (files) => {
+    await this.change(principal, id, signal, blobs, (files) => {
       if (written.some(({ path }) => files.get(path)?.kind === "folder"))
         throw new ClientError("not_a_file", "There is a folder of this name");
-      return files.merge(written, [], this.#options.limits);
+      return { written, deleted: [] };
     });
     return written.map(({ path, size }) => ({ path, size, mtimeMs, kind: "file" }));
   }
 
   /** @throws {ClientError} 404 `File not found`, 409 `file_open` while the session has it open. */
   async delete(principal: string, id: string, signal: AbortSignal, path: string): Promise<void> {
-    await this.#change(principal, id, signal, null, (files, snapshot) => {
+    await this.change(principal, id, signal, null, (files) => {
       if (files.get(workspacePath(path))?.kind !== "file") throw new ClientError("not_found", "File not found");
-      const { state } = snapshot;
-      if (state?.streams.some((stream) => stream.path === path)) {
-        throw new ClientError("file_open");
-      }
-      return files.merge([], [path], this.#options.limits);
+      return { written: [], deleted: [path] };
     });
   }
 
-  async #change(
+  /**
+   * Changes files and folders, all of them or none.
+   *
+   * @param contents of what is new, by SHA-256; null: nothing is.
+   * @throws {ClientError} 409 `file_open` where the session has a file open that is deleted, 413 and 507 where there is no room.
+   */
+  async change(
     principal: string,
     id: string,
     signal: AbortSignal,
-    /** Null: something is deleted. */
     contents: ReadonlyMap<string, Uint8Array> | null,
-    plan: (files: WorkspaceIndex, snapshot: SessionSnapshot) => WorkspaceIndex,
+    plan: (files: WorkspaceIndex) => FileChange,
   ): Promise<void> {
-    const { turns, store, identityOf, maxBytes } = this.#options;
+    const { turns, store, identityOf, maxBytes, limits } = this.#options;
     await turns.runChange(principal, id, signal, async (live, lease) => {
       refusePinned(live, "given other files");
       const { record } = lease;
       const snapshot = await readState(store, record, identityOf(record.environment));
-      const files = plan(snapshot.files, snapshot);
+      const { written, deleted } = plan(snapshot.files);
+      const gone = new Set(deleted);
+      if (snapshot.state?.streams.some(({ path }) => gone.has(path))) throw new ClientError("file_open");
+      const files = snapshot.files.merge(written, deleted, limits);
       const { ref, stored } = await toStored({ ...snapshot, files }, contents ?? new Map());
       if (ref.size + ref.fileBytes > maxBytes) {
         throw new ClientError("session_full", `A session may take at most ${mib(maxBytes)} MiB.`);

@@ -1,5 +1,5 @@
 import type { WorkspaceIndex } from "../workspaces/workspace-index.ts";
-import type { Counts, NewSnapshot, SessionLease, SessionRecord } from "./store.ts";
+import type { Counts, NewSnapshot, RecordChanges, SessionLease, SessionRecord } from "./store.ts";
 import { TurnQueue } from "./turn-queue.ts";
 
 /** Executions and changes that may wait for one session. */
@@ -34,6 +34,8 @@ export class LiveSession {
   lease: SessionLease | null = null;
   /** A state that could not be stored when its reply was sent. */
   unstored: { readonly record: SessionRecord; readonly snapshot: NewSnapshot; failures: number } | null = null;
+  /** Of the record, to be stored with what the turn that is under way stores, or by the next. */
+  changes: RecordChanges | null = null;
   /** Why the session is not as its last reply left it; told with the next. */
   setback: string | null = null;
 
@@ -43,8 +45,8 @@ export class LiveSession {
   }
 
   get isForgettable(): boolean {
-    const { turns, resident, lease, setback } = this;
-    return turns.length === 0 && resident === null && lease === null && setback === null;
+    const { turns, resident, lease, setback, changes } = this;
+    return turns.length === 0 && resident === null && lease === null && setback === null && changes === null;
   }
 
   takeSetback(): string | null {

@@ -218,14 +218,17 @@ export class SessionRun {
     const { maxBytes } = this.#options;
     if (bytes > maxBytes)
       return this.#reverted(`it would take ${mib(bytes)} MiB, and ${mib(maxBytes)} MiB is the most.`);
+    const { changes: asked } = this.#live;
     const record = next(this.#before, {
       head: { ...stored.ref, ...(namespaces && { namespaces }) },
       previous: this.#before.head,
       ...this.#counts,
       reseed: false,
+      ...asked,
     });
     try {
       await this.#lease.commit(record, stored.stored, true);
+      if (this.#live.changes === asked) this.#live.changes = null;
       return { at: "stored" };
     } catch (error) {
       // Where another server has the session, or the store itself is wrong, there is nothing to go back to.

@@ -7,7 +7,7 @@ import { SessionCheckpoints } from "./checkpoints.ts";
 import { SessionFiles } from "./files.ts";
 import { SessionNamespaces } from "./namespaces.ts";
 import { SessionRun, type SessionRunOptions } from "./session-run.ts";
-import type { SessionRecord } from "./store.ts";
+import type { RecordChanges, SessionRecord } from "./store.ts";
 import { interrupted, SessionTurns, type SessionTurnsOptions } from "./turns.ts";
 import { checkedName, refusePinned, type SessionView, viewOf } from "./views.ts";
 
@@ -23,13 +23,18 @@ export interface SessionsOptions extends Omit<SessionRunOptions, "turns"> {
 export interface NewSession {
   readonly environment: string;
   readonly ttlMs?: number | undefined;
+  readonly endsAtMs?: SessionRecord["endsAtMs"];
   readonly id?: string | undefined;
   /** Checked by who calls. */
   readonly network?: SessionRecord["network"];
   readonly tools?: SessionRecord["tools"];
   readonly metadata?: SessionRecord["metadata"];
   readonly start?: SessionRecord["start"];
+  readonly adapter?: SessionRecord["adapter"];
 }
+
+/** What is different about a fork. */
+export type ForkChanges = RecordChanges & Partial<Pick<SessionRecord, "id" | "metadata">>;
 
 const SWEEP_INTERVAL_MS = 60_000;
 /** A machine's clock that has moved so much against the monotonic one was set. */
@@ -91,7 +96,7 @@ export class Sessions {
   }
 
   async list(principal: string): Promise<readonly SessionView[]> {
-    return (await this.#options.store.list(principal)).map((record) => this.#view(record));
+    return (await this.records(principal)).map((record) => this.#view(record));
   }
 
   /** @throws {ClientError} 404 if there is none, or it is another principal's. */
@@ -110,15 +115,21 @@ export class Sessions {
     });
   }
 
-  /** @returns a new session that goes on from where this one is, with seeds of its own. */
-  async fork(principal: string, id: string, signal: AbortSignal): Promise<SessionView> {
+  /** @returns a new session that goes on from where this one is, with seeds of its own, but for what `changes` has. */
+  async fork(
+    principal: string,
+    id: string,
+    signal: AbortSignal,
+    { id: forkId, ...changes }: ForkChanges = {},
+  ): Promise<SessionView> {
     return await this.#turns.runChange(principal, id, signal, async (live, lease) => {
       refusePinned(live, "forked");
       const now = steadyNowMs();
       const { store, maxOfPrincipal } = this.#options;
       const fork: SessionRecord = {
         ...lease.record,
-        id: newId(),
+        ...changes,
+        id: forkId ?? newId(),
         createdAtMs: now,
         lastUsedAtMs: now,
         revision: 0,
@@ -129,6 +140,25 @@ export class Sessions {
       await store.create(fork, maxOfPrincipal, lease);
       return this.#view(fork);
     });
+  }
+
+  /** Changes what is known of a session; see {@link SessionTurns.update}. */
+  async update(
+    principal: string,
+    id: string,
+    changesOf: (record: SessionRecord) => RecordChanges,
+  ): Promise<SessionRecord> {
+    return await this.#turns.update(principal, id, changesOf);
+  }
+
+  /** What is known of all of a principal's sessions, the last used first. */
+  async records(principal: string): Promise<readonly SessionRecord[]> {
+    return (await this.#options.store.list(principal)).map((record) => this.#turns.asChanged(record));
+  }
+
+  /** Waits for what was asked of a session before. @throws {ClientError} 404 if it is there no more. */
+  async settled(principal: string, id: string, signal?: AbortSignal): Promise<void> {
+    await this.#turns.run(principal, id, signal, async () => {});
   }
 
   /** Puts a session into another environment, if it has no state yet: that belongs to the one it was made in. */

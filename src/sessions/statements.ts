@@ -25,7 +25,7 @@ export const STATEMENTS = {
   dropUses: "DELETE FROM uses WHERE session = ? AND snapshot NOT IN (SELECT value FROM json_each(?)) RETURNING content",
   files: "SELECT DISTINCT file FROM contents WHERE file IS NOT NULL",
   move: `UPDATE sessions SET last_used_at_ms = last_used_at_ms + :step, ends_at_ms = ends_at_ms + :step,
-    record = json_set(record, '$.lastUsedAtMs', last_used_at_ms + :step,
+    record = json_set(json_replace(record, '$.endsAtMs', ends_at_ms + :step), '$.lastUsedAtMs', last_used_at_ms + :step,
       '$.createdAtMs', json_extract(record, '$.createdAtMs') + :step)`,
   freePages: "PRAGMA freelist_count",
 } as const;

@@ -47,6 +47,8 @@ export interface SessionRecord {
   readonly lastUsedAtMs: number;
   /** Unused for so long, it ends; ms. */
   readonly ttlMs: number;
+  /** When it ends, used or not; default: `ttlMs` alone says it. */
+  readonly endsAtMs?: number | undefined;
   /** What its executions may reach, of what the server allows; default: all of that. It was checked, and names secrets, not values. */
   readonly network?: NetworkInput | undefined;
   /** What its client offers to each of its executions that says nothing else. */
@@ -57,6 +59,8 @@ export interface SessionRecord {
   readonly start?: SessionStart | undefined;
   /** Absent: there is the default one alone, whose executions are all. */
   readonly namespaces?: Namespaces | undefined;
+  /** What the adapter of a foreign protocol knows of it: JSON, of the protocol of this name. Absent as `metadata` is. */
+  readonly adapter?: { readonly protocol: string; readonly state: unknown } | undefined;
   /** Counts up with every change. */
   readonly revision: number;
   readonly executions: number;
@@ -151,8 +155,15 @@ export interface SessionStore {
   close(): Promise<void>;
 }
 
-export function endsAtMs({ lastUsedAtMs, ttlMs }: Pick<SessionRecord, "lastUsedAtMs" | "ttlMs">): number {
-  return lastUsedAtMs + ttlMs;
+/** What of a record may be changed while code runs in the session: nothing of it comes from the code. */
+export type RecordChanges = Partial<Pick<SessionRecord, "ttlMs" | "endsAtMs" | "network" | "adapter">>;
+
+export function endsAtMs({
+  lastUsedAtMs,
+  ttlMs,
+  endsAtMs: fixed,
+}: Pick<SessionRecord, "lastUsedAtMs" | "ttlMs" | "endsAtMs">): number {
+  return fixed ?? lastUsedAtMs + ttlMs;
 }
 
 /** All states that a record names. */

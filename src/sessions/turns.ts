@@ -4,7 +4,7 @@ import { ClientError } from "../shared/errors.ts";
 import { steadyNowMs } from "../shared/steady-clock.ts";
 import { LiveSession } from "./live-session.ts";
 import type { SessionPool } from "./run.ts";
-import type { NewSnapshot, SessionLease, SessionRecord, SessionStore } from "./store.ts";
+import type { NewSnapshot, RecordChanges, SessionLease, SessionRecord, SessionStore } from "./store.ts";
 
 export interface SessionTurnsOptions {
   readonly pool: SessionPool;
@@ -49,7 +49,42 @@ export class SessionTurns {
   async record(principal: string, id: string): Promise<SessionRecord> {
     const record = await this.#options.store.get(id);
     if (record?.principal !== principal) throw sessionNotFound();
-    return record;
+    return this.asChanged(record);
+  }
+
+  /** A stored record with what is to be stored of it. */
+  asChanged(record: SessionRecord): SessionRecord {
+    const changes = this.#live.get(record.id)?.changes;
+    return changes == null ? record : { ...record, ...changes };
+  }
+
+  /**
+   * Changes what is known of a session, also while code runs in it: then what the code leaves is stored with it.
+   *
+   * @param changesOf may be called again.
+   * @returns the session as it is now, or will be when the turn that is under way is over.
+   */
+  async update(
+    principal: string,
+    id: string,
+    changesOf: (record: SessionRecord) => RecordChanges,
+  ): Promise<SessionRecord> {
+    const before = await this.record(principal, id);
+    const live = this.#live.get(id);
+    if (!live || live.turns.length === 0) {
+      return await this.run(principal, id, undefined, async (owned, lease) => {
+        await this.change(owned, lease, changesOf(lease.record));
+        return lease.record;
+      });
+    }
+    live.changes = { ...live.changes, ...changesOf(before) };
+    this.#emptyTurn(live)
+      .catch((error) => {
+        live.changes = null;
+        if (!(error instanceof ClientError)) this.#options.onError(error, id);
+      })
+      .finally(() => this.#forget(live));
+    return this.asChanged(before);
   }
 
   /**
@@ -184,6 +219,7 @@ export class SessionTurns {
     try {
       await this.#storeUnstored(live, lease);
       if (live.resident && live.resident.revision !== lease.record.revision) this.evict(live);
+      await this.#storeChanges(live, lease);
       return await action(live, lease);
     } finally {
       if (live.unstored === null && live.resident?.pinned == null && live.lease === lease) {
@@ -234,6 +270,14 @@ export class SessionTurns {
     }
     this.#dropUnstored(live);
     if (live.resident) live.resident = { ...live.resident, contents: new Map() };
+  }
+
+  /** What was changed in a turn that did not store it. */
+  async #storeChanges(live: LiveSession, lease: SessionLease): Promise<void> {
+    const { changes } = live;
+    if (changes === null) return;
+    await this.change(live, lease, changes);
+    if (live.changes === changes) live.changes = null;
   }
 
   #dropUnstored(live: LiveSession): void {

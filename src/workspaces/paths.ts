@@ -4,7 +4,7 @@ import { ClientError } from "../shared/errors.ts";
 /** Where a sandbox starts, and where uploads arrive. */
 export const HOME = "/home/pyodide";
 /** Leads there. */
-const HOME_LINK = "/mnt/data";
+const HOME_LINKS = ["/mnt/data", "/home/user"];
 
 /** The only places of a sandbox whose files are kept. */
 export const ROOTS = [HOME, "/tmp", "/plots"] as const;
@@ -42,15 +42,15 @@ export function workspacePath(path: string): string {
 }
 
 /**
- * The folder that code names in its own way: relative to {@link HOME}, by way of `/mnt/data`, with `..` in it.
+ * The folder that code names in its own way: relative to {@link HOME}, by way of `/mnt/data` or `/home/user`, with `..` in it.
  *
  * @returns a path as {@link workspacePath} does.
  * @throws {ClientError} 400 `invalid_path`.
  */
 export function workspaceFolder(path: string): string {
   const resolved = posix.resolve(HOME, path);
-  const link = `${resolved}/`.startsWith(`${HOME_LINK}/`);
-  return workspacePath(link ? HOME + resolved.slice(HOME_LINK.length) : resolved);
+  const link = HOME_LINKS.find((candidate) => `${resolved}/`.startsWith(`${candidate}/`));
+  return workspacePath(link === undefined ? resolved : HOME + resolved.slice(link.length));
 }
 
 /** The folder a path lies in: `/plots` for `/plots/a.png`. */

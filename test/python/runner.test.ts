@@ -1045,6 +1045,8 @@ table("files", [
     "os.mkdir('/dev/x')",
     "os.symlink('/w', '/home')",
     "os.unlink('/mnt/data')",
+    "os.unlink('/home/user')",
+    "os.rename('/w', '/home/user')",
     "os.rmdir('/mnt')",
     "os.rmdir('/home/web_user')",
     "os.chmod('/', 0o777)",
@@ -1052,19 +1054,25 @@ table("files", [
     "open('/w', 'w')",
   ].map((call) => ({
     name: `what was there is not changed: ${call}`,
-    code: `import os\nos.mkdir("/w")\ntry: ${call}\nexcept OSError as e: print("refused")\nsorted(os.listdir("/")), os.path.realpath("/mnt/data")`,
-    want: gives([["dev", "home", "lib", "mnt", "plots", "proc", "tmp", "w"], "/home/pyodide"], "refused\n"),
+    code: `import os\nos.mkdir("/w")\ntry: ${call}\nexcept OSError as e: print("refused")\nsorted(os.listdir("/")), [os.path.realpath(p) for p in ("/mnt/data", "/home/user")]`,
+    want: gives(
+      [
+        ["dev", "home", "lib", "mnt", "plots", "proc", "tmp", "w"],
+        ["/home/pyodide", "/home/pyodide"],
+      ],
+      "refused\n",
+    ),
   })),
   {
     name: "more than may be, in folders of its own",
     code: "os = __import__('os')\nf = open('/big', 'wb')\nwhile True: f.write(bytes(2**20))",
     want: raises("OSError", text(/No space left/)),
   },
-  {
-    name: "/mnt/data is the home folder",
-    code: "import os\nopen('/mnt/data/a', 'w').write('x')\nopen('b', 'w').write('y')\nos.path.realpath('/mnt/data'), os.listdir('.'), open('/mnt/data/b').read()",
+  ...["/mnt/data", "/home/user"].map((link) => ({
+    name: `${link} is the home folder`,
+    code: `import os\nopen('${link}/a', 'w').write('x')\nopen('b', 'w').write('y')\nos.path.realpath('${link}'), os.listdir('.'), open('${link}/b').read()`,
     want: gives(["/home/pyodide", ["a", "b"], "y"]),
-  },
+  })),
   {
     name: "the host's files are not there",
     code: "import os\n[os.path.exists(p) for p in ('/etc/passwd', '/proc/self/environ', '/root', '/work', '/bin/sh')]",

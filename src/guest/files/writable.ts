@@ -8,8 +8,8 @@ import { EMPTY, FILE_MODE, FOLDER_MODE, LINK_MODE, type TenantNode, TenantNodes 
 export const WRITABLE_ROOTS = ["/home/pyodide", "/tmp", "/plots"] as const;
 /** The folders in which user code can make others, and files, that are there until the execution ends. What was in them stays read-only. */
 export const OPEN_FOLDERS = ["/", "/home", "/home/web_user", "/mnt"] as const;
-/** Where other systems of this kind have the files that go in and out: the home folder. */
-export const HOME_LINK = "/mnt/data";
+/** Where other systems of this kind have the home folder, or the files that go in and out: links to ours. */
+export const HOME_LINKS = ["/mnt/data", "/home/user"] as const;
 const HOME = "/home/pyodide";
 const ALWAYS_PRESENT = ["/plots/matplotlib", "/plots/seaborn"];
 

@@ -1,5 +1,5 @@
 import { ARCHIVE_MTIME_MS } from "../files/archive-filesystem.ts";
-import { HOME_LINK, WRITABLE_ROOTS } from "../files/writable.ts";
+import { HOME_LINKS, WRITABLE_ROOTS } from "../files/writable.ts";
 import { Devices } from "../io/device.ts";
 import type { HostConnection } from "../io/host-connection.ts";
 import type { Module, Node } from "./emscripten.ts";
@@ -26,7 +26,7 @@ export function layOut({ module }: Program, { sources }: Boot, host: HostConnect
     fs.writeFile(target, encoder.encode(source));
   }
   for (const path of [ENVIRONMENT_PATH, PACKAGES_PATH, ...WRITABLE_ROOTS, "/mnt"]) fs.mkdirTree(path);
-  fs.symlink(WRITABLE_ROOTS[0], HOME_LINK);
+  for (const link of HOME_LINKS) fs.symlink(WRITABLE_ROOTS[0], link);
   setTimes(fs, ARCHIVE_MTIME_MS);
   return devices;
 }

@@ -74,11 +74,10 @@ export function authenticate(config: Pick<Config, "API_KEYS" | "API_KEY">, guess
       response.set("WWW-Authenticate", "Bearer");
       throw new ClientError("unauthorized", "Authentication required");
     }
-    const isToken = !Buffer.isBuffer(given) && given.kind === "token";
-    const key = Buffer.isBuffer(given) ? given : Buffer.from(given.kind === "key" ? given.key : given.token, "latin1");
-    const digest = digestOf(key);
+    const digest = digestOf(Buffer.isBuffer(given) ? given : Buffer.from(textOf(given), "latin1"));
     guesses?.check(request.ip, digest);
-    const found = isToken ? keyOfToken(keys, given) : keyWithDigest(keys, digest);
+    const isKey = Buffer.isBuffer(given) || given.kind === "key";
+    const found = isKey ? keyWithDigest(keys, digest) : keyOfDerived(keys, given);
     if (found) {
       guesses?.succeeded(request.ip, digest);
       response.locals.principal = found.principal;
@@ -184,14 +183,21 @@ function keyWithDigest(keys: readonly ApiKey[], digest: Buffer): ApiKey | undefi
   return found;
 }
 
-function keyOfToken(
-  keys: readonly ApiKey[],
-  { token, purpose }: Extract<Credential, { kind: "token" }>,
-): ApiKey | undefined {
-  const given = digestOf(Buffer.from(token));
+/** The key whose token this is, or whose token has signed. */
+function keyOfDerived(keys: readonly ApiKey[], derived: Exclude<Credential, { kind: "key" }>): ApiKey | undefined {
+  const given = digestOf(Buffer.from(textOf(derived)));
   let found: ApiKey | undefined;
-  for (const key of keys) if (timingSafeEqual(given, digestOf(Buffer.from(tokenOf(key.digest, purpose))))) found = key;
+  for (const key of keys) {
+    const token = tokenOf(key.digest, derived.purpose);
+    const right = derived.kind === "token" ? token : derived.sign(token);
+    if (timingSafeEqual(given, digestOf(Buffer.from(right)))) found = key;
+  }
   return found;
+}
+
+function textOf(credential: Credential): string {
+  if (credential.kind === "key") return credential.key;
+  return credential.kind === "token" ? credential.token : credential.signature;
 }
 
 function isLoopback(host: string): boolean {

@@ -1,0 +1,51 @@
+import type { Request, Response } from "express";
+import type { Protocol, ProtocolOptions } from "../../http/protocol.ts";
+import type { ClientError } from "../../shared/errors.ts";
+import { addressOf, credentialOf, INTERPRETER_PORT } from "./address.ts";
+import { isConnect, sendConnectError } from "./connect.ts";
+import { controlPlane } from "./control-plane.ts";
+import { toError } from "./descriptions.ts";
+import { envd } from "./envd.ts";
+import { interpreter } from "./interpreter.ts";
+import { Processes } from "./process-table.ts";
+import { processes } from "./processes.ts";
+import { Sandboxes } from "./sandboxes.ts";
+import { Watchers } from "./watchers.ts";
+
+/** Of the control plane, what E2B has at the root of its API. */
+const CONTROL = /^(?:\/v[23])?\/(?:sandboxes|snapshots|templates|volumes|secrets)(?:\/|$)/;
+
+const EXECUTIONS: ReadonlySet<string> = new Set(["/execute", "/process.Process/Start"]);
+
+/** https://e2b.dev: its SDKs by E2B_API_URL and E2B_SANDBOX_URL, or by the names of hosts. */
+export function e2b({ services }: ProtocolOptions): Protocol {
+  const sandboxes = new Sandboxes(services);
+  const watchers = new Watchers();
+  const table = new Processes();
+  return {
+    name: "e2b",
+    owns: (request) => CONTROL.test(request.path) || addressOf(request) !== null,
+    credentialOf,
+    readsBody: (request) => addressOf(request) === null || request.path !== "/files",
+    executes: (request) => request.method === "POST" && EXECUTIONS.has(request.path) && addressOf(request) !== null,
+    endpoints: [
+      ...controlPlane(sandboxes, services.config),
+      ...interpreter(sandboxes),
+      ...envd(sandboxes, watchers),
+      ...processes(sandboxes, table),
+    ],
+    sendError,
+    close: () => {
+      watchers.closeAll();
+      table.killAll();
+    },
+  };
+}
+
+function sendError(response: Response, error: ClientError, request: Request): void {
+  const { status, message } = error;
+  const address = addressOf(request);
+  if (address?.port === INTERPRETER_PORT) response.status(status).type("text/plain").send(message);
+  else if (address !== null && isConnect(request)) sendConnectError(response, error, request);
+  else response.status(status).json(toError(error));
+}

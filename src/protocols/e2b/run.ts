@@ -1,0 +1,62 @@
+import type { ExecutionResult } from "../../sandbox/outcome.ts";
+import type { OutputEvent } from "../../sandbox/running-job.ts";
+import { type ExecutionContext, type ExecutionInput, runCode, type Services } from "../../service/execution-service.ts";
+import { ClientError } from "../../shared/errors.ts";
+import { steadyNowMs } from "../../shared/steady-clock.ts";
+import { gone, type Sandboxes } from "./sandboxes.ts";
+
+/** E2B has no end of an execution but its client's; this server has one. */
+const TIMEOUT_MS = 300_000;
+/** Largest delay of a timer. */
+const MAX_DELAY_MS = 2 ** 31 - 1;
+
+export interface SandboxRun {
+  readonly id: string;
+  readonly input: Pick<ExecutionInput, "code" | "stdin" | "env" | "namespace" | "display">;
+  readonly onWait?: () => void;
+  readonly onOutput: (event: OutputEvent) => void;
+}
+
+/**
+ * Runs code in a sandbox, until it ends, is paused or killed.
+ *
+ * @throws {ClientError} 502 if the sandbox does not run, or no more; what `runCode` throws.
+ */
+export async function runInSandbox(
+  services: Services,
+  sandboxes: Sandboxes,
+  { id, input, onWait, onOutput }: SandboxRun,
+  context: ExecutionContext,
+): Promise<ExecutionResult> {
+  const principal = context.principal.id;
+  const { state } = await sandboxes.running(principal, id);
+  const ended = new AbortController();
+  let timer: NodeJS.Timeout | undefined;
+  const watch = async (): Promise<void> => {
+    const now = await sandboxes.running(principal, id).catch(() => null);
+    if (now === null) ended.abort(gone(id));
+    else timer = setTimeout(watch, Math.min(MAX_DELAY_MS, Math.max(0, now.state.endAtMs - steadyNowMs()) + 1)).unref();
+  };
+  timer = setTimeout(watch, Math.min(MAX_DELAY_MS, Math.max(0, state.endAtMs - steadyNowMs()) + 1)).unref();
+  try {
+    const env = { ...state.env, ...input.env };
+    const result = await runCode(
+      services,
+      { ...input, env, session: id, timeout: TIMEOUT_MS },
+      { ...context, signal: AbortSignal.any([context.signal, ended.signal]) },
+      { ...(onWait && { onWait }), onOutput },
+    );
+    if (ended.signal.aborted) throw gone(id);
+    // Who stopped it may have been about to delete the sandbox.
+    if (result.status === "cancelled") await services.sessions.settled(principal, id);
+    return result;
+  } catch (error) {
+    throw ended.signal.aborted || isGone(error) ? gone(id) : error;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function isGone(error: unknown): boolean {
+  return error instanceof ClientError && error.code === "session_not_found";
+}
