@@ -181,7 +181,7 @@ export async function startServer(
       }),
     },
   };
-  const protocols = adapters(config.PROTOCOLS, { services, logger });
+  const protocols = adapters(config.PROTOCOLS, { services, logger, count: messageLimit(rateLimiter) });
   stack.defer(async () => {
     for (const protocol of protocols) await protocol.close?.();
   });

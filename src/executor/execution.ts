@@ -18,6 +18,8 @@ export interface ExecutionRequest {
   readonly display?: DisplayMode | undefined;
   /** In a session: whose global variables the code has. */
   readonly namespace?: string | undefined;
+  /** Whether a traceback goes to stderr as well as into the result; default: it does. */
+  readonly printTraceback?: boolean | undefined;
   /** Name of the package set to run in. */
   readonly environment: string;
   /** Whose share of the queue this uses. */

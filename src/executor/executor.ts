@@ -102,6 +102,7 @@ export function toJob(
         ...(env && { env }),
         ...(argv && { argv }),
         ...(display && { display }),
+        ...(request.printTraceback === false && { printTraceback: false as const }),
       },
       stdin,
       stream: onOutput !== undefined,

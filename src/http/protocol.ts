@@ -23,6 +23,8 @@ export interface Protocol extends RecognisedProtocol {
 export interface ProtocolOptions {
   readonly services: RouteServices;
   readonly logger: Logger;
+  /** Counts one message of a principal's connection as a request. @throws {ClientError} 429 `rate_limited`. */
+  readonly count: (principal: string, ip: string | null) => Promise<void>;
 }
 
 /** Declares an endpoint of a protocol. Without `reply` the handler replies itself. */

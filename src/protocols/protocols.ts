@@ -1,6 +1,7 @@
 import type { Protocol, ProtocolOptions } from "../http/protocol.ts";
 import type { ProtocolName } from "../shared/settings.ts";
 import { dify } from "./dify/dify.ts";
+import { jupyter } from "./jupyter/jupyter.ts";
 import { e2b } from "./e2b/e2b.ts";
 import { librechat } from "./librechat/librechat.ts";
 import { mcp } from "./mcp/mcp.ts";
@@ -9,6 +10,7 @@ import { sandboxfusion } from "./sandboxfusion/sandboxfusion.ts";
 
 /** In this order each is asked whether a request is its own. */
 const ADAPTERS: Readonly<Record<ProtocolName, (options: ProtocolOptions) => Protocol>> = {
+  jupyter,
   e2b,
   mcp,
   piston,

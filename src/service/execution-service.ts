@@ -65,6 +65,8 @@ export interface ExecutionInput extends ToolInput {
   readonly env?: Readonly<Record<string, string>> | undefined;
   /** What `sys.argv` is: the code is a program that ends as one, with an exit status. Default: it is a cell of a notebook. */
   readonly argv?: readonly string[] | undefined;
+  /** Whether a traceback goes to stderr as well as into the result; default: it does. */
+  readonly printTraceback?: boolean | undefined;
   /** ms */
   readonly timeout?: number | undefined;
   readonly environment?: string | undefined;
@@ -220,6 +222,7 @@ async function execute(
     argv,
     display: display === true ? "on" : display || undefined,
     namespace,
+    printTraceback: input.printTraceback,
     timeoutMs: timeout,
     environment,
     principal: principal.id,

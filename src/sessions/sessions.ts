@@ -170,6 +170,13 @@ export class Sessions {
     });
   }
 
+  /** Writes what its owner has on it anew, once nothing runs in it. */
+  async annotate(principal: string, id: string, metadata: NonNullable<SessionRecord["metadata"]>): Promise<void> {
+    await this.#turns.run(principal, id, undefined, async (live, lease) => {
+      await this.#turns.change(live, lease, { metadata });
+    });
+  }
+
   /** Back to a checkpoint; see {@link SessionCheckpoints.restore}. */
   async restore(principal: string, id: string, signal: AbortSignal, name: string): Promise<SessionView> {
     return this.#view(await this.checkpoints.restore(principal, id, signal, name));

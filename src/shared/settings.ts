@@ -72,7 +72,7 @@ const mirror = z.string().transform((value, context) => {
 });
 
 /** Protocols of other servers that clients may use: `src/protocols/`. */
-export const PROTOCOLS = ["e2b", "mcp", "piston", "dify", "sandboxfusion", "librechat"] as const;
+export const PROTOCOLS = ["jupyter", "e2b", "mcp", "piston", "dify", "sandboxfusion", "librechat"] as const;
 export type ProtocolName = (typeof PROTOCOLS)[number];
 
 const protocols = list.transform((items, context) => {

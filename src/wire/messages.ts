@@ -41,6 +41,8 @@ export interface Program {
   readonly env?: Readonly<Record<string, string>>;
   /** What `sys.argv` is: the code is a program that ends as one, with an exit status. Absent: a cell of a notebook. */
   readonly argv?: readonly string[];
+  /** False: a traceback is in the result alone. Absent: it is printed, too, as Python does. */
+  readonly printTraceback?: false;
   /** What a session is to begin with, where this is its first execution; absent: nothing. */
   readonly start?: SessionStart;
   /** Absent: the value is sent as JSON only. */

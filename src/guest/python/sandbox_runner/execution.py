@@ -58,13 +58,18 @@ def prepare():
         setattr(sys, f"__{name}__", stream)
 
 
+_prints_traceback = True
+
+
 def run(program):
     """Run a program: the `Program` of messages.ts, as JSON in UTF-8.
 
     Returns three lines in UTF-8: the `ErrorInfo` of guest-messages.ts as compact JSON, or `null`; `cut` if the value was cut, or
     nothing; the value as compact JSON. The server passes the value on as these bytes.
     """
+    global _prints_traceback
     program = loads(program)
+    _prints_traceback = program.get("printTraceback", True)
     if program["reseed"]:
         seeds.reseed()
     if program["execution"] is None and "env" not in program:
@@ -309,6 +314,9 @@ def _failure(error, message=None, shown=None):
     if message is not None:
         info["message"] = message
     if shown is None:
+        if not _prints_traceback:
+            _flush()
+            return info
         shown = info["traceback"]
     try:
         sys.stderr.write(shown)

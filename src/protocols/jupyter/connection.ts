@@ -1,0 +1,133 @@
+import { randomUUID } from "node:crypto";
+import type { WebSocket } from "ws";
+import { CLOSE } from "../../http/websocket/connection.ts";
+import type { Caller } from "../../service/execution-service.ts";
+import { ClientError } from "../../shared/errors.ts";
+import { SerialQueue } from "../../shared/serial-queue.ts";
+import { Message, RefusedRequestError, type Request, readRequest } from "./messages.ts";
+import { readFrame, type WireFormat } from "./wire-format.ts";
+
+/** More that a client has not read, and output is left out, bytes. */
+const MAX_BUFFERED_BYTES = 8 * 1024 * 1024;
+/** With what is never left out: a client that has read nothing of it reads nothing. */
+const MAX_UNREAD_BYTES = 4 * MAX_BUFFERED_BYTES;
+const CLOSE_TIMEOUT_MS = 2_000;
+
+export interface ConnectionOptions {
+  readonly socket: WebSocket;
+  readonly format: WireFormat;
+  readonly caller: Caller;
+  readonly heartbeatMs: number;
+  /** Counts a message as a request. @throws {ClientError} 429 `rate_limited`. */
+  readonly count: () => Promise<void>;
+  readonly onRequest: (request: Request) => void;
+  /** It is answered with why it is not done. */
+  readonly onRefused: (request: Request, error: Error) => void;
+  readonly onClose: (connection: Connection) => void;
+}
+
+/** One WebSocket to one kernel: reads messages, one after another, and writes what comes of them. */
+export class Connection {
+  readonly caller: Caller;
+  readonly #options: ConnectionOptions;
+  readonly #turns = new SerialQueue();
+  #isAlive = true;
+  #underWay = 0;
+  #leftOut = 0;
+
+  constructor(options: ConnectionOptions) {
+    this.#options = options;
+    this.caller = options.caller;
+    const { socket, heartbeatMs } = options;
+    // Of the socket's own, such as a message that is too large: `close` comes after it.
+    socket.on("error", () => {});
+    socket.on("pong", () => {
+      this.#isAlive = true;
+    });
+    const heartbeat = setInterval(() => this.#beat(), heartbeatMs).unref();
+    socket.on("close", () => {
+      clearInterval(heartbeat);
+      options.onClose(this);
+    });
+    socket.on("message", (data, isBinary) => {
+      // What comes next waits in the client: only so many bytes are here at a time.
+      socket.pause();
+      this.#underWay++;
+      void this.#turns
+        .run(() => this.#take(data as Buffer, isBinary))
+        .finally(() => {
+          if (--this.#underWay === 0) socket.resume();
+        });
+    });
+  }
+
+  send(message: Message): void {
+    const { socket } = this.#options;
+    const unread = socket.bufferedAmount;
+    if (message.isOutput && unread > 0 && unread + message.bytes > MAX_BUFFERED_BYTES) {
+      this.#leftOut++;
+      return;
+    }
+    if (unread > MAX_UNREAD_BYTES) {
+      socket.terminate();
+      return;
+    }
+    if (this.#leftOut > 0) this.#tellOfLeftOut();
+    this.#write(message);
+  }
+
+  /** The same client has opened another. */
+  replace(): void {
+    this.close(CLOSE.policy, "the client has opened another connection for this session");
+  }
+
+  close(code: number, reason: string): void {
+    const { socket } = this.#options;
+    socket.close(code, reason);
+    setTimeout(() => socket.terminate(), CLOSE_TIMEOUT_MS).unref();
+  }
+
+  #write(message: Message): void {
+    const { socket, format } = this.#options;
+    socket.send(message.frame(format), { binary: format === "v1" }, () => {});
+  }
+
+  #tellOfLeftOut(): void {
+    const text = `[${this.#leftOut} messages of output were left out: this client reads too slowly.]\n`;
+    this.#leftOut = 0;
+    const content = { name: "stderr", text };
+    this.#write(new Message({ channel: "iopub", type: "stream", session: randomUUID(), parent: null, content }));
+  }
+
+  #beat(): void {
+    const { socket } = this.#options;
+    if (this.#underWay > 0) return;
+    if (!this.#isAlive) {
+      socket.terminate();
+      return;
+    }
+    this.#isAlive = false;
+    socket.ping();
+  }
+
+  /** Never rejects. What can be answered is; a client of which nothing can be read is none. */
+  async #take(bytes: Buffer, isBinary: boolean): Promise<void> {
+    this.#isAlive = true;
+    const { format, caller, count, onRequest, onRefused } = this.#options;
+    let request: Request;
+    try {
+      request = await readRequest(readFrame(bytes, isBinary, format), caller.principal);
+    } catch (error) {
+      if (error instanceof RefusedRequestError) return onRefused(error.request, error);
+      const message = error instanceof ClientError ? error.message : "the message cannot be read";
+      // A reason has 123 bytes at the most.
+      return this.close(CLOSE.unsupportedData, message.slice(0, 120));
+    }
+    try {
+      await count();
+    } catch (error) {
+      return onRefused(request, error as Error);
+    }
+    onRequest(request);
+  }
+}

@@ -1,0 +1,149 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { z } from "zod";
+import { parseBody } from "../../http/validation.ts";
+import type { ExecutionResult } from "../../sandbox/outcome.ts";
+import type { OutputEvent } from "../../sandbox/running-job.ts";
+import { type ExecutionContext, type ExecutionInput, runCode } from "../../service/execution-service.ts";
+import { openTools } from "../../service/tool-calls.ts";
+import { ClientError, type ErrorCode } from "../../shared/errors.ts";
+import { whileWaiting } from "../../shared/while-waiting.ts";
+import type { ToolExecution } from "../../tools/tool-executions.ts";
+import type { ErrorInfo } from "../../wire/guest-messages.ts";
+import { notebookData } from "./bundles.ts";
+import type { Asked } from "./live-kernel.ts";
+
+const executeContent = z.object({
+  code: z.string("An execute_request has code."),
+  silent: z.boolean().optional().default(false),
+  store_history: z.boolean().optional(),
+  user_expressions: z.record(z.string(), z.unknown()).optional().default({}),
+  allow_stdin: z.boolean().optional().default(true),
+});
+
+/** A server that has no room now may have it in a moment: a kernel has its clients wait. */
+const WORTH_WAITING: ReadonlySet<ErrorCode> = new Set(["queue_full", "principal_queue_full", "starting"]);
+const MAX_ATTEMPTS = 60;
+/** Where too many executions wait for clients already, code runs without one that it could ask. */
+const CANNOT_ASK: ReadonlySet<ErrorCode> = new Set(["too_few_sandboxes", "too_many_tool_executions"]);
+
+/** `execute_request`. @returns the content of its reply. */
+export async function execute(asked: Asked): Promise<object> {
+  const { kernel, request } = asked;
+  const content = parseBody(executeContent, request.content);
+  const { executions } = await kernel.services.sessions.record(kernel.principal.id, kernel.id);
+  if (content.code.trim() === "") return ok(executions);
+  if (!content.silent) {
+    kernel.publish(request, "execute_input", { code: content.code, execution_count: executions + 1 });
+  }
+  let result: ExecutionResult;
+  try {
+    const input = { code: content.code, session: kernel.id, display: true, printTraceback: false };
+    result = await run(asked, input, content.allow_stdin);
+  } catch (error) {
+    if (!(error instanceof ClientError)) throw error;
+    const { code, message } = error;
+    return failed(asked, executions + 1, code === "interrupted" ? KEYBOARD_INTERRUPT : { type: code, message });
+  }
+  const count = result.executionCount ?? executions + 1;
+  const { session, errorInfo } = result;
+  if (session?.restored && session.reason !== undefined) {
+    kernel.publish(request, "stream", { name: "stderr", text: `${session.reason}\n` });
+  }
+  if (result.status === "cancelled") return failed(asked, count, { ...errorInfo, ...KEYBOARD_INTERRUPT });
+  if (errorInfo) return failed(asked, count, errorInfo);
+  if (!content.silent && result.display != null) {
+    const { display, displayMetadata: metadata = {} } = result;
+    kernel.publish(request, "execute_result", { execution_count: count, data: notebookData(display), metadata });
+  }
+  return ok(count);
+}
+
+const KEYBOARD_INTERRUPT = { type: "KeyboardInterrupt", message: "" };
+
+function ok(count: number): object {
+  return { status: "ok", execution_count: count, user_expressions: {}, payload: [] };
+}
+
+function failed(
+  { kernel, request }: Asked,
+  count: number,
+  info: Pick<ErrorInfo, "type" | "message"> & Partial<ErrorInfo>,
+) {
+  const { type: ename, message: evalue } = info;
+  const traceback = (info.traceback ?? "").trimEnd();
+  const shown = traceback === "" ? [`${ename}: ${evalue}`] : traceback.split("\n");
+  const error = { ename, evalue, traceback: shown };
+  kernel.publish(request, "error", error);
+  return { status: "error", ...error, execution_count: count, user_expressions: {}, payload: [] };
+}
+
+/** @throws {ClientError} it does not run. */
+async function run(asked: Asked, input: ExecutionInput, mayAsk: boolean): Promise<ExecutionResult> {
+  const { kernel, caller, signal } = asked;
+  const context: ExecutionContext = { principal: kernel.principal, caller, signal };
+  using opened = new DisposableStack();
+  const tools = mayAsk ? await openInput(asked, input, context, opened) : null;
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await runCode(kernel.services, input, context, {
+        tools,
+        onOutput: (event) => publish(asked, event),
+      });
+    } catch (error) {
+      if (!(error instanceof ClientError) || !WORTH_WAITING.has(error.code) || attempt === MAX_ATTEMPTS) throw error;
+      await whileWaiting(signal, sleep(1000 * (error.retryAfterS ?? 1)));
+    }
+  }
+}
+
+/** Has `input()` ask the client that the request came from. @returns null: it cannot. */
+async function openInput(
+  asked: Asked,
+  input: ExecutionInput,
+  context: ExecutionContext,
+  opened: DisposableStack,
+): Promise<ToolExecution | null> {
+  const { kernel, client, request } = asked;
+  const open: string[] = [];
+  const { TOOL_WAIT_MAX_S } = kernel.services.config;
+  // A person answers: it waits as long as it may.
+  const offer = { ...input, interactive: true, toolTimeout: TOOL_WAIT_MAX_S * 1000 };
+  try {
+    const tools = await openTools(kernel.services, offer, context, {
+      send: (event) => {
+        if (event.type !== "input_request") return;
+        open.push(event.id);
+        const { prompt, password } = event;
+        kernel.send(client, "stdin", "input_request", request, { prompt, password });
+      },
+      ended: (id) => {
+        const at = open.indexOf(id);
+        if (at >= 0) open.splice(at, 1);
+      },
+      isAttended: () => client.isConnected,
+    });
+    if (tools !== null) opened.use(kernel.ask(client, opened.use(tools), open));
+    return tools;
+  } catch (error) {
+    if (error instanceof ClientError && CANNOT_ASK.has(error.code)) return null;
+    throw error;
+  }
+}
+
+function publish({ kernel, request }: Asked, event: OutputEvent): void {
+  switch (event.type) {
+    case "stdout":
+    case "stderr":
+      kernel.publish(request, "stream", { name: event.type, text: event.content });
+      break;
+    case "clear_output":
+      kernel.publish(request, "clear_output", { wait: event.wait });
+      break;
+    case "output": {
+      const { bundle, metadata = {}, displayId, isUpdate } = event;
+      const transient = displayId === undefined ? {} : { display_id: displayId };
+      const content = { data: notebookData(bundle), metadata, transient };
+      kernel.publish(request, isUpdate ? "update_display_data" : "display_data", content);
+    }
+  }
+}
