@@ -1,8 +1,8 @@
 import type { Protocol, ProtocolOptions } from "../http/protocol.ts";
 import type { ProtocolName } from "../shared/settings.ts";
 import { dify } from "./dify/dify.ts";
-import { jupyter } from "./jupyter/jupyter.ts";
 import { e2b } from "./e2b/e2b.ts";
+import { jupyter } from "./jupyter/jupyter.ts";
 import { librechat } from "./librechat/librechat.ts";
 import { mcp } from "./mcp/mcp.ts";
 import { piston } from "./piston/piston.ts";
