@@ -8,7 +8,7 @@ import contextlib
 import os
 import sys
 
-from . import convert, device, figures
+from . import charts, convert, device, figures, tables
 
 _METHODS = (
     ("text/html", "_repr_html_"),
@@ -251,6 +251,8 @@ def _representations(value, include=None, exclude=None):
     figure = _figure_class()
     if figure is not None and isinstance(value, figure):
         bundle.update(_figure_data(value))
+    if mode is not None and tables.is_table(value):
+        bundle = {**tables.data_of(value), **bundle}
     return bundle, metadata
 
 
@@ -395,7 +397,11 @@ def _is_open_figure(value):
 
 
 def _figure_data(figure):
-    return {"image/png": figures.to_png(figure)}
+    """Its picture; and what it shows as data, for who asks for values as bundles: that takes time."""
+    data = {"image/png": figures.to_png(figure)}
+    if mode is not None and (chart := charts.chart_of(figure)) is not None:
+        data[charts.MIME] = chart
+    return data
 
 
 def flush_figures():
