@@ -1,6 +1,6 @@
 """What a matplotlib figure shows, as data: lines, points, bars, slices and boxes, with titles, labels, ticks, scales and units.
 
-The shape is the one that E2B's clients read (their `charts.ts`, `charts.py`). Where it does not fit a drawing, its type is
+The shape is the one that the clients of E2B read. Where it does not fit a drawing, its type is
 `unknown` and it has no elements. Matplotlib's classes are known by name: a stand-in for one of them is not looked for.
 """
 
