@@ -275,6 +275,138 @@ describe("display", () => {
   });
 });
 
+describe("IPython.display", () => {
+  test("its objects have the MIME types and the metadata that IPython's have", async () => {
+    const png = `b"\\x89PNG\\r\\n\\x1a\\n" + bytes([0, 0, 0, 13]) + b"IHDR" + bytes([0, 0, 0, 6, 0, 0, 0, 4])`;
+    const rows: [string, object, object?][] = [
+      ["HTML('<b>', metadata={'a': 1})", { "text/html": "<b>" }, { "text/html": { a: 1 } }],
+      [
+        "Markdown('*m*', metadata={'isolated': True})",
+        { "text/markdown": "*m*" },
+        { "text/markdown": { isolated: true } },
+      ],
+      ["Latex('$x$')", { "text/latex": "$x$" }],
+      ["Math('x', metadata={'a': 1})", { "text/latex": "$\\displaystyle x$" }, { "text/latex": { a: 1 } }],
+      ["SVG('<?xml version=\"1.0\"?><svg><g/></svg>')", { "image/svg+xml": "<svg><g/></svg>" }],
+      ["SVG('<svg><open></svg>')", { "image/svg+xml": "<svg><open></svg>" }],
+      [
+        "JSON({'a': [1]}, expanded=True)",
+        { "application/json": '{"a": [1]}' },
+        { "application/json": { expanded: true, root: "root" } },
+      ],
+      [
+        "JSON('[1]', x=2)",
+        { "application/json": "[1]" },
+        { "application/json": { expanded: false, root: "root", x: 2 } },
+      ],
+      [
+        "GeoJSON({'b': 2}, url_template='u')",
+        { "application/geo+json": '{"b": 2}' },
+        { "application/geo+json": { expanded: false, root: "root", url_template: "u" } },
+      ],
+      ["Javascript('f()')", { "application/javascript": "f()" }],
+      [
+        `Image(${png}, width=3, alt="it")`,
+        { "image/png": expect.stringMatching(/^iVBORw0KGgo/) },
+        { "image/png": { width: 3, alt: "it" } },
+      ],
+      [
+        `Image(${png}, retina=True)`,
+        { "image/png": expect.stringMatching(/^iVBORw0KGgo/) },
+        { "image/png": { width: 3, height: 2 } },
+      ],
+      ["Image(b'RIFF', format='webp')", { "image/webp": "UklGRg==" }],
+      [
+        "Image(url='http://a/b.png', width=3, alt='\"x')",
+        { "text/html": '<img src="http://a/b.png" width="3" alt="&quot;x"/>' },
+      ],
+      [
+        "Audio(url='http://a/b.mp3')",
+        { "text/html": expect.stringMatching(/<source src="http:\/\/a\/b.mp3" type="audio\/mpeg">/) },
+      ],
+      ["Audio(b'RIFF', rate=1)", { "text/html": expect.stringMatching(/data:audio\/wav;base64,UklGRg==/) }],
+      [
+        "Video('http://a/b.mp4')",
+        { "text/html": expect.stringMatching(/^<video controls><source src="http:\/\/a\/b.mp4"/) },
+      ],
+      ["VimeoVideo('7')", { "text/html": expect.stringMatching(/player.vimeo.com\/video\/7/) }],
+      ["ScribdDocument('7')", { "text/html": expect.stringMatching(/scribd.com\/embeds\/7\/content/) }],
+      ["Pretty('p')", {}],
+    ];
+    for (const [code, data, metadata] of rows) {
+      const { display, displayMetadata, error } = await run(`from IPython.display import *\n${code}`);
+      const name = /^\w+/.exec(code)?.[0];
+      const plain =
+        name === "Pretty" ? "p" : expect.stringMatching(new RegExp(`^<IPython\\.\\w+\\.display\\.${name} object>$`));
+      expect({ code, error, display, displayMetadata }).toEqual({
+        code,
+        error: null,
+        display: { ...data, "text/plain": plain },
+        displayMetadata: metadata,
+      });
+    }
+  });
+
+  test("a script waits for its libraries", async () => {
+    const { display } = await run(
+      "from IPython.display import Javascript\nJavascript('f()', lib=['http://a/b.js'], css='http://a/c.css')",
+    );
+    const script = display?.["application/javascript"] ?? "";
+    for (const part of ['link.href = "http://a/c.css"', 'script.src = "http://a/b.js"', "}).then(() => {\nf()\n});"]) {
+      expect(script).toContain(part);
+    }
+    expect(() => new Function(script)).not.toThrow();
+  });
+
+  test.each([
+    ["HTML(5)", "TypeError"],
+    ["JSON('5')", "TypeError"],
+    ["JSON(5)", "TypeError"],
+    ["Image()", "ValueError"],
+    ["Audio()", "ValueError"],
+    ["Audio('x.wav', embed=False)", "ValueError"],
+  ])("%s is an error", async (code, type) => {
+    expect(await run(`from IPython.display import *\n${code}`)).toMatchObject({ errorInfo: { type } });
+  });
+
+  test("display_html and the like show that type alone, and nothing of what has none", async () => {
+    const code = py`
+      from IPython.display import *
+      class H:
+        def _repr_html_(self): return "h"
+      display_html(H()); display_markdown(H()); display_html("<b>", raw=True, metadata={"a": 1}); display_pdf(b"pdf", raw=True)
+      display_webp(b"webp", raw=True); display_pretty(5); display_json({"a": 1}, raw=True)
+      publish_display_data({"text/plain": "p"}, {}, transient={"display_id": "x"})
+      publish_display_data({"text/plain": "q"}, transient={"display_id": "x"}, update=True)
+      None`;
+    const { events, result } = await follow(code);
+    expect(result.error).toBeNull();
+    expect(result.outputs).toEqual([
+      { "text/html": "h" },
+      { "text/html": "<b>" },
+      { "application/pdf": "cGRm" },
+      { "image/webp": "d2VicA==" },
+      { "text/plain": "5" },
+      { "application/json": '{"a": 1}' },
+      { "text/plain": "q" },
+    ]);
+    expect(events[1]).toMatchObject({ metadata: { "text/html": { a: 1 } } });
+  });
+
+  test("all names of IPython's own module are there", async () => {
+    const names =
+      "display clear_output publish_display_data update_display DisplayHandle display_pretty display_html display_markdown display_svg display_png display_jpeg display_webp display_latex display_json display_javascript display_pdf DisplayObject TextDisplayObject Pretty HTML Markdown Math Latex SVG ProgressBar JSON GeoJSON Javascript Image Video Audio IFrame YouTubeVideo VimeoVideo ScribdDocument FileLink FileLinks Code set_matplotlib_formats set_matplotlib_close";
+    const { result } = await run(`import IPython.display as d\n[n for n in "${names}".split() if not hasattr(d, n)]`);
+    expect(result).toEqual([]);
+  });
+
+  test("a progress bar is updated in its place", async () => {
+    const { events, result } = await follow("from IPython.display import ProgressBar\n[i for i in ProgressBar(3)]");
+    expect(events).toHaveLength(5);
+    expect(result).toMatchObject({ result: [0, 1, 2], outputs: [{ "text/plain": expect.stringMatching(/ 3\/3$/) }] });
+  });
+});
+
 test("an execution after one that displayed knows nothing of it", async () => {
   await run("display(1, display_id='x')\nfrom IPython.display import clear_output\nclear_output(True)");
   expect(await run("display(2)\n3")).toMatchObject({

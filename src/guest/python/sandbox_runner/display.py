@@ -146,6 +146,8 @@ def display(
             if shown is None:
                 continue
             bundle, known = shown
+            if not bundle:  # of what is wanted it has nothing
+                continue
         if metadata:
             known = _merged(known, metadata)
         send(bundle, known, display_id, is_update)

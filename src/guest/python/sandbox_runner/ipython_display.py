@@ -13,10 +13,10 @@ from .interactive_shell import InteractiveShell, UsageError, get_ipython
 
 __all__ = [
     *("Audio", "Code", "DisplayHandle", "DisplayObject", "FileLink", "FileLinks", "GeoJSON", "HTML", "IFrame", "Image", "InteractiveShell"),
-    *("JSON", "Javascript", "Latex", "Markdown", "Math", "Pretty", "ProgressBar", "SVG", "TextDisplayObject", "UsageError", "Video"),
-    *("YouTubeVideo", "clear_output", "display", "display_html", "display_javascript", "display_jpeg", "display_json", "display_latex"),
-    *("display_markdown", "display_png", "display_pretty", "display_svg", "get_ipython", "publish_display_data", "set_matplotlib_close"),
-    *("set_matplotlib_formats", "update_display", "version_info"),
+    *("JSON", "Javascript", "Latex", "Markdown", "Math", "Pretty", "ProgressBar", "SVG", "ScribdDocument", "TextDisplayObject"),
+    *("UsageError", "Video", "VimeoVideo", "YouTubeVideo", "clear_output", "display", "display_html", "display_javascript", "display_jpeg"),
+    *("display_json", "display_latex", "display_markdown", "display_pdf", "display_png", "display_pretty", "display_svg", "display_webp"),
+    *("get_ipython", "publish_display_data", "set_matplotlib_close", "set_matplotlib_formats", "update_display", "version_info"),
 ]
 # Above 8.24 matplotlib leaves it alone.
 version_info = (9, 0, 0, "")
@@ -55,12 +55,21 @@ class DisplayObject:
         if self._is_text and isinstance(self.data, bytes):
             self.data = self.data.decode()
 
+    def _shown(self):
+        """The data, with its metadata where it has some."""
+        return (self.data, dict(self.metadata)) if self.metadata else self.data
+
     def __repr__(self):
         return f"<{self.__module__}.{type(self).__name__} object>"
 
 
 class TextDisplayObject(DisplayObject):
     __module__ = "IPython.core.display"
+
+    def reload(self):
+        super().reload()
+        if self.data is not None and not isinstance(self.data, str):
+            raise TypeError(f"{type(self).__name__} expects text, not {self.data!r}")
 
 
 class Pretty(TextDisplayObject):
@@ -74,68 +83,105 @@ class HTML(TextDisplayObject):
     __module__ = "IPython.core.display"
 
     def _repr_html_(self):
-        return self.data
+        return self._shown()
 
-    __html__ = _repr_html_
+    def __html__(self):
+        return self.data
 
 
 class Markdown(TextDisplayObject):
     __module__ = "IPython.core.display"
 
     def _repr_markdown_(self):
-        return self.data
+        return self._shown()
 
 
 class Latex(TextDisplayObject):
     __module__ = "IPython.core.display"
 
     def _repr_latex_(self):
-        return self.data
+        return self._shown()
 
 
 class Math(TextDisplayObject):
     __module__ = "IPython.core.display"
 
     def _repr_latex_(self):
-        return f"$\\displaystyle {self.data.strip('$')}$"
+        text = f"$\\displaystyle {self.data.strip('$')}$"
+        return (text, dict(self.metadata)) if self.metadata else text
 
 
 class SVG(DisplayObject):
     __module__ = "IPython.core.display"
 
+    def reload(self):
+        """Of a document no more than the picture."""
+        super().reload()
+        from xml.dom import minidom
+        from xml.parsers.expat import ExpatError
+
+        if self.data is None:
+            return
+        try:
+            found = minidom.parseString(self.data).getElementsByTagName("svg")
+        except ExpatError:  # a browser may take it all the same
+            return
+        self.data = found[0].toxml() if found else self.data
+
     def _repr_svg_(self):
-        return self.data
+        return self._shown()
 
 
 class JSON(DisplayObject):
     __module__ = "IPython.core.display"
 
-    def __init__(self, data=None, url=None, filename=None, expanded=False, metadata=None, root="root", **_options):
-        super().__init__(data, url, filename, metadata)
+    def __init__(self, data=None, url=None, filename=None, expanded=False, metadata=None, root="root", **options):
+        super().__init__(data, url, filename, {"expanded": expanded, "root": root, **(metadata or {}), **options})
+
+    def reload(self):
+        super().reload()
         if isinstance(self.data, str):
             import json
 
             self.data = json.loads(self.data)
+        if self.data is not None and not isinstance(self.data, (dict, list)):
+            raise TypeError(f"{type(self).__name__} expects JSONable dict or list, not {self.data!r}")
 
     def _repr_json_(self):
-        return self.data
+        return self._shown()
 
 
 class GeoJSON(JSON):
     __module__ = "IPython.core.display"
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        return {"application/geo+json": self.data}
+        return {"application/geo+json": self.data}, {"application/geo+json": dict(self.metadata)}
+
+    def _repr_json_(self):
+        return None
 
 
 class Javascript(TextDisplayObject):
     __module__ = "IPython.core.display"
 
     def __init__(self, data=None, url=None, filename=None, lib=None, css=None):
+        self.lib = [lib] if isinstance(lib, str) else list(lib or ())
+        self.css = [css] if isinstance(css, str) else list(css or ())
         super().__init__(data, url, filename)
 
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        return {"application/javascript": self.data, "text/plain": repr(self)}
+    def _repr_javascript_(self):
+        """After its style sheets were added, and when its libraries were loaded one after another."""
+        styles = "".join(
+            f'var link = document.createElement("link");\nlink.rel = "stylesheet";\nlink.type = "text/css";\n'
+            f'link.href = "{address}";\ndocument.head.appendChild(link);\n'
+            for address in self.css
+        )
+        libraries = "".join(
+            'new Promise(function(resolve, reject) {\nvar script = document.createElement("script");\nscript.onload = resolve;\n'
+            f'script.onerror = reject;\nscript.src = "{address}";\ndocument.head.appendChild(script);\n}}).then(() => {{\n'
+            for address in self.lib
+        )
+        return styles + libraries + self.data + "\n});" * len(self.lib)
 
 
 class Code(TextDisplayObject):
@@ -160,20 +206,24 @@ class Image(DisplayObject):
     _is_text = False
 
     def __init__(self, data=None, url=None, filename=None, format=None, embed=None, width=None, height=None, **options):
-        self.width, self.height, self._alt = width, height, options.get("alt")
+        given = options.get("metadata") or {}
+        self.width, self.height, self.alt = width or given.get("width"), height or given.get("height"), options.get("alt") or given.get("alt")
+        self.retina, self.unconfined = options.get("retina", False), options.get("unconfined", False)
         self.embed = embed if embed is not None else True
         self._given = format
         address = url or (data if isinstance(data, str) and data.startswith(("http://", "https://")) else None)
         if address is not None and not embed:
             # The client fetches it.
             self.embed = False
-            self.data, self.url, self.filename, self.metadata = None, address, None, {}
+            self.data, self.url, self.filename, self.metadata = None, address, None, given
         else:
-            super().__init__(data, url, filename, options.get("metadata"))
+            super().__init__(data, url, filename, given)
             if isinstance(self.data, str):
                 raise FileNotFoundError(f"No such file or directory: {self.data!r}")
             if self.data is None:
                 raise ValueError("No image data found. Expecting filename, url, or data.")
+            if self.retina and (size := _pixels(self.data)) is not None:
+                self.width, self.height = size[0] // 2, size[1] // 2
 
     @property
     def format(self):
@@ -181,15 +231,25 @@ class Image(DisplayObject):
         return given or next((kind for start, kind in _SIGNATURES.items() if self.data.startswith(start)), "png")
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        size = "".join(f' {name}="{value}"' for name, value in (("width", self.width), ("height", self.height)) if value)
+        about = (("width", self.width), ("height", self.height), ("alt", self.alt), ("unconfined", self.unconfined))
         if not self.embed:
-            return {"text/html": f'<img src="{html.escape(self.url)}"{size}>', "text/plain": repr(self)}
+            names = {"class": "unconfined"} if self.unconfined else {}
+            names = {**dict(about[:2]), **names, "alt": self.alt}
+            size = "".join(f' {name}="{html.escape(str(value))}"' for name, value in names.items() if value)
+            return {"text/html": f'<img src="{html.escape(self.url)}"{size}/>'}
         kind = f"image/{self.format}"
-        text = base64.b64encode(self.data).decode()
-        bundle = {kind: self.data.decode() if kind == "image/svg+xml" else text, "text/plain": repr(self)}
-        if size:
-            bundle["text/html"] = f'<img src="data:{kind};base64,{text}"{size}>'
-        return bundle
+        data = self.data.decode() if kind == "image/svg+xml" else base64.b64encode(self.data).decode()
+        metadata = {**self.metadata, **{name: value for name, value in about if value}}
+        return {kind: data}, {kind: metadata} if metadata else {}
+
+
+def _pixels(data):
+    """Width and height of a PNG or a GIF; None: it is neither."""
+    if data.startswith(b"\x89PNG") and len(data) >= 24:
+        return struct.unpack(">II", data[16:24])
+    if data.startswith(b"GIF8") and len(data) >= 10:
+        return struct.unpack("<HH", data[6:10])
+    return None
 
 
 class Audio(DisplayObject):
@@ -197,21 +257,32 @@ class Audio(DisplayObject):
     _is_text = False
 
     def __init__(self, data=None, filename=None, url=None, embed=None, rate=None, autoplay=False, normalize=True, **_options):
+        if data is None and filename is None and url is None:
+            raise ValueError("No audio data found. Expecting filename, url, or data.")
+        if embed is False and url is None:
+            raise ValueError("No url found. Expecting url when embed=False")
         self.autoplay = autoplay
         self.mimetype = "audio/wav"
+        if url is not None and not embed:
+            # The client fetches it.
+            self.data, self.url, self.filename, self.metadata = None, url, None, {}
+            self._guess_type(url)
+            return
         if data is not None and not isinstance(data, (bytes, str, os.PathLike)):
             if rate is None:
                 raise ValueError("rate must be specified when data is a numpy array or list of audio samples.")
             data = _wave(data, rate, normalize)
         super().__init__(data, url, filename)
-        name = self.filename or self.url or ""
-        if name:
-            import mimetypes
+        self._guess_type(self.filename or self.url or "")
 
-            self.mimetype = mimetypes.guess_type(name)[0] or self.mimetype
+    def _guess_type(self, name):
+        import mimetypes
+
+        self.mimetype = mimetypes.guess_type(name)[0] or self.mimetype
 
     def _repr_html_(self):
-        source = f"data:{self.mimetype};base64,{base64.b64encode(self.data).decode()}"
+        embedded = None if self.data is None else base64.b64encode(self.data).decode()
+        source = html.escape(self.url) if embedded is None else f"data:{self.mimetype};base64,{embedded}"
         return f'<audio controls{" autoplay" if self.autoplay else ""}><source src="{source}" type="{self.mimetype}"></audio>'
 
 
@@ -273,6 +344,20 @@ class YouTubeVideo(IFrame):
         super().__init__(f"https://www.youtube.com/embed/{id}", width, height, **options)
 
 
+class VimeoVideo(IFrame):
+    __module__ = "IPython.lib.display"
+
+    def __init__(self, id, width=400, height=300, **options):
+        super().__init__(f"https://player.vimeo.com/video/{id}", width, height, **options)
+
+
+class ScribdDocument(IFrame):
+    __module__ = "IPython.lib.display"
+
+    def __init__(self, id, width=400, height=300, **options):
+        super().__init__(f"https://www.scribd.com/embeds/{id}/content", width, height, **options)
+
+
 class FileLink:
     __module__ = "IPython.lib.display"
 
@@ -298,30 +383,47 @@ class FileLinks(FileLink):
 
 
 class ProgressBar(DisplayObject):
+    """Shown once, and updated in its place."""
+
     __module__ = "IPython.core.display"
 
     def __init__(self, total):
         self.total = total
-        self.progress = 0
+        self._progress = 0
+        self._display_id = os.urandom(8).hex()
 
     def _repr_html_(self):
-        return f'<progress max="{self.total}" value="{self.progress}"></progress>'
+        return f"<progress style='width:60ex' max='{self.total}' value='{self.progress}'></progress>"
 
     def __repr__(self):
-        return f"{self.progress}/{self.total}"
+        filled = "=" * int(self.progress / self.total * 60) if self.total else ""
+        return f"[{filled:<60}] {self.progress}/{self.total}"
+
+    @property
+    def progress(self):
+        return self._progress
+
+    @progress.setter
+    def progress(self, value):
+        self._progress = value
+        self.update()
 
     def display(self):
-        display(self)
+        display(self, display_id=self._display_id)
 
     def update(self):
-        display(self)
+        update_display(self, display_id=self._display_id)
 
     def __iter__(self):
         self.display()
-        for self.progress in range(self.total):
-            yield self.progress
-        self.progress = self.total
-        self.update()
+        self._progress = -1
+        return self
+
+    def __next__(self):
+        self.progress += 1
+        if self.progress < self.total:
+            return self.progress
+        raise StopIteration
 
 
 def publish_display_data(data, metadata=None, *, transient=None, update=False, **_options):
@@ -338,11 +440,8 @@ def set_matplotlib_close(close=True):
 
 def _displaying(mime):
     def show(*values, raw=False, metadata=None, **_options):
-        for value in values:
-            if raw:
-                display({mime: value}, raw=True, metadata=metadata and {mime: metadata})
-            else:
-                display(value, include=(mime, "text/plain"), metadata=metadata and {mime: metadata})
+        values = [{mime: value} for value in values] if raw else values
+        display(*values, raw=raw, include=(mime,), metadata=metadata and {mime: metadata})
 
     return show
 
@@ -353,6 +452,8 @@ display_markdown = _displaying("text/markdown")
 display_svg = _displaying("image/svg+xml")
 display_png = _displaying("image/png")
 display_jpeg = _displaying("image/jpeg")
+display_webp = _displaying("image/webp")
+display_pdf = _displaying("application/pdf")
 display_latex = _displaying("text/latex")
 display_json = _displaying("application/json")
 display_javascript = _displaying("application/javascript")
