@@ -44,7 +44,8 @@ async function run() {
     };
     for await (const event of readEvents(await send("/api/execute-stream", request))) {
       if (event.type === "stdout" || event.type === "stderr") output.write(event.type, event.content);
-      else if (event.type === "output") output.display(event.data);
+      else if (event.type === "output") output.display(event.data, event.displayId, event.update === true);
+      else if (event.type === "clear_output") output.clear(event.wait);
       else if (event.type === "status") execution = event.execution ?? "";
       else if (event.type === "tool_call" || event.type === "input_request") ask(event);
       else if (event.type === "result") {

@@ -14,6 +14,9 @@ export class RunOutput {
   #frame = 0;
   /** @type {HTMLElement | undefined} */
   #last;
+  /** @type {Map<string, HTMLElement[]>} what can be updated, by its name */
+  #named = new Map();
+  #clearsNext = false;
 
   /** @param {HTMLElement} area emptied */
   constructor(area) {
@@ -26,16 +29,52 @@ export class RunOutput {
    * @param {string} text
    */
   write(stream, text) {
+    this.#clearIfDue();
     this.#received[stream] += text.length;
     this.#waiting.push({ stream, text });
     // A program may print faster than a page can be drawn.
     this.#frame ||= requestAnimationFrame(() => this.flush());
   }
 
-  /** @param {Readonly<Record<string, any>>} bundle */
-  display(bundle) {
+  /**
+   * @param {Readonly<Record<string, any>>} bundle
+   * @param {string | null} [name]
+   * @param {boolean} [isUpdate] it takes the place of what has this name
+   */
+  display(bundle, name, isUpdate = false) {
+    this.#clearIfDue();
     this.flush();
-    this.#append(richOutput(bundle));
+    const known = typeof name === "string" ? this.#named.get(name) : undefined;
+    if (isUpdate && known) {
+      const shown = known.map((before) => {
+        const after = richOutput(bundle);
+        if (this.#last === before) this.#last = after;
+        before.replaceWith(after);
+        return after;
+      });
+      this.#named.set(/** @type {string} */ (name), shown);
+      return;
+    }
+    const node = richOutput(bundle);
+    this.#append(node);
+    if (typeof name === "string") this.#named.set(name, [...(known ?? []), node]);
+  }
+
+  /** @param {boolean} wait until something else comes */
+  clear(wait) {
+    this.#clearsNext = true;
+    if (!wait) this.#clearIfDue();
+  }
+
+  #clearIfDue() {
+    if (!this.#clearsNext) return;
+    this.#clearsNext = false;
+    this.flush();
+    this.#area.replaceChildren();
+    this.#last = undefined;
+    this.#shownCharacters = 0;
+    // Their names are known still: an update does not bring back what was cleared.
+    for (const name of this.#named.keys()) this.#named.set(name, []);
   }
 
   /**
@@ -64,6 +103,7 @@ export class RunOutput {
     for (const form of this.#area.querySelectorAll("form.pending")) form.remove();
     if (result.truncated) this.note("The output was cut: it is longer than the server keeps.");
     if (!result.success) this.#append(errorCard(result, goToLine));
+    else if (isRich(result.display)) this.#append(richOutput(result.display));
     else if (result.result !== null) this.#append(resultCard(result.result));
     else if (this.#last === undefined) this.note("No output.");
   }
@@ -110,6 +150,17 @@ export class RunOutput {
     this.#area.append(node);
     this.#area.scrollTop = this.#area.scrollHeight;
   }
+}
+
+/**
+ * Whether a bundle has more than a text: a picture, HTML. What is data alone is shown as the result's.
+ *
+ * @param {Readonly<Record<string, any>> | null | undefined} bundle
+ */
+function isRich(bundle) {
+  return Object.keys(bundle ?? {}).some((type) =>
+    /^image\/(?:png|jpeg|svg\+xml)$|^text\/(?:html|markdown|latex)$/.test(type),
+  );
 }
 
 /** @param {unknown} value */

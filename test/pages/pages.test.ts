@@ -172,6 +172,30 @@ display(Table(), Square())`,
     expect(problems).toEqual([]);
   });
 
+  test("updates what has a name, clears, and shows a last value as a notebook does", async () => {
+    await using opened = await openPage(browser, server.url);
+    const { page, problems } = opened;
+    await write(
+      page,
+      `from IPython.display import clear_output, HTML
+print("gone")
+display("gone")
+gone = display("gone", display_id="g")
+clear_output()
+gone.update("still gone")
+bar = display("1 of 2", display_id="bar")
+print("kept")
+bar.update("2 of 2")
+HTML("<p>the value</p>")`,
+    );
+    await page.getByRole("button", { name: "Run" }).click();
+    await page.getByText(/^Finished in/).waitFor();
+    const texts = await page.getByRole("log").locator("pre").allTextContents();
+    expect(texts).toEqual(["'2 of 2'", "kept\n"]);
+    await page.getByTitle("HTML output").contentFrame().getByText("the value").waitFor();
+    expect(problems).toEqual([]);
+  });
+
   test("shows the source of what it has no renderer for", async () => {
     await using opened = await openPage(browser, server.url);
     const { page, problems } = opened;
