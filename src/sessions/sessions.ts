@@ -106,8 +106,8 @@ export class Sessions {
 
   /** Stops what runs in it, and deletes it with all its states and files. */
   async delete(principal: string, id: string, signal: AbortSignal): Promise<void> {
-    await this.record(principal, id);
-    this.#turns.live(id)?.running?.abort(interrupted());
+    // On another server too, which would keep it for as long as the code runs.
+    await this.interrupt(principal, id);
     await this.#turns.run(principal, id, signal, async (live, lease) => {
       await lease.delete();
       this.#turns.evict(live);

@@ -44,6 +44,7 @@ describe("commands", () => {
     ["which python nothing || whoami", "/usr/bin/python\nuser\n"],
     ["printf '%s-%s\\n' a b", "a-b\n"],
     ["ls -la d | wc -l", "5\n"],
+    ["sudo echo as root", "as root\n"],
     ["pip --version", expect.stringContaining("pip")],
   ])("%s", async (command, stdout) => {
     expect(await run(command)).toEqual({ exitCode: 0, stdout, stderr: "" });
@@ -140,7 +141,7 @@ describe("commands", () => {
     });
     await printed.promise;
     await own.kill();
-    await expect(command.wait()).rejects.toThrow();
+    await expect(command.wait()).rejects.toThrow("The sandbox was killed or reached its end of life");
     await expect(own.commands.run("ls")).rejects.toThrow();
   });
 

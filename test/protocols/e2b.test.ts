@@ -32,6 +32,8 @@ describe("code", () => {
     const { error, results } = await (await server.sandbox()).runCode("1 +\n1/0");
     expect(error).toMatchObject({ name: "SyntaxError" });
     expect(results).toEqual([]);
+    const printing = await (await server.sandbox()).runCode("import sys; print('own', file=sys.stderr); 1/0");
+    expect(printing.logs.stderr).toEqual(["own\n"]);
     const failed = await (await server.sandbox()).runCode("def f():\n  return nothing\nf()");
     expect(failed.error).toMatchObject({ name: "NameError", value: "name 'nothing' is not defined" });
     expect(failed.error?.traceback).toContain("line 2, in f");
@@ -166,6 +168,7 @@ describe("sandboxes", () => {
     expect(info.endAt.getTime() - info.startedAt.getTime()).toBe(60_000);
     expect(await sandbox.isRunning()).toBe(true);
     expect(await sandbox.getMetrics()).toEqual([expect.objectContaining({ cpuCount: 1 })]);
+    expect(await sandbox.getMetrics({ end: new Date(Date.now() - 60_000) })).toEqual([]);
   });
 
   test("are listed by metadata and state, part by part", async () => {
@@ -239,6 +242,20 @@ describe("sandboxes", () => {
       body: { timeout: 60 },
     });
     expect(resumed).toMatchObject({ status: 201, body: { sandboxID: sandbox.sandboxId } });
+  });
+
+  test("are paused while code runs, which is interrupted", async () => {
+    const sandbox = await server.sandbox();
+    const begun = Promise.withResolvers<void>();
+    const running = sandbox.runCode(`x = 7\nprint('begun', flush=True)\n${forever}`, {
+      onStdout: () => begun.resolve(),
+    });
+    const refused = expect(running).rejects.toThrow(TimeoutError);
+    await begun.promise;
+    expect(await sandbox.pause()).toBe(true);
+    await refused;
+    await sandbox.connect();
+    expect((await sandbox.runCode("x")).text).toBe("7");
   });
 
   test("are paused at their end where that was asked for, and resumed by traffic", async () => {

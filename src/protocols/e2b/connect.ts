@@ -77,6 +77,8 @@ export function streaming<S extends z.ZodType>(
         stream.end();
       } catch (error) {
         if (!asked.response.headersSent) throw error;
+        // A sandbox that ends takes its connections with it: by that the SDK knows it.
+        if (error instanceof ClientError && error.status === 502) asked.response.destroy();
         stream.end(error instanceof ClientError ? error : new ClientError("internal"));
         throw error;
       }

@@ -258,9 +258,13 @@ export function controlPlane(sandboxes: Sandboxes, config: Config): readonly Pro
       path: "/sandboxes/:id/metrics",
       scope: "execute",
       reply: json(),
-      handler: async ({ principal, params }) => {
+      handler: async ({ principal, params, request }) => {
         const sandbox = await sandboxes.get(principal.id, params.id);
-        return isPaused(sandbox.state) ? [] : [metricsOf(sandbox, config)];
+        const metrics = metricsOf(sandbox, config);
+        const { start = 0, end = Number.POSITIVE_INFINITY } = request.query;
+        // Only what is now is known.
+        const isAsked = Number(start) <= metrics.timestampUnix && metrics.timestampUnix <= Number(end);
+        return isAsked && !isPaused(sandbox.state) ? [metrics] : [];
       },
     }),
 

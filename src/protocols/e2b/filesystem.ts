@@ -10,6 +10,8 @@ import { toE2b, toOwn } from "./paths.ts";
 /** What stands above the folders whose files are kept. */
 const ABOVE = ["/", "/home"];
 const LONG_AGO_MS = 0;
+/** As Linux has it: some clients take a folder of 0 bytes for none. */
+const FOLDER_BYTES = 4096;
 
 /** A file or a folder as E2B's clients read it. */
 export interface EntryInfo {
@@ -203,7 +205,7 @@ export function toInfo({ path, size, mtimeMs, kind }: FileEntry): EntryInfo {
     name: path === "/" ? "/" : nameOf(toE2b(path)),
     type: isFolder ? "FILE_TYPE_DIRECTORY" : "FILE_TYPE_FILE",
     path: toE2b(path),
-    size: String(size),
+    size: String(isFolder ? FOLDER_BYTES : size),
     mode: isFolder ? 0o755 : 0o644,
     permissions: isFolder ? "drwxr-xr-x" : "-rw-r--r--",
     owner: "user",

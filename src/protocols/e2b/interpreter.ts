@@ -66,7 +66,8 @@ export function interpreter(sandboxes: Sandboxes): readonly ProtocolEndpoint[] {
           printed.flush();
           stream.send(event);
         };
-        const input = { code: body.code, env: body.env_vars ?? undefined, namespace, display: true };
+        const { code, env_vars: env } = body;
+        const input = { code, env: env ?? undefined, namespace, display: true, printTraceback: false };
         try {
           const result = await runInSandbox(
             services,

@@ -12,7 +12,7 @@ const MAX_DELAY_MS = 2 ** 31 - 1;
 
 export interface SandboxRun {
   readonly id: string;
-  readonly input: Pick<ExecutionInput, "code" | "stdin" | "env" | "namespace" | "display">;
+  readonly input: Pick<ExecutionInput, "code" | "stdin" | "env" | "namespace" | "display" | "printTraceback">;
   readonly onWait?: () => void;
   readonly onOutput: (event: OutputEvent) => void;
 }
@@ -47,8 +47,11 @@ export async function runInSandbox(
       { ...(onWait && { onWait }), onOutput },
     );
     if (ended.signal.aborted) throw gone(id);
-    // Who stopped it may have been about to delete the sandbox.
-    if (result.status === "cancelled") await services.sessions.settled(principal, id);
+    // Who stopped it may have been about to delete the sandbox, or to pause it.
+    if (result.status === "cancelled" && !context.signal.aborted) {
+      await services.sessions.settled(principal, id);
+      await sandboxes.running(principal, id);
+    }
     return result;
   } catch (error) {
     throw ended.signal.aborted || isGone(error) ? gone(id) : error;

@@ -124,14 +124,17 @@ export class Sandboxes {
 
   /** @throws {ClientError} 409 if it is paused already. */
   async pause(principal: string, id: string, signal: AbortSignal): Promise<void> {
+    const { sessions } = this.#services;
     const before = await this.get(principal, id);
-    if (isPaused(before.state)) throw conflict(`Sandbox "${id}" is already paused`);
-    // What runs in it comes to its end first, as all that changes a session has it.
-    await this.#services.sessions.settled(principal, id, signal);
+    // What runs cannot be stored in the middle: it is interrupted, and what it has done stays. Another server has to let go of it first.
+    if (!isPaused(before.state)) await sessions.interrupt(principal, id);
     await this.#change(principal, id, (state) => {
       if (isPaused(state)) throw conflict(`Sandbox "${id}" is already paused`);
       return { ...state, isPaused: true };
     });
+    // Now nothing begins any more.
+    await sessions.interrupt(principal, id);
+    await sessions.settled(principal, id, signal);
   }
 
   /**
