@@ -20,6 +20,8 @@ export interface ExecutionRequest {
   readonly namespace?: string | undefined;
   /** Whether a traceback goes to stderr as well as into the result; default: it does. */
   readonly printTraceback?: boolean | undefined;
+  /** Whether it has a number in its session, and its value is kept as `Out[n]`; default: it has. */
+  readonly isCounted?: boolean | undefined;
   /** Name of the package set to run in. */
   readonly environment: string;
   /** Whose share of the queue this uses. */

@@ -103,6 +103,7 @@ export function toJob(
         ...(argv && { argv }),
         ...(display && { display }),
         ...(request.printTraceback === false && { printTraceback: false as const }),
+        ...(request.isCounted === false && { isCounted: false as const }),
       },
       stdin,
       stream: onOutput !== undefined,

@@ -67,6 +67,8 @@ export interface ExecutionInput extends ToolInput {
   readonly argv?: readonly string[] | undefined;
   /** Whether a traceback goes to stderr as well as into the result; default: it does. */
   readonly printTraceback?: boolean | undefined;
+  /** Whether it has a number in its session, and its value is kept as `Out[n]`; default: it has. */
+  readonly isCounted?: boolean | undefined;
   /** ms */
   readonly timeout?: number | undefined;
   readonly environment?: string | undefined;
@@ -223,6 +225,7 @@ async function execute(
     display: display === true ? "on" : display || undefined,
     namespace,
     printTraceback: input.printTraceback,
+    isCounted: input.isCounted,
     timeoutMs: timeout,
     environment,
     principal: principal.id,

@@ -64,7 +64,7 @@ export class SessionRun {
   readonly #identity: string;
   readonly #request: ExecutionRequest;
   readonly #reply: (result: ExecutionResult) => void;
-  /** Of executions, this one included once it has begun. */
+  /** Of executions, this one included once it has begun and is counted. */
   #counts: Counts;
   readonly #asBefore: string;
   /** Why the session is not as its last reply left it; told with this reply. */
@@ -121,7 +121,7 @@ export class SessionRun {
     const live = this.#live;
     const namespace = await this.#enter(this.#request.namespace ?? DEFAULT_NAMESPACE);
     const before = this.#before;
-    this.#counts = countsWithOne(this.#counts, namespace?.key);
+    if (this.#request.isCounted !== false) this.#counts = countsWithOne(this.#counts, namespace?.key);
     const number = numberOf(this.#counts, namespace?.key);
     const abort = new AbortController();
     live.running = abort;

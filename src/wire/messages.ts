@@ -43,6 +43,8 @@ export interface Program {
   readonly argv?: readonly string[];
   /** False: a traceback is in the result alone. Absent: it is printed, too, as Python does. */
   readonly printTraceback?: false;
+  /** False, in a session: it has no number of its own, and its value is not kept as `Out[n]`. Absent: it has. */
+  readonly isCounted?: false;
   /** What a session is to begin with, where this is its first execution; absent: nothing. */
   readonly start?: SessionStart;
   /** Absent: the value is sent as JSON only. */

@@ -33,7 +33,19 @@ export async function runCell(kernel: Kernel.IKernelConnection, code: string, an
   future.onStdin = ({ header }) => {
     kernel.sendInputReply({ value: answer ?? "", status: "ok" }, header as Parameters<typeof kernel.sendInputReply>[1]);
   };
-  return { reply: (await future.done).content, outputs };
+  return { reply: (await future.done).content, outputs: merged(outputs) };
+}
+
+/** What is printed comes in pieces, which depend on the moment. */
+function merged(outputs: readonly (readonly [string, unknown])[]): Ran["outputs"] {
+  const all: [string, JupyterMessage][] = [];
+  for (const [type, content] of outputs as [string, JupyterMessage][]) {
+    const last = all.at(-1);
+    if (type === "stream" && last?.[0] === "stream" && last[1].name === content.name) {
+      last[1] = { ...content, text: last[1].text + content.text };
+    } else all.push([type, content]);
+  }
+  return all;
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: as above.
@@ -97,7 +109,7 @@ export class JupyterSocket {
     const outputs = own.filter(({ channel, msg_type: type }) => channel === "iopub" && type !== "status");
     return {
       reply: own.find(({ msg_type: type }) => type.endsWith("_reply"))?.content,
-      outputs: outputs.map(({ msg_type: type, content }) => [type, content] as const),
+      outputs: merged(outputs.map(({ msg_type: type, content }) => [type, content] as const)),
     };
   }
 

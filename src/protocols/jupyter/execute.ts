@@ -12,11 +12,21 @@ import type { ErrorInfo } from "../../wire/guest-messages.ts";
 import { notebookData } from "./bundles.ts";
 import type { Asked } from "./live-kernel.ts";
 
+/** Expressions of one request: each is an execution. */
+const MAX_EXPRESSIONS = 32;
+
 const executeContent = z.object({
   code: z.string("An execute_request has code."),
   silent: z.boolean().optional().default(false),
-  store_history: z.boolean().optional(),
-  user_expressions: z.record(z.string(), z.unknown()).optional().default({}),
+  store_history: z.boolean().optional().default(true),
+  user_expressions: z
+    .record(z.string(), z.string("User expressions must be strings."), "User expressions must be an object of strings.")
+    .refine(
+      (expressions) => Object.keys(expressions).length <= MAX_EXPRESSIONS,
+      `There may be at most ${MAX_EXPRESSIONS} user expressions.`,
+    )
+    .optional()
+    .default({}),
   allow_stdin: z.boolean().optional().default(true),
 });
 
@@ -31,13 +41,14 @@ export async function execute(asked: Asked): Promise<object> {
   const { kernel, request } = asked;
   const content = parseBody(executeContent, request.content);
   const { executions } = await kernel.services.sessions.record(kernel.principal.id, kernel.id);
-  if (content.code.trim() === "") return ok(executions);
+  if (content.code.trim() === "") return ok(executions, await evaluate(asked, content.user_expressions));
   if (!content.silent) {
     kernel.publish(request, "execute_input", { code: content.code, execution_count: executions + 1 });
   }
   let result: ExecutionResult;
   try {
-    const input = { code: content.code, session: kernel.id, display: true, printTraceback: false };
+    const isCounted = content.store_history && !content.silent;
+    const input = { code: content.code, session: kernel.id, display: true, printTraceback: false, isCounted };
     result = await run(asked, input, content.allow_stdin);
   } catch (error) {
     if (!(error instanceof ClientError)) throw error;
@@ -55,24 +66,46 @@ export async function execute(asked: Asked): Promise<object> {
     const { display, displayMetadata: metadata = {} } = result;
     kernel.publish(request, "execute_result", { execution_count: count, data: notebookData(display), metadata });
   }
-  return ok(count);
+  return ok(count, await evaluate(asked, content.user_expressions));
 }
 
 const KEYBOARD_INTERRUPT = { type: "KeyboardInterrupt", message: "" };
 
-function ok(count: number): object {
-  return { status: "ok", execution_count: count, user_expressions: {}, payload: [] };
+function ok(count: number, expressions: object): object {
+  return { status: "ok", execution_count: count, user_expressions: expressions, payload: [] };
 }
 
-function failed(
-  { kernel, request }: Asked,
-  count: number,
-  info: Pick<ErrorInfo, "type" | "message"> & Partial<ErrorInfo>,
-) {
-  const { type: ename, message: evalue } = info;
-  const traceback = (info.traceback ?? "").trimEnd();
-  const shown = traceback === "" ? [`${ename}: ${evalue}`] : traceback.split("\n");
-  const error = { ename, evalue, traceback: shown };
+/** What a client wants to know after its code, one after another. */
+async function evaluate(asked: Asked, expressions: Readonly<Record<string, string>>): Promise<object> {
+  const values: [string, object][] = [];
+  for (const [name, code] of Object.entries(expressions)) values.push([name, await evaluateOne(asked, code)]);
+  return Object.fromEntries(values);
+}
+
+async function evaluateOne({ kernel, caller, signal }: Asked, code: string): Promise<object> {
+  const input: ExecutionInput = { code, session: kernel.id, display: true, printTraceback: false, isCounted: false };
+  try {
+    const context = { principal: kernel.principal, caller, signal };
+    const { errorInfo, display, displayMetadata: metadata = {} } = await runCode(kernel.services, input, context);
+    if (errorInfo) return { status: "error", ...errorOf(errorInfo) };
+    const data = display == null ? { "text/plain": "None" } : notebookData(display);
+    return { status: "ok", data, metadata };
+  } catch (error) {
+    if (!(error instanceof ClientError)) throw error;
+    return { status: "error", ...errorOf({ type: error.code, message: error.message }) };
+  }
+}
+
+/** An error as Jupyter's messages have it. */
+function errorOf({ type: ename, message: evalue, traceback = "" }: RaisedError) {
+  const text = traceback.trimEnd();
+  return { ename, evalue, traceback: text === "" ? [`${ename}: ${evalue}`] : text.split("\n") };
+}
+
+type RaisedError = Pick<ErrorInfo, "type" | "message"> & Partial<ErrorInfo>;
+
+function failed({ kernel, request }: Asked, count: number, info: RaisedError): object {
+  const error = errorOf(info);
   kernel.publish(request, "error", error);
   return { status: "error", ...error, execution_count: count, user_expressions: {}, payload: [] };
 }

@@ -70,6 +70,7 @@ def run(program):
     global _prints_traceback
     program = loads(program)
     _prints_traceback = program.get("printTraceback", True)
+    sources.is_counted = program.get("isCounted", True)
     if program["reseed"]:
         seeds.reseed()
     if program["execution"] is None and "env" not in program:
@@ -140,7 +141,7 @@ def _run(code, execution, is_line, mode=None):
         try:
             values, line = _evaluate(code, execution, main, is_line)
             in_session = execution is not None
-            kept = values[0] if in_session else None
+            kept = values[0] if in_session and sources.is_counted else None
             if _is_plain(values[0]) and not display.may_have_figures():
                 # Of None there is nothing to convert.
                 if values[0] is not None:
@@ -149,7 +150,7 @@ def _run(code, execution, is_line, mode=None):
                     result, truncated = convert.to_json_data(values.pop())
             else:
                 result, truncated = tracebacks.call_on_line(line, _finish, values)
-            if in_session:
+            if in_session and sources.is_counted:
                 interactive_shell.shell.keep_result(sources.number_of_execution, kept)
                 del kept
         except BaseException as error:

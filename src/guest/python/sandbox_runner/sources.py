@@ -22,6 +22,9 @@ name = STATELESS_NAME
 """Name of the source of the execution that runs, or ran last."""
 number_of_execution = 0
 """Number of that execution in its session, or namespace; 0: it is stateless."""
+is_counted = True
+"""Whether the execution has a number of its own: what a client runs beside its cells has none."""
+_uncounted = 0
 prefix = ""
 """What stands before the number in names of sources: the namespace's name and a space; nothing for the default one."""
 program = None
@@ -34,13 +37,17 @@ _next_look = (_MAX_UNUSED, _MAX_UNUSED_CHARACTERS)
 
 def begin(code, number):
     """Give the execution's source a name; `number` is that of the execution in its session, None: it is stateless."""
-    global name, number_of_execution, _next_look
+    global name, number_of_execution, _next_look, _uncounted
     if number is None:
         name = program or STATELESS_NAME
     else:
-        # The host does not count executions whose session could not be stored.
-        number_of_execution = max(number, number_of_execution + 1)
-        name = f"<exec {prefix}{number_of_execution}>"
+        if is_counted:
+            # The host does not count executions whose session could not be stored.
+            number_of_execution = max(number, number_of_execution + 1)
+            name = f"<exec {prefix}{number_of_execution}>"
+        else:
+            _uncounted += 1
+            name = f"<exec {prefix}{number_of_execution}.{_uncounted}>"
         # The key is the string that code objects have now: a namespace that begins anew uses names again.
         _characters.pop(name, None)
         _characters[name] = len(code)
