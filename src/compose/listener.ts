@@ -56,13 +56,13 @@ export function createListener(app: Express, config: Config): { readonly http: S
 }
 
 /** @throws {StartupError} with what to do about it. */
-export function listen(http: Server, config: Config): Promise<void> {
+export function listen(http: Server, config: Pick<Config, "PORT" | "HOST">, setting = "PORT"): Promise<void> {
   return new Promise((resolve, reject) => {
     http.once("error", (error: NodeJS.ErrnoException) => {
       const where = `${config.HOST}:${config.PORT}`;
       const hint = {
-        EADDRINUSE: `Port ${config.PORT} is taken. Stop what uses it, or set PORT to another (0 picks a free one).`,
-        EACCES: `Port ${config.PORT} needs privileges. Set PORT to one above 1023.`,
+        EADDRINUSE: `Port ${config.PORT} is taken. Stop what uses it, or set ${setting} to another${setting === "PORT" ? " (0 picks a free one)" : ""}.`,
+        EACCES: `Port ${config.PORT} needs privileges. Set ${setting} to one above 1023.`,
         EADDRNOTAVAIL: `${config.HOST} is not an address of this machine. Set HOST to one that is.`,
         ENOTFOUND: `${config.HOST} is not a known name. Set HOST to an address of this machine.`,
       }[error.code ?? ""];

@@ -190,8 +190,19 @@ export async function startServer(
   if (parseApiKeys(config).length === 0 && allowedOrigins(config) === "*") {
     logger.warn("There are no API_KEYS: any page a browser here opens may run code. CORS_ORIGIN=none shuts them out.");
   }
+  if (config.E2B_DEBUG_PORTS.length > 0 && parseApiKeys(config).length > 0)
+    throw new StartupError(
+      "E2B_DEBUG_PORTS is for a server without keys: who asks there sends none. Unset one of them.",
+    );
   const { http, draining } = createListener(app, config);
   await listen(http, config);
+  const debugging = config.E2B_DEBUG_PORTS.map((port) => ({ port, ...createListener(app, config) }));
+  try {
+    for (const { http, port } of debugging) await listen(http, { PORT: port, HOST: "127.0.0.1" }, "E2B_DEBUG_PORTS");
+  } catch (error) {
+    for (const each of [http, ...debugging.map((other) => other.http)]) each.close();
+    throw error;
+  }
   const { address, port, family } = http.address() as AddressInfo;
   const running = stack.move();
   return {
@@ -201,10 +212,11 @@ export async function startServer(
     async stop(grace) {
       graceMs = grace;
       draining.begin();
+      for (const other of debugging) other.draining.begin();
       channels.begin();
       await running.disposeAsync();
       await channels.end();
-      await draining.end();
+      await Promise.all([draining.end(), ...debugging.map((other) => other.draining.end())]);
     },
   };
 }

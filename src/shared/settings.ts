@@ -81,6 +81,12 @@ const protocols = list.transform((items, context) => {
   return items.includes("all") ? PROTOCOLS : (items as ProtocolName[]);
 });
 
+const ports = list.transform((items, context) => {
+  const wrong = items.find((item) => !/^\d+$/.test(item) || Number(item) < 1 || Number(item) > 65_535);
+  if (wrong !== undefined) context.addIssue({ code: "custom", message: `${wrong.slice(0, 100)} is no port` });
+  return items.map(Number);
+});
+
 /** Brackets belong to an address in a URL. */
 const host = z.string().transform((value) => value.replace(/^\[(.*)\]$/, "$1"));
 
@@ -205,6 +211,11 @@ export const SETTINGS = {
     protocols,
     "all",
     `protocols of other servers that are spoken, comma separated: ${PROTOCOLS.join(", ")}; \`all\`, \`none\``,
+  ),
+  E2B_DEBUG_PORTS: setting(
+    ports,
+    "",
+    "further ports of the loopback interface, comma separated, for E2B's SDKs with E2B_DEBUG, which ask at 49999,49983 and send no key: not with API_KEYS",
   ),
   CORS_ORIGIN: setting(
     origins,

@@ -99,14 +99,31 @@ test("sessions on disk are moved by a step, so that a server that is started ane
     { id: "s", principal: "alice", environment: "stdlib", ...counts, head: null, previous: null, checkpoints: [] },
     10,
   );
+  const lasting = { ...counts, ttlMs: 30 * HOUR_MS };
+  const endsAtMs = now + 20 * HOUR_MS;
+  await store.create(
+    {
+      id: "fixed",
+      principal: "alice",
+      environment: "stdlib",
+      ...lasting,
+      endsAtMs,
+      head: null,
+      previous: null,
+      checkpoints: [],
+    },
+    10,
+  );
   for (const stepMs of [5 * HOUR_MS, -5 * HOUR_MS]) {
     const before = (await store.get("s"))?.lastUsedAtMs as number;
     await store.followClock(stepMs);
     expect(steadyNowMs() - Date.now()).toBeCloseTo(Math.max(stepMs, 0), -3);
     expect((await store.get("s"))?.lastUsedAtMs).toBeCloseTo(before + stepMs, -1);
-    expect(await store.list("alice")).toHaveLength(1);
+    expect(await store.list("alice")).toHaveLength(2);
+    expect((await store.get("fixed"))?.endsAtMs).toBeCloseTo(endsAtMs + Math.max(stepMs, 0), -1);
     expect(await store.ended(steadyNowMs())).toEqual([]);
-    expect(await store.ended(steadyNowMs() + HOUR_MS + 1)).toHaveLength(1);
+    expect(await store.ended(steadyNowMs() + HOUR_MS + 1)).toEqual([{ id: "s" }]);
+    expect(await store.ended(steadyNowMs() + 20 * HOUR_MS + 1)).toHaveLength(2);
   }
   expect(steadyClock.stepMs()).toBeCloseTo(0, -3);
   await store.close();
@@ -121,6 +138,12 @@ test("no duration and no deadline is told by the clock that can be set", () => {
     "environments/cache-collector.ts": 1,
     "workspaces/redis-storage.ts": 2,
     "workspaces/workspaces.ts": 3,
+    "workspaces/own-files.ts": 1,
+    // E2B's signatures have the end that the client's clock says.
+    "protocols/e2b/address.ts": 1,
+    "protocols/e2b/descriptions.ts": 1,
+    "protocols/e2b/filesystem.ts": 2,
+    "protocols/jupyter/live-kernel.ts": 2,
     "workspaces/disk-storage.ts": 1,
     "shared/steady-clock.ts": 2,
     "tools/webhook.ts": 1,

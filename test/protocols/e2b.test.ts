@@ -1,3 +1,6 @@
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { AuthenticationError, NotFoundError, Sandbox, SandboxNotFoundError, TimeoutError } from "@e2b/code-interpreter";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -113,6 +116,14 @@ describe("code", () => {
     expect(await sandbox.kill()).toBe(true);
     await refused;
     expect(await sandbox.isRunning()).toBe(false);
+    // Nothing of its reply has been sent yet.
+    const silent = await server.sandbox();
+    const unheard = expect(silent.runCode(forever)).rejects.toThrow(
+      /sandbox was killed while the request was in progress/,
+    );
+    await until(async () => (await server.ask(`/api/sessions/${silent.sandboxId}`)).text.includes('"state":"running"'));
+    expect(await silent.kill()).toBe(true);
+    await unheard;
   });
 });
 
@@ -475,6 +486,36 @@ describe("bad input", () => {
       expect(refused.text).not.toBe("");
     },
   );
+
+  test("network rules hold for code, and add their headers", async () => {
+    const seen: (string | undefined)[] = [];
+    const host = createServer(({ headers }, response) => {
+      seen.push(headers["x-added"] as string | undefined);
+      response.end("there");
+    });
+    await once(host.listen(0, "127.0.0.1"), "listening");
+    const address = `127.0.0.1:${(host.address() as AddressInfo).port}`;
+    const open = await startE2bServer({ NETWORK_ALLOW: address, NETWORK_ALLOW_PRIVATE: "true" });
+    const code = `import urllib.request\ntry: print(urllib.request.urlopen('http://${address}').read())\nexcept Exception: print('refused')`;
+    const reached = async (sandbox: Sandbox) => (await sandbox.runCode(code)).logs.stdout.join("") === "b'there'\n";
+    const rules = { [`http://${address}`]: [{ transform: { headers: { "X-Added": "a" } } }] };
+    try {
+      expect(await reached(await open.sandbox())).toBe(true);
+      expect(await reached(await open.sandbox({ allowInternetAccess: false }))).toBe(false);
+      const sandbox = await open.sandbox({ network: { rules } });
+      expect(await reached(sandbox)).toBe(true);
+      await sandbox.updateNetwork({ allowOut: [address], denyOut: ["0.0.0.0/0"], rules });
+      expect(await reached(sandbox)).toBe(true);
+      await sandbox.updateNetwork({ denyOut: ["0.0.0.0/0"] });
+      expect(await reached(sandbox)).toBe(false);
+      await sandbox.updateNetwork({});
+      expect(await reached(sandbox)).toBe(true);
+      expect(seen).toEqual([undefined, "a", "a", undefined]);
+    } finally {
+      await open.stop(0);
+      host.close();
+    }
+  });
 
   test("network rules are kept, shown and replaced", async () => {
     const sandbox = await server.sandbox({

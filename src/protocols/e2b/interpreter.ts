@@ -68,6 +68,7 @@ export function interpreter(sandboxes: Sandboxes): readonly ProtocolEndpoint[] {
         };
         const { code, env_vars: env } = body;
         const input = { code, env: env ?? undefined, namespace, display: true, printTraceback: false };
+        let hasBegun = false;
         try {
           const result = await runInSandbox(
             services,
@@ -76,6 +77,9 @@ export function interpreter(sandboxes: Sandboxes): readonly ProtocolEndpoint[] {
               id,
               input,
               onWait: () => stream.open(),
+              onStart: () => {
+                hasBegun = true;
+              },
               onOutput: (event) => {
                 if (event.type === "output") send(toResult(event.bundle, false));
                 else if (event.type !== "clear_output") printed.print(event.type, event.content);
@@ -87,10 +91,11 @@ export function interpreter(sandboxes: Sandboxes): readonly ProtocolEndpoint[] {
           send({ type: "number_of_executions", execution_count: result.executionCount ?? 1 });
           if (result.errorInfo) send(toErrorEvent(result.errorInfo));
         } catch (error) {
-          if (!response.headersSent) throw error;
+          const isGone = error instanceof ClientError && error.status === 502;
           // A sandbox that ends takes its connections with it: by that the SDK knows it.
-          if (error instanceof ClientError && error.status === 502) response.destroy();
-          else if (error instanceof ClientError)
+          if (isGone && (hasBegun || response.headersSent)) response.destroy();
+          if (!response.headersSent || isGone) throw error;
+          if (error instanceof ClientError)
             send({ type: "error", name: error.code, value: error.message, traceback: "" });
           else send({ type: "error", name: "InternalError", value: "Internal server error", traceback: "" });
           throw error;

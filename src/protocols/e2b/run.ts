@@ -14,6 +14,7 @@ export interface SandboxRun {
   readonly id: string;
   readonly input: Pick<ExecutionInput, "code" | "stdin" | "env" | "namespace" | "display" | "printTraceback">;
   readonly onWait?: () => void;
+  readonly onStart?: () => void;
   readonly onOutput: (event: OutputEvent) => void;
 }
 
@@ -25,7 +26,7 @@ export interface SandboxRun {
 export async function runInSandbox(
   services: Services,
   sandboxes: Sandboxes,
-  { id, input, onWait, onOutput }: SandboxRun,
+  { id, input, onOutput, ...listeners }: SandboxRun,
   context: ExecutionContext,
 ): Promise<ExecutionResult> {
   const principal = context.principal.id;
@@ -44,7 +45,7 @@ export async function runInSandbox(
       services,
       { ...input, env, session: id, timeout: TIMEOUT_MS },
       { ...context, signal: AbortSignal.any([context.signal, ended.signal]) },
-      { ...(onWait && { onWait }), onOutput },
+      { ...listeners, onOutput },
     );
     if (ended.signal.aborted) throw gone(id);
     // Who stopped it may have been about to delete the sandbox, or to pause it.

@@ -7,6 +7,7 @@ import { ClientError } from "../../shared/errors.ts";
 import { steadyNowMs } from "../../shared/steady-clock.ts";
 import {
   isPaused,
+  KEPT_MS,
   kept,
   keptSnapshot,
   running,
@@ -18,6 +19,7 @@ import {
 
 /** Templates that E2B's clients name where their user names none. */
 const DEFAULT_TEMPLATES: ReadonlySet<string> = new Set(["base", "code-interpreter-v1", "code-interpreter"]);
+const DEBUG_ID = "debug_sandbox_id";
 const LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789";
 /** Of so many letters, names of hosts too: 129 bits. */
 const ID_LETTERS = 25;
@@ -61,6 +63,7 @@ export class Sandboxes {
 
   /** One whose code may run; a paused one that is to be resumed by traffic is resumed. @throws {ClientError} 502 if it does not run. */
   async running(principal: string, id: string): Promise<Sandbox> {
+    if (id === DEBUG_ID && this.#services.config.E2B_DEBUG_PORTS.length > 0) await this.#makeForDebugging(principal);
     const found = await this.get(principal, id).catch((error: unknown) => {
       throw error instanceof ClientError && error.status === 404 ? gone(id) : error;
     });
@@ -191,6 +194,35 @@ export class Sandboxes {
   async deleteSnapshot(principal: string, template: string, signal: AbortSignal): Promise<void> {
     const { id } = await this.#snapshotOf(principal, template);
     await this.#services.sessions.delete(principal, id, signal);
+  }
+
+  /** The one that SDKs take for made where they debug: without a control plane. */
+  async #makeForDebugging(principal: string): Promise<void> {
+    const { sessions, packages } = this.#services;
+    try {
+      await this.get(principal, DEBUG_ID);
+    } catch (error) {
+      if (!(error instanceof ClientError) || error.status !== 404) throw error;
+      const now = steadyNowMs();
+      const times = { startedAtMs: now, endAtMs: now + KEPT_MS, timeoutS: KEPT_MS / 1000 };
+      const { environment } = await packages.environmentFor(principal, packages.defaultEnvironment);
+      const state: SandboxState = {
+        kind: "sandbox",
+        template: packages.defaultEnvironment,
+        ...times,
+        onTimeout: "kill",
+        autoResume: false,
+        isPaused: false,
+        env: null,
+        envVars: {},
+        network: null,
+        allowInternetAccess: null,
+      };
+      await sessions.create(principal, { id: DEBUG_ID, environment, ...kept(state) }).catch((cause: unknown) => {
+        // Another request was first.
+        if (!(cause instanceof ClientError) || cause.code !== "session_exists") throw cause;
+      });
+    }
   }
 
   async #change(
