@@ -13,13 +13,20 @@ export interface RawBody {
   readonly kind: "json" | "form";
   readonly bytes: Uint8Array;
   readonly charset: Charset;
+  /** A member that is a document, of JSON: see {@link ParsedBody.document}. Then the body may have as many values as documents have. */
+  readonly document?: string;
 }
 
 export interface ParsedBody {
   readonly value: unknown;
   /** Where the member `context` is an object, how it was written: JavaScript's numbers are not all that JSON has. */
   readonly context?: ContextSource;
+  /** Where the member that is a document is an object: its text, laid out; it is not in `value`. Numbers are as they were written. */
+  readonly document?: string;
 }
+
+/** A notebook of plots has some hundred thousand. */
+const DOCUMENT_LIMITS = { ...BODY_LIMITS, maxNodes: 3_000_000 };
 
 /** The form has more parameters than are taken. */
 class TooManyParametersError extends Error {
@@ -61,8 +68,9 @@ export function parseOrRefuse(body: RawBody): ParsedBody | { readonly refused: R
  * @throws {LongParameterError}
  * @throws {RangeError} for a form that is deeper than is taken.
  */
-function parseRawBody({ kind, bytes, charset }: RawBody): ParsedBody {
+function parseRawBody({ kind, bytes, charset, document }: RawBody): ParsedBody {
   if (kind === "form") return parseForm(bytes, charset);
+  if (document !== undefined) return parseWithDocument(decodeText(bytes, charset), bytes, document);
   const text = decodeText(bytes, charset);
   return parseJson(text, charset === "utf-8" ? bytes : new TextEncoder().encode(text));
 }
@@ -75,6 +83,23 @@ function parseJson(text: string, bytes: Uint8Array): ParsedBody {
   if (kind === "array" || !isObject(value.context)) return { value };
   const context = membersOf(text).findLast(([name]) => name === "context")?.[1];
   return { value, ...(context !== undefined && { context: contextSource(context) }) };
+}
+
+function parseWithDocument(text: string, bytes: Uint8Array, name: string): ParsedBody {
+  const { kind } = scanJson(withoutMark(bytes), DOCUMENT_LIMITS);
+  if (kind !== "object") throw new SyntaxError("no object");
+  const { [name]: document, ...value } = JSON.parse(text) as Record<string, unknown>;
+  if (!isObject(document)) return { value: { ...value, [name]: document } };
+  return { value, document: JSON.stringify((parseAsWritten(text) as typeof value)[name], null, 1) };
+}
+
+/** With numbers that are written again as they are: JavaScript would lose digits of some. For `JSON.stringify` alone. */
+function parseAsWritten(text: string): unknown {
+  return JSON.parse(text, (_name: string, value: unknown, ...[context]: readonly { readonly source: string }[]) =>
+    typeof value === "number" && context !== undefined && String(value) !== context.source
+      ? (JSON as unknown as { rawJSON(source: string): unknown }).rawJSON(context.source)
+      : value,
+  );
 }
 
 /** @returns null: the text is not the JSON of an object, or of one that is too complex. */

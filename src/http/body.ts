@@ -47,6 +47,15 @@ export async function readJson(bytes: Uint8Array, principal: string): Promise<un
   return value;
 }
 
+/** As {@link readJson}, of an object with a member that is a document: see `ParsedBody.document`. @throws {ClientError} 400 */
+export async function readJsonWithDocument(
+  bytes: Uint8Array,
+  principal: string,
+  member: string,
+): Promise<Pick<ParsedBody, "value" | "document">> {
+  return await parse({ kind: "json", bytes, charset: "utf-8", document: member }, principal);
+}
+
 function kindOf(request: Request): RawBody["kind"] | null {
   return request.is("application/json") ? "json" : request.is(FORM) ? "form" : null;
 }

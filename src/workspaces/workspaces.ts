@@ -97,6 +97,26 @@ export class PrincipalWorkspace {
     return { path: filePath, kind: "file", mtimeMs, size };
   }
 
+  /**
+   * Changes files and folders, all of them or none.
+   *
+   * @param contents of what is new, by SHA-256.
+   * @param plan says from the current index what is written and deleted; called again where others change it at the same time.
+   */
+  async change(
+    contents: ReadonlyMap<string, Uint8Array>,
+    plan: (index: WorkspaceIndex) => { readonly written: readonly Written[]; readonly deleted: readonly string[] },
+  ): Promise<void> {
+    using held = await this.#hold();
+    await held.storage.change(
+      (index) => {
+        const { written, deleted } = plan(index);
+        return index.merge(written, deleted, this.#limits);
+      },
+      { bytes: contents },
+    );
+  }
+
   /** @throws {ClientError} 404 if there is no such file, 409 `not_a_file` for a folder. */
   async remove(filePath: string): Promise<void> {
     workspacePath(filePath);

@@ -1,6 +1,7 @@
 import type { Request } from "express";
 import type { Protocol, ProtocolOptions } from "../../http/protocol.ts";
 import type { Credential } from "../../http/recognised-protocol.ts";
+import { contentEndpoints } from "./content-endpoints.ts";
 import { documentEndpoints, kernelEndpoints } from "./kernel-endpoints.ts";
 import { Kernels } from "./kernels.ts";
 import { BASE, endpointsOf } from "./reading.ts";
@@ -19,7 +20,12 @@ export function jupyter({ services, logger, count }: ProtocolOptions): Protocol 
     onError: (error) => logger.error({ err: error }, "a Jupyter message failed"),
     count,
   });
-  const all = [...serverEndpoints(kernels), ...kernelEndpoints(kernels), ...documentEndpoints(kernels)];
+  const all = [
+    ...serverEndpoints(kernels),
+    ...kernelEndpoints(kernels),
+    ...documentEndpoints(kernels),
+    ...contentEndpoints(),
+  ];
   return {
     name: "jupyter",
     owns: ({ path }) => path === BASE || path.startsWith(`${BASE}/`) || AT_ROOT.test(path),

@@ -5,7 +5,7 @@ import type { SessionView } from "../../sessions/views.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { createKernel, type DocumentNote, findKernel, listKernels } from "./kernel-models.ts";
 import type { Kernels } from "./kernels.ts";
-import { BASE, idOf, type JupyterEndpoint, type JupyterRequest, readBody } from "./reading.ts";
+import { BASE, idOf, type JupyterEndpoint, type JupyterRequest, placeOf, readBody } from "./reading.ts";
 
 const MAX_PATH_CHARACTERS = 4096;
 
@@ -44,7 +44,7 @@ export function kernelEndpoints(kernels: Kernels): readonly JupyterEndpoint[] {
       handler: async (asked) => {
         const { name } = await readBody(kernelBody, asked);
         const made = await newKernel(asked, name);
-        asked.response.location(`${baseOf(asked)}/api/kernels/${made.id}`);
+        asked.response.location(`${placeOf(asked)}/api/kernels/${made.id}`);
         return kernels.model(asked.principal.id, made, "starting");
       },
     },
@@ -202,9 +202,4 @@ async function deleteKernel(
 ): Promise<void> {
   await kernels.delete(principal.id, id, signal);
   record("session_delete", { session: id });
-}
-
-/** Where the client has Jupyter's interface. */
-function baseOf({ request }: JupyterRequest): string {
-  return request.path.startsWith(`${BASE}/`) ? BASE : "";
 }

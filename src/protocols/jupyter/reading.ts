@@ -77,3 +77,8 @@ export async function readBody<T extends z.ZodType>(
 export function idOf({ params }: JupyterRequest): string {
   return String(params.id);
 }
+
+/** Where the client has Jupyter's interface: before its paths. */
+export function placeOf({ request }: JupyterRequest): string {
+  return request.path.startsWith(`${BASE}/`) ? BASE : "";
+}
