@@ -1,6 +1,6 @@
 import type { OutputEvent } from "../sandbox/running-job.ts";
 import type { HostCalls, PackageArchive, Workspace } from "../wire/host-calls.ts";
-import type { DisplayMode, ToolOffer } from "../wire/messages.ts";
+import type { DisplayMode, EditorQuestion, ToolOffer } from "../wire/messages.ts";
 
 /** One piece of Python to run: for which principal, in which environment, with which access to the host. */
 export interface ExecutionRequest {
@@ -16,6 +16,8 @@ export interface ExecutionRequest {
   readonly argv?: readonly string[] | undefined;
   /** The last value as a MIME bundle, too; absent: as JSON only. */
   readonly display?: DisplayMode | undefined;
+  /** Answered in place of the code: the value is the answer. */
+  readonly question?: EditorQuestion | undefined;
   /** In a session: whose global variables the code has. */
   readonly namespace?: string | undefined;
   /** Whether a traceback goes to stderr as well as into the result; default: it does. */

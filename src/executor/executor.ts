@@ -102,6 +102,7 @@ export function toJob(
         ...(env && { env }),
         ...(argv && { argv }),
         ...(display && { display }),
+        ...(request.question && { question: request.question }),
         ...(request.printTraceback === false && { printTraceback: false as const }),
         ...(request.isCounted === false && { isCounted: false as const }),
       },

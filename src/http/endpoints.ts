@@ -2,6 +2,7 @@ import { legacyFileRoutes } from "./compat/files.ts";
 import { resetRoutes } from "./compat/reset.ts";
 import { legacyStatisticsRoutes } from "./compat/statistics.ts";
 import { uploadRoutes } from "./compat/uploads.ts";
+import { editorRoutes } from "./resources/editor.ts";
 import { executeRoutes } from "./resources/execute.ts";
 import { executionRoutes } from "./resources/executions.ts";
 import { fileRoutes } from "./resources/files.ts";
@@ -22,6 +23,7 @@ export const KEYED_ROUTES: readonly Route[] = [
   ...webSocketRoutes,
   ...sessionRoutes,
   ...namespaceRoutes,
+  ...editorRoutes,
   ...secretRoutes,
   ...fileRoutes,
   ...uploadRoutes,

@@ -8,7 +8,7 @@ import { isVariableName, normalised } from "../tools/python-names.ts";
 import { parseContext } from "./body-parsing.ts";
 import { contextSource, rememberSource, sourceOf } from "./context-source.ts";
 
-const MAX_CODE_CHARACTERS = 100_000;
+export const MAX_CODE_CHARACTERS = 100_000;
 export const MAX_TIMEOUT_MS = 300_000;
 export const MAX_STDIN_CHARACTERS = 1_000_000;
 const MAX_TOOL_TIMEOUT_MS = 3_600_000;
@@ -98,7 +98,7 @@ const session = z
   .string("Session must be a string.")
   .meta({ description: "Run in this session, which keeps its state." });
 
-const namespace = z.string("Namespace must be a string.").meta({
+export const namespace = z.string("Namespace must be a string.").meta({
   description: "Which of the session's namespaces has the code's global variables; made if there is none of this name.",
 });
 

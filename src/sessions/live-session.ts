@@ -16,6 +16,8 @@ export interface Resident {
   readonly files: WorkspaceIndex;
   /** Contents of files that are not stored yet. */
   readonly contents: ReadonlyMap<string, Uint8Array>;
+  /** It has answered questions, and may not be the stored state any more: it serves for further ones alone. */
+  readonly isAltered?: boolean;
   /** Why it cannot be captured; null: it can, or that is not known yet. */
   pinned: string | null;
 }

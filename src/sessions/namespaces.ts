@@ -29,9 +29,9 @@ export class SessionNamespaces {
   async create(principal: string, id: string, signal: AbortSignal, wanted: NewNamespace = {}): Promise<NamespaceView> {
     return await this.#turns.runChange(principal, id, signal, async (live, lease) => {
       const { record } = lease;
-      const free = (n: number): string => (find(record, `namespace-${n}`) ? free(n + 1) : `namespace-${n}`);
+      const free = (n: number): string => (hasNamespace(record, `namespace-${n}`) ? free(n + 1) : `namespace-${n}`);
       const { name = free((record.namespaces?.others.length ?? 0) + 1), cwd } = wanted;
-      if (find(record, name)) throw new ClientError("namespace_exists", `Namespace "${name}" already exists`);
+      if (hasNamespace(record, name)) throw new ClientError("namespace_exists", `Namespace "${name}" already exists`);
       const made = newNamespace(name, cwd);
       await this.#turns.change(live, lease, { namespaces: withOne(record, made) });
       return viewOfNamespace(made);
@@ -68,7 +68,7 @@ export class SessionNamespaces {
     await this.#turns.runChange(principal, id, signal, async (live, lease) => {
       const namespaces = namespacesOf(lease.record);
       const others = namespaces.others.flatMap((other) => (other.name === name ? replace(other) : [other]));
-      if (!find(lease.record, name)) throw new ClientError("not_found", "Namespace not found");
+      if (!hasNamespace(lease.record, name)) throw new ClientError("not_found", "Namespace not found");
       const isDefault = name === DEFAULT_NAMESPACE;
       const byDefault = isDefault ? { key: newKey(), executions: 0 } : namespaces.default;
       await this.#turns.change(live, lease, { namespaces: { default: byDefault, others } });
@@ -76,9 +76,13 @@ export class SessionNamespaces {
   }
 }
 
+export function hasNamespace(record: SessionRecord, name: string): boolean {
+  return name === DEFAULT_NAMESPACE || namespacesOf(record).others.some((other) => other.name === name);
+}
+
 /** @returns the session's namespaces with one of this name; null: there is one. @throws {ClientError} as `create`. */
 export function withNamespace(record: SessionRecord, name: string): Namespaces | null {
-  return find(record, name) ? null : withOne(record, newNamespace(name));
+  return hasNamespace(record, name) ? null : withOne(record, newNamespace(name));
 }
 
 /** Where code of a namespace runs; undefined: there is only the default one. @param name of one that there is. */
@@ -140,10 +144,6 @@ function namespacesOf({ executions, namespaces }: Counts): Namespaces {
 
 function all({ default: byDefault, others }: Namespaces): readonly { key: string; executions: number }[] {
   return [byDefault, ...others];
-}
-
-function find(record: SessionRecord, name: string): boolean {
-  return name === DEFAULT_NAMESPACE || namespacesOf(record).others.some((other) => other.name === name);
 }
 
 function withOne(record: SessionRecord, made: NamespaceRecord): Namespaces {

@@ -41,6 +41,14 @@ export class NotLoadedError extends Error {
   override readonly name = "NotLoadedError";
 }
 
+/** What the caller is told of it. */
+export function notLoaded({ message }: NotLoadedError): ClientError {
+  return new ClientError(
+    "session_unloadable",
+    `The session cannot be loaded: ${message}. Restore a checkpoint, or start a new session.`,
+  );
+}
+
 export interface SessionExecution {
   readonly request: ExecutionRequest;
   readonly id: string;
@@ -137,7 +145,9 @@ async function runOn(
   const running = sandbox.execute(toJob({ ...request, workspace }, place, null));
   const { captured, idle } = sandbox;
   void captured.then((capture) => {
-    if (capture.state === null) checkout.pin();
+    // After a question no state is reported: it is where it was.
+    const isOnlyHere = request.question === undefined ? capture.state === null : held?.pinned != null;
+    if (isOnlyHere) checkout.pin();
   });
   const { result, files: written } = await running;
   if (written === null) return { result, left: null, refusedFiles: null };

@@ -7,7 +7,7 @@ import type { WorkspaceLimits } from "../workspaces/workspace-index.ts";
 import { SessionFormatError, type SessionSnapshot } from "./format.ts";
 import type { LiveSession } from "./live-session.ts";
 import { countsOf, countsWithOne, DEFAULT_NAMESPACE, numberOf, placeOf, withNamespace } from "./namespaces.ts";
-import { executeInSession, NotLoadedError, type SessionOutcome, type SessionPool } from "./run.ts";
+import { executeInSession, NotLoadedError, notLoaded, type SessionOutcome, type SessionPool } from "./run.ts";
 import { readFile, readState, toStored } from "./states.ts";
 import type { Counts, NewSnapshot, SessionLease, SessionRecord, SessionStore } from "./store.ts";
 import { AS_BEFORE, next, type SessionTurns } from "./turns.ts";
@@ -119,6 +119,7 @@ export class SessionRun {
   async #begin(): Promise<Step> {
     const { pool, store, files: limits } = this.#options;
     const live = this.#live;
+    if (live.resident?.isAltered) this.#options.turns.evict(live);
     const namespace = await this.#enter(this.#request.namespace ?? DEFAULT_NAMESPACE);
     const before = this.#before;
     if (this.#request.isCounted !== false) this.#counts = countsWithOne(this.#counts, namespace?.key);
@@ -148,11 +149,7 @@ export class SessionRun {
       });
     } catch (error) {
       live.setback ??= this.#setback;
-      if (!(error instanceof NotLoadedError)) throw error;
-      throw new ClientError(
-        "session_unloadable",
-        `The session cannot be loaded: ${error.message}. Restore a checkpoint, or start a new session.`,
-      );
+      throw error instanceof NotLoadedError ? notLoaded(error) : error;
     } finally {
       live.running = null;
       live.isWaiting = null;

@@ -6,6 +6,7 @@ import { steadyClock, steadyNowMs } from "../shared/steady-clock.ts";
 import { SessionCheckpoints } from "./checkpoints.ts";
 import { SessionFiles } from "./files.ts";
 import { SessionNamespaces } from "./namespaces.ts";
+import { ask, patience } from "./questions.ts";
 import { SessionRun, type SessionRunOptions } from "./session-run.ts";
 import type { RecordChanges, SessionRecord } from "./store.ts";
 import { interrupted, SessionTurns, type SessionTurnsOptions } from "./turns.ts";
@@ -165,6 +166,7 @@ export class Sessions {
   async move(principal: string, id: string, signal: AbortSignal, environment: string): Promise<SessionView> {
     this.#options.identityOf(environment);
     return await this.#turns.run(principal, id, signal, async (live, lease) => {
+      if (live.resident?.isAltered) this.#turns.evict(live);
       if (lease.record.head === null && !live.resident) await this.#turns.change(live, lease, { environment });
       return this.#view(lease.record);
     });
@@ -222,6 +224,27 @@ export class Sessions {
         },
       );
     return await reply.promise;
+  }
+
+  /**
+   * Answers an editor's question, `request.question`, on a session that stays as it is; see {@link ask}.
+   *
+   * @throws {ClientError} 503 `session_occupied` if something else runs in it for too long; what `execute` throws.
+   */
+  async ask(id: string, request: ExecutionRequest): Promise<ExecutionResult> {
+    const { signal, end } = patience();
+    const signals = [signal, ...(request.signal ? [request.signal] : [])];
+    const asked = { ...request, signal: AbortSignal.any(signals) };
+    try {
+      return await this.#turns.run(request.principal, id, asked.signal, (live, lease) =>
+        ask(this.#run, live, lease, asked, { end }),
+      );
+    } catch (error) {
+      // What waits may have an error of its own for an abort.
+      throw signal.aborted ? signal.reason : error;
+    } finally {
+      end();
+    }
   }
 
   /** @throws {ClientError} 404 if there is none, or it is another principal's. */

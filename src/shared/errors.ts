@@ -175,6 +175,11 @@ export const ERRORS = {
     retry: 1,
   },
   session_busy: { status: 503, text: "The session is busy on another server.", retry: 5 },
+  session_occupied: {
+    status: 503,
+    text: "Something else runs in the session, or all sandboxes are taken.",
+    retry: 1,
+  },
   session_moved: {
     status: 409,
     text: "Another server has gone on with the session; this was not kept.",

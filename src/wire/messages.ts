@@ -51,7 +51,18 @@ export interface Program {
   readonly display?: DisplayMode;
   /** Whose global variables the code has, in a session that has several namespaces; absent: the one that there is. */
   readonly namespace?: NamespacePlace;
+  /** Answered in place of an execution; a session's state is not reported. */
+  readonly question?: EditorQuestion;
 }
+
+/** What an editor asks about code, of which nothing is executed. */
+export type EditorQuestion =
+  /** @param cursor counts characters (code points) before it. */
+  | { readonly type: "complete"; readonly code: string; readonly cursor: number }
+  /** @param detail 1: with its source. */
+  | { readonly type: "inspect"; readonly code: string; readonly cursor: number; readonly detail: 0 | 1 }
+  /** Whether a prompt should run it, or ask for another line. */
+  | { readonly type: "is_complete"; readonly code: string };
 
 /** A namespace of a session, and which others there are. */
 export interface NamespacePlace {

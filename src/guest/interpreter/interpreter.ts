@@ -101,7 +101,7 @@ export class Interpreter {
     this.#files.endExecution();
     this.#files.commit();
     this.#booted.devices.reset();
-    this.#capture();
+    if (program.question === undefined) this.#capture();
     return { state: "resident" };
   }
 

@@ -106,8 +106,8 @@ export class Runner {
     if (execution !== null || (reseed && !this.#generators.areKnown) || !code.isWellFormed())
       return this.#run.call(program);
     if (reseed) this.#generators.seed();
-    const { printTraceback } = program;
-    const isPlain = [env, argv, display, printTraceback].every((member) => member === undefined);
+    const { printTraceback, question } = program;
+    const isPlain = [env, argv, display, printTraceback, question].every((member) => member === undefined);
     if (!isPlain || context !== null || tools !== null) return this.#run.call({ ...program, reseed: false });
     return (ONE_EXPRESSION.test(code) ? this.#runLine : this.#runPlain).callWithText(code);
   }

@@ -15,6 +15,7 @@ from json import JSONEncoder, loads
 from . import (
     convert,
     display,
+    editor_help,
     ending,
     eventloop,
     hidden_frames,
@@ -104,6 +105,8 @@ def _leave():
 
 
 def _run_program(program):
+    if "question" in program:
+        return _answer_question(program["question"])
     main = sys.modules["__main__"].__dict__
     if program["execution"] is not None:
         forget_folders()
@@ -117,6 +120,14 @@ def _run_program(program):
     if program["tools"] is not None or tool_calls.is_offering():
         tool_calls.begin(program["tools"], main)
     return _run(program["code"], program["execution"], False, program.get("display"))
+
+
+def _answer_question(question):
+    forget_folders()
+    try:
+        return _answer(None, False, editor_help.answer(question))
+    except BaseException as error:  # also a timeout
+        return _answer(tracebacks.describe_exception(error), False, None)
 
 
 def run_plain(code):

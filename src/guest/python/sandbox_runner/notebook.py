@@ -82,7 +82,7 @@ class _Line:
         self.cut(len(self.text))
 
 
-class _Scanner:
+class Scanner:
     """Whether a statement begins where the next line does: not in a string, not in brackets, not after a backslash."""
 
     def __init__(self):
@@ -145,7 +145,7 @@ class _Reader:
                 if sum(self._lines[at].text.count(quotes) for at in outside for quotes in ('"""', "'''")) % 2:
                     return  # inside a string
                 block = {"mark": fence[1], "info": fence[2], "opened": index, "lines": [], "closed": None}
-                scanner = _Scanner()
+                scanner = Scanner()
                 blocks.append(block)
             elif (
                 fence is not None
@@ -226,7 +226,7 @@ class _Reader:
     def _read(self, lines, base):
         """The tree of some lines, whose first is number `base`, with all magics in it."""
         own = {}
-        scanner = _Scanner()
+        scanner = Scanner()
         index = 0
         while index < len(lines):
             line = lines[index]
@@ -239,7 +239,7 @@ class _Reader:
                 continue
             start, make, is_python = found
             taken = [_Line(line.sent, len(line.removed) + start)]
-            inner = _Scanner()
+            inner = Scanner()
             inner.feed(line.text[start:])
             continues = (lambda text: not inner.is_at_start) if is_python else (lambda text: text.endswith("\\"))
             while continues(taken[-1].text) and index + len(taken) < len(lines):

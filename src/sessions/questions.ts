@@ -1,0 +1,88 @@
+import type { ExecutionRequest } from "../executor/execution.ts";
+import type { ExecutionResult } from "../sandbox/outcome.ts";
+import { ClientError } from "../shared/errors.ts";
+import type { LiveSession } from "./live-session.ts";
+import { countsOf, DEFAULT_NAMESPACE, hasNamespace, placeOf } from "./namespaces.ts";
+import { executeInSession, NotLoadedError, notLoaded } from "./run.ts";
+import type { SessionRunOptions } from "./session-run.ts";
+import { readFile, readState } from "./states.ts";
+import type { SessionLease } from "./store.ts";
+
+/** How long an editor waits for what runs in the session, and for a sandbox, ms. It asks again with the next key. */
+const PATIENCE_MS = 1000;
+
+/** Aborted when a question has waited for too long; `end` where it waits no more. */
+export interface Patience {
+  readonly signal: AbortSignal;
+  readonly end: () => void;
+}
+
+export function patience(): Patience {
+  const abort = new AbortController();
+  const timer = setTimeout(() => abort.abort(new ClientError("session_occupied")), PATIENCE_MS);
+  return { signal: abort.signal, end: () => clearTimeout(timer) };
+}
+
+/**
+ * Answers an editor's question on a session, which stays as it is: nothing is stored, and the sandbox's copy serves further questions
+ * alone. A session that exists in its sandbox alone is asked there, and goes on there.
+ *
+ * @param request its `question` is answered: the value of the result is the answer.
+ * @throws {ClientError} 404 where there is no such namespace; what an execution throws where it cannot be loaded.
+ */
+export async function ask(
+  { pool, store, identityOf, files: limits }: SessionRunOptions,
+  live: LiveSession,
+  lease: SessionLease,
+  request: ExecutionRequest,
+  { end }: Pick<Patience, "end">,
+): Promise<ExecutionResult> {
+  const { record } = lease;
+  const { namespace: name = DEFAULT_NAMESPACE } = request;
+  if (!hasNamespace(record, name)) throw new ClientError("not_found", "Namespace not found");
+  const { resident } = live;
+  const pinned = resident?.pinned ?? null;
+  const counts = countsOf(record, resident?.counts);
+  const abort = new AbortController();
+  live.running = abort;
+  const { signal } = request;
+  let snapshot: ReturnType<typeof readState> | undefined;
+  try {
+    const { result, left, refusedFiles } = await executeInSession(pool, {
+      request: {
+        ...request,
+        environment: record.environment,
+        signal: AbortSignal.any([abort.signal, lease.lost, ...(signal ? [signal] : [])]),
+      },
+      id: live.id,
+      resident,
+      load: () => (snapshot ??= readState(store, record, identityOf(record.environment))),
+      readFile: (files, path) => readFile(store, record, files, path),
+      reseed: false,
+      start: record.start,
+      namespace: placeOf(record, name),
+      number: counts.executions + 1,
+      limits,
+      onBegin: () => {
+        end();
+        live.resident = null;
+      },
+    });
+    if (left !== null && pool.keeps(left.key)) {
+      if (pinned !== null && refusedFiles) pool.evict(left.key);
+      else {
+        const { key, files, contents } = left;
+        const { revision } = record;
+        live.resident = { key, revision, counts, files, contents, pinned, isAltered: pinned === null };
+      }
+    }
+    if (pinned !== null && live.resident === null) {
+      live.setback ??= `The session is as it was when it could last be stored: it could not leave its sandbox (${pinned}), which is gone.`;
+    }
+    return result;
+  } catch (error) {
+    throw error instanceof NotLoadedError ? notLoaded(error) : error;
+  } finally {
+    live.running = null;
+  }
+}
