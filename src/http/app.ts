@@ -101,10 +101,12 @@ export function createApp(options: AppOptions): Express {
 
 /** For requests of the server's own protocol: what is at these paths in another is that one's. */
 function ofOurOwn(handler: RequestHandler): RequestHandler {
-  return (request, response, next) => {
+  const handleOwn: RequestHandler = (request, response, next) => {
     if (protocolOf(response) === undefined) handler(request, response, next);
     else next();
   };
+  // As a router's, its routes can be listed.
+  return Object.assign(handleOwn, { stack: (handler as { readonly stack?: unknown }).stack });
 }
 
 /** Whether a request's JSON, or form, is read for its route. A session's files come as they are, JSON ones too. */

@@ -62,6 +62,9 @@ def documented(alpha: "int", beta: Path = Default(), *args, gamma=None, **rest) 
     And more.
     """
     return 1
+@functools.lru_cache
+def remembered(key: str) -> Path:
+    "Remembers."
 trap, point, numbers = Trap(), Point(1), [1, 2]
 executed.clear()
 os.makedirs("folder/inner", exist_ok=True)
@@ -130,6 +133,8 @@ describe("completion", () => {
     ["print(json.du|", ["dump", "dumps"]],
     ["documented(alp|", ["alpha="]],
     ["documented(1, ga|", ["gamma="]],
+    ["remembered(ke|", ["key="]],
+    ["remembered('a').is_fil|", ["is_file"]],
     ["documented(print(1), ga|", ["gamma="]],
     ["Trap(si|", ["size="]],
     ["trap.method_of_base(sec|", ["second="]],
@@ -230,6 +235,8 @@ describe("inspection", () => {
     ["documented?|", "Signature:      documented("],
     ["trap.method_of_base|", "Signature:      method_of_base(first, *, second=2) -> Point"],
     ["trap.effect|", "Type:           property"],
+    ["remembered|", "Signature:      remembered(key: str) -> Path"],
+    ["remembered|", "Docstring:\nRemembers."],
     ["trap|", "Class docstring:\nA base."],
     ["Point|", "Init signature: Point(x: int, y: float = 0.0)"],
     ["Trap|", "Init signature: Trap(size: int = 3, label='a')"],

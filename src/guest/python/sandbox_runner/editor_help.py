@@ -80,6 +80,7 @@ def _description(expression, value, detail):
 
 
 def _with_source(value):
+    value = static_values.function_behind(value)
     if static_values.is_a(value, property):
         return value.fget
     if static_values.is_a(value, (staticmethod, classmethod)):

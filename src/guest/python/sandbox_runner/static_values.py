@@ -112,7 +112,17 @@ def columns(value):
     return [name for name in value.columns[:10_000] if type(name) is str]
 
 
+def function_behind(value):
+    """The function that a callable object stands for, as `functools.wraps` says it: numpy's and cached ones are such. Else the value itself."""
+    if type(value) is Instance or is_class(value) or is_a(value, _FUNCTIONS):
+        return value
+    own = _dict_of_instance(value)
+    wrapped = own.get("__wrapped__") if own else None
+    return wrapped if is_a(wrapped, types.FunctionType) else value
+
+
 def kind_of(member):
+    member = function_behind(member)
     if is_a(member, types.ModuleType):
         return "module"
     if is_class(member):
@@ -139,6 +149,7 @@ def class_of(value):
 
 def documentation(value):
     """The docstring, of an object without one that of its class; None: there is none."""
+    value = function_behind(value)
     if is_a(value, property):
         text = _text_of(value, property.__dict__["__doc__"])
         return text or (documentation(value.fget) if is_a(value.fget, types.FunctionType) else None)
@@ -167,6 +178,7 @@ def parameters(value):
 
 def signature_of(value):
     """The signature of a function or a class, with defaults and annotations that are safe to be shown; None: not known."""
+    value = function_behind(value)
     if is_a(value, (staticmethod, classmethod)):
         value = value.__func__
     if is_class(value):
@@ -274,6 +286,7 @@ def _element(container, index):
 
 
 def _called(function):
+    function = function_behind(function)
     if function is open or function is io.open:
         return Instance(io.TextIOWrapper)
     if is_class(function):
