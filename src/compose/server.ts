@@ -100,6 +100,7 @@ export async function startServer(
     maxBytes: config.SESSION_MAX_MB * 2 ** 20,
     maxOfPrincipal: config.SESSIONS_PER_PRINCIPAL,
     files: workspaceLimits(config),
+    workspaces,
     onError: (error, session) => logger.error({ err: error, session }, "a session could not be looked after"),
     isWaitingElsewhere: fleet === null ? undefined : (id) => tools.isWaitingElsewhere(id),
   });

@@ -73,6 +73,8 @@ export interface SessionNote {
   readonly reason?: string;
   /** Why it cannot be stored as it is. */
   readonly pinned?: string;
+  /** Paths of files of the workspace that it had open when the execution began, and others had changed or deleted: using them raises OSError. */
+  readonly staleFiles?: readonly string[];
 }
 
 /** An execution that has ended: the result for its caller, and its changes of files for the workspace. */

@@ -3,6 +3,7 @@ import { ClientError } from "../shared/errors.ts";
 import type { FileEntry } from "../wire/messages.ts";
 import { workspacePath } from "../workspaces/paths.ts";
 import type { WorkspaceIndex, WorkspaceLimits, Written } from "../workspaces/workspace-index.ts";
+import type { PrincipalWorkspace, WorkspaceStore } from "../workspaces/workspaces.ts";
 import { readFile, readFiles, readState, toStored } from "./states.ts";
 import type { SessionStore } from "./store.ts";
 import type { SessionTurns } from "./turns.ts";
@@ -16,16 +17,17 @@ export interface SessionFilesOptions {
   readonly limits: WorkspaceLimits;
   /** Largest stored state of one session, files included, bytes. */
   readonly maxBytes: number;
+  readonly workspaces: WorkspaceStore;
 }
 
-/** What becomes of a session's files and folders, all at once. */
+/** What becomes of files and folders, all at once. */
 export interface FileChange {
   /** What is moved has the content that it had. */
   readonly written: readonly Written[];
   readonly deleted: readonly string[];
 }
 
-/** A session's own files, from outside of it. Paths are the sandbox's. */
+/** The files that a session's code works on, from outside of it: its own, or its principal's workspace. Paths are the sandbox's. */
 export class SessionFiles {
   readonly #options: SessionFilesOptions;
 
@@ -35,13 +37,18 @@ export class SessionFiles {
 
   /** Files and folders, parents before children. */
   async list(principal: string, id: string): Promise<readonly FileEntry[]> {
-    return (await readFiles(this.#options.store, await this.#options.turns.record(principal, id))).listing;
+    const { turns, store } = this.#options;
+    const workspace = await this.#workspaceOf(principal, id);
+    if (workspace) return await workspace.list();
+    return (await readFiles(store, await turns.record(principal, id))).listing;
   }
 
   /** @throws {ClientError} 404 `File not found`. */
   async read(principal: string, id: string, path: string): Promise<Uint8Array> {
-    const { store } = this.#options;
-    const record = await this.#options.turns.record(principal, id);
+    const { turns, store } = this.#options;
+    const workspace = await this.#workspaceOf(principal, id);
+    if (workspace) return await workspace.read(path);
+    const record = await turns.record(principal, id);
     return await readFile(store, record, await readFiles(store, record), workspacePath(path));
   }
 
@@ -63,6 +70,8 @@ export class SessionFiles {
     signal: AbortSignal,
     contents: ReadonlyMap<string, Uint8Array>,
   ): Promise<readonly FileEntry[]> {
+    const workspace = await this.#workspaceOf(principal, id);
+    if (workspace) return await workspace.putAll(contents);
     const mtimeMs = Date.now();
     const blobs = new Map<string, Uint8Array>();
     const written: (Written & { readonly kind: "file" })[] = [];
@@ -79,8 +88,10 @@ export class SessionFiles {
     return written.map(({ path, size }) => ({ path, size, mtimeMs, kind: "file" }));
   }
 
-  /** @throws {ClientError} 404 `File not found`, 409 `file_open` while the session has it open. */
+  /** @throws {ClientError} 404 `File not found`, 409 `file_open` while the session has it open, if it is its own. */
   async delete(principal: string, id: string, signal: AbortSignal, path: string): Promise<void> {
+    const workspace = await this.#workspaceOf(principal, id);
+    if (workspace) return await workspace.remove(path);
     await this.change(principal, id, signal, null, (files) => {
       if (files.get(workspacePath(path))?.kind !== "file") throw new ClientError("not_found", "File not found");
       return { written: [], deleted: [path] };
@@ -91,7 +102,8 @@ export class SessionFiles {
    * Changes files and folders, all of them or none.
    *
    * @param contents of what is new, by SHA-256; null: nothing is.
-   * @throws {ClientError} 409 `file_open` where the session has a file open that is deleted, 413 and 507 where there is no room.
+   * @param plan called again where others change a workspace at the same time.
+   * @throws {ClientError} 409 `file_open` where the session has a file of its own open that is deleted, 413 and 507 where there is no room.
    */
   async change(
     principal: string,
@@ -100,6 +112,8 @@ export class SessionFiles {
     contents: ReadonlyMap<string, Uint8Array> | null,
     plan: (files: WorkspaceIndex) => FileChange,
   ): Promise<void> {
+    const workspace = await this.#workspaceOf(principal, id);
+    if (workspace) return await workspace.change(contents ?? new Map(), plan);
     const { turns, store, identityOf, maxBytes, limits } = this.#options;
     await turns.runChange(principal, id, signal, async (live, lease) => {
       refusePinned(live, "given other files");
@@ -121,5 +135,12 @@ export class SessionFiles {
         { ...stored, isDeletion: contents === null },
       );
     });
+  }
+
+  /** @returns null: it has files of its own. */
+  async #workspaceOf(principal: string, id: string): Promise<PrincipalWorkspace | null> {
+    const { turns, workspaces } = this.#options;
+    const { files } = await turns.record(principal, id);
+    return files === "workspace" ? workspaces.of(principal) : null;
   }
 }

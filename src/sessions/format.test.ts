@@ -33,6 +33,7 @@ const state = fc.record({
         position: fc.nat(),
         group: fc.nat(),
         unnamed: fc.nat(5),
+        stale: fc.constant(true as const),
         bytes: fc.nat(),
         listing: fc.string(),
       },
@@ -48,6 +49,7 @@ const state = fc.record({
         writable: fc.boolean(),
         path: fc.string(),
         unnamed: fc.nat(5),
+        stale: fc.constant(true as const),
       },
       { requiredKeys: ["address", "length", "offset", "writable", "path"] },
     ),
@@ -67,13 +69,18 @@ const state = fc.record({
 const memoryBytes = ({ blockCount, unnamed }: SessionState) =>
   unnamed.reduce((sum, { bytes }) => sum + bytes, blockCount * 260);
 
+const openFiles = fc
+  .array(fc.tuple(fc.string(), fc.constantFrom("a".repeat(64), "0".repeat(64))))
+  .map((entries) => new Map(entries));
+
 const snapshot: fc.Arbitrary<SessionSnapshot> = fc
-  .tuple(fc.option(state), fc.nat(), fc.nat())
-  .map(([state, executions, seed]) => ({
+  .tuple(fc.option(state), fc.nat(), fc.nat(), fc.option(openFiles))
+  .map(([state, executions, seed, openFiles]) => ({
     environment: createHash("sha256").update(String(seed)).digest("hex"),
     state,
     memory: Buffer.alloc(state ? memoryBytes(state) : 0, seed & 255),
     files,
+    openFiles,
     executions,
   }));
 
@@ -120,7 +127,7 @@ describe("the session format", () => {
       new Set([
         "it is cut off",
         "it is not a session",
-        "it has format version N, and this server reads 4",
+        "it has format version N, and this server reads 4 and 5",
         "its header is cut off",
         "its checksum is wrong",
       ]),
@@ -181,6 +188,7 @@ describe("the session format", () => {
       },
       memory: Buffer.alloc(2 ** 16 * 260),
       files,
+      openFiles: null,
       executions: 0,
     });
     expect(bomb.length).toBeLessThan(10_000);
@@ -200,7 +208,7 @@ describe("the session format", () => {
   test("refuses a state that a sandbox made up", async () => {
     const good = fc.sample(state, { numRuns: 1, seed: 2 })[0] as SessionState;
     const encode = (state: unknown, memory: Uint8Array) =>
-      encodeSession({ environment: "x", state: state as SessionState, memory, files, executions: 0 });
+      encodeSession({ environment: "x", state: state as SessionState, memory, files, openFiles: null, executions: 0 });
     await expect(encode({ ...good, blockCount: 3 }, new Uint8Array(1))).rejects.toThrow("does not fit");
     await expect(encode({ ...good, streams: [{ fd: "0" }] }, new Uint8Array(0))).rejects.toThrow("streams.0.fd");
     const pipe = { kind: "pipe", bytes: 1, mode: 0, mtimeMs: 0 };

@@ -20,6 +20,8 @@ import { sessionState } from "../wire/guest-messages.ts";
 import { WorkspaceIndex } from "../workspaces/workspace-index.ts";
 
 export const SESSION_VERSION = 4;
+/** Of a session that works on a workspace: one of version 4 with `openFiles`, and without files of its own. */
+export const WORKSPACE_SESSION_VERSION = 5;
 
 const MAGIC = Buffer.from("PYEXSESS");
 const PREFIX_BYTES = 16;
@@ -37,6 +39,9 @@ const BYTES_OF_A_TURN = 2 * 1024 * 1024;
 const compress = promisify(zstdCompress);
 const decompress = promisify(zstdDecompress);
 
+/** Files that a session has open, by path, with the SHA-256 of their contents. */
+export type OpenContents = ReadonlyMap<string, string>;
+
 /** A session as it was after an execution. */
 export interface SessionSnapshot {
   /** Identity of the environment's image that the memory differs from: no other can be put under it. */
@@ -45,7 +50,10 @@ export interface SessionSnapshot {
   readonly state: SessionState | null;
   /** As `Sandbox.load` takes it; empty if `state` is null. */
   readonly memory: Uint8Array;
+  /** Its own. */
   readonly files: WorkspaceIndex;
+  /** Those of its principal's workspace that it has open: path → SHA-256 of what they held then. Null: it has files of its own. */
+  readonly openFiles: OpenContents | null;
   /** Executions up to then. */
   readonly executions: number;
 }
@@ -64,6 +72,7 @@ const header = z.object({
   memoryBytes: count.max(2 ** 33),
   /** A `WorkspaceIndex`. */
   files: z.unknown(),
+  openFiles: z.array(z.tuple([z.string(), z.string().regex(/^[0-9a-f]{64}$/)])).optional(),
 });
 
 /**
@@ -71,7 +80,7 @@ const header = z.object({
  * @throws {SessionFormatError} if the sandbox that captured it described something impossible.
  */
 export async function encodeSession(snapshot: SessionSnapshot): Promise<{ bytes: Buffer; sha256: string }> {
-  const { environment, executions, memory, files } = snapshot;
+  const { environment, executions, memory, files, openFiles } = snapshot;
   const state = snapshot.state && sessionState.safeParse(snapshot.state);
   if (state?.success === false) throw new SessionFormatError(`its state is not one: ${firstIssue(state.error)}`);
   checkMemory(state?.data ?? null, memory.length);
@@ -80,6 +89,7 @@ export async function encodeSession(snapshot: SessionSnapshot): Promise<{ bytes:
     executions,
     state: state?.data ?? null,
     memoryBytes: memory.length,
+    ...(openFiles && { openFiles: [...openFiles] }),
   };
   // The index is JSON already.
   const headerBytes = Buffer.from(`${JSON.stringify(facts).slice(0, -1)},"files":${files.toJson("")}}`);
@@ -87,7 +97,7 @@ export async function encodeSession(snapshot: SessionSnapshot): Promise<{ bytes:
     memory.length <= MAX_INLINE_BYTES ? zstdCompressSync(memory, COMPRESSION) : await compress(memory, COMPRESSION);
   const prefix = Buffer.alloc(PREFIX_BYTES);
   MAGIC.copy(prefix);
-  prefix.writeUInt32LE(SESSION_VERSION, 8);
+  prefix.writeUInt32LE(openFiles ? WORKSPACE_SESSION_VERSION : SESSION_VERSION, 8);
   prefix.writeUInt32LE(headerBytes.length, 12);
   const hash = createHash("sha256");
   const bytes = Buffer.allocUnsafe(prefix.length + headerBytes.length + compressed.length + CHECKSUM_BYTES);
@@ -114,8 +124,8 @@ export async function decodeSession(bytes: Uint8Array): Promise<SessionSnapshot>
     throw new SessionFormatError("the memory cannot be decompressed", { cause });
   }
   if (memory.length !== facts.memoryBytes) throw new SessionFormatError("the memory is incomplete");
-  const { environment, state, executions } = facts;
-  return { environment, state, memory, files, executions };
+  const { environment, state, executions, openFiles } = facts;
+  return { environment, state, memory, files, openFiles: openFiles ? new Map(openFiles) : null, executions };
 }
 
 /** The files alone: a session whose memory no longer fits an environment still has them. */
@@ -128,8 +138,9 @@ async function readHeader(bytes: Uint8Array) {
   if (buffer.length < PREFIX_BYTES + CHECKSUM_BYTES) throw new SessionFormatError("it is cut off");
   if (!buffer.subarray(0, 8).equals(MAGIC)) throw new SessionFormatError("it is not a session");
   const version = buffer.readUInt32LE(8);
-  if (version !== SESSION_VERSION) {
-    throw new SessionFormatError(`it has format version ${version}, and this server reads ${SESSION_VERSION}`);
+  if (version !== SESSION_VERSION && version !== WORKSPACE_SESSION_VERSION) {
+    const read = `${SESSION_VERSION} and ${WORKSPACE_SESSION_VERSION}`;
+    throw new SessionFormatError(`it has format version ${version}, and this server reads ${read}`);
   }
   const end = buffer.length - CHECKSUM_BYTES;
   const headerEnd = PREFIX_BYTES + buffer.readUInt32LE(12);
@@ -144,6 +155,9 @@ async function readHeader(bytes: Uint8Array) {
     files = WorkspaceIndex.parse(JSON.stringify(facts.files));
   } catch (cause) {
     throw new SessionFormatError("its header cannot be read", { cause });
+  }
+  if ((facts.openFiles !== undefined) !== (version === WORKSPACE_SESSION_VERSION)) {
+    throw new SessionFormatError("its header does not fit its version");
   }
   checkMemory(facts.state, facts.memoryBytes);
   return { facts, files, compressed: buffer.subarray(headerEnd, end) };

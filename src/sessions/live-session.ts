@@ -13,11 +13,14 @@ export interface Resident {
   readonly revision: number;
   /** How many executions it has had. Of a copy that cannot be stored, more than the session's record says. */
   readonly counts: Counts;
+  /** Its folders hold these: its own files, or those of its workspace as it has last seen and changed them. */
   readonly files: WorkspaceIndex;
-  /** Contents of files that are not stored yet. */
+  /** Contents of its own files that are not stored yet. */
   readonly contents: ReadonlyMap<string, Uint8Array>;
   /** It has answered questions, and may not be the stored state any more: it serves for further ones alone. */
   readonly isAltered?: boolean;
+  /** Paths of files of its workspace that it has open and others have changed or deleted. */
+  readonly staleFiles: readonly string[];
   /** Why it cannot be captured; null: it can, or that is not known yet. */
   pinned: string | null;
 }

@@ -12,8 +12,10 @@ import type { Workspace } from "../wire/host-calls.ts";
 import type { FileListing, NamespacePlace, PackageListing, SessionStart } from "../wire/messages.ts";
 import { addressChanges } from "../workspaces/addressed-changes.ts";
 import type { WorkspaceIndex, WorkspaceLimits } from "../workspaces/workspace-index.ts";
+import type { ExecutionWorkspace } from "../workspaces/workspaces.ts";
 import type { SessionSnapshot } from "./format.ts";
 import type { Resident } from "./live-session.ts";
+import { fitted, staleFilesOf } from "./shared-files.ts";
 
 /** What a session needs of a sandbox process; `Sandbox` is one. */
 export interface SessionSandbox extends PooledSandbox {
@@ -49,6 +51,11 @@ export function notLoaded({ message }: NotLoadedError): ClientError {
   );
 }
 
+/** The sandbox that held an older copy of a session cannot be used again, and is gone. */
+class NotRewoundError extends Error {
+  override readonly name = "NotRewoundError";
+}
+
 export interface SessionExecution {
   readonly request: ExecutionRequest;
   readonly id: string;
@@ -56,7 +63,9 @@ export interface SessionExecution {
   readonly resident: Resident | null;
   /** The stored state, for when none has. */
   readonly load: () => Promise<SessionSnapshot>;
-  /** A stored content of one of `files`. */
+  /** The workspace that it works on; null: it has files of its own. */
+  readonly workspace: ExecutionWorkspace | null;
+  /** A stored content of one of its own `files`. */
   readonly readFile: (files: WorkspaceIndex, path: string) => Promise<Uint8Array>;
   readonly reseed: boolean;
   /** What it has where nothing has run in it. */
@@ -68,6 +77,10 @@ export interface SessionExecution {
   readonly limits: WorkspaceLimits;
   /** Called before the sandbox does anything: from now on its copy is not the stored state any more. */
   readonly onBegin: () => void;
+  /** Called instead where nothing is done, and the sandbox is to go on holding the session. @returns whether it may, under the new key. */
+  readonly onKept: (key: string) => boolean;
+  /** Aborted when another server may have the session: nothing is written to the workspace any more. */
+  readonly lost: AbortSignal;
 }
 
 /** What an execution has left on its sandbox. */
@@ -83,6 +96,10 @@ export interface SessionOutcome {
   } | null;
   /** Why what the execution wrote cannot be kept. */
   readonly refusedFiles: ClientError | null;
+  /** The workspace has what the execution wrote to it. */
+  readonly hasWritten: boolean;
+  /** What the execution had open of the workspace when it began, and others had changed. */
+  readonly staleFiles: readonly string[];
 }
 
 /**
@@ -95,14 +112,15 @@ export async function executeInSession(pool: SessionPool, execution: SessionExec
   const { request, resident } = execution;
   const { environment, principal, signal, onWait } = request;
   const options = { environment, principal, signal, onWait, ...(resident && { resident: resident.key }) };
-  for (let attempt = 1; ; attempt++) {
+  for (let failures = 0; ; ) {
     // Read before a sandbox is acquired: none is to stand idle while the disk is waited for.
     if (resident === null || !pool.holds(resident.key)) await execution.load();
     try {
       return await pool.use(options, (sandbox, checkout) => runOn(sandbox, checkout, execution));
     } catch (error) {
+      if (error instanceof NotRewoundError) continue;
       // A sandbox may die of something else just then; two will not.
-      if (!(error instanceof NotLoadedError) || attempt === 2) throw error;
+      if (!(error instanceof NotLoadedError) || ++failures === 2) throw error;
     }
   }
 }
@@ -112,10 +130,18 @@ async function runOn(
   checkout: Checkout,
   execution: SessionExecution,
 ): Promise<SessionOutcome> {
-  const { request, limits, onBegin, readFile } = execution;
-  const held = checkout.isResident ? execution.resident : null;
+  const { request, limits, workspace, onBegin, readFile } = execution;
+  let held = checkout.isResident ? execution.resident : null;
+  const shared = workspace && (await lookAt(workspace, held, checkout, execution));
   onBegin();
+  if (held && shared && !shared.hasSameFiles(held.files)) {
+    // No file is exchanged under what the session has open: it is loaded anew.
+    const verdict = await sandbox.rewind();
+    if (verdict.state === "discard") throw new NotRewoundError(verdict.reason);
+    held = null;
+  }
   let files: WorkspaceIndex;
+  let staleFiles = held?.staleFiles ?? [];
   let reseed = false;
   let start: SessionStart | undefined;
   if (held) {
@@ -123,16 +149,19 @@ async function runOn(
     files = held.files;
   } else {
     const snapshot = await execution.load();
-    files = snapshot.files;
-    const { state, memory } = snapshot;
+    files = shared ?? snapshot.files;
+    const { memory, openFiles } = snapshot;
+    const state = shared && snapshot.state ? fitted(snapshot.state, openFiles ?? new Map(), shared) : snapshot.state;
+    staleFiles = shared && state ? staleFilesOf(state) : [];
     reseed = execution.reseed || state === null;
     if (state === null) start = execution.start;
-    const listing = { entries: files.listing, maxBytes: limits.maxBytes, maxFiles: limits.maxFiles };
+    const maxFiles = Math.max(0, limits.maxFiles - files.uploads.size);
+    const listing = { entries: files.listing, maxBytes: limits.maxBytes, maxFiles };
     const packages = request.packages?.listing ?? null;
     const verdict = await sandbox.load(state && { state, memory }, listing, packages);
     if (verdict.state === "discard") throw new NotLoadedError(verdict.reason);
   }
-  const workspace: Pick<Workspace, "read"> = {
+  const ownFiles: Pick<Workspace, "read"> = {
     read: async (path) => {
       const entry = files.get(path);
       const unstored = entry?.kind === "file" ? held?.contents.get(entry.sha256) : undefined;
@@ -142,7 +171,7 @@ async function runOn(
   request.onStart?.();
   const { number, namespace } = execution;
   const place = { execution: number, reseed, ...(start && { start }), ...(namespace && { namespace }) };
-  const running = sandbox.execute(toJob({ ...request, workspace }, place, null));
+  const running = sandbox.execute(toJob({ ...request, workspace: workspace ?? ownFiles }, place, null));
   const { captured, idle } = sandbox;
   void captured.then((capture) => {
     // After a question no state is reported: it is where it was.
@@ -150,14 +179,28 @@ async function runOn(
     if (isOnlyHere) checkout.pin();
   });
   const { result, files: written } = await running;
-  if (written === null) return { result, left: null, refusedFiles: null };
-  const key = `${execution.id}#${randomUUID()}`;
+  if (written === null) return { result, left: null, refusedFiles: null, hasWritten: false, staleFiles };
+  if (workspace) execution.lost.throwIfAborted();
+  const key = newKey(execution);
   checkout.retain(key);
   const whole = Promise.all([captured, idle, checkout.released]).then(([capture, verdict]): Capture | "lost" =>
     capture.state === null && verdict.state !== "resident" ? "lost" : capture,
   );
   try {
     const { changes, contents } = written;
+    if (workspace) {
+      // An execution that is given up leaves nothing.
+      const isKept = result.status !== "tool_wait_expired";
+      const left = isKept ? await workspace.keep(changes, contents) : files;
+      const hasWritten = isKept && changes.written.length + changes.deleted.length > 0;
+      return {
+        result,
+        left: { key, files: left, contents: new Map(), captured: whole },
+        refusedFiles: null,
+        hasWritten,
+        staleFiles,
+      };
+    }
     const addressed = await addressChanges(changes, contents, limits);
     const left = {
       key,
@@ -165,9 +208,39 @@ async function runOn(
       contents: new Map([...(held?.contents ?? []), ...addressed.contents]),
       captured: whole,
     };
-    return { result, left, refusedFiles: null };
+    return { result, left, refusedFiles: null, hasWritten: false, staleFiles };
   } catch (error) {
     if (!(error instanceof ClientError)) throw error;
-    return { result, left: { key, files, contents: new Map(), captured: whole }, refusedFiles: error };
+    const left = { key, files, contents: new Map(), captured: whole };
+    return { result, left, refusedFiles: error, hasWritten: false, staleFiles };
   }
+}
+
+/** The workspace as it is now. @throws {ClientError} if its store cannot be used, or a session that exists in this sandbox alone does not fit it. */
+async function lookAt(
+  workspace: ExecutionWorkspace,
+  held: Resident | null,
+  checkout: Checkout,
+  execution: SessionExecution,
+): Promise<WorkspaceIndex> {
+  try {
+    const files = await workspace.look();
+    if (held?.pinned == null || files.hasSameFiles(held.files)) return files;
+    throw new ClientError(
+      "session_pinned",
+      `The workspace has changed, and the session cannot be loaded anew for that: it holds ${held.pinned}. ` +
+        "Restore a checkpoint, or reset the session.",
+    );
+  } catch (error) {
+    const key = newKey(execution);
+    if (held && execution.onKept(key)) {
+      checkout.retain(key);
+      if (held.pinned !== null) checkout.pin();
+    }
+    throw error;
+  }
+}
+
+function newKey({ id }: SessionExecution): string {
+  return `${id}#${randomUUID()}`;
 }

@@ -3,11 +3,13 @@ import { type ExecutionResult, notKept, type SessionNote } from "../sandbox/outc
 import type { Capture } from "../sandbox/running-job.ts";
 import { ClientError } from "../shared/errors.ts";
 import type { NamespacePlace } from "../wire/messages.ts";
-import type { WorkspaceLimits } from "../workspaces/workspace-index.ts";
+import { WorkspaceIndex, type WorkspaceLimits } from "../workspaces/workspace-index.ts";
+import type { WorkspaceStore } from "../workspaces/workspaces.ts";
 import { SessionFormatError, type SessionSnapshot } from "./format.ts";
 import type { LiveSession } from "./live-session.ts";
 import { countsOf, countsWithOne, DEFAULT_NAMESPACE, numberOf, placeOf, withNamespace } from "./namespaces.ts";
 import { executeInSession, NotLoadedError, notLoaded, type SessionOutcome, type SessionPool } from "./run.ts";
+import { openContentsOf, staleFilesOf } from "./shared-files.ts";
 import { readFile, readState, toStored } from "./states.ts";
 import type { Counts, NewSnapshot, SessionLease, SessionRecord, SessionStore } from "./store.ts";
 import { AS_BEFORE, next, type SessionTurns } from "./turns.ts";
@@ -24,6 +26,8 @@ export interface SessionRunOptions {
   /** Largest stored state of one session, files included, bytes. */
   readonly maxBytes: number;
   readonly files: WorkspaceLimits;
+  /** What sessions without files of their own work on. */
+  readonly workspaces: WorkspaceStore;
 }
 
 /** What an execution left on its sandbox. */
@@ -68,10 +72,12 @@ export class SessionRun {
   #counts: Counts;
   readonly #asBefore: string;
   /** Why the session is not as its last reply left it; told with this reply. */
-  readonly #setback: string | null;
+  #setback: string | null;
   /** By which the pool knows what the execution left. */
   #key: string | null = null;
   #result: SessionOutcome["result"] | null = null;
+  #hasWritten = false;
+  #staleFiles: readonly string[] = [];
   #isAnswered = false;
 
   /** @param reply called once, when the caller is to have its result; not called where `run` throws before. */
@@ -117,26 +123,29 @@ export class SessionRun {
   }
 
   async #begin(): Promise<Step> {
-    const { pool, store, files: limits } = this.#options;
+    const { pool, store, files: limits, workspaces } = this.#options;
     const live = this.#live;
     if (live.resident?.isAltered) this.#options.turns.evict(live);
     const namespace = await this.#enter(this.#request.namespace ?? DEFAULT_NAMESPACE);
     const before = this.#before;
     if (this.#request.isCounted !== false) this.#counts = countsWithOne(this.#counts, namespace?.key);
     const number = numberOf(this.#counts, namespace?.key);
+    using workspace = before.files === "workspace" ? workspaces.of(before.principal).forExecution() : null;
     const abort = new AbortController();
     live.running = abort;
     live.isWaiting = this.#request.isWaiting ?? null;
     const { signal } = this.#request;
     const signals = [abort.signal, this.#lease.lost, ...(signal ? [signal] : [])];
+    const { resident } = live;
     let snapshot: Promise<SessionSnapshot> | undefined;
     let outcome: SessionOutcome;
     try {
       outcome = await executeInSession(pool, {
         request: { ...this.#request, environment: before.environment, signal: AbortSignal.any(signals) },
         id: live.id,
-        resident: live.resident,
+        resident,
         load: () => (snapshot ??= readState(store, before, this.#identity)),
+        workspace,
         readFile: (files, path) => readFile(store, before, files, path),
         reseed: before.reseed,
         start: before.start,
@@ -145,7 +154,15 @@ export class SessionRun {
         limits,
         onBegin: () => {
           live.resident = null;
+          // It may have lost its sandbox while it waited for it.
+          this.#setback ??= live.takeSetback();
         },
+        onKept: (key) => {
+          if (live.resident === null || live.resident.key !== resident?.key) return false;
+          live.resident = { ...live.resident, key };
+          return true;
+        },
+        lost: this.#lease.lost,
       });
     } catch (error) {
       live.setback ??= this.#setback;
@@ -154,7 +171,9 @@ export class SessionRun {
       live.running = null;
       live.isWaiting = null;
     }
-    const { result, left, refusedFiles } = outcome;
+    const { result, left, refusedFiles, hasWritten, staleFiles } = outcome;
+    this.#hasWritten = hasWritten;
+    this.#staleFiles = staleFiles;
     this.#result = { ...result, executionCount: number };
     if (left === null) {
       const why = result.status === "sandbox_died" ? "the sandbox ended" : "the execution had to be killed";
@@ -188,7 +207,8 @@ export class SessionRun {
     if (pool.keeps(left.key)) {
       const { key, files, contents } = left;
       const revision = this.#before.revision + 1;
-      this.#live.resident = { key, revision, counts: this.#counts, files, contents, pinned: null };
+      const [counts, staleFiles] = [this.#counts, this.#staleFiles];
+      this.#live.resident = { key, revision, counts, files, contents, staleFiles, pinned: null };
     }
     if (durability === "after-reply") this.#answer({});
     const capture = await left.captured;
@@ -202,10 +222,15 @@ export class SessionRun {
         : this.#reverted(`${capture.reason}, and its sandbox was needed.`);
     }
     const { executions, namespaces } = this.#counts;
+    if (this.#live.resident) this.#live.resident = { ...this.#live.resident, staleFiles: staleFilesOf(capture.state) };
     let stored: Awaited<ReturnType<typeof toStored>>;
     try {
       const { state, memory } = capture;
-      const after = { environment: this.#identity, state, memory, files: left.files, executions };
+      const files =
+        this.#before.files === "workspace"
+          ? { files: WorkspaceIndex.empty(0), openFiles: openContentsOf(state, left.files) }
+          : { files: left.files, openFiles: null };
+      const after = { environment: this.#identity, state, memory, ...files, executions };
       stored = await toStored(after, left.contents);
     } catch (error) {
       if (!(error instanceof SessionFormatError)) throw error;
@@ -253,14 +278,19 @@ export class SessionRun {
         break;
       case "reverted":
         this.#dropCopy();
-        if (this.#isAnswered) live.setback = end.reason;
-        else this.#answer({ reason: end.reason }, end.cause);
+        if (this.#isAnswered) live.setback = this.#butForFiles(end.reason);
+        else this.#answer({ reason: this.#butForFiles(end.reason) }, end.cause);
         break;
       case "failed":
         this.#dropCopy();
-        if (this.#isAnswered) live.setback = `${AS_BEFORE}: it could not be stored.`;
+        if (this.#isAnswered) live.setback = this.#butForFiles(`${AS_BEFORE}: it could not be stored.`);
         throw end.error;
     }
+  }
+
+  /** A workspace does not go back with its session. */
+  #butForFiles(reason: string): string {
+    return this.#hasWritten ? `${reason} What it wrote to the workspace stays.` : reason;
   }
 
   #reverted(why: string, cause?: ClientError): End {
@@ -282,6 +312,7 @@ export class SessionRun {
       id: this.#live.id,
       ...(reason !== "" && { restored: true, reason }),
       ...(note.pinned !== undefined && { pinned: note.pinned }),
+      ...(this.#staleFiles.length > 0 && { staleFiles: this.#staleFiles }),
     };
     const outcome = { ...this.#result, session };
     this.#reply(note.reason === undefined ? outcome : notKept(outcome, "SessionNotKept", note.reason, cause));

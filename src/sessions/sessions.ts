@@ -32,6 +32,8 @@ export interface NewSession {
   readonly metadata?: SessionRecord["metadata"];
   readonly start?: SessionRecord["start"];
   readonly adapter?: SessionRecord["adapter"];
+  /** Default: it has files of its own. */
+  readonly files?: SessionRecord["files"];
 }
 
 /** What is different about a fork. */
@@ -58,13 +60,13 @@ export class Sessions {
   readonly #sweeper: NodeJS.Timeout;
 
   constructor(options: SessionsOptions) {
-    const { pool, store, identityOf, maxBytes, files: limits, onError } = options;
+    const { pool, store, identityOf, maxBytes, files: limits, workspaces, onError } = options;
     this.#options = options;
     this.#turns = new SessionTurns({ pool, store, onError, isWaitingElsewhere: options.isWaitingElsewhere });
     this.#run = { ...options, turns: this.#turns };
     this.checkpoints = new SessionCheckpoints({ turns: this.#turns, store, identityOf });
     this.namespaces = new SessionNamespaces(this.#turns);
-    this.files = new SessionFiles({ turns: this.#turns, store, identityOf, limits, maxBytes });
+    this.files = new SessionFiles({ turns: this.#turns, store, identityOf, limits, maxBytes, workspaces });
     this.#sweeper = setInterval(() => void this.sweep(), SWEEP_INTERVAL_MS).unref();
   }
 
@@ -105,7 +107,7 @@ export class Sessions {
     return this.#view(await this.record(principal, id));
   }
 
-  /** Stops what runs in it, and deletes it with all its states and files. */
+  /** Stops what runs in it, and deletes it with all its states and its own files. */
   async delete(principal: string, id: string, signal: AbortSignal): Promise<void> {
     // On another server too, which would keep it for as long as the code runs.
     await this.interrupt(principal, id);

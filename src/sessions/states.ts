@@ -79,6 +79,7 @@ export function pristine(environment: string): SessionSnapshot {
     state: null,
     memory: new Uint8Array(0),
     files: WorkspaceIndex.empty(Date.now()),
+    openFiles: null,
     executions: 0,
   };
 }

@@ -53,6 +53,8 @@ export interface SessionRecord {
   readonly network?: NetworkInput | undefined;
   /** What its client offers to each of its executions that says nothing else. */
   readonly tools?: ToolInput | undefined;
+  /** `workspace`: its code works on its principal's workspace. Absent: on files of its own, which are part of its states. */
+  readonly files?: "workspace" | undefined;
   /** What its owner has written on it. Absent in records of versions that did not know it. */
   readonly metadata?: Readonly<Record<string, string>> | undefined;
   /** What it has before its first execution, and after a reset. Absent as `metadata` is. */

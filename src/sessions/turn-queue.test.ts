@@ -7,6 +7,7 @@ import { turn } from "../executor/testing/fake-sandbox.ts";
 import { Sessions } from "./sessions.ts";
 import { FakeSessionSandbox } from "./testing/fake-sandbox.ts";
 import { FakeStore, newDisk } from "./testing/fake-store.ts";
+import { FakeWorkspaces, newWorkspaceDisk } from "./testing/fake-workspaces.ts";
 import { TurnQueue } from "./turn-queue.ts";
 
 const GONE = new Error("the client went away");
@@ -122,6 +123,7 @@ test("whatever waits for a session leaves the line when its client goes, and com
     maxBytes: 1e6,
     maxOfPrincipal: 10,
     files: { maxBytes: 1e6, maxFiles: 10 },
+    workspaces: new FakeWorkspaces(newWorkspaceDisk()),
     onError: () => {},
   });
   await pool.start();

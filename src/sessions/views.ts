@@ -14,6 +14,8 @@ export interface SessionView {
   readonly createdAtMs: number;
   readonly lastUsedAtMs: number;
   readonly expiresAtMs: number;
+  /** What its code works on: files of its own, or its principal's workspace. */
+  readonly files: "own" | "workspace";
   /** Of its stored state. */
   readonly memoryBytes: number;
   readonly fileBytes: number;
@@ -47,7 +49,7 @@ const SHOWN_STEP_MS = 1000;
 export const PLAIN_NAME = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
 
 export function viewOf(record: SessionRecord, live: LiveSession | undefined): SessionView {
-  const { id, environment, createdAtMs, lastUsedAtMs, head, executions, checkpoints, metadata = {} } = record;
+  const { id, environment, createdAtMs, lastUsedAtMs, head, executions, checkpoints, files, metadata = {} } = record;
   const pinned = live?.resident?.pinned ?? null;
   const state = live?.running ? "running" : pinned !== null ? "pinned" : live?.resident ? "resident" : "hibernated";
   // By the clock that this machine shows.
@@ -60,6 +62,7 @@ export function viewOf(record: SessionRecord, live: LiveSession | undefined): Se
     createdAtMs: shown(createdAtMs),
     lastUsedAtMs: shown(lastUsedAtMs),
     expiresAtMs: shown(endsAtMs(record)),
+    files: files ?? "own",
     memoryBytes: head?.size ?? 0,
     fileBytes: head?.fileBytes ?? 0,
     executions,

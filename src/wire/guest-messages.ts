@@ -48,6 +48,8 @@ export const sessionState = z.strictObject({
         group: count,
         /** No path leads to it: its place in `unnamed`. */
         unnamed: count.max(65_535).exactOptional(),
+        /** Of a workspace that others have changed: it is another file by now, or none, and every use of it is an error. */
+        stale: z.literal(true).exactOptional(),
         /** Size of a file of the caller's packages, which may become others while it is open. */
         bytes: count.exactOptional(),
         /** Of a folder that is being listed: all its names, in the order in which they are given, with a slash between. */
@@ -67,6 +69,8 @@ export const sessionState = z.strictObject({
         writable: z.boolean(),
         path: sandboxPath,
         unnamed: count.max(65_535).exactOptional(),
+        /** As in `streams`: what is written to it stays in the memory. */
+        stale: z.literal(true).exactOptional(),
       }),
     )
     .max(65_536)

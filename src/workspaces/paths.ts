@@ -53,6 +53,11 @@ export function workspaceFolder(path: string): string {
   return workspacePath(link === undefined ? resolved : HOME + resolved.slice(link.length));
 }
 
+/** Whether a path of the sandbox lies where files are kept. */
+export function isKept(path: string): boolean {
+  return ROOTS.some((root) => path === root || path.startsWith(`${root}/`));
+}
+
 /** The folder a path lies in: `/plots` for `/plots/a.png`. */
 export function parentOf(path: string): string {
   return path.slice(0, path.lastIndexOf("/"));

@@ -140,6 +140,13 @@ export class WorkspaceIndex {
     return this.#listing;
   }
 
+  /** Whether a sandbox that was filled from one of the two has what the other lists. */
+  hasSameFiles(other: WorkspaceIndex): boolean {
+    if (other === this) return true;
+    if (other.#entries.size !== this.#entries.size || other.uploads.size !== this.uploads.size) return false;
+    return this.#entries.entries().every(([path, entry]) => isEqual(entry, other.#entries.get(path)));
+  }
+
   /** SHA-256 of every content this index needs. */
   get blobs(): ReadonlySet<string> {
     if (this.#blobs) return this.#blobs;
@@ -337,6 +344,11 @@ function storedName(originalName: string): string {
 /** How the executor and the sandbox see an entry. */
 export function fileEntry(path: string, entry: IndexEntry): FileEntry {
   return { path, size: sizeOf(entry), mtimeMs: entry.mtimeMs, kind: entry.kind };
+}
+
+function isEqual(a: IndexEntry, b: IndexEntry | undefined): boolean {
+  if (a.kind !== b?.kind || a.mtimeMs !== b.mtimeMs) return false;
+  return a.kind === "folder" || b.kind === "folder" || (a.sha256 === b.sha256 && a.size === b.size);
 }
 
 function sizeOf(entry: IndexEntry | undefined): number {

@@ -97,6 +97,19 @@ export class PrincipalWorkspace {
     return { path: filePath, kind: "file", mtimeMs, size };
   }
 
+  /** Writes several files, all or none. @param contents by their paths. @throws as {@link put}. */
+  async putAll(contents: ReadonlyMap<string, Uint8Array>): Promise<readonly FileEntry[]> {
+    const mtimeMs = Date.now();
+    const entries = Array.from(contents, ([path, { length: size }]) => ({ path, size, mtimeMs, kind: "file" as const }));
+    const changes = { written: entries, deleted: [] };
+    const { written, contents: bytes } = await addressChanges(changes, [...contents.values()], this.#limits);
+    await this.change(bytes, (index) => {
+      for (const { path } of entries) refuseConflict(index, path);
+      return { written, deleted: [] };
+    });
+    return entries;
+  }
+
   /**
    * Changes files and folders, all of them or none.
    *
@@ -224,10 +237,15 @@ export class ExecutionWorkspace implements Workspace, Disposable {
 
   /** Takes a new snapshot each time, so that an execution that has to be started again sees the files of then. */
   async list(): Promise<readonly FileEntry[]> {
+    return (await this.look()).listing;
+  }
+
+  /** As {@link list}, with the contents' hashes. */
+  async look(): Promise<WorkspaceIndex> {
     const before = this.#current;
     this.#current = this.#takeSnapshot();
     letGo(before);
-    return (await this.#current).snapshot.index.listing;
+    return (await this.#current).snapshot.index;
   }
 
   async read(filePath: string): Promise<Uint8Array> {
@@ -245,10 +263,30 @@ export class ExecutionWorkspace implements Workspace, Disposable {
 
   /** @throws {ClientError} 400 `invalid_path` or `invalid_changes`, 413 `workspace_full`; then nothing has changed. */
   async apply(changes: FileChanges, contents: readonly Uint8Array[]): Promise<void> {
-    if (changes.written.length === 0 && changes.deleted.length === 0) return;
-    const { written, contents: bytes } = await addressChanges(changes, contents, this.#limits);
+    await this.keep(changes, contents);
+  }
+
+  /**
+   * As {@link apply}.
+   *
+   * @returns what the execution's own folders hold: the workspace's index, unless others have changed it since it was listed.
+   */
+  async keep({ written, deleted }: FileChanges, contents: readonly Uint8Array[]): Promise<WorkspaceIndex> {
+    this.#current ??= this.#takeSnapshot();
+    const { index: listed } = (await this.#current).snapshot;
+    if (written.length === 0 && deleted.length === 0) return listed;
+    const addressed = await addressChanges({ written, deleted }, contents, this.#limits);
+    let own = listed;
     using held = await this.#hold();
-    await held.storage.change((index) => index.merge(written, changes.deleted, this.#limits), { bytes });
+    await held.storage.change(
+      (index) => {
+        const next = index.merge(addressed.written, deleted, this.#limits);
+        own = index === listed ? next : listed.merge(addressed.written, deleted, UNLIMITED);
+        return next;
+      },
+      { bytes: addressed.contents },
+    );
+    return own;
   }
 
   [Symbol.dispose](): void {
@@ -263,6 +301,9 @@ export class ExecutionWorkspace implements Workspace, Disposable {
     return { held, snapshot: await held.storage.snapshot() };
   }
 }
+
+/** Of what is only looked at: others may have made the room for it. */
+const UNLIMITED: WorkspaceLimits = { maxBytes: Number.POSITIVE_INFINITY, maxFiles: Number.POSITIVE_INFINITY };
 
 interface HeldSnapshot {
   readonly held: HeldWorkspace;

@@ -1,4 +1,5 @@
-import type { FileSystem, Node, Stream } from "../interpreter/emscripten.ts";
+import { ERRNO, type FileSystem, type Node, type Stream } from "../interpreter/emscripten.ts";
+import { isStale } from "./stale-file.ts";
 
 const PROT_WRITE = 2;
 const MAP_PRIVATE = 2;
@@ -63,6 +64,7 @@ export class FileMappings {
     );
     replace("_msync_js", (address: number) => {
       const mapping = this.#mappings.get(address >>> 0);
+      if (mapping && isStale(mapping.node)) return -ERRNO.ESTALE;
       if (mapping) this.sync(mapping.node);
       return 0;
     });

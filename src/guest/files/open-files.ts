@@ -3,6 +3,7 @@ import { ERRNO, type FileSystem, type Module, type Node, type Pipe, type Stream 
 import { PACKAGES_PATH } from "../interpreter/layout.ts";
 import { NotCapturable } from "../memory/not-capturable.ts";
 import type { FileMappings } from "./file-mappings.ts";
+import { isStale, staleFile } from "./stale-file.ts";
 import { ACCESS_MODE, openStreams } from "./streams.ts";
 import type { TenantFiles } from "./writable.ts";
 
@@ -44,7 +45,8 @@ export function captureOpenFiles({ FS: fs }: Module, mappings: FileMappings, ten
     }
     return { unnamed: place };
   };
-  const origin = (node: Node, path: string): Pick<OpenFile, "path" | "unnamed" | "bytes"> => {
+  const origin = (node: Node, path: string): Pick<OpenFile, "path" | "unnamed" | "bytes" | "stale"> => {
+    if (isStale(node)) return { path: node.stalePath, stale: true };
     const { pipe } = node as PipeNode;
     if (pipe) {
       const describe = () => ({ kind: "pipe", mode: 0, mtimeMs: 0, content: contentOf(pipe) }) as const;
@@ -74,8 +76,7 @@ export function captureOpenFiles({ FS: fs }: Module, mappings: FileMappings, ten
     });
   }
   const mapped = mappings.list().map(({ address, length, offset, writable, node }): MappedFile => {
-    const { path, unnamed } = origin(node, fs.getPath(node));
-    return { address, length, offset, writable, path, ...(unnamed !== undefined && { unnamed }) };
+    return { address, length, offset, writable, ...origin(node, fs.getPath(node)) };
   });
   return { streams, mappings: mapped, unnamed: unnamedFiles, contents };
 }
@@ -107,7 +108,9 @@ export function reopen(
     flags,
     unnamed: place,
     bytes,
-  }: Pick<OpenFile, "path" | "flags" | "unnamed" | "bytes">): Node => {
+    stale,
+  }: Pick<OpenFile, "path" | "flags" | "unnamed" | "bytes" | "stale">): Node => {
+    if (stale) return staleFile(fs, path);
     if (place !== undefined) {
       const { reads, writes } = made[place] as { reads: Node; writes: Node };
       return (flags & ACCESS_MODE) === WRITE_ONLY ? writes : reads;
@@ -134,9 +137,8 @@ export function reopen(
     groups.set(group, shared);
     stream.shared = shared;
   }
-  for (const { address, length, offset, writable, path, unnamed: place } of mappings) {
-    const node = nodeOf({ path, flags: 0, ...(place !== undefined && { unnamed: place }) });
-    mapped?.add({ address, length, offset, writable, node });
+  for (const { address, length, offset, writable, ...file } of mappings) {
+    mapped?.add({ address, length, offset, writable, node: nodeOf({ ...file, flags: 0 }) });
   }
 }
 

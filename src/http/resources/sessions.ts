@@ -50,6 +50,14 @@ export const sessionBody = z.object({
   cwd: folder.optional(),
   env: env.optional(),
   metadata: metadata.optional(),
+  files: z
+    .enum(["own", "workspace"], 'Files must be "own" or "workspace".')
+    .optional()
+    .meta({
+      description:
+        "What its code works on: files of its own, which are part of its states (the default), or the caller's workspace, " +
+        "which it shares with all other executions.",
+    }),
   network: networkInput.optional(),
   ...toolFields,
 });
@@ -66,7 +74,8 @@ const session = z
     lastUsedAt: timestamp,
     expiresAt: timestamp,
     memoryBytes: bytes.meta({ description: "Of its stored state, compressed." }),
-    fileBytes: bytes,
+    files: z.string().meta({ description: "What its code works on: `own` files, or the caller's `workspace`." }),
+    fileBytes: bytes.meta({ description: "Of its own files." }),
     executions: z.int().min(0),
     checkpoints: z.int().min(0),
     metadata: z.record(z.string(), z.string()),
@@ -262,8 +271,8 @@ export const sessionRoutes: readonly Route[] = [
     what: "SessionFile",
     whose: "a session",
     errors: {
-      read: ["session_not_found", "session_damaged", "store_unavailable"],
-      write: ["session_not_found", "session_full", "file_open", ...STORING],
+      read: ["session_not_found", "session_damaged", "store_unavailable", "content_gone"],
+      write: ["session_not_found", "session_full", "file_open", "workspace_full", ...STORING],
     },
     collectionOf: ({ services, principal, request, signal }) =>
       sessionFiles(services, principal.id, String(request.params.id), signal),
@@ -299,7 +308,9 @@ export async function createSession(
   const tools = sessionTools(services, body, principal);
   const { id, network: reached, metadata, cwd, env } = body;
   const start = cwd === undefined && env === undefined ? undefined : { cwd, env };
-  return await sessions.create(principal, { environment, ttlMs, id, network: reached, tools, metadata, start });
+  const files = body.files === "workspace" ? body.files : undefined;
+  const facts = { environment, ttlMs, id, network: reached, tools, metadata, start, files };
+  return await sessions.create(principal, facts);
 }
 
 export function toReply({ createdAtMs, lastUsedAtMs, expiresAtMs, ...rest }: SessionView) {

@@ -42,7 +42,9 @@ const STORED = await Promise.all(
   [0, 1, 7].map(async (blockCount) => {
     const memory = new Uint8Array(blockCount * 260).fill(blockCount);
     const state = { ...STATE, blockCount };
-    return (await encodeSession({ environment: "e".repeat(64), state, memory, files, executions: 1 })).bytes;
+    const openFiles = blockCount === 7 ? new Map([["/tmp/f", "a".repeat(64)]]) : null;
+    const snapshot = { environment: "e".repeat(64), state, memory, files, openFiles, executions: 1 };
+    return (await encodeSession(snapshot)).bytes;
   }),
 );
 const stored = fc.oneof(
