@@ -128,6 +128,22 @@ describe("toJson and parse", () => {
     );
   });
 
+  test("has the same files as another only if each is equal in all that a sandbox sees of it", () => {
+    const base = empty().merge([file("/tmp/a", 9)], [], LIMITS);
+    const entry = base.get("/tmp/a") as { mtimeMs: number; size: number; sha256: string };
+    expect(WorkspaceIndex.parse(base.toJson("x")).hasSameFiles(base)).toBe(true);
+    for (const other of [
+      empty(),
+      base.merge([file("/tmp/b", 9)], ["/tmp/a"], LIMITS),
+      base.merge([{ ...file("/tmp/a", 9), mtimeMs: entry.mtimeMs + 1 }], [], LIMITS),
+      base.merge([{ ...file("/tmp/a", 9), sha256: "0".repeat(64) } as Written], [], LIMITS),
+      base.merge([file("/tmp/a", 8)], [], LIMITS),
+      base.merge([{ path: "/tmp/a", kind: "folder", mtimeMs: entry.mtimeMs }], [], LIMITS),
+    ]) {
+      expect([base.hasSameFiles(other), other.hasSameFiles(base)]).toEqual([false, false]);
+    }
+  });
+
   test("carries upload records", () => {
     const upload = { filename: "a.csv", originalName: "Ä\n.csv", size: 9, sha256: "f".repeat(64), uploadedAtMs: 7 };
     const index = empty().withUpload(upload, [file("/tmp/a", 9)], LIMITS);

@@ -168,6 +168,31 @@ export function describeWorkspaces({ open, stored, clean }: WorkspaceStoreUnderT
       expect(await text(alice, "/tmp/both")).toBe("first");
     });
 
+    test("are told what their own folders hold, whatever the other did", async () => {
+      const changes = (path: string, content: string, deleted: string[] = []) =>
+        [
+          { written: [{ path, kind: "file" as const, size: content.length, mtimeMs: 1000 }], deleted },
+          [bytes(content)],
+        ] as const;
+      await apply(alice.forExecution(), { "/tmp/gone": "0" });
+      const [first, second] = [alice.forExecution(), alice.forExecution()];
+      const listed = await first.look();
+      await second.look();
+      expect(await second.keep({ written: [], deleted: [] }, [])).toBe(listed);
+      const ofFirst = await first.keep(...changes("/tmp/a", "1", ["/tmp/gone"]));
+      const ofSecond = await second.keep(...changes("/tmp/b", "2"));
+      expect(ofFirst.listing.map(({ path }) => path).filter((path) => path.startsWith("/tmp/"))).toEqual(["/tmp/a"]);
+      expect(ofSecond.listing.map(({ path }) => path).filter((path) => path.startsWith("/tmp/"))).toEqual([
+        "/tmp/b",
+        "/tmp/gone",
+      ]);
+      expect(await files()).toEqual(["/tmp/a", "/tmp/b"]);
+      const now = await second.look();
+      expect([listed, ofFirst, ofSecond].map((other) => now.hasSameFiles(other))).toEqual([false, false, false]);
+      await reopenStore();
+      expect((await alice.forExecution().look()).hasSameFiles(now)).toBe(true);
+    });
+
     test("finishing in the same moment lose nothing of each other", async () => {
       const executions = await Promise.all(Array.from({ length: 20 }, () => started()));
       await Promise.all(
