@@ -100,7 +100,12 @@ export class PrincipalWorkspace {
   /** Writes several files, all or none. @param contents by their paths. @throws as {@link put}. */
   async putAll(contents: ReadonlyMap<string, Uint8Array>): Promise<readonly FileEntry[]> {
     const mtimeMs = Date.now();
-    const entries = Array.from(contents, ([path, { length: size }]) => ({ path, size, mtimeMs, kind: "file" as const }));
+    const entries = Array.from(contents, ([path, { length: size }]) => ({
+      path,
+      size,
+      mtimeMs,
+      kind: "file" as const,
+    }));
     const changes = { written: entries, deleted: [] };
     const { written, contents: bytes } = await addressChanges(changes, [...contents.values()], this.#limits);
     await this.change(bytes, (index) => {

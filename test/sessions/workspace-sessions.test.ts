@@ -10,7 +10,8 @@ const PRINCIPALS = 60;
 const keyOf = (principal: number) => `key-of-principal-${principal}`;
 const SETTINGS = {
   API_KEYS: Array.from({ length: PRINCIPALS }, (_, n) => `p${n}:${keyOf(n)}:execute+files`).join(","),
-  POOL_SIZE: "2",
+  POOL_SIZE: "3",
+  PRINCIPAL_MAX_CONCURRENCY: "3",
   WORKSPACE_MAX_MB: "2",
   SESSION_MAX_MB: "4",
 };
@@ -81,7 +82,7 @@ class User {
   async evictAll(): Promise<void> {
     for (const client of this.#clients) {
       const run = () => client.post("/api/execute", { code: "import time; time.sleep(0.05)" });
-      await Promise.all([run(), run(), run()]);
+      await Promise.all([run(), run(), run(), run()]);
     }
   }
 }

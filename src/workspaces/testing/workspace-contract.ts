@@ -245,6 +245,20 @@ export function describeWorkspaces({ open, stored, clean }: WorkspaceStoreUnderT
       expect(await fs.readFile(hostFile, "utf8")).toBe("from a file");
     });
 
+    test("several files are put all or none", async () => {
+      const put = (contents: Record<string, string>) =>
+        alice.putAll(new Map(Object.entries(contents).map(([path, content]) => [path, bytes(content)])));
+      expect(await put({ "/tmp/a": "1", "/tmp/deep/b": "22" })).toMatchObject([
+        { path: "/tmp/a", kind: "file", size: 1 },
+        { path: "/tmp/deep/b", kind: "file", size: 2 },
+      ]);
+      await expect(put({ "/tmp/c": "3", "/tmp/deep": "a folder" })).rejects.toMatchObject({ code: "not_a_file" });
+      await expect(put({ "/tmp/c": "3", "/etc/d": "4" })).rejects.toMatchObject({ code: "invalid_path" });
+      await expect(put({ "/tmp/c": "3", "/tmp/e": "x".repeat(1.2 * MIB) })).rejects.toMatchObject({ status: 413 });
+      expect(await files()).toEqual(["/tmp/a", "/tmp/deep/b"]);
+      expect(await text(alice, "/tmp/deep/b")).toBe("22");
+    });
+
     test("a stream that breaks or is too long leaves nothing", async () => {
       async function* broken() {
         yield bytes("half");
