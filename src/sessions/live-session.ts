@@ -54,6 +54,13 @@ export class LiveSession {
     return turns.length === 0 && resident === null && lease === null && setback === null && changes === null;
   }
 
+  /** Says that the pool knows its sandbox by another key. @returns false where it has another sandbox by now, or none. */
+  renameResident(known: Resident | null, key: string): boolean {
+    if (this.resident === null || this.resident.key !== known?.key) return false;
+    this.resident = { ...this.resident, key };
+    return true;
+  }
+
   takeSetback(): string | null {
     const { setback } = this;
     this.setback = null;

@@ -31,7 +31,7 @@ export function patience(): Patience {
  * @throws {ClientError} 404 where there is no such namespace; what an execution throws where it cannot be loaded.
  */
 export async function ask(
-  { pool, store, identityOf, files: limits }: SessionRunOptions,
+  { pool, store, identityOf, files: limits, workspaces }: SessionRunOptions,
   live: LiveSession,
   lease: SessionLease,
   request: ExecutionRequest,
@@ -47,8 +47,9 @@ export async function ask(
   live.running = abort;
   const { signal } = request;
   let snapshot: ReturnType<typeof readState> | undefined;
+  using workspace = record.files === "workspace" ? workspaces.of(record.principal).forExecution() : null;
   try {
-    const { result, left, refusedFiles } = await executeInSession(pool, {
+    const { result, left, refusedFiles, staleFiles } = await executeInSession(pool, {
       request: {
         ...request,
         environment: record.environment,
@@ -57,6 +58,7 @@ export async function ask(
       id: live.id,
       resident,
       load: () => (snapshot ??= readState(store, record, identityOf(record.environment))),
+      workspace,
       readFile: (files, path) => readFile(store, record, files, path),
       reseed: false,
       start: record.start,
@@ -67,13 +69,15 @@ export async function ask(
         end();
         live.resident = null;
       },
+      onKept: (key) => live.renameResident(resident, key),
+      lost: lease.lost,
     });
     if (left !== null && pool.keeps(left.key)) {
       if (pinned !== null && refusedFiles) pool.evict(left.key);
       else {
         const { key, files, contents } = left;
         const { revision } = record;
-        live.resident = { key, revision, counts, files, contents, pinned, isAltered: pinned === null };
+        live.resident = { key, revision, counts, files, contents, staleFiles, pinned, isAltered: pinned === null };
       }
     }
     if (pinned !== null && live.resident === null) {

@@ -189,8 +189,8 @@ async function runOn(
   try {
     const { changes, contents } = written;
     if (workspace) {
-      // An execution that is given up leaves nothing.
-      const isKept = result.status !== "tool_wait_expired";
+      // An execution that is given up leaves nothing, and neither does a question.
+      const isKept = result.status !== "tool_wait_expired" && request.question === undefined;
       const left = isKept ? await workspace.keep(changes, contents) : files;
       const hasWritten = isKept && changes.written.length + changes.deleted.length > 0;
       return {

@@ -157,11 +157,7 @@ export class SessionRun {
           // It may have lost its sandbox while it waited for it.
           this.#setback ??= live.takeSetback();
         },
-        onKept: (key) => {
-          if (live.resident === null || live.resident.key !== resident?.key) return false;
-          live.resident = { ...live.resident, key };
-          return true;
-        },
+        onKept: (key) => live.renameResident(resident, key),
         lost: this.#lease.lost,
       });
     } catch (error) {
