@@ -47,7 +47,9 @@ export async function runCells(
         continue;
       }
       const timeout = Math.min(cellTimeoutMs, leftMs);
-      const result = await runCode(services, { code, session: id, timeout, display: "after-outputs" }, context);
+      // A kernel has the traceback in its error alone.
+      const input = { code, session: id, timeout, display: "after-outputs", printTraceback: false } as const;
+      const result = await runCode(services, input, context);
       leftMs -= result.executionTimeMs;
       shown.push(toCell(result));
       if (result.status === "timeout" && timeout < cellTimeoutMs) leftMs = 0;
@@ -84,8 +86,7 @@ function toCell({ stdout, stderr, outputs, display, errorInfo }: ExecutionResult
   const traceback = errorInfo?.traceback ?? "";
   return {
     stdout,
-    // A kernel has the traceback in its error alone.
-    stderr: stderr.endsWith(traceback) ? stderr.slice(0, stderr.length - traceback.length) : stderr,
+    stderr,
     display: [...outputs, ...(display ? [display] : [])].map(toData),
     error: errorInfo
       ? [{ ename: errorInfo.type, evalue: errorInfo.message, traceback: traceback.trimEnd().split("\n") }]
