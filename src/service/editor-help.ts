@@ -119,6 +119,6 @@ function cursorOf({ code, cursor = lengthOf(code) }: EditorCode): number {
 }
 
 /** In code points, as Python counts: two surrogates that belong together are one. */
-function lengthOf(code: string): number {
+export function lengthOf(code: string): number {
   return code.length - (code.match(/[\ud800-\udbff][\udc00-\udfff]/g)?.length ?? 0);
 }

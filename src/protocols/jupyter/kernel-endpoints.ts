@@ -1,20 +1,33 @@
 /** Kernels, and the documents that have them. */
 import { randomUUID } from "node:crypto";
 import { z } from "zod";
+import { env } from "../../http/validation.ts";
 import type { SessionView } from "../../sessions/views.ts";
 import { ClientError } from "../../shared/errors.ts";
-import { createKernel, type DocumentNote, findKernel, listKernels } from "./kernel-models.ts";
+import { createKernel, type DocumentNote, findKernel, listKernels, type NewKernel } from "./kernel-models.ts";
 import type { Kernels } from "./kernels.ts";
 import { BASE, idOf, type JupyterEndpoint, type JupyterRequest, placeOf, readBody } from "./reading.ts";
 
 const MAX_PATH_CHARACTERS = 4096;
 
-const kernelBody = z.object({
-  name: z.string("The name of a kernel must be a string.").optional(),
-});
-
 const text = (what: string) =>
   z.string(`${what} must be a string.`).max(MAX_PATH_CHARACTERS, `${what} has over ${MAX_PATH_CHARACTERS} characters.`);
+
+/**
+ * What Kernel Gateway lets through: JupyterLab sends all of its own machine's variables, whose secrets are no business of a sandbox's,
+ * and whose HOME and PATH mean nothing in it.
+ */
+const PASSED_ON = /^(?:KERNEL_.*|JPY_SESSION_NAME)$/s;
+const kernelEnv = z
+  .record(z.string(), z.unknown(), "Env must be an object of strings.")
+  .transform((all) => Object.fromEntries(Object.entries(all).filter(([name]) => PASSED_ON.test(name))))
+  .pipe(env);
+
+const kernelBody = z.object({
+  name: z.string("The name of a kernel must be a string.").nullish(),
+  path: text("Path").nullish(),
+  env: kernelEnv.nullish(),
+});
 
 const documentBody = z.object({
   path: text("Path").optional(),
@@ -42,8 +55,8 @@ export function kernelEndpoints(kernels: Kernels): readonly JupyterEndpoint[] {
       path: "/api/kernels",
       status: 201,
       handler: async (asked) => {
-        const { name } = await readBody(kernelBody, asked);
-        const made = await newKernel(asked, name);
+        const { name, path, env } = await readBody(kernelBody, asked);
+        const made = await newKernel(asked, { name, path: path ?? undefined, env: env ?? undefined });
         asked.response.location(`${placeOf(asked)}/api/kernels/${made.id}`);
         return kernels.model(asked.principal.id, made, "starting");
       },
@@ -131,7 +144,8 @@ export function documentEndpoints(kernels: Kernels): readonly JupyterEndpoint[] 
         if (there) return model(asked, there.view, there.note);
         const note = { id: randomUUID(), path, name, type };
         asked.response.location(`${BASE}/api/sessions/${note.id}`);
-        if (kernel.id == null) return model(asked, await newKernel(asked, kernel.name, note), note, "starting");
+        if (kernel.id == null)
+          return model(asked, await newKernel(asked, { name: kernel.name, note }), note, "starting");
         const view = await findKernel(asked.services, asked.principal.id, kernel.id);
         kernels.note(asked.principal.id, view, note);
         return model(asked, view, note);
@@ -167,7 +181,7 @@ export function documentEndpoints(kernels: Kernels): readonly JupyterEndpoint[] 
           return model(asked, other, note);
         }
         if (kernel?.id == null && kernel?.name != null) {
-          const made = await newKernel(asked, kernel.name, note);
+          const made = await newKernel(asked, { name: kernel.name, note });
           await deleteKernel(kernels, asked, view.id);
           return model(asked, made, note, "starting");
         }
@@ -185,12 +199,8 @@ export function documentEndpoints(kernels: Kernels): readonly JupyterEndpoint[] 
   ];
 }
 
-async function newKernel(
-  { services, principal, record }: JupyterRequest,
-  name: string | null | undefined,
-  note?: DocumentNote,
-): Promise<SessionView> {
-  const made = await createKernel(services, principal.id, { name, ...(note && { note }) });
+async function newKernel({ services, principal, record }: JupyterRequest, kernel: NewKernel): Promise<SessionView> {
+  const made = await createKernel(services, principal.id, kernel);
   record("session_create", { session: made.id });
   return made;
 }

@@ -6,6 +6,7 @@ import type { Services } from "../../service/execution-service.ts";
 import type { SessionView } from "../../sessions/views.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { isObject } from "../../shared/json/json-object.ts";
+import { HOME, parentOf, workspaceFolder } from "../../workspaces/paths.ts";
 
 /** Names of metadata. */
 const KERNEL = "jupyter_kernel";
@@ -32,17 +33,54 @@ function environmentOf({ packages }: Services, name: string): string | undefined
   throw new ClientError("unknown_environment", `No such kernel: ${name.slice(0, 100)}. There are ${known}.`);
 }
 
+export interface NewKernel {
+  readonly name?: string | null | undefined;
+  readonly note?: DocumentNote | undefined;
+  /** Of its document: the kernel begins in the folder that this lies in. */
+  readonly path?: string | undefined;
+  readonly env?: Readonly<Record<string, string>> | undefined;
+}
+
+/** Its files are the principal's workspace, which `/api/contents` has. */
 export async function createKernel(
   services: Services,
   principal: string,
-  { name, note }: { readonly name: string | null | undefined; readonly note?: DocumentNote },
+  { name, note, path = note?.path, env }: NewKernel,
 ): Promise<SessionView> {
   const environment = environmentOf(services, name ?? "");
+  const cwd = path === undefined ? undefined : await folderOf(services, principal, path);
   const metadata = {
     [KERNEL]: environment === undefined ? DEFAULT_KERNEL : environment,
     ...(note && { [SESSION]: JSON.stringify(note) }),
   };
-  return await createSession(services, principal, { id: randomUUID(), environment, metadata });
+  return await createSession(services, principal, {
+    id: randomUUID(),
+    environment,
+    metadata,
+    cwd,
+    env,
+    files: "workspace",
+  });
+}
+
+/**
+ * The folder nearest to a document that the workspace has, as Jupyter Server finds it: the document may be on its client's disk alone.
+ *
+ * @returns undefined: the home folder.
+ */
+async function folderOf({ workspaces }: Services, principal: string, path: string): Promise<string | undefined> {
+  const workspace = workspaces.of(principal);
+  // A path that begins with / is relative to the root of the contents, too.
+  let folder = `${HOME}/${path}`;
+  try {
+    folder = workspaceFolder(folder);
+  } catch {
+    return undefined;
+  }
+  for (; folder.startsWith(`${HOME}/`); folder = parentOf(folder)) {
+    if ((await workspace.stat(folder))?.kind === "folder") return folder;
+  }
+  return undefined;
 }
 
 /** Those sessions that were made as kernels. */

@@ -1,4 +1,5 @@
 /** What a kernel answers, by the type of a request. */
+import { complete, inspect, isComplete } from "./editor-requests.ts";
 import { execute } from "./execute.ts";
 import type { Kernels } from "./kernels.ts";
 import type { Asked, Handlers } from "./live-kernel.ts";
@@ -8,6 +9,10 @@ import { PROTOCOL_VERSION } from "./messages.ts";
 export const SHELL: Handlers = {
   kernel_info_request: kernelInfo,
   execute_request: execute,
+  // Behind the code that runs, as any kernel's: editors wait, and do not say that anything is wrong.
+  complete_request: complete,
+  inspect_request: inspect,
+  is_complete_request: isComplete,
   comm_info_request: () => ({ status: "ok", comms: {} }),
   // What was run is with the clients, and in notebooks.
   history_request: () => ({ status: "ok", history: [] }),

@@ -1,0 +1,104 @@
+/** A notebook's code and the files of its server are one, with JupyterLab's own library. */
+import { ContentsManager, KernelManager, SessionManager } from "@jupyterlab/services";
+import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
+import { JupyterSocket, jupyterSettings, runCell } from "../support/jupyter.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
+
+let server: TestServer;
+let contents: ContentsManager;
+let kernels: KernelManager;
+let sessions: SessionManager;
+
+// What the library says of its connections.
+for (const method of ["debug", "log", "warn", "error"] as const) vi.spyOn(console, method).mockImplementation(() => {});
+
+beforeAll(async () => {
+  server = await startTestServer({ POOL_SIZE: "2" });
+  const serverSettings = jupyterSettings(server.url);
+  contents = new ContentsManager({ serverSettings });
+  kernels = new KernelManager({ serverSettings });
+  sessions = new SessionManager({ serverSettings, kernelManager: kernels });
+});
+afterEach(async () => await kernels.shutdownAll());
+afterAll(async () => {
+  for (const manager of [sessions, kernels, contents]) manager?.dispose();
+  await server.stop(0);
+});
+
+const text = (content: string) => ({ type: "file", format: "text", content }) as const;
+const printed = (output: string) => ["stream", { name: "stdout", text: output }];
+
+async function open(path: string) {
+  const session = await sessions.startNew({ path, name: path, type: "notebook", kernel: { name: "python3" } });
+  if (session.kernel === null) throw new Error("a session without a kernel");
+  return session.kernel;
+}
+
+test("code reads what was uploaded, whenever it was; what code writes is downloaded", async () => {
+  await contents.save("data.csv", text("1,2\n"));
+  const kernel = await open("n.ipynb");
+  expect((await runCell(kernel, "print(open('data.csv').read())")).outputs[1]).toEqual(printed("1,2\n\n"));
+  await contents.save("data.csv", text("3,4\n"));
+  expect((await runCell(kernel, "print(open('data.csv').read())")).outputs[1]).toEqual(printed("3,4\n\n"));
+  await runCell(kernel, "import os\nos.makedirs('out')\nopen('out/r.txt', 'w').write('result')");
+  expect((await contents.get("out/r.txt")).content).toBe("result");
+  // Another kernel, and what executes without one.
+  const other = await kernels.startNew({ name: "python3" });
+  expect((await runCell(other, "print(open('out/r.txt').read())")).outputs[1]).toEqual(printed("result\n"));
+  expect((await server.post("/api/execute", { code: "open('out/r.txt').read()" })).body.result).toBe("result");
+  await contents.delete("out/r.txt");
+  expect((await runCell(kernel, "open('out/r.txt')")).reply.ename).toBe("FileNotFoundError");
+});
+
+test.each([
+  ["a/b/n.ipynb", "/home/pyodide/a/b"],
+  // Those before the last that are not there.
+  ["a/none/n.ipynb", "/home/pyodide/a"],
+  ["/a/n.ipynb", "/home/pyodide/a"],
+  ["/Users/ada/n.ipynb", "/home/pyodide"],
+  ["n.ipynb", "/home/pyodide"],
+  ["../../etc/n.ipynb", "/home/pyodide"],
+  ["a/b", "/home/pyodide/a/b"],
+  ["a\0b/n.ipynb", "/home/pyodide"],
+])("the document %j has a kernel that begins in %s", async (path, folder) => {
+  await contents.save("a", { type: "directory" });
+  await contents.save("a/b", { type: "directory" });
+  const kernel = await open(path);
+  expect((await runCell(kernel, "import os; print(os.getcwd())")).outputs[1]).toEqual(printed(`${folder}\n`));
+  await kernel.restart();
+  expect((await runCell(kernel, "import os; print(os.getcwd())")).outputs[1]).toEqual(printed(`${folder}\n`));
+  // No folder is made for a document that is somewhere else.
+  const names = (await contents.get("")).content.map(({ name }: { readonly name: string }) => name);
+  expect(names).not.toEqual(expect.arrayContaining(["Users"]));
+});
+
+const begin = async (body: object) => await server.post("/jupyter/api/kernels", body);
+
+async function print(id: string, code: string) {
+  const socket = await JupyterSocket.open(server.url, `/api/kernels/${id}/channels`);
+  const { outputs } = await socket.ask("execute_request", { code });
+  socket.close();
+  return outputs.at(-1)?.[1].text;
+}
+
+test("a gateway's client names its variables; those of its machine are not passed on", async () => {
+  const env = { KERNEL_USERNAME: "ada", JPY_SESSION_NAME: "n.ipynb", HOME: "/Users/ada", AWS_SECRET: "s", MANY: 5 };
+  const { body } = await begin({ name: "python3", env, path: "n.ipynb" });
+  const code =
+    "import os\nprint(*[os.environ.get(n) for n in ('KERNEL_USERNAME', 'JPY_SESSION_NAME', 'AWS_SECRET')], os.environ['HOME'])";
+  expect(await print(body.id, code)).toBe("ada n.ipynb None /home/pyodide\n");
+  expect(JSON.stringify((await server.get(`/api/sessions/${body.id}`)).body)).not.toContain("AWS");
+});
+
+test.each([
+  [{ env: ["KERNEL_A=1"] }, "Env must be an object of strings."],
+  [{ env: { KERNEL_A: 1 } }, "Values of env must be strings."],
+  [{ env: { KERNEL_A: "x".repeat(40_000) } }, "32768"],
+  [{ env: { KERNEL_A: "\0" } }, "NUL"],
+  [{ path: 5 }, "Path must be a string."],
+  [{ path: "x".repeat(5000) }, "Path has over 4096 characters."],
+  [{ name: 5 }, "The name of a kernel must be a string."],
+])("a kernel with %j is refused", async (body, message) => {
+  const reply = await begin(body);
+  expect([reply.status, reply.body.message]).toEqual([400, expect.stringContaining(message)]);
+});
