@@ -365,18 +365,13 @@ def _run_command(asked):
 
     COMMANDS = {
         "python": python, "python3": python, "pip": pip, "pip3": pip, "ls": ls, "cat": cat, "mkdir": mkdir, "rm": rm,
-        "rmdir": rmdir, "touch": touch, "mv": mv, "cp": cp, "echo": echo, "printf": printf, "pwd": lambda _: say(shown_folder() + "\n"),
+        "rmdir": rmdir, "touch": touch, "mv": mv, "cp": cp, "echo": echo, "printf": printf, "pwd": lambda _: say(os.getcwd() + "\n"),
         "env": env, "printenv": env, "cd": cd, "export": export, "sleep": sleep, "which": which, "whoami": whoami,
         "head": lambda arguments: cut_lines(arguments, False), "tail": lambda arguments: cut_lines(arguments, True), "wc": wc,
         "test": test_file, "[": test_file, "true": lambda _: 0, ":": lambda _: 0, "false": lambda _: 1,
     }  # fmt: skip
 
     KEYWORDS = {"for", "while", "until", "if", "case", "function", "select", "{", "[[", "exec", "eval", "source", "."}
-
-    def shown_folder():
-        path = os.getcwd()
-        home = "/home/pyodide"
-        return "/home/user" + path[len(home) :] if (path + "/").startswith(home + "/") else path
 
     def expand(word):
         """One word of a command line: quotes, variables, `~`, patterns of file names."""
@@ -611,12 +606,11 @@ def _run_command(asked):
     saved_folder, saved_variables = os.getcwd(), dict(os.environ)
     standard_input = sys.stdin
     try:
-        if cwd is not None:
-            try:
-                os.chdir(cwd)
-            except OSError as error:
-                complain(f"bash: {cwd}: {reason(error)}")
-                return 1
+        try:
+            os.chdir(cwd)
+        except OSError as error:
+            complain(f"bash: {cwd}: {reason(error)}")
+            return 1
         sys.stdin = io.StringIO(stdin or "")
         try:
             return lines(words_of(command))

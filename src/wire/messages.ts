@@ -82,6 +82,8 @@ export interface SessionStart {
   /** Absolute path; made if it is not there. */
   readonly cwd?: string | undefined;
   readonly env?: Readonly<Record<string, string>> | undefined;
+  /** Images that Pillow saves to a path are displayed. */
+  readonly showsSavedImages?: true;
 }
 
 /**

@@ -2,7 +2,7 @@ import type { Sandbox } from "@e2b/code-interpreter";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { TEST_WHEELS } from "../support/config.ts";
 import { py } from "../support/engine.ts";
-import { type E2bServer, startE2bServer } from "./e2b-sdk.ts";
+import { ALICE, type E2bServer, startE2bServer } from "./e2b-sdk.ts";
 
 describe.skipIf(TEST_WHEELS === "")("E2B's SDK reads charts and tables", () => {
   let server: E2bServer;
@@ -48,6 +48,27 @@ describe.skipIf(TEST_WHEELS === "")("E2B's SDK reads charts and tables", () => {
     expect(results).toHaveLength(1);
     expect(results[0]).toMatchObject({ png: expect.any(String), isMainResult: true });
     expect(results[0]?.chart?.elements).toMatchObject([{ angle: 90 }, { angle: 270 }]);
+  });
+
+  test("an image is shown when it is saved to a path, as in E2B's sandboxes", async () => {
+    const code = py`
+      import io
+      from PIL import Image
+      image = Image.new("RGB", (2, 3), "red")
+      image.save(io.BytesIO(), "PNG")
+      image.save("red.png")
+      Image.open("red.png").size`;
+    const { results, error } = await sandbox.runCode(code);
+    expect(error).toBeUndefined();
+    expect(results.map(({ png, text }) => [png?.slice(0, 5), text])).toEqual([
+      ["iVBOR", expect.stringContaining("PIL.Image")],
+      [undefined, "(2, 3)"],
+    ]);
+    const context = await sandbox.createCodeContext();
+    expect((await sandbox.runCode(code, { context })).results).toHaveLength(2);
+    const session = (await server.post("/api/sessions", {}, { "x-api-key": ALICE })).body.id;
+    const elsewhere = await server.post("/api/execute", { code, session }, { "x-api-key": ALICE });
+    expect(elsewhere.body).toMatchObject({ status: "completed", result: [2, 3], outputs: [] });
   });
 
   test("columns of a DataFrame", async () => {

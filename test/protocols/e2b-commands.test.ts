@@ -55,7 +55,7 @@ describe("commands", () => {
     ["ls nothing", 1, "ls: nothing: No such file or directory"],
     ["cat nothing", 1, "No such file or directory"],
     ["rm nothing", 1, "No such file or directory"],
-    ["python nothing.py", 2, "can't open file '/home/pyodide/nothing.py': [Errno 44] No such file or directory"],
+    ["python nothing.py", 2, "can't open file '/home/user/nothing.py': [Errno 44] No such file or directory"],
     ["python -c '1/0'", 1, 'File "<string>", line 1, in <module>\nZeroDivisionError: division by zero'],
     ["python -c 'import sys; sys.exit(3)'", 3, ""],
     ["python -c 'raise SystemExit(\"why\")'", 1, "why\n"],

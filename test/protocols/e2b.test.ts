@@ -83,6 +83,27 @@ describe("code", () => {
     expect((await sandbox.runCode(code)).text).toBe("['sandbox', 'sandbox', None]");
   });
 
+  test("is in E2B's home folder, which commands are in whatever code does", async () => {
+    const sandbox = await server.sandbox();
+    const where = "import os, pathlib; os.getcwd(), os.path.expanduser('~/a'), str(pathlib.Path('a').absolute())";
+    const home = "('/home/user', '/home/user/a', '/home/user/a')";
+    expect((await sandbox.runCode(where)).text).toBe(home);
+    await sandbox.pause();
+    await sandbox.connect();
+    expect((await sandbox.runCode(where)).text).toBe(home);
+    await sandbox.runCode("os.mkdir('sub'); os.chdir('sub')");
+    expect((await sandbox.runCode("os.getcwd()")).text).toBe("/home/user/sub");
+    expect((await sandbox.commands.run("pwd; python -c 'import os; print(os.getcwd())'")).stdout).toBe(
+      "/home/user\n/home/user\n",
+    );
+    expect((await sandbox.commands.run("pwd", { cwd: "sub" })).stdout).toBe("/home/user/sub\n");
+    // As it was, for the next cell.
+    expect((await sandbox.runCode("os.getcwd()")).text).toBe("/home/user/sub");
+    const [fork] = await sandbox.fork();
+    if (!(fork instanceof Sandbox)) throw fork;
+    expect((await fork.runCode("os.getcwd()")).text).toBe("/home/user/sub");
+  });
+
   test.each(["python", "python3", "py", "Python"])("has %s as its language", async (language) => {
     expect((await (await server.sandbox()).runCode("1", { language })).text).toBe("1");
   });
@@ -149,7 +170,7 @@ describe("contexts", () => {
     expect(byDefault).toEqual({ id: "default", language: "python", cwd: "/home/user" });
     const context = await sandbox.createCodeContext({ cwd: "/home/user/project", language: "python" });
     expect(await sandbox.listCodeContexts()).toEqual([byDefault, context]);
-    expect((await sandbox.runCode("import os; os.getcwd()", { context })).text).toBe("/home/pyodide/project");
+    expect((await sandbox.runCode("import os; os.getcwd()", { context })).text).toBe("/home/user/project");
     await sandbox.removeCodeContext(context.id);
     expect(await sandbox.listCodeContexts()).toEqual([byDefault]);
     await expect(sandbox.runCode("1", { context })).rejects.toThrow(NotFoundError);

@@ -1016,21 +1016,26 @@ table("files", [
     code: py`
       import os
       os.makedirs("/workspace/out"); open("/workspace/out/a", "w").write("a"); open("/x", "w").write("b")
-      os.mkdir("/home/user"); open("/mnt/z", "w").close(); open("/home/web_user/a", "w").close(); os.symlink("/x", "/link")
+      os.mkdir("/home/own"); open("/mnt/z", "w").close(); open("/home/web_user/a", "w").close(); os.symlink("/x", "/link")
       os.rename("/x", "/workspace/y"); os.symlink("/workspace/y", "/mnt/link"); os.unlink("/link")
       sorted(os.listdir("/")), os.listdir("/workspace"), open("/mnt/link").read(), sorted(os.listdir("/home")), os.listdir(".")`,
     want: gives([
       ["dev", "home", "lib", "mnt", "plots", "proc", "tmp", "workspace"],
       ["out", "y"],
       "b",
-      ["pyodide", "user", "web_user"],
+      ["own", "pyodide", "user", "web_user"],
       [],
     ]),
   },
   {
     name: "and gone after it",
     code: "import os\nsorted(os.listdir('/')), os.listdir('/mnt'), sorted(os.listdir('/home')), os.path.exists('/workspace/y')",
-    want: gives([["dev", "home", "lib", "mnt", "plots", "proc", "tmp"], ["data"], ["pyodide", "web_user"], false]),
+    want: gives([
+      ["dev", "home", "lib", "mnt", "plots", "proc", "tmp"],
+      ["data"],
+      ["pyodide", "user", "web_user"],
+      false,
+    ]),
   },
   ...[
     "os.rename('/lib', '/lib2')",
@@ -1072,6 +1077,26 @@ table("files", [
     name: `${link} is the home folder`,
     code: `import os\nopen('${link}/a', 'w').write('x')\nopen('b', 'w').write('y')\nos.path.realpath('${link}'), os.listdir('.'), open('${link}/b').read()`,
     want: gives(["/home/pyodide", ["a", "b"], "y"]),
+  })),
+  ...["/mnt/data", "/home/user"].map((link) => ({
+    name: `a working directory that is entered by ${link} has that name`,
+    code: py`
+      import os
+      os.makedirs("a/b"); os.symlink("/tmp", "out"); os.symlink("a", "in")
+      seen = []
+      for step in ("${link}", "a/../a/./b", "..", "${link}/in", "${link}/out", "${link}/../..", "${link}", "/home/pyodide/a"):
+          try: os.chdir(step)
+          except OSError as error: seen.append(error.errno)
+          seen.append(os.getcwd())
+      os.chdir("${link}/a")
+      open("written", "w").write("w")
+      seen, os.path.exists("/home/pyodide/a/written"), os.listdir("..") == os.listdir("${link}"), os.path.samefile(".", "/home/pyodide/a")`,
+    want: gives([
+      [...[link, `${link}/a/b`, `${link}/a`, "/home/pyodide/a", "/tmp"], ...["/", link, "/home/pyodide/a"]],
+      true,
+      true,
+      true,
+    ]),
   })),
   {
     name: "the host's files are not there",

@@ -123,7 +123,7 @@ export function interpreter(sandboxes: Sandboxes): readonly ProtocolEndpoint[] {
         const { services, principal, signal, body } = asked;
         refuseOther(body.language);
         const { id } = await running(asked);
-        const cwd = workspaceFolder(toOwn(body.cwd || E2B_HOME));
+        const cwd = toE2b(workspaceFolder(toOwn(body.cwd || E2B_HOME)));
         return describe(
           await services.sessions.namespaces.create(principal.id, id, signal, { name: randomUUID(), cwd }),
         );

@@ -10,7 +10,7 @@ import { streaming, unary } from "./connect.ts";
 import { deadlineOf } from "./deadline.ts";
 import { idOf, ofSandbox } from "./envd.ts";
 import { COMMANDS } from "./interpreter.ts";
-import { toOwn } from "./paths.ts";
+import { E2B_HOME, toE2b, toOwn } from "./paths.ts";
 import type { Ended, Process, Processes } from "./process-table.ts";
 import { runInSandbox } from "./run.ts";
 import type { Sandboxes } from "./sandboxes.ts";
@@ -103,7 +103,7 @@ async function run(
   const { cmd, args, envs, cwd } = process.config;
   // As the SDK has bash run a line; else a program with its arguments.
   const line = /(?:^|\/)(?:ba)?sh$/.test(cmd) ? args.at(-1) : [cmd, ...args].map(quoted).join(" ");
-  const given = { command: line ?? "", cwd: cwd ? toOwn(cwd) : null, stdin: "" };
+  const given = { command: line ?? "", cwd: toE2b(toOwn(cwd || E2B_HOME)), stdin: "" };
   let ended: Ended;
   try {
     const result = await runInSandbox(

@@ -5,6 +5,8 @@ import type { Services } from "../../service/execution-service.ts";
 import type { SessionRecord } from "../../sessions/store.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { steadyNowMs } from "../../shared/steady-clock.ts";
+import type { SessionStart } from "../../wire/messages.ts";
+import { E2B_HOME } from "./paths.ts";
 import {
   isPaused,
   KEPT_MS,
@@ -103,9 +105,15 @@ export class Sandboxes {
       await sessions.fork(principal, snapshot.id, signal, { id, metadata, network: rules, ...kept(state) });
     } else {
       const { environment } = await packages.environmentFor(principal, base);
-      const start = Object.keys(made.envVars).length > 0 ? { env: made.envVars } : undefined;
       const state = { ...fresh, ...ends, env: null };
-      await sessions.create(principal, { id, environment, metadata, network: rules, start, ...kept(state) });
+      await sessions.create(principal, {
+        id,
+        environment,
+        metadata,
+        network: rules,
+        start: startOf(made.envVars),
+        ...kept(state),
+      });
     }
     return await this.get(principal, id);
   }
@@ -218,10 +226,12 @@ export class Sandboxes {
         network: null,
         allowInternetAccess: null,
       };
-      await sessions.create(principal, { id: DEBUG_ID, environment, ...kept(state) }).catch((cause: unknown) => {
-        // Another request was first.
-        if (!(cause instanceof ClientError) || cause.code !== "session_exists") throw cause;
-      });
+      await sessions
+        .create(principal, { id: DEBUG_ID, environment, start: startOf({}), ...kept(state) })
+        .catch((cause: unknown) => {
+          // Another request was first.
+          if (!(cause instanceof ClientError) || cause.code !== "session_exists") throw cause;
+        });
     }
   }
 
@@ -261,6 +271,11 @@ export class Sandboxes {
 /** To envd and the interpreter, where a sandbox that does not run cannot be reached. */
 export function gone(id: string): ClientError {
   return new HttpError(502, "not_found", `The sandbox was not found: ${id.slice(0, 100)} has ended, or is paused`);
+}
+
+/** As code written for E2B's sandboxes finds them. */
+function startOf(envVars: SandboxState["envVars"]): SessionStart {
+  return { cwd: E2B_HOME, env: { HOME: E2B_HOME, ...envVars }, showsSavedImages: true };
 }
 
 function sandboxNotFound(id: string): ClientError {

@@ -23,6 +23,7 @@ _STAND_INS = {
 }
 _PACKAGES = {"IPython", "IPython.core", "IPython.lib"}
 _ADAPTERS = {
+    "PIL.Image": ("saved_images", "adapt"),
     "concurrent.futures._base": ("one_after_another", "adapt_futures"),
     "concurrent.futures.process": ("one_after_another", "adapt_process_pool"),
     "concurrent.futures.thread": ("one_after_another", "adapt_thread_pool"),

@@ -5,6 +5,8 @@ Variables of one execution are taken away when it has ended, in a session too, w
 
 import os
 
+from . import saved_images
+
 HOME = "/home/pyodide"
 
 # The object itself: code may give `os` another one, which is its own affair.
@@ -17,7 +19,7 @@ _start = []
 
 
 def begin_session(start):
-    """Remember what the session begins with, `{cwd?, env?}`."""
+    """Remember what the session begins with: the `SessionStart` of messages.ts."""
     _start[:] = [start]
 
 
@@ -30,6 +32,8 @@ def begin(variables):
             _environ[name] = value
         if start.get("cwd"):
             enter(start["cwd"])
+        if start.get("showsSavedImages"):
+            saved_images.begin()
         _start.clear()
     for name, value in (variables or {}).items():
         _given.append((name, value, _environ.get(name, _taken)))
