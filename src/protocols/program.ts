@@ -6,6 +6,7 @@ import type { OutputEvent } from "../sandbox/running-job.ts";
 import { type ExecutionContext, runCode, type Services } from "../service/execution-service.ts";
 import { ClientError } from "../shared/errors.ts";
 import type { ToolExecution } from "../tools/tool-executions.ts";
+import type { ErrorInfo } from "../wire/guest-messages.ts";
 import { OwnFiles } from "../workspaces/own-files.ts";
 import { HOME, workspaceFolder } from "../workspaces/paths.ts";
 import { workspaceLimits } from "../workspaces/workspace-index.ts";
@@ -79,8 +80,13 @@ export function nameInHome(path: string): string | null {
 function exitCodeOf({ status, success, errorInfo }: ExecutionResult): number | null {
   if (success) return 0;
   if (status !== "error") return null;
-  const exited = errorInfo?.type === "SystemExit" || errorInfo?.type === "ProcessExit";
-  const [, code] = (exited && /^exited with status (-?\d+)$/.exec(errorInfo.message)) || [];
+  const code = errorInfo && exitStatusOf(errorInfo);
   // As the operating system counts.
-  return code === undefined ? 1 : Number(BigInt.asUintN(8, BigInt(code)));
+  return code == null ? 1 : Number(BigInt.asUintN(8, BigInt(code)));
+}
+
+/** What the code gave to `sys.exit`; null: it has not exited with a number. */
+export function exitStatusOf({ type, message }: Pick<ErrorInfo, "type" | "message">): string | null {
+  if (type !== "SystemExit" && type !== "ProcessExit") return null;
+  return /^exited with status (-?\d+)$/.exec(message)?.[1] ?? null;
 }

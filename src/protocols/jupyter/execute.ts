@@ -9,6 +9,7 @@ import { ClientError, type ErrorCode } from "../../shared/errors.ts";
 import { whileWaiting } from "../../shared/while-waiting.ts";
 import type { ToolExecution } from "../../tools/tool-executions.ts";
 import type { ErrorInfo } from "../../wire/guest-messages.ts";
+import { exitStatusOf } from "../program.ts";
 import { notebookData } from "./bundles.ts";
 import type { Asked } from "./live-kernel.ts";
 
@@ -97,7 +98,8 @@ async function evaluateOne({ kernel, caller, signal }: Asked, code: string): Pro
 }
 
 /** An error as Jupyter's messages have it. */
-function errorOf({ type: ename, message: evalue, traceback = "" }: RaisedError) {
+function errorOf({ type: ename, message, traceback = "" }: RaisedError) {
+  const evalue = exitStatusOf({ type: ename, message }) ?? message;
   const text = traceback.trimEnd();
   return { ename, evalue, traceback: text === "" ? [`${ename}: ${evalue}`] : text.split("\n") };
 }
