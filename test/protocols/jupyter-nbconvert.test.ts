@@ -7,13 +7,15 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
 import { ROOT } from "../support/imports.ts";
 import { isInstalled } from "../support/installed.ts";
-import { hasNative } from "../support/native-python.ts";
+import { hasJupyterServer } from "../support/jupyter-server.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 import { CELLS, DIFFERENCES, type Output } from "./jupyter-notebook-cells.ts";
 
-const has = isInstalled("jupyter-nbconvert", "--version") && hasNative("ipykernel, jupyter_server.gateway.managers");
+const has = hasJupyterServer && isInstalled("jupyter-nbconvert", "--version");
 if (!has)
-  console.warn("There is no jupyter-nbconvert with python3-ipykernel on this machine: its notebook is not executed.");
+  console.warn(
+    "There is no jupyter-nbconvert with python3-ipykernel on this machine: no notebook is executed by both.",
+  );
 
 interface Ran {
   readonly execution_count: number | null;

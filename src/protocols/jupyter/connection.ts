@@ -72,7 +72,8 @@ export class Connection {
       socket.terminate();
       return;
     }
-    if (this.#leftOut > 0) this.#tellOfLeftOut();
+    // One note for all of it: replies and states that go on meanwhile say nothing of it.
+    if (message.isOutput) this.#tellOfLeftOut();
     this.#write(message);
   }
 
@@ -89,10 +90,13 @@ export class Connection {
 
   #write(message: Message): void {
     const { socket, format } = this.#options;
-    socket.send(message.frame(format), { binary: format === "v1" }, () => {});
+    socket.send(message.frame(format), { binary: format === "v1" }, () => {
+      if (socket.bufferedAmount === 0) this.#tellOfLeftOut();
+    });
   }
 
   #tellOfLeftOut(): void {
+    if (this.#leftOut === 0) return;
     const text = `[${this.#leftOut} messages of output were left out: this client reads too slowly.]\n`;
     this.#leftOut = 0;
     const content = { name: "stderr", text };
