@@ -64,7 +64,9 @@ export class Connection {
   send(message: Message): void {
     const { socket } = this.#options;
     const unread = socket.bufferedAmount;
-    if (message.isOutput && unread > 0 && unread + message.bytes > MAX_BUFFERED_BYTES) {
+    if (unread === 0) this.#tellOfLeftOut();
+    // From the first that is left out to when all is read: one gap, and one note for it.
+    if (message.isOutput && (this.#leftOut > 0 || (unread > 0 && unread + message.bytes > MAX_BUFFERED_BYTES))) {
       this.#leftOut++;
       return;
     }
@@ -72,8 +74,6 @@ export class Connection {
       socket.terminate();
       return;
     }
-    // One note for all of it: replies and states that go on meanwhile say nothing of it.
-    if (message.isOutput) this.#tellOfLeftOut();
     this.#write(message);
   }
 
