@@ -2,15 +2,20 @@
 import { type Kernel, KernelManager, SessionManager } from "@jupyterlab/services";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { jupyterSettings, runCell } from "../support/jupyter.ts";
-import { hasJupyterServer, type JupyterServer, startJupyterServer } from "../support/jupyter-server.ts";
+import { hasJupyterServer, hasNotebook, type JupyterServer, startJupyterServer } from "../support/jupyter-server.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 
-if (!hasJupyterServer)
-  console.warn("There is no python3-jupyter-server on this machine: its gateway client is not tested.");
+const PROGRAMS = [
+  ["jupyter_server", hasJupyterServer, "python3-jupyter-server"],
+  ["notebook", hasNotebook, "jupyter-notebook"],
+] as const;
+for (const [, has, name] of PROGRAMS)
+  if (!has) console.warn(`There is no ${name} on this machine: its gateway client is not tested.`);
 // What the library says of its connections.
 for (const method of ["debug", "log", "warn", "error"] as const) vi.spyOn(console, method).mockImplementation(() => {});
 
-describe.skipIf(!hasJupyterServer)("a Jupyter server with --gateway-url", () => {
+describe.each(PROGRAMS)("%s with --gateway-url", (program, has) => {
+  if (!has) return test.skip("is not on this machine", () => {});
   const key = "a-key-of-the-gateway-tests";
   let server: TestServer;
   let jupyter: JupyterServer;
@@ -20,10 +25,14 @@ describe.skipIf(!hasJupyterServer)("a Jupyter server with --gateway-url", () => 
 
   beforeAll(async () => {
     server = await startTestServer({ API_KEYS: `alice:${key}`, POOL_SIZE: "2" });
-    jupyter = await startJupyterServer([`--gateway-url=${server.url}`], {
-      JUPYTER_GATEWAY_AUTH_TOKEN: key,
-      A_SECRET_OF_THE_MACHINE: "not for kernels",
-    });
+    jupyter = await startJupyterServer(
+      [`--gateway-url=${server.url}`],
+      {
+        JUPYTER_GATEWAY_AUTH_TOKEN: key,
+        A_SECRET_OF_THE_MACHINE: "not for kernels",
+      },
+      program,
+    );
     const serverSettings = jupyterSettings(jupyter.url, jupyter.token, "");
     kernels = new KernelManager({ serverSettings });
     sessions = new SessionManager({ serverSettings, kernelManager: kernels });
@@ -69,8 +78,11 @@ describe.skipIf(!hasJupyterServer)("a Jupyter server with --gateway-url", () => 
 
   test("passes on none of its machine's environment variables but those meant for kernels", async () => {
     const code =
-      "import os\nprint(os.environ.get('A_SECRET_OF_THE_MACHINE'), os.environ['JPY_SESSION_NAME'], 'KERNEL_LAUNCH_TIMEOUT' in os.environ)";
-    expect((await runCell(kernel, code)).outputs.at(-1)?.[1].text).toBe("None n.ipynb True\n");
+      "import os\nprint(os.environ.get('A_SECRET_OF_THE_MACHINE'), os.environ.get('JPY_SESSION_NAME'), 'KERNEL_LAUNCH_TIMEOUT' in os.environ)";
+    expect((await runCell(kernel, code)).outputs.at(-1)?.[1].text).toBe(
+      // Notebook names no document.
+      `None ${program === "notebook" ? "None" : "n.ipynb"} True\n`,
+    );
   });
 
   test("ends kernels", async () => {

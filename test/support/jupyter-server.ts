@@ -7,6 +7,16 @@ import { freePort } from "./redis.ts";
 /** Debian's `python3-jupyter-server`, with `python3-ipykernel` and `python3-nbclient`. */
 export const hasJupyterServer = hasNative("ipykernel, nbclient, jupyter_server.gateway.managers");
 
+/** Debian's `jupyter-notebook`, the program of which `--gateway-url` was one of the first. */
+export const hasNotebook = hasNative("notebook.gateway.managers");
+
+/** Which program: each names its settings its own way. */
+export type JupyterProgram = "jupyter_server" | "notebook";
+const APP: Readonly<Record<JupyterProgram, (token: string, folder: string) => readonly string[]>> = {
+  jupyter_server: (token, folder) => [`--ServerApp.token=${token}`, `--ServerApp.root_dir=${folder}`],
+  notebook: (token, folder) => [`--NotebookApp.token=${token}`, `--NotebookApp.notebook_dir=${folder}`],
+};
+
 export interface JupyterServer {
   readonly url: string;
   readonly token: string;
@@ -17,6 +27,7 @@ export interface JupyterServer {
 export async function startJupyterServer(
   parameters: readonly string[] = [],
   env: Record<string, string> = {},
+  program: JupyterProgram = "jupyter_server",
 ): Promise<JupyterServer> {
   const token = "a-token-of-debians-jupyter-server";
   const port = await freePort();
@@ -25,13 +36,12 @@ export async function startJupyterServer(
     "/usr/bin/python3",
     [
       "-m",
-      "jupyter_server",
+      program,
       "--no-browser",
       "--allow-root",
       "--ip=127.0.0.1",
       `--port=${port}`,
-      `--ServerApp.token=${token}`,
-      `--ServerApp.root_dir=${folder}`,
+      ...APP[program](token, folder),
       ...parameters,
     ],
     // What it writes of its own is in the folder as well.
