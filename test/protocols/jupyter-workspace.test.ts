@@ -50,6 +50,30 @@ test("code reads what was uploaded, whenever it was; what code writes is downloa
   expect((await runCell(kernel, "open('out/r.txt')")).reply.ename).toBe("FileNotFoundError");
 });
 
+test("a cell whose files others have left no room for is an error, and kernel and files are as they were", async () => {
+  const small = await startTestServer({ WORKSPACE_MAX_MB: "1", POOL_SIZE: "2" });
+  try {
+    const { body } = await small.post("/api/kernels", {});
+    const socket = await JupyterSocket.open(small.url, `/api/kernels/${body.id}/channels`);
+    await socket.ask("execute_request", { code: "x = 1" });
+    // It waits for its answer until the other has come.
+    const code = "x = 2\nopen('a', 'wb').write(bytes(700_000))\ny = input('begun')";
+    const running = socket.send("execute_request", { code });
+    await socket.find(({ msg_type: type }) => type === "input_request");
+    const put = await small.request("/api/files/home/pyodide/b", { method: "PUT", body: "y".repeat(700_000) });
+    expect(put.status).toBeLessThan(300);
+    socket.send("input_reply", { value: "" }, { channel: "stdin" });
+    const { reply, outputs } = await socket.done(running);
+    expect(reply).toMatchObject({ status: "error", evalue: expect.stringContaining("The workspace is full") });
+    expect(outputs.map(([type]) => type)).toEqual(["execute_input", "error"]);
+    expect((await socket.ask("execute_request", { code: "import os\nprint(x, os.listdir())" })).outputs[1]).toEqual(
+      printed("1 ['b']\n"),
+    );
+  } finally {
+    await small.stop(0);
+  }
+});
+
 test.each([
   ["a/b/n.ipynb", "/home/pyodide/a/b"],
   // Those before the last that are not there.

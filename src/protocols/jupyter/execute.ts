@@ -58,7 +58,8 @@ export async function execute(asked: Asked): Promise<object> {
   }
   const count = result.executionCount ?? executions + 1;
   const { session, errorInfo } = result;
-  if (session?.restored && session.reason !== undefined) {
+  // Where nothing else went wrong than that, the error says it.
+  if (session?.restored && session.reason !== undefined && !errorInfo?.message.includes(session.reason)) {
     kernel.publish(request, "stream", { name: "stderr", text: `${session.reason}\n` });
   }
   if (result.status === "cancelled") return failed(asked, count, { ...errorInfo, ...KEYBOARD_INTERRUPT });
