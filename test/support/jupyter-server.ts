@@ -20,6 +20,8 @@ const APP: Readonly<Record<JupyterProgram, (token: string, folder: string) => re
 export interface JupyterServer {
   readonly url: string;
   readonly token: string;
+  /** Where its notebooks are. */
+  readonly folder: string;
   stop(): Promise<void>;
 }
 
@@ -51,6 +53,7 @@ export async function startJupyterServer(
   return {
     url: `http://127.0.0.1:${port}`,
     token,
+    folder,
     stop: async () => {
       if (child.exitCode !== null) return;
       const closed = once(child, "close");
