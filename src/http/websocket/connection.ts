@@ -1,7 +1,6 @@
 import type { WebSocket } from "ws";
 import type { Caller } from "../../service/execution-service.ts";
 import { ClientError } from "../../shared/errors.ts";
-import { SerialQueue } from "../../shared/serial-queue.ts";
 import { readAnswers } from "../../tools/answers.ts";
 import { readJson } from "../body.ts";
 import { MAX_INLINE_BYTES } from "../body-limits.ts";
@@ -18,6 +17,7 @@ import {
   type SessionMessage,
   typeOf,
 } from "./messages.ts";
+import { readMessages } from "./read-messages.ts";
 
 /** https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1 */
 export const CLOSE = { normal: 1000, goingAway: 1001, unsupportedData: 1003, none: 1005, policy: 1008 } as const;
@@ -43,11 +43,7 @@ export interface ConnectionOptions {
 /** One WebSocket of a client: reads messages, one after another, and writes its channel's events. */
 export class Connection implements EventSink {
   readonly #options: ConnectionOptions;
-  readonly #turns = new SerialQueue();
   #channel: Channel;
-  #isAlive = true;
-  /** Messages that are being done. Meanwhile nothing is read, no answer to a heartbeat either. */
-  #underWay = 0;
   /** Requests about sessions that are not answered yet. */
   #requests = 0;
   readonly #gone = new AbortController();
@@ -56,28 +52,17 @@ export class Connection implements EventSink {
     this.#options = options;
     this.#channel = options.channel;
     const { socket, heartbeatMs } = options;
-    // An event of the socket's own, such as a message that is too large: `close` comes after it.
-    socket.on("error", () => {});
-    socket.on("pong", () => {
-      this.#isAlive = true;
-    });
-    const heartbeat = setInterval(() => this.#beat(), heartbeatMs).unref();
-    socket.on("close", (code) => {
-      clearInterval(heartbeat);
-      this.#gone.abort(new ClientError("client_gone"));
-      this.#channel.detach(this);
-      options.onClose(this.#channel, code === CLOSE.normal || code === CLOSE.none);
-    });
-    socket.on("message", (data, isBinary) => {
-      if (isBinary) return socket.close(CLOSE.unsupportedData, "messages are text");
-      // What comes next waits in the client: only so many bytes are here at a time.
-      socket.pause();
-      this.#underWay++;
-      void this.#turns
-        .run(() => this.#take(data as Buffer))
-        .finally(() => {
-          if (--this.#underWay === 0) socket.resume();
-        });
+    readMessages(socket, {
+      heartbeatMs,
+      take: async (bytes, isBinary) => {
+        if (isBinary) socket.close(CLOSE.unsupportedData, "messages are text");
+        else await this.#take(bytes);
+      },
+      onClose: (code) => {
+        this.#gone.abort(new ClientError("client_gone"));
+        this.#channel.detach(this);
+        options.onClose(this.#channel, code === CLOSE.normal || code === CLOSE.none);
+      },
     });
     this.#write({ type: "ready", channel: this.#channel.id });
     this.#channel.attach(this, 0);
@@ -104,24 +89,12 @@ export class Connection implements EventSink {
     this.#options.socket.terminate();
   }
 
-  #beat(): void {
-    const { socket } = this.#options;
-    if (this.#underWay > 0) return;
-    if (!this.#isAlive) {
-      socket.terminate();
-      return;
-    }
-    this.#isAlive = false;
-    socket.ping();
-  }
-
   #write(event: object): void {
     this.write(encoded(event), () => {});
   }
 
   /** Never rejects: what is wrong with a message is an event. */
   async #take(bytes: Buffer): Promise<void> {
-    this.#isAlive = true;
     let names = {};
     try {
       try {

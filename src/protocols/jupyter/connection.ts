@@ -1,9 +1,9 @@
 import { randomUUID } from "node:crypto";
 import type { WebSocket } from "ws";
 import { CLOSE } from "../../http/websocket/connection.ts";
+import { readMessages } from "../../http/websocket/read-messages.ts";
 import type { Caller } from "../../service/execution-service.ts";
 import { ClientError } from "../../shared/errors.ts";
-import { SerialQueue } from "../../shared/serial-queue.ts";
 import { Message, RefusedRequestError, type Request, readRequest } from "./messages.ts";
 import { readFrame, type WireFormat } from "./wire-format.ts";
 
@@ -30,34 +30,16 @@ export interface ConnectionOptions {
 export class Connection {
   readonly caller: Caller;
   readonly #options: ConnectionOptions;
-  readonly #turns = new SerialQueue();
-  #isAlive = true;
-  #underWay = 0;
   #leftOut = 0;
 
   constructor(options: ConnectionOptions) {
     this.#options = options;
     this.caller = options.caller;
     const { socket, heartbeatMs } = options;
-    // Of the socket's own, such as a message that is too large: `close` comes after it.
-    socket.on("error", () => {});
-    socket.on("pong", () => {
-      this.#isAlive = true;
-    });
-    const heartbeat = setInterval(() => this.#beat(), heartbeatMs).unref();
-    socket.on("close", () => {
-      clearInterval(heartbeat);
-      options.onClose(this);
-    });
-    socket.on("message", (data, isBinary) => {
-      // What comes next waits in the client: only so many bytes are here at a time.
-      socket.pause();
-      this.#underWay++;
-      void this.#turns
-        .run(() => this.#take(data as Buffer, isBinary))
-        .finally(() => {
-          if (--this.#underWay === 0) socket.resume();
-        });
+    readMessages(socket, {
+      heartbeatMs,
+      take: (bytes, isBinary) => this.#take(bytes, isBinary),
+      onClose: () => options.onClose(this),
     });
   }
 
@@ -103,20 +85,8 @@ export class Connection {
     this.#write(new Message({ channel: "iopub", type: "stream", session: randomUUID(), parent: null, content }));
   }
 
-  #beat(): void {
-    const { socket } = this.#options;
-    if (this.#underWay > 0) return;
-    if (!this.#isAlive) {
-      socket.terminate();
-      return;
-    }
-    this.#isAlive = false;
-    socket.ping();
-  }
-
   /** Never rejects. What can be answered is; a client of which nothing can be read is none. */
   async #take(bytes: Buffer, isBinary: boolean): Promise<void> {
-    this.#isAlive = true;
     const { format, caller, count, onRequest, onRefused } = this.#options;
     let request: Request;
     try {
