@@ -102,8 +102,8 @@ export function createApp(options: AppOptions): Express {
 /** For requests of the server's own protocol: what is at these paths in another is that one's. */
 function ofOurOwn(handler: RequestHandler): RequestHandler {
   const handleOwn: RequestHandler = (request, response, next) => {
-    if (protocolOf(response) === undefined) handler(request, response, next);
-    else next();
+    // Returned: the router waits for it, and a rejection is the request's error.
+    return protocolOf(response) === undefined ? handler(request, response, next) : next();
   };
   // As a router's, its routes can be listed.
   return Object.assign(handleOwn, { stack: (handler as { readonly stack?: unknown }).stack });

@@ -14,7 +14,7 @@ beforeAll(async () => {
 afterAll(async () => await server.stop(0));
 
 test("the settings table has every setting", () => {
-  const named = Array.from(readme.matchAll(/^\| `([A-Z_]+)` \|/gm), ([, name]) => name);
+  const named = Array.from(readme.matchAll(/^\| `([A-Z0-9_]+)` \|/gm), ([, name]) => name);
   expect(named).toEqual(Object.keys(SETTINGS));
 });
 

@@ -67,8 +67,11 @@ function exampleOf({ body, path }: Route): Record<string, unknown> {
 const NONE = "exec_none";
 const succeeds = (status: number) => status === 200 || status === 201;
 /** The reply to a body that was taken. */
-const taken = ({ path }: Route) =>
-  /\{(execution|continuation)\}/.test(path) ? (status: number) => status === 404 : succeeds;
+const taken = ({ path }: Route) => {
+  if (/\{(execution|continuation)\}/.test(path)) return (status: number) => status === 404;
+  // The session has the example's namespace from the second time on.
+  return path.endsWith("/namespaces") ? (status: number) => status === 201 || status === 409 : succeeds;
+};
 
 interface Schema {
   readonly type?: string | readonly string[];
