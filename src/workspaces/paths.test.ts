@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { workspacePath } from "./paths.ts";
+import { workspaceFolder, workspacePath } from "./paths.ts";
 
 describe("workspacePath", () => {
   test.each([
@@ -47,5 +47,22 @@ describe("workspacePath", () => {
 
   test.each([null, undefined, 7, ["/tmp/a"], { toString: () => "/tmp/a" }])("refuses %j, which is no text", (path) => {
     expect(() => workspacePath(path as never)).toThrow(expect.objectContaining({ code: "invalid_path" }));
+  });
+});
+
+describe("workspaceFolder", () => {
+  test.each([
+    ["/mnt/data", "/home/pyodide"],
+    ["/home/user/a/../b", "/home/pyodide/b"],
+    ["../user/a", "/home/pyodide/a"],
+    ["a", "/home/pyodide/a"],
+    ["/tmp/mnt/data", "/tmp/mnt/data"],
+    ["mnt/data/a", "/home/pyodide/mnt/data/a"],
+  ])("takes %j for %j", (path, folder) => {
+    expect(workspaceFolder(path)).toBe(folder);
+  });
+
+  test.each(["/mnt/database", "/home/users/a", "/mnt", "/home"])("refuses %j", (path) => {
+    expect(() => workspaceFolder(path)).toThrow(expect.objectContaining({ code: "invalid_path" }));
   });
 });

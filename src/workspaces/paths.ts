@@ -3,7 +3,7 @@ import { ClientError } from "../shared/errors.ts";
 
 /** Where a sandbox starts, and where uploads arrive. */
 export const HOME = "/home/pyodide";
-/** Leads there. */
+/** Lead there in every sandbox: other systems have the home folder, or the files that go in and out, at these paths. */
 const HOME_LINKS = ["/mnt/data", "/home/user"];
 
 /** The only places of a sandbox whose files are kept. */
@@ -48,9 +48,13 @@ export function workspacePath(path: string): string {
  * @throws {ClientError} 400 `invalid_path`.
  */
 export function workspaceFolder(path: string): string {
-  const resolved = posix.resolve(HOME, path);
-  const link = HOME_LINKS.find((candidate) => `${resolved}/`.startsWith(`${candidate}/`));
-  return workspacePath(link === undefined ? resolved : HOME + resolved.slice(link.length));
+  return workspacePath(throughHomeLink(posix.resolve(HOME, path)));
+}
+
+/** Where an absolute path leads: `/home/pyodide/a.csv` for `/mnt/data/a.csv` and `/home/user/a.csv`; others are as they were. */
+export function throughHomeLink(path: string): string {
+  const link = HOME_LINKS.find((candidate) => `${path}/`.startsWith(`${candidate}/`));
+  return link === undefined ? path : HOME + path.slice(link.length);
 }
 
 /** Whether a path of the sandbox lies where files are kept. */

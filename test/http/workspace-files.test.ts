@@ -44,6 +44,26 @@ describe("/api/files", () => {
     expect(await run("import os; os.path.exists('/tmp/out')")).toBe(false);
   });
 
+  test.each(["mnt/data", "home/user", "home/pyodide"])("knows the home folder as /%s, as code does", async (home) => {
+    const { session } = (await server.post("/api/sessions", {}, alice)).body;
+    for (const [files, options] of [
+      ["/api/files", {}],
+      [`/api/sessions/${session.id}/files`, { session: session.id }],
+    ] as const) {
+      const put = await server.put(`${files}/${home}/sub/in.txt`, "in", alice);
+      expect(put.body.file.path).toBe("/home/pyodide/sub/in.txt");
+      const code = `open("/${home}/out.txt", "w").write("out"); open("/${home}/sub/in.txt").read()`;
+      expect((await server.post("/api/execute", { code, ...options }, alice)).body).toMatchObject({ result: "in" });
+      expect((await server.get(`${files}/${home}/out.txt`, alice)).body).toBe("out");
+      expect((await server.get(`${files}/out.txt`, alice)).body).toBe("out");
+      expect((await server.delete(`${files}/${home}/out.txt`, alice)).status).toBe(200);
+      expect((await server.get(`${files}/out.txt`, alice)).status).toBe(404);
+      // The folder itself, not a file of that name below it.
+      expect((await server.put(`${files}/${home}`, "x", alice)).body.code).toBe("not_a_file");
+      expect((await server.get(`${files}/${home}`, alice)).status).toBe(404);
+    }
+  });
+
   test.each([
     "a.xlsx",
     "a.tsv",

@@ -250,6 +250,11 @@ describe("files", () => {
       text: "äöü",
       data: { encoding: "utf-8" },
     });
+    for (const home of ["/mnt/data", "/home/user", "mnt/data"]) {
+      expect((await write(`${home}/linked.txt`, home)).data.path).toBe("/home/pyodide/linked.txt");
+      expect((await read({ path: "linked.txt" })).text).toBe(home);
+      expect((await read({ path: `${home}/linked.txt` })).text).toBe(home);
+    }
     // Half a character is left for the next part.
     const part = await read({ path: "notes/a.txt", max_bytes: 3 });
     expect(part.data).toMatchObject({ content: "ä", bytes: 2, offset: 0, size: 6 });

@@ -3,7 +3,7 @@ import { z } from "zod";
 import type { SecurityEvent } from "../../security-log/event.ts";
 import { ClientError, type ErrorCode } from "../../shared/errors.ts";
 import type { FileEntry } from "../../wire/messages.ts";
-import { HOME, nameOf, ROOTS } from "../../workspaces/paths.ts";
+import { HOME, nameOf, ROOTS, throughHomeLink } from "../../workspaces/paths.ts";
 import { type Access, type Asked, done, download, fileBody, type Route, reply, route, type Tag } from "../routes.ts";
 import { count, fileSchema } from "../schemas.ts";
 
@@ -121,7 +121,8 @@ export function sendFile(response: Response, filename: string, content: Uint8Arr
 }
 
 /**
- * `data.csv` is in the home folder; `tmp/x`, `plots/x` and `home/pyodide/x` are what they are in the sandbox.
+ * `data.csv` is in the home folder; `tmp/x`, `plots/x`, `home/pyodide/x`, `mnt/data/x` and `home/user/x` are what they are
+ * in the sandbox.
  *
  * @throws {ClientError} 400 `invalid_filename`.
  */
@@ -129,8 +130,8 @@ export function sandboxPath(names: readonly string[]): string {
   const forbidden = (component: string) =>
     component === "" || component === "." || component === ".." || /[/\\\0]/.test(component);
   if (names.some(forbidden)) throw new ClientError("invalid_filename");
-  const path = `/${names.join("/")}`;
-  return ROOTS.some((root) => path.startsWith(`${root}/`)) ? path : HOME + path;
+  const path = throughHomeLink(`/${names.join("/")}`);
+  return path === HOME || ROOTS.some((root) => path.startsWith(`${root}/`)) ? path : HOME + path;
 }
 
 function toFile({ path, size, mtimeMs }: FileEntry) {

@@ -64,7 +64,7 @@ export async function writeFiles(
 
 /** As a client names it, from the home folder or from the root. @throws {ClientError} 400 `invalid_filename`. */
 export function pathOf(name: string): string {
-  return sandboxPath(name.replace(/^\/(?:mnt\/data\/)?/, "").split("/"));
+  return sandboxPath(name.replace(/^\//, "").split("/"));
 }
 
 function bytesOf(content: z.output<typeof fileInput>): Uint8Array {
