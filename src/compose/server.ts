@@ -11,6 +11,7 @@ import type { RouteServices } from "../http/routes.ts";
 import { Channels } from "../http/websocket/channels.ts";
 import { openProtocols } from "../protocols/protocols.ts";
 import { Sessions } from "../sessions/sessions.ts";
+import { Broadcast } from "../shared/broadcast.ts";
 import { StartupError } from "../shared/errors.ts";
 import type { Config } from "../shared/settings.ts";
 import { Statistics } from "../statistics/statistics.ts";
@@ -182,7 +183,12 @@ export async function startServer(
       }),
     },
   };
-  const protocols = adapters(config.PROTOCOLS, { services, logger, count: messageLimit(rateLimiter) });
+  const protocols = adapters(config.PROTOCOLS, {
+    services,
+    logger,
+    broadcast: new Broadcast(redis),
+    count: messageLimit(rateLimiter),
+  });
   stack.defer(async () => {
     for (const protocol of protocols) await protocol.close?.();
   });

@@ -1,5 +1,6 @@
 import type { RequestHandler } from "express";
 import type { Logger } from "pino";
+import type { Broadcast } from "../shared/broadcast.ts";
 import { protocolOf, type RecognisedProtocol } from "./recognised-protocol.ts";
 import { type BodyKind, type Endpoint, mount, type Reply, type RouteServices } from "./routes.ts";
 
@@ -23,6 +24,8 @@ export interface Protocol extends RecognisedProtocol {
 export interface ProtocolOptions {
   readonly services: RouteServices;
   readonly logger: Logger;
+  /** To the other servers of a fleet. */
+  readonly broadcast: Broadcast;
   /** Counts one message of a principal's connection as a request. @throws {ClientError} 429 `rate_limited`. */
   readonly count: (principal: string, ip: string | null) => Promise<void>;
 }

@@ -1,6 +1,6 @@
 import type { Server } from "@modelcontextprotocol/sdk/server/index.js";
 import { StreamableHTTPServerTransport } from "@modelcontextprotocol/sdk/server/streamableHttp.js";
-import { isJSONRPCNotification, type JSONRPCMessage, type JSONRPCRequest } from "@modelcontextprotocol/sdk/types.js";
+import type { JSONRPCMessage, JSONRPCRequest, RequestId } from "@modelcontextprotocol/sdk/types.js";
 import type { Request, Response } from "express";
 
 export interface ExchangeOptions {
@@ -55,11 +55,13 @@ export class Exchange {
     }
   }
 
-  /** Takes what belongs to this request and came with another: that it is cancelled, or what the client answers. */
-  receive(message: JSONRPCMessage): void {
-    if (!isJSONRPCNotification(message)) this.#transport.onmessage?.(message);
-    else if (message.method === "notifications/cancelled" && message.params?.requestId === this.#options.message.id)
-      void this.cancel();
+  get id(): RequestId {
+    return this.#options.message.id;
+  }
+
+  /** Takes what the client answers, where the server asks. */
+  receive(answer: JSONRPCMessage): void {
+    this.#transport.onmessage?.(answer);
   }
 
   /** Ends it without a response, as the specification has it. */
@@ -70,6 +72,14 @@ export class Exchange {
     await this.#transport.close();
     if (!response.headersSent) response.status(202).end();
   }
+}
+
+/** Requests whose responses their client does not want. */
+export interface GivenUp {
+  readonly principal: string;
+  readonly session: string;
+  /** Absent: all of the session. */
+  readonly requestId?: RequestId;
 }
 
 /** The requests that are under way, by the session of the protocol that they belong to. */
@@ -92,6 +102,12 @@ export class Exchanges {
 
   of(principal: string, session: string): readonly Exchange[] {
     return [...(this.#ofSession.get(keyOf(principal, session)) ?? [])];
+  }
+
+  /** Cancels what is meant, and runs here. */
+  giveUp({ principal, session, requestId }: GivenUp): void {
+    for (const exchange of this.of(principal, session))
+      if (requestId === undefined || exchange.id === requestId) void exchange.cancel();
   }
 }
 

@@ -4,7 +4,9 @@ import {
   CallToolRequestSchema,
   ErrorCode,
   InitializeRequestSchema,
+  isJSONRPCNotification,
   isJSONRPCRequest,
+  type JSONRPCMessage,
   JSONRPCMessageSchema,
   ListResourcesRequestSchema,
   ListResourceTemplatesRequestSchema,
@@ -21,11 +23,13 @@ import type { Asked, BodyKind } from "../../http/routes.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { isObject } from "../../shared/json/json-object.ts";
 import { readAnswers } from "../../tools/answers.ts";
-import { Exchange, Exchanges } from "./exchange.ts";
+import { Exchange, Exchanges, type GivenUp } from "./exchange.ts";
 import { newServer, TOOLS } from "./server.ts";
 import type { McpTool } from "./tool.ts";
 
 const PATH = "/mcp";
+/** What servers of a fleet tell each other. */
+const GIVEN_UP = "mcp-given-up";
 const SESSION = "Mcp-Session-Id";
 /** Without arguments a client does not send these as they are meant, and the SDK would call it an error of its own. */
 const PARAMETERS: Readonly<Record<string, z.ZodType>> = {
@@ -49,10 +53,28 @@ export interface McpExtras {
  * Nothing is kept between requests, so any server of a fleet takes any of them. The session of the protocol is a name, under which a client can cancel its
  * requests; sessions of Python are named in the tools' arguments.
  */
-export function mcp({ services, logger }: ProtocolOptions, { tools = [], extend }: McpExtras = {}): Protocol {
+export function mcp(
+  { services, logger, broadcast }: ProtocolOptions,
+  { tools = [], extend }: McpExtras = {},
+): Protocol {
   const exchanges = new Exchanges();
+  // Another server may run what a client gives up here.
+  broadcast.listen(GIVEN_UP, (told) => exchanges.giveUp(told as GivenUp));
+  const giveUp = (given: GivenUp) => {
+    exchanges.giveUp(given);
+    broadcast.tell(GIVEN_UP, given);
+  };
   const all = [...TOOLS, ...tools];
   const isLong = new Set(all.filter((tool) => tool.isLong).map(({ name }) => name));
+
+  /** What belongs to a request that came before. */
+  const takeFrom = (principal: string, session: string, value: JSONRPCMessage) => {
+    if (!isJSONRPCNotification(value)) for (const exchange of exchanges.of(principal, session)) exchange.receive(value);
+    else if (value.method === "notifications/cancelled") {
+      const requestId = value.params?.requestId;
+      if (typeof requestId === "string" || typeof requestId === "number") giveUp({ principal, session, requestId });
+    }
+  };
 
   const post = async (asked: Asked<unknown, Uint8Array, undefined>): Promise<void> => {
     const { request, response, principal, body } = asked;
@@ -61,8 +83,7 @@ export function mcp({ services, logger }: ProtocolOptions, { tools = [], extend 
     if ("refused" in message) return refuse(response, 400, message);
     const { value } = message;
     if (!isJSONRPCRequest(value)) {
-      const others = session === undefined ? [] : exchanges.of(principal.id, session);
-      for (const exchange of others) exchange.receive(value);
+      if (session !== undefined) takeFrom(principal.id, session, value);
       response.status(202).end();
       return;
     }
@@ -105,7 +126,7 @@ export function mcp({ services, logger }: ProtocolOptions, { tools = [], extend 
     const session = sessionOf(request);
     if (session === undefined)
       return refuse(response, 400, { refused: ErrorCode.InvalidRequest, message: `There is no ${SESSION}.`, id: null });
-    for (const exchange of exchanges.of(principal.id, session)) await exchange.cancel();
+    giveUp({ principal: principal.id, session });
     response.status(204).end();
   };
 
