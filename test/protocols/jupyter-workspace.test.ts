@@ -1,5 +1,6 @@
 /** A notebook's code and the files of its server are one, with JupyterLab's own library. */
-import { ContentsManager, KernelManager, SessionManager } from "@jupyterlab/services";
+import { randomUUID } from "node:crypto";
+import { ContentsManager, type Kernel, KernelManager, SessionManager } from "@jupyterlab/services";
 import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
 import { JupyterSocket, jupyterSettings, runCell } from "../support/jupyter.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
@@ -96,6 +97,35 @@ test.each([
   expect(names).not.toEqual(expect.arrayContaining(["Users"]));
 });
 
+test("VS Code: a session by a name that no file has, and code of its own before the cells", async () => {
+  // It wants to know whether there is a password to ask for, or a JupyterHub.
+  expect((await server.get("/jupyter/tree?")).status).toBe(200);
+  expect((await server.get("/jupyter/hub/api")).status).toBe(404);
+  const id = randomUUID();
+  const session = await sessions.startNew({
+    path: `n-jvsc-${id}.ipynb`,
+    name: `n-${id}.ipynb`,
+    type: "notebook",
+    kernel: { name: "python3" },
+  });
+  const kernel = session.kernel as Kernel.IKernelConnection;
+  await kernel.info;
+  const flags = { silent: false, stop_on_error: false, allow_stdin: true, store_history: false };
+  for (const code of [
+    "%config Completer.use_jedi = False",
+    "%matplotlib inline",
+    "import os as _VSCODE_os\nimport sys as _VSCODE_sys\nimport builtins as _VSCODE_builtins\nif _VSCODE_os.path.isdir('/Users/ada'):\n    %cd '/Users/ada'\ndel _VSCODE_os, _VSCODE_sys, _VSCODE_builtins",
+  ]) {
+    expect([code, (await kernel.requestExecute({ code, ...flags }).done).content]).toMatchObject([
+      code,
+      { status: "ok" },
+    ]);
+  }
+  const { reply, outputs } = await runCell(kernel, "import os\nprint(os.getcwd())");
+  expect([reply.execution_count, outputs[1]]).toEqual([1, printed("/home/pyodide\n")]);
+  await session.shutdown();
+});
+
 const begin = async (body: object) => await server.post("/jupyter/api/kernels", body);
 
 async function print(id: string, code: string) {
@@ -115,14 +145,14 @@ test("a gateway's client names its variables; those of its machine are not passe
 });
 
 test.each([
-  [{ env: ["KERNEL_A=1"] }, "Env must be an object of strings."],
-  [{ env: { KERNEL_A: 1 } }, "Values of env must be strings."],
-  [{ env: { KERNEL_A: "x".repeat(40_000) } }, "32768"],
-  [{ env: { KERNEL_A: "\0" } }, "NUL"],
-  [{ path: 5 }, "Path must be a string."],
-  [{ path: "x".repeat(5000) }, "Path has over 4096 characters."],
-  [{ name: 5 }, "The name of a kernel must be a string."],
-])("a kernel with %j is refused", async (body, message) => {
+  ["Env must be an object of strings.", { env: ["KERNEL_A=1"] }],
+  ["Values of env must be strings.", { env: { KERNEL_A: 1 } }],
+  ["32768", { env: { KERNEL_A: "x".repeat(40_000) } }],
+  ["NUL", { env: { KERNEL_A: "\0" } }],
+  ["Path must be a string.", { path: 5 }],
+  ["Path has over 4096 characters.", { path: "x".repeat(5000) }],
+  ["The name of a kernel must be a string.", { name: 5 }],
+])("a kernel is refused: %s", async (message, body) => {
   const reply = await begin(body);
   expect([reply.status, reply.body.message]).toEqual([400, expect.stringContaining(message)]);
 });

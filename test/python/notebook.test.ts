@@ -107,7 +107,7 @@ table("magics that are done", [
   },
   {
     name: "%matplotlib notebook",
-    code: "%matplotlib notebook\n%config InlineBackend.figure_format = 'retina'\n1",
+    code: "%matplotlib notebook\n%config InlineBackend.figure_format = 'retina'\n%config Completer.use_jedi = False\n1",
     want: gives(1),
   },
   { name: "%time of an expression", code: "%time 1 + 1", want: gives(2, wallTime) },

@@ -334,7 +334,8 @@ class InteractiveShell:
         """Figures are shown inline in any case."""
 
     def _line_config(self, line):
-        if not line.startswith("InlineBackend"):
+        """How figures look and how names are completed is not configured; editors say before each notebook how they would like it."""
+        if not line.startswith(("InlineBackend", "Completer", "IPCompleter")):
             raise UsageError(f"%config {line}: nothing of IPython's can be configured here.")
 
     def _line_pinfo(self, line):
