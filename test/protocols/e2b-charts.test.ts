@@ -66,7 +66,7 @@ describe.skipIf(TEST_WHEELS === "")("E2B's SDK reads charts and tables", () => {
     ]);
     const context = await sandbox.createCodeContext();
     expect((await sandbox.runCode(code, { context })).results).toHaveLength(2);
-    const session = (await server.post("/api/sessions", {}, { "x-api-key": ALICE })).body.id;
+    const session = (await server.post("/api/sessions", {}, { "x-api-key": ALICE })).body.session.id;
     const elsewhere = await server.post("/api/execute", { code, session }, { "x-api-key": ALICE });
     expect(elsewhere.body).toMatchObject({ status: "completed", result: [2, 3], outputs: [] });
   });
