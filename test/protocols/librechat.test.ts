@@ -224,6 +224,28 @@ test("another principal's files are not there", async () => {
   expect((await alice.get(`/files/${"x".repeat(21)}`)).status).toBe(404);
 });
 
+test("files that are unknown, or have ended, are not there", async () => {
+  const { id, storage_session_id: sid, name } = await uploadOne("ended.txt", "ended");
+  const other = await uploadOne("other.txt", "other");
+  const own = createClient(server.url, { "X-API-Key": ALICE });
+  expect((await own.delete(`/api/sessions/${sid}`)).status).toBe(200);
+  for (const [session, file] of [
+    [sid, id],
+    ["unknown", id],
+    [other.storage_session_id, id],
+    [other.storage_session_id, "unknown"],
+    ["..%2Fx", "..%2Fx"],
+  ] as const)
+    for (const reply of [
+      await alice.get(`/download/${session}/${file}`),
+      await alice.get(`/sessions/${session}/objects/${file}`),
+      await alice.delete(`/files/${session}/${file}`),
+      await exec("print(1)", { files: [{ id: file, storage_session_id: session, name }] }),
+    ])
+      expect([session, file, reply]).toMatchObject([session, file, { status: 404, body: { error: "File not found" } }]);
+  expect((await alice.get(`/files/${sid}`)).status).toBe(404);
+});
+
 test("files end a day after they were written", async () => {
   const { storage_session_id: sid } = await uploadOne("a.txt", "a");
   const { body } = await createClient(server.url, { "X-API-Key": ALICE }).get(`/api/sessions/${sid}`);
