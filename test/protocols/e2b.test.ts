@@ -119,6 +119,35 @@ describe("code", () => {
     });
   });
 
+  test("that says nothing has its reply's head at once: the SDK counts its time from there", async () => {
+    const { sandboxId } = await server.sandbox();
+    const leave = new AbortController();
+    const response = await fetch(`${server.url}/execute`, {
+      method: "POST",
+      headers: { "content-type": "application/json", "x-api-key": ALICE, ...ofSandbox(sandboxId) },
+      body: JSON.stringify({ code: forever }),
+      signal: leave.signal,
+    });
+    const first = response.body?.getReader().read();
+    // Before anything else, which a keepalive would be.
+    const head = server.ask("/health").then(() => "head");
+    expect(await Promise.race([head, first?.then(({ value }) => String(value))])).toBe("head");
+    leave.abort();
+    await first?.catch(() => {});
+    expect((await (await Sandbox.connect(sandboxId, server.connection())).runCode("1")).text).toBe("1");
+  });
+
+  test("whose output is beyond the bound says so, once", async () => {
+    const sandbox = await server.sandbox();
+    const { logs, error } = await sandbox.runCode("for _ in range(3): print('x' * 1_000_000)");
+    expect(error).toBeUndefined();
+    expect(logs.stdout.join("")).toHaveLength(1024 * 1024);
+    expect(logs.stderr).toEqual([expect.stringMatching(/^\[Output was cut: .* 1 MiB .*\]\n$/)]);
+    const line = "python -c \"print('x' * 3_000_000)\"";
+    expect((await sandbox.commands.run(line)).stderr).toBe(logs.stderr.join(""));
+    expect((await sandbox.runCode("print('x')")).logs.stderr).toEqual([]);
+  });
+
   test("is interrupted when its client goes away, and the sandbox goes on", async () => {
     const sandbox = await server.sandbox();
     await sandbox.runCode("x = 1");

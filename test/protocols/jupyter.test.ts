@@ -12,7 +12,12 @@ const opened: { dispose(): void }[] = [];
 for (const method of ["debug", "log", "warn", "error"] as const) vi.spyOn(console, method).mockImplementation(() => {});
 
 beforeAll(async () => {
-  server = await startTestServer({ API_KEYS: `alice:${KEY},bob:another-key-of-jupyter`, POOL_SIZE: "2" });
+  server = await startTestServer({
+    API_KEYS: `alice:${KEY},bob:another-key-of-jupyter`,
+    POOL_SIZE: "2",
+    // Of requests that name none. A cell is none of them.
+    EXECUTION_TIMEOUT_MS: "1000",
+  });
 });
 afterEach(() => {
   for (const manager of opened.splice(0)) manager.dispose();
@@ -110,6 +115,22 @@ test("code asks the user who runs it", async () => {
   const { outputs, reply } = await runCell(kernel, "print(input('name? ').upper())", "Ada");
   expect(outputs.slice(1)).toEqual([["stream", { name: "stdout", text: "ADA\n" }]]);
   expect(reply.status).toBe("ok");
+});
+
+test("a cell has more time than a request that names none", async () => {
+  const { reply } = await runCell(await startKernel(), "import time\ntime.sleep(1.5)");
+  expect(reply.status).toBe("ok");
+});
+
+test("output beyond the bound is said to be cut, once", async () => {
+  const kernel = await startKernel();
+  const { outputs } = await runCell(kernel, "for _ in range(3): print('x' * 1_000_000)");
+  const [, out, note, ...more] = outputs;
+  expect(out?.[1].text).toHaveLength(1024 * 1024);
+  const text = expect.stringMatching(/^\[Output was cut: .* 1 MiB .*\]\n$/);
+  expect(note).toEqual(["stream", { name: "stderr", text }]);
+  expect(more).toEqual([]);
+  expect((await runCell(kernel, "print('x')")).outputs).toHaveLength(2);
 });
 
 test("an interrupt ends a cell with KeyboardInterrupt, those that wait are aborted, and variables stay", async () => {

@@ -55,6 +55,21 @@ test("code runs, and its reply is that of LibreChat's interpreter", async () => 
   expect(body.session_id).toMatch(ID);
 });
 
+test("a time limit is the request's, in ms", async () => {
+  expect((await exec("while True: pass", { timeout: 300 })).body).toMatchObject({
+    message: "Time limit exceeded",
+    status: "TO",
+  });
+  for (const timeout of [0, -1, "1000"]) expect((await exec("1", { timeout })).status).toBe(400);
+  // Longer than any may take: the longest.
+  expect((await exec("print(1)", { timeout: 1e9 })).body.stdout).toBe("1\n");
+});
+
+test("output beyond the bound is said to be cut", async () => {
+  const { body } = await exec("print('x' * 2_000_000)");
+  expect(body.stderr).toMatch(/^\[Output was cut: .*\]\n$/);
+});
+
 test("an uploaded file is in /mnt/data, and what is new or changed comes back with ids", async () => {
   const { status, body } = await upload([["data.csv", "a,b\n1,2\n"]]);
   expect({ status, body }).toEqual({

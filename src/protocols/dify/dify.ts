@@ -5,6 +5,7 @@ import { endpoint, json, type Protocol, type ProtocolOptions } from "../../http/
 import type { BodyKind, RouteServices } from "../../http/routes.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { isObject } from "../../shared/json/json-object.ts";
+import { withCutNote } from "../execution-limits.ts";
 import { type ProgramRun, runProgram } from "../program.ts";
 
 const ROOT = "/v1/sandbox";
@@ -120,7 +121,8 @@ function success(data: object) {
 }
 
 function dataOf({ result, exitCode }: ProgramRun) {
-  const { stdout, stderr, status, error } = result;
+  const { stdout, status, error } = result;
+  const stderr = withCutNote(result.stderr, result);
   const code =
     exitCode === null ? -1 : status === "error" && !isExit(result.errorInfo?.type) ? EXCEPTION_CODE : exitCode;
   const why = exitCode !== null ? "" : status === "timeout" ? "error: timeout\n" : `error: ${error}\n`;

@@ -9,6 +9,7 @@ import { DEFAULT_NAMESPACE } from "../../sessions/namespaces.ts";
 import type { NamespaceView } from "../../sessions/views.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { HOME, workspaceFolder } from "../../workspaces/paths.ts";
+import { cutNote } from "../execution-limits.ts";
 import { addressOf, INTERPRETER_PORT } from "./address.ts";
 import { LineBuffer } from "./line-buffer.ts";
 import { E2B_HOME, toE2b, toOwn } from "./paths.ts";
@@ -79,6 +80,8 @@ export function interpreter(sandboxes: Sandboxes): readonly ProtocolEndpoint[] {
               onWait: () => stream.open(),
               onStart: () => {
                 hasBegun = true;
+                // The SDK counts the code's time from here on.
+                stream.open();
               },
               onOutput: (event) => {
                 if (event.type === "output") send(toResult(event.bundle, false));
@@ -87,6 +90,7 @@ export function interpreter(sandboxes: Sandboxes): readonly ProtocolEndpoint[] {
             },
             contextOf(request, response),
           );
+          if (result.truncated) printed.print("stderr", cutNote(result));
           if (result.display) send(toResult(result.display, true));
           send({ type: "number_of_executions", execution_count: result.executionCount ?? 1 });
           if (result.errorInfo) send(toErrorEvent(result.errorInfo));

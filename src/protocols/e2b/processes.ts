@@ -6,6 +6,7 @@ import type { ProtocolEndpoint } from "../../http/protocol.ts";
 import { env } from "../../http/validation.ts";
 import type { Services } from "../../service/execution-service.ts";
 import { ClientError } from "../../shared/errors.ts";
+import { cutNote } from "../execution-limits.ts";
 import { streaming, unary } from "./connect.ts";
 import { deadlineOf } from "./deadline.ts";
 import { idOf, ofSandbox } from "./envd.ts";
@@ -122,6 +123,7 @@ async function run(
       },
       context,
     );
+    if (result.truncated) process.print("stderr", cutNote(result));
     const status = result.result.isNull ? null : result.result.parseAll();
     if (process.signal.aborted) ended = process.killed;
     else if (typeof status === "number") ended = { exitCode: status };

@@ -1,3 +1,4 @@
+import { MAX_TIMEOUT_MS } from "../../http/validation.ts";
 import type { ExecutionResult } from "../../sandbox/outcome.ts";
 import type { OutputEvent } from "../../sandbox/running-job.ts";
 import { type ExecutionContext, type ExecutionInput, runCode, type Services } from "../../service/execution-service.ts";
@@ -5,8 +6,6 @@ import { ClientError } from "../../shared/errors.ts";
 import { steadyNowMs } from "../../shared/steady-clock.ts";
 import { gone, type Sandboxes } from "./sandboxes.ts";
 
-/** E2B has no end of an execution but its client's; this server has one. */
-const TIMEOUT_MS = 300_000;
 /** Largest delay of a timer. */
 const MAX_DELAY_MS = 2 ** 31 - 1;
 
@@ -43,7 +42,8 @@ export async function runInSandbox(
     const env = { ...state.env, ...input.env };
     const result = await runCode(
       services,
-      { ...input, env, session: id, timeout: TIMEOUT_MS },
+      // E2B has no end of an execution but its client's; this server has one.
+      { ...input, env, session: id, timeout: MAX_TIMEOUT_MS },
       { ...context, signal: AbortSignal.any([context.signal, ended.signal]) },
       { ...listeners, onOutput },
     );

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
-import { parseBody } from "../../http/validation.ts";
+import { MAX_TIMEOUT_MS, parseBody } from "../../http/validation.ts";
 import type { ExecutionResult } from "../../sandbox/outcome.ts";
 import type { OutputEvent } from "../../sandbox/running-job.ts";
 import { type ExecutionContext, type ExecutionInput, runCode } from "../../service/execution-service.ts";
@@ -9,6 +9,7 @@ import { ClientError, type ErrorCode } from "../../shared/errors.ts";
 import { whileWaiting } from "../../shared/while-waiting.ts";
 import type { ToolExecution } from "../../tools/tool-executions.ts";
 import type { ErrorInfo } from "../../wire/guest-messages.ts";
+import { cutNote } from "../execution-limits.ts";
 import { exitStatusOf } from "../program.ts";
 import { notebookData } from "./bundles.ts";
 import type { Asked } from "./live-kernel.ts";
@@ -37,6 +38,9 @@ const MAX_ATTEMPTS = 60;
 /** Where too many executions wait for clients already, code runs without one that it could ask. */
 const CANNOT_ASK: ReadonlySet<ErrorCode> = new Set(["too_few_sandboxes", "too_many_tool_executions"]);
 
+/** Notebooks have no end of a cell but a person's; this server has one. */
+const IN_KERNEL = { display: true, printTraceback: false, timeout: MAX_TIMEOUT_MS } as const;
+
 /** `execute_request`. @returns the content of its reply. */
 export async function execute(asked: Asked): Promise<object> {
   const { kernel, request } = asked;
@@ -49,7 +53,7 @@ export async function execute(asked: Asked): Promise<object> {
   let result: ExecutionResult;
   try {
     const isCounted = content.store_history && !content.silent;
-    const input = { code: content.code, session: kernel.id, display: true, printTraceback: false, isCounted };
+    const input = { ...IN_KERNEL, code: content.code, session: kernel.id, isCounted };
     result = await run(asked, input, content.allow_stdin);
   } catch (error) {
     if (!(error instanceof ClientError)) throw error;
@@ -62,6 +66,7 @@ export async function execute(asked: Asked): Promise<object> {
   if (session?.restored && session.reason !== undefined && !errorInfo?.message.includes(session.reason)) {
     kernel.publish(request, "stream", { name: "stderr", text: `${session.reason}\n` });
   }
+  if (result.truncated) kernel.publish(request, "stream", { name: "stderr", text: cutNote(result) });
   if (result.status === "cancelled") return failed(asked, count, { ...errorInfo, ...KEYBOARD_INTERRUPT });
   if (errorInfo) return failed(asked, count, errorInfo);
   if (!content.silent && result.display != null) {
@@ -85,7 +90,7 @@ async function evaluate(asked: Asked, expressions: Readonly<Record<string, strin
 }
 
 async function evaluateOne({ kernel, caller, signal }: Asked, code: string): Promise<object> {
-  const input: ExecutionInput = { code, session: kernel.id, display: true, printTraceback: false, isCounted: false };
+  const input: ExecutionInput = { ...IN_KERNEL, code, session: kernel.id, isCounted: false };
   try {
     const context = { principal: kernel.principal, caller, signal };
     const { errorInfo, display, displayMetadata: metadata = {} } = await runCode(kernel.services, input, context);

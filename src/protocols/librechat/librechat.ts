@@ -58,7 +58,7 @@ export function librechat({ services }: ProtocolOptions): Protocol {
         body,
         reply: json(),
         handler: async ({ request, response, body }) => {
-          const { lang, code, args, files } = body;
+          const { lang, code, args, files, timeout } = body;
           if (!PYTHON.has(lang))
             throw refused(`Unsupported language: ${String(lang).slice(0, 100)}. This server runs py.`);
           if (typeof code !== "string") throw refused("Missing required field: code");
@@ -67,6 +67,7 @@ export function librechat({ services }: ProtocolOptions): Protocol {
           const program = {
             code,
             args: (args ?? []) as string[],
+            timeoutMs: timeoutOf(timeout),
             files: fileReferences(files),
             sessionId: newStorageId(),
           };
@@ -188,9 +189,7 @@ async function begin({
   if (typeof code !== "string" || code === "") throw refused("Missing required field: code");
   if (!Array.isArray(tools) || tools.length === 0)
     throw refused("Missing required field: tools (must be a non-empty array)");
-  if (timeout != null && !(typeof timeout === "number" && timeout > 0))
-    throw refused("timeout must be a positive number of milliseconds");
-  const timeoutMs = timeout == null ? undefined : Math.min(timeout as number, MAX_TIMEOUT_MS);
+  const timeoutMs = timeoutOf(timeout);
   const sessionId = newStorageId();
   const program = { code, timeoutMs, files: fileReferences(files), sessionId };
   const offered = { code, ...parseBody(toolList, { tools }), toolMode: "async" as const };
@@ -218,6 +217,13 @@ async function begin({
   });
   services.continuations.add(continuation);
   sendNext(response, await services.continuations.next(continuation, [], context.signal));
+}
+
+/** @returns ms; undefined: the server's. @throws {ClientError} 400 */
+function timeoutOf(given: unknown): number | undefined {
+  if (given === undefined || given === null) return undefined;
+  if (typeof given !== "number" || given <= 0) throw refused("timeout must be a positive number of milliseconds");
+  return Math.min(given, MAX_TIMEOUT_MS);
 }
 
 /** Keeps the files of an upload that can be taken. */

@@ -6,6 +6,7 @@ import { JsonText } from "../../shared/json/json-text.ts";
 import type { Reply, Step, ToolAnswer } from "../../tools/events.ts";
 import type { ToolExecution } from "../../tools/tool-executions.ts";
 import { HOME } from "../../workspaces/paths.ts";
+import { withCutNote } from "../execution-limits.ts";
 import { nameInHome, type ProgramRun, runProgram, sandboxPath } from "../program.ts";
 import { Storage, type StoredFile } from "./storage.ts";
 
@@ -129,7 +130,8 @@ function leftBy({ result, files }: ProgramRun, inputs: Inputs): ReadonlyMap<stri
 
 /** Reply of `/exec`. */
 export function execReply({ run: { result, exitCode }, sessionId, files }: LibreChatRun): object {
-  const { stdout, stderr, status, executionTimeMs } = result;
+  const { stdout, status, executionTimeMs } = result;
+  const stderr = withCutNote(result.stderr, result);
   return {
     session_id: sessionId,
     files,
@@ -145,7 +147,8 @@ export function execReply({ run: { result, exitCode }, sessionId, files }: Libre
 
 /** Last reply of `/exec/programmatic`. Its clients show those errors that they know. */
 export function programmaticReply({ run: { result, exitCode }, sessionId, files }: LibreChatRun): Reply {
-  const { stdout, stderr, status } = result;
+  const { stdout, status } = result;
+  const stderr = withCutNote(result.stderr, result);
   if (exitCode === 0) return replyOf({ status: "completed", session_id: sessionId, stdout, stderr, files });
   const isLate = status === "timeout" || status === "cpu_limit";
   const error =

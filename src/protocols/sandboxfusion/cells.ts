@@ -2,6 +2,7 @@ import type { ExecutionResult } from "../../sandbox/outcome.ts";
 import { type ExecutionContext, runCode, type Services } from "../../service/execution-service.ts";
 import { ClientError } from "../../shared/errors.ts";
 import type { JsonText } from "../../shared/json/json-text.ts";
+import { withCutNote } from "../execution-limits.ts";
 
 /** What its session outlives the cells by, where this server ends before it can delete it, s. */
 const SPARE_S = 60;
@@ -82,11 +83,12 @@ function refuseOthers(error: unknown): null {
   throw error;
 }
 
-function toCell({ stdout, stderr, outputs, display, errorInfo }: ExecutionResult): object {
+function toCell(result: ExecutionResult): object {
+  const { stdout, outputs, display, errorInfo } = result;
   const traceback = errorInfo?.traceback ?? "";
   return {
     stdout,
-    stderr,
+    stderr: withCutNote(result.stderr, result),
     display: [...outputs, ...(display ? [display] : [])].map(toData),
     error: errorInfo
       ? [{ ename: errorInfo.type, evalue: errorInfo.message, traceback: traceback.trimEnd().split("\n") }]

@@ -6,6 +6,7 @@ import { MAX_TIMEOUT_MS } from "../../http/validation.ts";
 import type { ExecutionResult } from "../../sandbox/outcome.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { keyInAddress } from "../credentials.ts";
+import { withCutNote } from "../execution-limits.ts";
 import { type ProgramRun, runProgram, sandboxPath } from "../program.ts";
 import { runCells } from "./cells.ts";
 
@@ -120,7 +121,8 @@ function reply(given: {
   return { message: "", compile_result: null, run_result: null, executor_pod_name: null, files: {}, ...given };
 }
 
-function commandOf({ status, executionTimeMs, stdout, stderr }: ExecutionResult, exitCode: number | null) {
+function commandOf(result: ExecutionResult, exitCode: number | null) {
+  const { status, executionTimeMs, stdout } = result;
   const isLate = status === "timeout" || status === "cpu_limit";
   return {
     status: isLate ? "TimeLimitExceeded" : "Finished",
@@ -128,7 +130,7 @@ function commandOf({ status, executionTimeMs, stdout, stderr }: ExecutionResult,
     // What was killed has the number of its signal.
     return_code: isLate ? null : (exitCode ?? -9),
     stdout,
-    stderr,
+    stderr: withCutNote(result.stderr, result),
   };
 }
 

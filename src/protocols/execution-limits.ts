@@ -1,0 +1,16 @@
+import type { ExecutionResult } from "../sandbox/outcome.ts";
+import { MAX_OUTPUT_BYTES } from "../wire/messages.ts";
+
+const PRINTED = `${MAX_OUTPUT_BYTES / 1024 / 1024} MiB`;
+const NOTE = `[Output was cut: one execution prints up to ${PRINTED} to stdout and to stderr each, and shows up to 10 MiB. Write more than that to a file.]`;
+
+/** The last line of stderr where a protocol has no member for it: output was beyond its bound; else empty. */
+export function cutNote({ truncated }: Pick<ExecutionResult, "truncated">): string {
+  return truncated ? `${NOTE}\n` : "";
+}
+
+/** `stderr` with {@link cutNote} behind it, on a line of its own. */
+export function withCutNote(stderr: string, result: Pick<ExecutionResult, "truncated">): string {
+  const note = cutNote(result);
+  return note === "" || stderr === "" || stderr.endsWith("\n") ? stderr + note : `${stderr}\n${note}`;
+}
