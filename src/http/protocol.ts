@@ -32,7 +32,10 @@ export interface ProtocolOptions {
 
 /** Declares an endpoint of a protocol. Without `reply` the handler replies itself. */
 export function endpoint<const Path extends string, Value = void, Body = undefined>(
-  declaration: Pick<Endpoint<Path, Body, undefined, Value>, "method" | "path" | "scope" | "handler"> & {
+  declaration: Pick<
+    Endpoint<Path, Body, undefined, Value>,
+    "method" | "path" | "scope" | "takesDerived" | "handler"
+  > & {
     readonly body?: BodyKind<Body>;
     readonly reply?: Pick<Reply<Value>, "send">;
   },

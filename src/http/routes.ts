@@ -6,7 +6,7 @@ import type { ErrorCode } from "../shared/errors.ts";
 import type { Principal, Scope } from "../shared/principal.ts";
 import { parseRequest } from "./body.ts";
 import { callerOf, clientGone } from "./caller.ts";
-import { principalOf, requireScope } from "./middleware/authentication.ts";
+import { principalOf, requireKey, requireScope } from "./middleware/authentication.ts";
 import { keepHeld } from "./middleware/held-requests.ts";
 import { timestamp } from "./schemas.ts";
 import type { StatusOptions } from "./server-status.ts";
@@ -88,6 +88,8 @@ export interface Endpoint<Path extends string = string, Body = unknown, Query = 
   /** As Express has it: `/api/sessions/:id/files/*path`. */
   readonly path: Path;
   readonly scope: Access;
+  /** Whether a credential that was derived from a key for one purpose counts too, since the handler keeps to that purpose; default: a key alone does. */
+  readonly takesDerived?: boolean;
   readonly query?: z.ZodType<Query>;
   readonly body?: BodyKind<Body>;
   readonly reply: Pick<Reply<Value>, "send">;
@@ -214,6 +216,7 @@ export function mount(routes: readonly Endpoint<any, any, any, any>[], services:
     const read = declared.body?.middleware?.(services);
     router[declared.method](
       declared.path,
+      ...(declared.takesDerived ? [] : [requireKey]),
       ...scopesOf(declared).map(requireScope),
       ...(read ? [read] : []),
       serve(declared, services),

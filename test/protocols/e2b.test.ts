@@ -4,6 +4,8 @@ import type { AddressInfo } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { AuthenticationError, NotFoundError, Sandbox, SandboxNotFoundError, TimeoutError } from "@e2b/code-interpreter";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { ProtocolOptions } from "../../src/http/protocol.ts";
+import { e2b } from "../../src/protocols/e2b/e2b.ts";
 import { until } from "../support/until.ts";
 import { ALICE, BOB, type E2bServer, startE2bServer } from "./e2b-sdk.ts";
 
@@ -15,6 +17,8 @@ beforeAll(async () => {
 afterAll(async () => await server.stop(0));
 
 const ofSandbox = (id: string, port = 49999) => ({ "e2b-sandbox-id": id, "e2b-sandbox-port": String(port) });
+/** Of a stream, whose status says nothing. */
+const isError = (text: string) => text.includes('"error"');
 const forever = "while True: pass";
 
 describe("code", () => {
@@ -428,6 +432,40 @@ describe("who asks", () => {
     expect((await server.ask("/sandboxes", { key: token })).status).toBe(401);
     expect((await server.ask("/sandboxes", { key: "", headers: { "x-access-token": token } })).status).toBe(401);
     expect((await server.ask("/api/sessions", { key: "", headers: { "x-access-token": token } })).status).toBe(401);
+  });
+
+  test("a sandbox's token opens no endpoint that looks beyond its address", async () => {
+    const made = await server.ask("/sandboxes", { method: "POST", body: { templateID: "base" } });
+    const { sandboxID: id, envdAccessToken: token } = made.body as { sandboxID: string; envdAccessToken: string };
+    const other = await server.sandbox();
+    const { endpoints } = e2b({ services: { config: {} } } as unknown as ProtocolOptions);
+    const control = endpoints.filter(({ takesDerived }) => takesDerived !== true);
+    const paths = new Set(
+      control.map(({ path }) => path.split("/").find((name: string) => !["", "v2"].includes(name))),
+    );
+    expect([...paths].sort()).toEqual(["sandboxes", "snapshots", "templates"]);
+    const headers = { ...ofSandbox(id), "x-access-token": token };
+    for (const { method, path } of control) {
+      for (const target of [id, other.sandboxId]) {
+        const asked = path.replace(/:id/, target);
+        for (const spelt of [asked, asked.toUpperCase(), `${asked}/`, `${asked}?signature=v1_x`]) {
+          const body = method === "get" || method === "delete" ? undefined : {};
+          const reply = await server.ask(spelt, { method: method.toUpperCase(), key: "", body, headers });
+          expect([method, spelt, reply.status]).toEqual([method, spelt, 401]);
+        }
+      }
+    }
+    expect((await server.ask(`/sandboxes/${other.sandboxId}`)).status).toBe(200);
+    // Nor does it outlive its sandbox.
+    expect((await server.ask(`/sandboxes/${id}`, { method: "DELETE" })).status).toBe(204);
+    const inside = endpoints.filter(({ takesDerived }) => takesDerived === true);
+    for (const { method, path } of inside) {
+      const [isBody, isInterpreter] = [method !== "get" && method !== "delete", /^.(execute|contexts)/.test(path)];
+      const asked = { method: method.toUpperCase(), key: "", body: isBody ? { code: "1" } : undefined };
+      const where = { ...headers, ...ofSandbox(id, isInterpreter ? 49999 : 49983) };
+      const reply = await server.ask(path, { ...asked, headers: where });
+      expect([path, reply.status >= 400 || isError(reply.text)]).toEqual([path, true]);
+    }
   });
 
   test("a wrong key is refused, as the SDK tells it", async () => {

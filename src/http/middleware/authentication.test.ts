@@ -1,10 +1,12 @@
 import { inspect } from "node:util";
 import express from "express";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { StartupError } from "../../shared/errors.ts";
 import type { Credential } from "../recognised-protocol.ts";
+import { mount, type RouteServices } from "../routes.ts";
 import { serve, type TestServer } from "../testing/serve.ts";
 import { authenticate, checkBinding, derivedToken, parseApiKeys, principalOf, requireScope } from "./authentication.ts";
+import { KeyGuesses } from "./key-guesses.ts";
 
 const KEYS = {
   API_KEYS:
@@ -30,7 +32,7 @@ async function get(server: TestServer, path: string, headers: Record<string, str
 
 describe("a protocol's credentials", () => {
   /** `/token/:purpose` derives a token; a request with `x-token` presents one for its path's purpose. */
-  const withProtocol = (config = KEYS) => {
+  const withProtocol = (config = KEYS, guesses?: KeyGuesses) => {
     const app = express();
     app.use((_request, response, next) => {
       const credentialOf = (request: express.Request): Credential | undefined => {
@@ -42,7 +44,7 @@ describe("a protocol's credentials", () => {
       response.locals.protocol = { credentialOf };
       next();
     });
-    app.use(authenticate(config));
+    app.use(authenticate(config, guesses));
     app.get("/token/:purpose", (request, response) => {
       response.json({ token: derivedToken(response, request.params.purpose), id: principalOf(response).id });
     });
@@ -69,6 +71,45 @@ describe("a protocol's credentials", () => {
     }
     await using others = await withProtocol({ API_KEYS: "alice:another-secret-of-alice", API_KEY: "" });
     expect((await fetch(`${others.origin}/token/one`, { headers: { "x-token": token } })).status).toBe(401);
+  });
+
+  test("a token counts only where that is said", async () => {
+    const app = express();
+    app.use(({ headers }, { locals }, next) => {
+      const credentialOf = (): Credential => ({ kind: "token", token: String(headers["x-token"]), purpose: "one" });
+      locals.protocol = { credentialOf };
+      next();
+    });
+    app.use(authenticate(KEYS));
+    const endpoint = { method: "get", scope: "any key", reply: { send: null } } as const;
+    const handler = ({ response }: { response: express.Response }) => {
+      response.json({ token: derivedToken(response, "one") });
+    };
+    const routes = [
+      { ...endpoint, path: "/key", handler },
+      { ...endpoint, path: "/token", handler, takesDerived: true },
+    ];
+    app.use(mount(routes, {} as RouteServices));
+    await using server = await serve(app);
+    const { body } = await get(server, "/key", { "X-API-Key": "a-secret-of-sixteen" });
+    const { token } = body as { token: string };
+    expect((await get(server, "/token", { "x-token": token })).status).toBe(200);
+    for (const path of ["/key", "/KEY", "/key/"]) {
+      expect((await get(server, path, { "x-token": token })).status).toBe(401);
+    }
+  });
+
+  test("a token is its key for the limit of guesses, which remembers the key alone", async () => {
+    const guesses = new KeyGuesses({ maxFailures: 2, redis: null });
+    const remembered = vi.spyOn(guesses, "succeeded");
+    await using server = await withProtocol(KEYS, guesses);
+    const { body } = await get(server, "/token/one", { "X-API-Key": "a-secret-of-sixteen" });
+    for (let n = 0; n < 3; n++) await get(server, "/token/one", { "X-API-Key": `wrong-${n}` });
+    const { token } = body as { token: string };
+    expect((await get(server, "/token/one", { "x-token": token })).status).toBe(200);
+    expect((await get(server, "/token/one", { "x-token": `${token}x` })).status).toBe(429);
+    expect((await get(server, "/token/one", { "X-API-Key": "b-secret-of-sixteen" })).status).toBe(429);
+    expect(new Set(remembered.mock.calls.map(([, digest]) => digest.toString("hex"))).size).toBe(1);
   });
 
   test("a key may be where the protocol has it", async () => {

@@ -74,14 +74,16 @@ export function authenticate(config: Pick<Config, "API_KEYS" | "API_KEY">, guess
       response.set("WWW-Authenticate", "Bearer");
       throw new ClientError("unauthorized", "Authentication required");
     }
-    const digest = digestOf(Buffer.isBuffer(given) ? given : Buffer.from(textOf(given), "latin1"));
-    guesses?.check(request.ip, digest);
+    const presented = digestOf(Buffer.isBuffer(given) ? given : Buffer.from(textOf(given), "latin1"));
     const isKey = Buffer.isBuffer(given) || given.kind === "key";
-    const found = isKey ? keyWithDigest(keys, digest) : keyOfDerived(keys, given);
+    const found = isKey ? keyWithDigest(keys, presented) : keyOfDerived(keys, given);
+    // What is derived counts as its key: one that was accepted from there before, and nothing more to remember.
+    guesses?.check(request.ip, found?.digest ?? presented);
     if (found) {
-      guesses?.succeeded(request.ip, digest);
+      guesses?.succeeded(request.ip, found.digest);
       response.locals.principal = found.principal;
       response.locals.keyDigest = found.digest;
+      response.locals.isDerived = !isKey;
       return next();
     }
     await guesses?.failed(request.ip);
@@ -112,6 +114,13 @@ export function requireScope(scope: Scope): RequestHandler {
     next(new ClientError("missing_scope", `This API key lacks the scope "${scope}"`));
   };
 }
+
+/** Refuses what was derived from a key (`derivedToken`): {@link ClientError} 401. It says who its holder is in one matter alone. */
+export const requireKey: RequestHandler = (_request, response, next) => {
+  if (response.locals.isDerived !== true) return next();
+  response.set("WWW-Authenticate", "Bearer");
+  throw new ClientError("unauthorized", "This token is not valid here: an API key is needed");
+};
 
 /** @throws {Error} if {@link authenticate} did not run before: a route that forgot it must fail, not let everybody in. */
 export function principalOf(response: Response): Principal {

@@ -30,9 +30,11 @@ export function e2b({ services }: ProtocolOptions): Protocol {
     executes: (request) => request.method === "POST" && EXECUTIONS.has(request.path) && addressOf(request) !== null,
     endpoints: [
       ...controlPlane(sandboxes, services.config),
-      ...interpreter(sandboxes),
-      ...envd(sandboxes, watchers),
-      ...processes(sandboxes, table),
+      // A sandbox's token is for what is at its address, and these look at no other sandbox.
+      ...[...interpreter(sandboxes), ...envd(sandboxes, watchers), ...processes(sandboxes, table)].map((inside) => ({
+        ...inside,
+        takesDerived: true,
+      })),
     ],
     sendError,
     close: () => {
