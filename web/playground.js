@@ -10,6 +10,8 @@ import { RunOutput } from "./run-output.js";
 
 const DRAFT = "draft";
 const TOOLS = "tools";
+const RUNNING = "Running…";
+const WAITING = "Waiting for your answer";
 
 const code = byId("code", HTMLTextAreaElement);
 const runButton = byId("run", HTMLButtonElement);
@@ -25,7 +27,7 @@ async function run() {
   if (running) return;
   running = new AbortController();
   const output = new RunOutput(byId("output", HTMLElement));
-  showStatus("run-status", "Running…", "busy");
+  showStatus("run-status", RUNNING, "busy");
   setRunning(true);
   try {
     const request = { ...jsonRequest(requestBody()), signal: running.signal };
@@ -35,7 +37,16 @@ async function run() {
     const ask = ({ type, id, ...call }) => {
       const results = `/api/executions/${execution}/results`;
       /** @param {object} answer */
-      const answer = (answer) => post(results, { results: [{ id, ...answer }] });
+      const answer = async (answer) => {
+        showStatus("run-status", output.isAsking ? WAITING : RUNNING, "busy");
+        try {
+          return await post(results, { results: [{ id, ...answer }] });
+        } catch (error) {
+          if (running) showStatus("run-status", WAITING, "busy");
+          throw error;
+        }
+      };
+      showStatus("run-status", WAITING, "busy");
       output.ask(
         type === "input_request"
           ? inputForm(/** @type {any} */ (call), answer)
@@ -56,7 +67,7 @@ async function run() {
     }
     if (!ended) throw new ApiError(500, "The connection ended before the execution did.");
   } catch (error) {
-    output.flush();
+    output.close();
     if (running.signal.aborted) showStatus("run-status", "Stopped", "bad");
     else showStatus("run-status", describe(error), "bad");
   } finally {
@@ -192,14 +203,28 @@ byId("upload-form", HTMLFormElement).addEventListener("submit", (event) => {
   const file = input.files?.[0];
   if (!file) return;
   attempt("files-status", `Uploading ${file.name}…`, async () => {
-    const form = new FormData();
-    form.append("csvFile", file);
-    const reply = await (await send("/api/upload", { method: "POST", body: form })).json();
+    const said = await upload(file);
     input.value = "";
     await showFiles();
-    return `${reply.file.pyodideFilename} uploaded${shapeOf(reply.analysis)}`;
+    return said;
   });
 });
+
+/**
+ * A table is looked into; what `/api/upload` does not take, `/api/files` does.
+ *
+ * @param {File} file
+ */
+async function upload(file) {
+  if (!/\.csv$/i.test(file.name)) {
+    await send(`/api/files/${encodeURIComponent(file.name)}`, { method: "PUT", body: file });
+    return `${file.name} uploaded`;
+  }
+  const form = new FormData();
+  form.append("csvFile", file);
+  const reply = await (await send("/api/upload", { method: "POST", body: form })).json();
+  return `${reply.file.pyodideFilename} uploaded${shapeOf(reply.analysis)}`;
+}
 
 byId("package-form", HTMLFormElement).addEventListener("submit", (event) => {
   event.preventDefault();

@@ -3,6 +3,7 @@ import { richOutput } from "./rich-output.js";
 
 /** More than this makes a page slow to scroll; the whole of it is in the API's reply. */
 const MAX_SHOWN_CHARACTERS = 200_000;
+const PENDING = "form.pending";
 
 /** What one execution says, in the order in which it says it. */
 export class RunOutput {
@@ -99,13 +100,23 @@ export class RunOutput {
       if (rest !== "") this.write(stream, rest);
     }
     this.flush();
-    // What has had no answer by now will have none.
-    for (const form of this.#area.querySelectorAll("form.pending")) form.remove();
+    this.close();
     if (result.truncated) this.note("The output was cut: it is longer than the server keeps.");
     if (!result.success) this.#append(errorCard(result, goToLine));
     else if (isRich(result.display)) this.#append(richOutput(result.display));
-    else if (result.result !== null) this.#append(resultCard(result.result));
+    else if (result.result !== null) this.#append(resultCard(result.result, result.display?.["text/plain"]));
     else if (this.#last === undefined) this.note("No output.");
+  }
+
+  /** Takes back the forms that have no answer: the code does not wait any more. */
+  close() {
+    this.flush();
+    for (const form of this.#area.querySelectorAll(PENDING)) form.remove();
+  }
+
+  /** Whether a form waits for its answer. */
+  get isAsking() {
+    return this.#area.querySelector(PENDING) !== null;
   }
 
   /** @param {string} text */
@@ -163,9 +174,12 @@ function isRich(bundle) {
   );
 }
 
-/** @param {unknown} value */
-function resultCard(value) {
-  const text = typeof value === "string" ? value : JSON.stringify(value, null, 2);
+/**
+ * @param {unknown} value as JSON
+ * @param {string | undefined} repr as Python writes it
+ */
+function resultCard(value, repr) {
+  const text = repr ?? (typeof value === "string" ? value : JSON.stringify(value, null, 2));
   const shown =
     text.length > MAX_SHOWN_CHARACTERS
       ? `${text.slice(0, MAX_SHOWN_CHARACTERS)}\n… cut; the API sends all of it`

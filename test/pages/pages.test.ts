@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
 import http from "node:http";
-import type { Browser, Page } from "playwright-core";
+import type { Browser, Locator, Page } from "playwright-core";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { hasChromium, launchChromium, openPage } from "../support/browser.ts";
 import { lowContrastTexts } from "../support/contrast.ts";
@@ -26,13 +26,15 @@ afterAll(async () => {
 });
 
 describe("what is served", () => {
-  test.for(PAGES)("%s is a page under a policy without exceptions", async (path) => {
+  test.for(PAGES)("%s is a page under a policy without exceptions but for styles of HTML outputs", async (path) => {
     const { status, headers, body } = await server.get(path);
     expect(status).toBe(200);
     expect(headers.get("content-type")).toBe("text/html; charset=utf-8");
     const policy = headers.get("content-security-policy");
     expect(policy).toContain("default-src 'self'");
-    expect(policy).not.toMatch(/unsafe|https?:/);
+    const strict = path === "/" ? policy?.replace("style-src 'self' 'unsafe-inline'", "") : policy;
+    expect(strict).not.toMatch(/unsafe|https?:/);
+    expect(policy).not.toContain("script-src");
     expect(body).not.toMatch(/<script(?![^>]* src="\/assets\/)|<style|\sstyle=|\son\w+=|https?:\/\//);
   });
 
@@ -79,11 +81,20 @@ describe.skipIf(!hasChromium)("the playground", () => {
     await page.getByRole("button", { name: "Stop" }).click();
     await page.getByText("Stopped", { exact: true }).waitFor();
 
-    await write(page, 'print("out")\nimport sys\nprint("err", file=sys.stderr)\n{"sum": 1 + 1}');
+    await write(page, 'input("Name? ")');
+    await page.getByRole("button", { name: "Run" }).click();
+    await page.getByText("Waiting for your answer", { exact: true }).waitFor();
+    const form = page.getByRole("form", { name: "The code asks for input" });
+    expect(await form.count()).toBe(1);
+    await page.getByRole("button", { name: "Stop" }).click();
+    await page.getByText("Stopped", { exact: true }).waitFor();
+    expect(await form.count()).toBe(0);
+
+    await write(page, 'print("out")\nimport sys\nprint("err", file=sys.stderr)\n{"sum": (None, 1 + 1), 3: "x"}');
     await page.getByRole("button", { name: "Run" }).click();
     await page.getByText(/^Finished in/).waitFor();
     const log = page.getByRole("log");
-    expect(await log.locator("pre").allTextContents()).toEqual(["out\n", "err\n", '{\n  "sum": 2\n}']);
+    expect(await log.locator("pre").allTextContents()).toEqual(["out\n", "err\n", "{'sum': (None, 2), 3: 'x'}"]);
     expect(problems).toEqual([]);
   });
 
@@ -93,6 +104,7 @@ describe.skipIf(!hasChromium)("the playground", () => {
     await write(page, `import getpass\nname = input("Name? ")\n[name, len(getpass.getpass("Secret: "))]`);
     await page.getByRole("button", { name: "Run" }).click();
     const name = page.getByRole("textbox", { name: "Name?" });
+    await page.getByText("Waiting for your answer", { exact: true }).waitFor();
     await name.fill(HOSTILE);
     await name.press("Enter");
     const secret = page.getByLabel("Secret:");
@@ -101,10 +113,11 @@ describe.skipIf(!hasChromium)("the playground", () => {
     await page.getByRole("button", { name: "Send" }).click();
     await page.getByText(/^Finished in/).waitFor();
     const texts = await page.getByRole("log").locator("pre").allTextContents();
-    expect(texts).toEqual([`Name? ${HOSTILE}`, "Secret: •••••••", JSON.stringify([HOSTILE, 7], null, 2)]);
+    expect(texts).toEqual([`Name? ${HOSTILE}`, "Secret: •••••••", `['${HOSTILE}', 7]`]);
     await write(page, "try: input()\nexcept EOFError: print('the end')");
     await page.getByRole("button", { name: "Run" }).click();
     await page.getByRole("button", { name: "End of input" }).click();
+    await page.getByText(/^Finished in/).waitFor();
     await page.getByRole("log").getByText("the end").waitFor();
     expect(await page.evaluate("globalThis.pwned")).toBeUndefined();
     expect(problems).toEqual([]);
@@ -152,7 +165,8 @@ describe.skipIf(!hasChromium)("the playground", () => {
       page,
       `class Table:
     def _repr_html_(self):
-        return "<style>td { color: red }</style><table style='color: red'><tr><td>cell</td></tr></table>"
+        return """<style>td { color: rgb(1, 2, 3) }</style><table border="1" style="background: rgb(4, 5, 6)">
+<tr onclick="top.pwned=1"><td>cell</td></tr></table><audio controls><source src="data:audio/wav;base64,UklGRiYAAABXQVZFZm10IBAAAAABAAEAQB8AAEAfAAABAAgAZGF0YQIAAACAgA=="></audio>"""
 
 class Square:
     def _repr_svg_(self):
@@ -164,7 +178,13 @@ display(Table(), Square())`,
     await page.getByText(/^Finished in/).waitFor();
     const frame = page.getByTitle("HTML output");
     expect(await frame.getAttribute("sandbox")).toBe("");
-    await frame.contentFrame().getByRole("cell", { name: "cell" }).waitFor();
+    const cell = frame.contentFrame().getByRole("cell", { name: "cell" });
+    expect(await style(cell, "color")).toBe("rgb(1, 2, 3)");
+    const table = frame.contentFrame().getByRole("table");
+    expect(await style(table, "background-color")).toBe("rgb(4, 5, 6)");
+    expect(await style(table, "border-left-width")).toBe("0px");
+    const audio = frame.contentFrame().locator("audio");
+    await expect.poll(() => audio.evaluate((node) => (node as unknown as { readyState: number }).readyState)).toBe(4);
     const image = page.getByRole("log").getByRole("img");
     await expect
       .poll(() => image.evaluate((node) => (node as unknown as { naturalWidth: number }).naturalWidth))
@@ -225,6 +245,12 @@ HTML("<p>the value</p>")`,
       .setInputFiles({ name: "my data.csv", mimeType: "text/csv", buffer: Buffer.from("a,b\n1,2\n3,4\n") });
     await page.getByRole("button", { name: "Upload", exact: true }).click();
     await page.getByText("my_data.csv uploaded: 2 rows, 2 columns").waitFor();
+    await page
+      .getByLabel("Upload a file")
+      .setInputFiles({ name: "my book.xlsx", mimeType: "application/zip", buffer: Buffer.from("PK") });
+    await page.getByRole("button", { name: "Upload", exact: true }).click();
+    await page.getByText("my book.xlsx uploaded").waitFor();
+    await files.getByText("my book.xlsx").waitFor();
     await write(page, 'open("made.txt", "w").write(open("my_data.csv").read().upper())');
     await page.getByRole("button", { name: "Run" }).click();
     await files.getByText("made.txt").waitFor();
@@ -246,9 +272,9 @@ HTML("<p>the value</p>")`,
     const { page } = opened;
     await page
       .getByLabel("Upload a file")
-      .setInputFiles({ name: "a.exe", mimeType: "application/octet-stream", buffer: Buffer.from("MZ") });
+      .setInputFiles({ name: "large.bin", mimeType: "application/octet-stream", buffer: Buffer.alloc(11 * 1024 ** 2) });
     await page.getByRole("button", { name: "Upload", exact: true }).click();
-    await page.getByText("File type .exe not allowed. Allowed types: .csv, .json, .txt, .py").waitFor();
+    await page.locator("#files-status[data-state=bad]").filter({ hasText: "too large" }).waitFor();
 
     await page.getByLabel("Install a package").fill("subprocess");
     await page.getByRole("button", { name: "Install" }).click();
@@ -323,9 +349,16 @@ raise Hostile(hostile)`,
     const html = `<p>shown</p><script>top.pwned=1</script><img/src=x onerror=top.pwned=1><svg onload=top.pwned=1></svg>
 <a href="javascript:top.pwned=1" id=link>link</a><iframe src="javascript:top.pwned=1"></iframe>
 <meta http-equiv=refresh content="0;url=http://192.0.2.1/"><img src="http://192.0.2.1/leak.png">
-<link rel=stylesheet href="http://192.0.2.1/leak.css"><form action="http://192.0.2.1/"><button id=send>send</button></form>
+<link rel=stylesheet href="http://192.0.2.1/leak.css"><style>@import "http://192.0.2.1/leak.css";
+p { background: url(http://192.0.2.1/leak.png) } a { background: url(SERVER/api/status) } @font-face { font-family: f; src: url(http://192.0.2.1/f) } p { font-family: f }</style>
+<p style="background: url(http://192.0.2.1/leak.png); background-image: url(SERVER/api/status)">styled</p><form action="http://192.0.2.1/"><button id=send>send</button></form>
 <a href="http://192.0.2.1/" target=_top id=top>top</a>`;
-    const bundle = `{"text/html": ${JSON.stringify(html)}, "image/svg+xml": None, "type": "result"}`;
+    const ownRequests: string[] = [];
+    page.on("request", (request) => void (/status/.test(request.url()) && ownRequests.push(request.url())));
+    page.on("requestfailed", (request) => {
+      if (request.failure()?.errorText === "csp") ownRequests.splice(ownRequests.indexOf(request.url()), 1);
+    });
+    const bundle = `{"text/html": ${JSON.stringify(html.replaceAll("SERVER", server.url))}, "image/svg+xml": None, "type": "result"}`;
     await write(
       page,
       `class Html:\n    def _repr_html_(self):\n        return ${bundle}["text/html"]\ndisplay(Html())`,
@@ -341,6 +374,7 @@ raise Hostile(hostile)`,
     expect(new URL(page.url()).pathname).toBe("/");
     expect(await page.evaluate("globalThis.pwned")).toBeUndefined();
     expect(foreignRequests).toEqual([]);
+    expect(ownRequests).toEqual([]);
   });
 });
 
@@ -551,4 +585,12 @@ async function settled(page: Page, path: string): Promise<void> {
   if (path === "/") await page.getByRole("list", { name: "Files" }).getByRole("listitem").first().waitFor();
   else if (path === DASHBOARD) await page.getByText("Live", { exact: true }).waitFor();
   else await page.getByRole("article").first().waitFor();
+}
+
+async function style(locator: Locator, property: string): Promise<string> {
+  const code = (node: unknown, name: string) =>
+    (globalThis as unknown as { getComputedStyle(node: unknown): { getPropertyValue(name: string): string } })
+      .getComputedStyle(node)
+      .getPropertyValue(name);
+  return await locator.evaluate(code, property);
 }

@@ -15,15 +15,18 @@ const PAGE_SCRIPTS_AND_STYLES = /\.(?:js|css|svg)$/;
 /** Every load asks whether the file is still the same (ETag), so that after an update no page mixes old and new modules. */
 const REVALIDATE = "public, no-cache";
 
+/** What HTML that code displays may be made of. Its frames, which run no scripts, inherit their page's policy, and narrow it (`web/rich-output.js`). */
+const HTML_OUTPUTS = ["style-src 'self' 'unsafe-inline'", "media-src 'self' data:"];
+
 /** `/`, `/docs` and `/api/dashboard/stats/dashboard`. They hold no data and need no key: what they show they ask the API for. */
 export const pageRoutes: readonly Route[] = [
-  page("/", "playground", "Write and run Python in the browser"),
+  page("/", "playground", "Write and run Python in the browser", HTML_OUTPUTS),
   page("/docs", "docs", "This document, to be read"),
   page("/api/dashboard/stats/dashboard", "dashboard", "Live statistics"),
 ];
 
-/** A page; its links begin with what stands before this server's paths. */
-function page(address: string, name: string, summary: string): Route {
+/** A page; its links begin with what stands before this server's paths. @param policy besides the policy of all replies. */
+function page(address: string, name: string, summary: string, policy: readonly string[] = []): Route {
   return route({
     method: "get",
     path: address,
@@ -36,6 +39,8 @@ function page(address: string, name: string, summary: string): Route {
     handler: async ({ response }) => {
       const html = await readFile(path.join(WEB_DIR, `${name}.html`), "utf8");
       const linked = html.replaceAll(/ (href|src)="\//g, ` $1="${prefixOf(response)}/`);
+      const policies = [response.get("Content-Security-Policy"), ...policy];
+      response.set("Content-Security-Policy", policies.join(";"));
       response.set("Cache-Control", REVALIDATE).type("html").send(linked);
     },
   });
