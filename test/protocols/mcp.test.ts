@@ -111,6 +111,39 @@ describe("run_python", () => {
     expect(JSON.stringify(data)).not.toContain(PNG);
   });
 
+  test("sounds come as sounds, images in HTML as images, and of a video its size: none as base64 in a text", async () => {
+    const wave = "IPython.display.Audio([0.0, 0.5] * 50, rate=8000)";
+    for (const code of [wave, `IPython.display.display(${wave})`]) {
+      const { content, data, text } = await alice.call("run_python", { code: `import IPython.display\n${code}` });
+      expect(text).toBe("(see below)");
+      const sound = {
+        type: "audio",
+        mimeType: "audio/wav",
+        data: expect.stringMatching(/^UklGR[A-Za-z0-9+/]{200,}=*$/),
+      };
+      expect(content.slice(1)).toEqual([sound]);
+      expect(data.display ?? data.outputs[0]).toMatchObject({ content: 1 });
+      expect(JSON.stringify(data)).not.toContain("UklGR");
+    }
+    const file = py`
+      from IPython.display import Audio, HTML, Video, display
+      open("a.wav", "wb").write(Audio([0.0, 0.5] * 50, rate=8000).data)
+      display(Audio("a.wav"))
+      display(HTML('<h1>A dot</h1><img src="data:image/png;base64,${PNG}">'))
+      Video(bytes(3000))
+    `;
+    const { content, text, data } = await alice.call("run_python", { code: file });
+    expect(content.map((block) => ("mimeType" in block ? block.mimeType : block.type))).toEqual([
+      "text",
+      "audio/wav",
+      "image/png",
+    ]);
+    expect(text).toContain('<h1>A dot</h1><img src="(see below)">');
+    expect(text).toContain('<source src="(video/mp4, 3000 bytes)"');
+    expect(data.outputs).toMatchObject([{ content: 1 }, { content: 2 }]);
+    expect(JSON.stringify([text, data])).not.toContain("base64,");
+  });
+
   test("the result comes as it is shown", async () => {
     const code = py`
       class Dot:

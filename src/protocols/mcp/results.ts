@@ -6,15 +6,11 @@ import { parseExact } from "../../shared/json/exact-json.ts";
 import { isObject } from "../../shared/json/json-object.ts";
 import type { JsonText } from "../../shared/json/json-text.ts";
 import type { Step } from "../../tools/events.ts";
+import { addMedium, base64Of, isMedium, withMediaBeside, withoutMedia } from "./media.ts";
 
 /** Of stdout, of stderr and of the result each: a model that is shown more reads none of it. */
 const MAX_TEXT_CHARACTERS = 30_000;
 const MAX_SHOWN_CHARACTERS = 10_000;
-const MAX_IMAGES = 16;
-/** Of all images and sounds of one result, base64. */
-const MAX_MEDIA_CHARACTERS = 8 * 1024 * 1024;
-const IMAGES = ["image/png", "image/jpeg", "image/webp", "image/gif"];
-const SOUNDS = ["audio/wav", "audio/mpeg", "audio/ogg"];
 /** What a model reads best first. */
 const TEXTS = ["text/markdown", "text/plain", "text/latex", "application/json", "text/html", "image/svg+xml"];
 
@@ -176,22 +172,20 @@ function showBundle(
   const members = bundle.parseAll();
   if (!isObject(members)) return { output: { mimeTypes: [] }, text: "" };
   const mimeTypes = Object.keys(members);
-  const image = IMAGES.find((type) => type in members);
-  const sound = SOUNDS.find((type) => type in members);
   const readable = TEXTS.find((type) => type in members && !NAMELESS.test(String(members[type])));
-  const text = readable === undefined ? "" : cut(String(members[readable]), MAX_SHOWN_CHARACTERS);
-  const withText = { mimeTypes, ...(text !== "" && { text }) };
-  const mimeType = image ?? sound;
-  if (mimeType === undefined) return { output: withText, text };
-  const data = String(members[mimeType]).replace(/\s+/g, "");
-  const held = media.reduce((sum, block) => sum + ("data" in block ? block.data.length : 0), 0);
-  // Made by user code, so it may be no base64 at all.
-  if (data.length % 4 !== 0 || !/^[A-Za-z0-9+/]*={0,2}$/.test(data)) return { output: withText, text };
-  if (media.length >= MAX_IMAGES || held + data.length > MAX_MEDIA_CHARACTERS)
-    return { output: withText, text: `(one more ${mimeType}, which is too much for one result)` };
-  media.push({ type: image === undefined ? "audio" : "image", data, mimeType });
+  const given = readable === undefined ? "" : String(members[readable]);
+  const mimeType = mimeTypes.find(isMedium);
+  const data = mimeType === undefined ? undefined : base64Of(String(members[mimeType]));
+  if (mimeType === undefined || data === undefined) {
+    const before = media.length;
+    const text = cut(readable === "text/plain" ? given : withMediaBeside(given, media), MAX_SHOWN_CHARACTERS);
+    const first = media.length > before && { content: before + 1 };
+    return { output: { mimeTypes, ...(text !== "" && { text }), ...first }, text };
+  }
+  const output = { mimeTypes, ...(given !== "" && { text: cut(withoutMedia(given), MAX_SHOWN_CHARACTERS) }) };
+  const added = addMedium(media, mimeType, data);
   // The text block is the first.
-  return { output: { ...withText, content: media.length }, text: "" };
+  return added === null ? { output: { ...output, content: media.length }, text: "" } : { output, text: added };
 }
 
 /** The beginning and the end of a text, where it is too long. */
