@@ -53,6 +53,16 @@ test("numbers of a notebook stay as they were written, however many there are", 
   expect(await run(code)).toEqual([["1.0", "12345678901234567890", "1e400", "0"], true]);
 });
 
+test("a large file is not shown, and says how it is read", async () => {
+  await run("open('large.txt', 'w').write('x' * (16 * 2**20 + 1))");
+  const reply = await server.get("/jupyter/api/contents/large.txt");
+  expect(reply.status).toBe(413);
+  expect(reply.body.message).toBe(
+    "large.txt has 16777217 bytes, and at most 16777216 are shown: download it by /api/files",
+  );
+  expect((await server.get("/jupyter/api/contents/large.txt?content=0")).body).toMatchObject({ size: 16777217 });
+});
+
 test("text and bytes are read and written, and large ones in pieces", async () => {
   await contents.save("a.txt", { type: "file", format: "text", content: "grün\n" });
   expect(await contents.get("a.txt")).toMatchObject({

@@ -216,6 +216,59 @@ test("without a sandbox to spare code runs, and cannot ask", async () => {
   }
 });
 
+test("what is displayed as JSON goes on as it is, and as text where it is none, or more than a message is looked through for", async () => {
+  const socket = await connect();
+  const display = async (json: string) => {
+    const code = `display({"application/json": ${json}, "text/plain": "p"}, raw=True)`;
+    const { outputs } = await socket.ask("execute_request", { code });
+    return (outputs.at(-1) as [string, { data: Record<string, unknown> }])[1].data;
+  };
+  expect(await display(`'{"a": [1.0, 12345678901234567890]}'`)).toEqual({
+    "application/json": { a: [1, 12345678901234567000] },
+    "text/plain": "p",
+  });
+  expect((await display("'{no json'"))["application/json"]).toBe("{no json");
+  const many = (await display("'[' + '0,' * 1_000_000 + '0]'"))["application/json"];
+  expect(many).toMatch(/^\[0,0/);
+});
+
+test("a request is done with the scopes of the key that has sent it, whoever else is connected", async () => {
+  const [all, few] = ["all-scopes-all-scopes", "execute-only-execute-only"];
+  const keyed = await startTestServer({ API_KEYS: `carol:${all},carol:${few}:execute`, POOL_SIZE: "1" });
+  try {
+    const { body } = await keyed.post("/api/kernels", {}, { "x-api-key": all });
+    const open = async (key: string) =>
+      await JupyterSocket.open(keyed.url, `/api/kernels/${body.id}/channels?session_id=${key}&token=${key}`);
+    const [first, second] = [await open(all), await open(few)];
+    const install = async (socket: JupyterSocket) =>
+      JSON.stringify((await socket.ask("execute_request", { code: "%pip install no-such-package" })).outputs);
+    expect(await install(second)).toContain('lacks the scope \\"packages\\"');
+    expect(await install(first)).not.toContain("lacks the scope");
+    expect(await install(second)).toContain('lacks the scope \\"packages\\"');
+  } finally {
+    await keyed.stop(0);
+  }
+});
+
+test("a client that is away holds no requests of others, and is forgotten where it has missed too much", async () => {
+  const id = await newKernel();
+  const away = await connect(id, "away");
+  const other = await connect(id, "other");
+  const busy = other.send("execute_request", { code: "import time; time.sleep(3)" });
+  await other.find(({ msg_type: type }) => type === "status");
+  away.socket.terminate();
+  await away.closed;
+  // Each is told of with two states, which have its header.
+  for (let count = 0; count < 600; count++) {
+    const header = { msg_id: `info-${count}`, msg_type: "kernel_info_request", username: "u".repeat(15_000) };
+    other.send("kernel_info_request", {}, { header });
+  }
+  await other.done(busy);
+  const back = await connect(id, "away");
+  expect((await back.ask("execute_request", { code: "print(1)" })).outputs.at(-1)).toEqual(stream("1\n"));
+  expect(back.messages.some(({ parent_header: parent }) => /^info-/.test(parent?.msg_id))).toBe(false);
+});
+
 test("a client that has lost its connection gets what came meanwhile; a second connection of it takes the place of the first", async () => {
   const id = await newKernel();
   const first = await connect(id, "same");

@@ -1,5 +1,6 @@
 import type { JsonText } from "../../shared/json/json-text.ts";
 import type { ErrorInfo } from "../../wire/guest-messages.ts";
+import { displayedJson } from "../displayed-json.ts";
 
 const TEXTS = {
   "text/html": "html",
@@ -11,6 +12,8 @@ const TEXTS = {
   "text/latex": "latex",
   "application/javascript": "javascript",
 } as const;
+/** No table of ours has more, see `sandbox_runner/tables.py`. */
+const TABLE_LIMITS = { maxBytes: 2 * 1024 * 1024, maxNodes: 200_000 };
 const CHART = "application/vnd.pyodide-express.chart+json";
 const TABLE = "application/vnd.pyodide-express.table+json";
 
@@ -21,9 +24,9 @@ export function toResult(bundle: JsonText, isMain: boolean): object {
   for (const [type, data] of Object.entries(bundle.parseAll() as Record<string, string>)) {
     if (type === "text/plain") result.text = unquoted(data);
     else if (Object.hasOwn(TEXTS, type)) result[TEXTS[type as keyof typeof TEXTS]] = data;
-    else if (type === "application/json") result.json = parsed(data);
-    else if (type === CHART) result.chart = parsed(data);
-    else if (type === TABLE) result.data = (parsed(data) as { columns?: unknown } | null)?.columns;
+    else if (type === "application/json") result.json = displayedJson(data);
+    else if (type === CHART) result.chart = displayedJson(data);
+    else if (type === TABLE) result.data = columnsOf(data);
     else extra[type] = data;
   }
   return Object.keys(extra).length > 0 ? { ...result, extra } : result;
@@ -40,11 +43,8 @@ function unquoted(text: string): string {
   return isQuoted ? text.slice(1, -1) : text;
 }
 
-/** User code may have written it. */
-function parsed(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return null;
-  }
+/** @returns undefined where it is no table of ours: user code may have written it. */
+function columnsOf(text: string): unknown {
+  const parsed = displayedJson(text)?.parse(TABLE_LIMITS);
+  return parsed && "value" in parsed ? (parsed.value as { columns?: unknown } | null)?.columns : undefined;
 }

@@ -1,8 +1,10 @@
 import type { Connection } from "./connection.ts";
 import type { Message } from "./messages.ts";
 
-/** Held for a client that is away, bytes. */
-const MAX_HELD_BYTES = 8 * 1024 * 1024;
+/** More is not held for a client that is away, and output is left out, bytes. */
+const MAX_HELD_OUTPUT_BYTES = 8 * 1024 * 1024;
+/** With what is never left out: a client that has missed more begins anew. */
+const MAX_HELD_BYTES = 2 * MAX_HELD_OUTPUT_BYTES;
 
 /** What a kernel knows by one `session_id`: a connection, or what is held until it is back. */
 export class Client {
@@ -36,15 +38,22 @@ export class Client {
     return true;
   }
 
-  send(message: Message): void {
+  /** @returns false where more would have to be held for it than may be: it is to be forgotten. */
+  send(message: Message): boolean {
     if (this.#connection !== null) {
       this.#connection.send(message);
-      return;
+      return true;
     }
-    // Replies and states are small, and a client that is back waits for them.
-    if (message.isOutput && this.#heldBytes + message.bytes > MAX_HELD_BYTES) return;
+    const bytes = this.#heldBytes + message.bytes;
+    // Replies and states are what a client that is back waits for.
+    if (message.isOutput && bytes > MAX_HELD_OUTPUT_BYTES) return true;
+    if (bytes > MAX_HELD_BYTES) {
+      this.#held = [];
+      return false;
+    }
     this.#held.push(message);
-    this.#heldBytes += message.bytes;
+    this.#heldBytes = bytes;
+    return true;
   }
 
   close(code: number, reason: string): void {

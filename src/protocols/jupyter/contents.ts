@@ -45,6 +45,8 @@ export interface ContentQuery {
   readonly withContent: boolean;
 }
 
+/** What is read as one JSON text, which is made in one go. */
+const MAX_SHOWN_BYTES = 16 * 1024 * 1024;
 const NOTEBOOK_LIMITS = { maxDepth: 200, maxNodes: 12_000_000 };
 /** Where Jupyter keeps them, and with the name that it gives them. */
 const CHECKPOINTS = ".ipynb_checkpoints";
@@ -75,6 +77,13 @@ export class Contents {
     if (actual === "directory") return { ...model, format: "json", content: await this.#children(path) };
     const bytes = await this.#workspace.read(path);
     if (actual === "notebook") return { ...model, format: "json", content: await notebookOf(bytes, path) };
+    if (bytes.length > MAX_SHOWN_BYTES) {
+      throw new HttpError(
+        413,
+        "file_too_large",
+        `${shown(path)} has ${bytes.length} bytes, and at most ${MAX_SHOWN_BYTES} are shown: download it by /api/files`,
+      );
+    }
     const text = format === "base64" ? null : textOf(bytes);
     if (text !== null) return { ...model, format: "text", mimetype: "text/plain", content: text };
     if (format === "text") throw new HttpError(400, "invalid_encoding", `${shown(path)} is not UTF-8 encoded`);

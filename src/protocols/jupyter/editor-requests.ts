@@ -63,8 +63,8 @@ async function orWhileBusy<T>(nothing: T, answer: Promise<T>): Promise<T> {
   }
 }
 
-function placeOf({ kernel, signal }: Asked): editor.EditorPlace {
-  return { principal: kernel.principal, session: kernel.id, signal };
+function placeOf({ kernel, principal, signal }: Asked): editor.EditorPlace {
+  return { principal, session: kernel.id, signal };
 }
 
 function cursorOf(content: { readonly code: string; readonly cursor_pos?: number | null | undefined }): number {

@@ -6,6 +6,7 @@ import type { OutputEvent } from "../../sandbox/running-job.ts";
 import { type ExecutionContext, type ExecutionInput, runCode } from "../../service/execution-service.ts";
 import { openTools } from "../../service/tool-calls.ts";
 import { ClientError, type ErrorCode } from "../../shared/errors.ts";
+import { JsonFragments } from "../../shared/json/json-parts.ts";
 import { whileWaiting } from "../../shared/while-waiting.ts";
 import type { ToolExecution } from "../../tools/tool-executions.ts";
 import type { ErrorInfo } from "../../wire/guest-messages.ts";
@@ -45,7 +46,7 @@ const IN_KERNEL = { display: true, printTraceback: false, timeout: MAX_TIMEOUT_M
 export async function execute(asked: Asked): Promise<object> {
   const { kernel, request } = asked;
   const content = parseBody(executeContent, request.content);
-  const { executions } = await kernel.services.sessions.record(kernel.principal.id, kernel.id);
+  const { executions } = await kernel.services.sessions.record(kernel.owner, kernel.id);
   if (content.code.trim() === "") return ok(executions, await evaluate(asked, content.user_expressions));
   if (!content.silent) {
     kernel.publish(request, "execute_input", { code: content.code, execution_count: executions + 1 });
@@ -84,15 +85,17 @@ function ok(count: number, expressions: object): object {
 
 /** What a client wants to know after its code, one after another. */
 async function evaluate(asked: Asked, expressions: Readonly<Record<string, string>>): Promise<object> {
-  const values: [string, object][] = [];
-  for (const [name, code] of Object.entries(expressions)) values.push([name, await evaluateOne(asked, code)]);
-  return Object.fromEntries(values);
+  const values: [string, JsonFragments][] = [];
+  for (const [name, code] of Object.entries(expressions)) {
+    values.push([name, new JsonFragments(await evaluateOne(asked, code))]);
+  }
+  return new JsonFragments(Object.fromEntries(values));
 }
 
-async function evaluateOne({ kernel, caller, signal }: Asked, code: string): Promise<object> {
+async function evaluateOne({ kernel, principal, caller, signal }: Asked, code: string): Promise<object> {
   const input: ExecutionInput = { ...IN_KERNEL, code, session: kernel.id, isCounted: false };
   try {
-    const context = { principal: kernel.principal, caller, signal };
+    const context = { principal, caller, signal };
     const { errorInfo, display, displayMetadata: metadata = {} } = await runCode(kernel.services, input, context);
     if (errorInfo) return { status: "error", ...errorOf(errorInfo) };
     const data = display == null ? { "text/plain": "None" } : notebookData(display);
@@ -120,8 +123,8 @@ function failed({ kernel, request }: Asked, count: number, info: RaisedError): o
 
 /** @throws {ClientError} it does not run. */
 async function run(asked: Asked, input: ExecutionInput, mayAsk: boolean): Promise<ExecutionResult> {
-  const { kernel, caller, signal } = asked;
-  const context: ExecutionContext = { principal: kernel.principal, caller, signal };
+  const { kernel, principal, caller, signal } = asked;
+  const context: ExecutionContext = { principal, caller, signal };
   using opened = new DisposableStack();
   const tools = mayAsk ? await openInput(asked, input, context, opened) : null;
   for (let attempt = 1; ; attempt++) {

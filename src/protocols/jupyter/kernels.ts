@@ -6,7 +6,6 @@ import { subprotocolsOf, upgradeOf } from "../../http/websocket/upgrade.ts";
 import type { Services } from "../../service/execution-service.ts";
 import type { SessionView } from "../../sessions/views.ts";
 import { ClientError } from "../../shared/errors.ts";
-import type { Principal } from "../../shared/principal.ts";
 import { Connection } from "./connection.ts";
 import { type DocumentNote, findKernel, kernelNameOf, noteOf, withNote } from "./kernel-models.ts";
 import { type Handlers, LiveKernel } from "./live-kernel.ts";
@@ -103,8 +102,8 @@ export class Kernels {
   }
 
   /** As {@link delete}, for a client that was told so already. */
-  deleteInBackground({ principal, id }: LiveKernel): void {
-    this.delete(principal.id, id, new AbortController().signal).catch((error) => {
+  deleteInBackground({ owner, id }: LiveKernel): void {
+    this.delete(owner, id, new AbortController().signal).catch((error) => {
       // Another was faster, or the server ends.
       if (!(error instanceof ClientError)) this.#options.onError(error);
     });
@@ -130,7 +129,7 @@ export class Kernels {
     const format: WireFormat = isV1 ? "v1" : "json";
     upgrade(
       (socket) => {
-        const kernel = this.#liveKernel(principal, id);
+        const kernel = this.#liveKernel(principal.id, id);
         const client = kernel.client(session);
         const connection = new Connection({
           socket,
@@ -138,7 +137,7 @@ export class Kernels {
           caller,
           heartbeatMs: services.config.STREAM_HEARTBEAT_S * 1000,
           count: async () => await count(principal.id, caller.ip),
-          onRequest: (asked) => kernel.take(client, asked, caller),
+          onRequest: (asked) => kernel.take({ client, principal, caller }, asked),
           onRefused: (asked, error) => kernel.refuse(client, asked, error),
           onClose: () => {
             closed();
@@ -167,14 +166,14 @@ export class Kernels {
     await services.sessions.interrupt(principal, id);
   }
 
-  #liveKernel(principal: Principal, id: string): LiveKernel {
-    const key = keyOf(principal.id, id);
+  #liveKernel(owner: string, id: string): LiveKernel {
+    const key = keyOf(owner, id);
     const known = this.#live.get(key);
     if (known) return known;
     const { services, shell, control, onError } = this.#options;
     const kernel = new LiveKernel({
       id,
-      principal,
+      owner,
       services,
       shell,
       control,

@@ -12,12 +12,17 @@ import { type Channel, Message, type Request, refusal, replyTypeOf } from "./mes
 const MAX_QUEUED = 2000;
 const MAX_QUEUED_BYTES = 64 * 1024 * 1024;
 
-/** A request, and who has sent it. */
-export interface Asked {
-  readonly kernel: LiveKernel;
+/** Who sends requests by one connection. Two keys of one principal may have different scopes: each request is done with those of its own. */
+export interface Sender {
   readonly client: Client;
-  readonly request: Request;
+  readonly principal: Principal;
   readonly caller: Caller;
+}
+
+/** A request, and who has sent it. */
+export interface Asked extends Sender {
+  readonly kernel: LiveKernel;
+  readonly request: Request;
   /** Aborted by an interrupt. */
   readonly signal: AbortSignal;
   /** What is to be done when the reply has left. */
@@ -29,7 +34,8 @@ export type Handlers = Readonly<Record<string, (asked: Asked) => object | Promis
 
 export interface LiveKernelOptions {
   readonly id: string;
-  readonly principal: Principal;
+  /** Id of the principal whose session it is. */
+  readonly owner: string;
   readonly services: Services;
   /** Of requests that wait for their turn. */
   readonly shell: Handlers;
@@ -43,10 +49,8 @@ export interface LiveKernelOptions {
   readonly onUnused: (kernel: LiveKernel) => void;
 }
 
-interface Queued {
-  readonly client: Client;
+interface Queued extends Sender {
   readonly request: Request;
-  readonly caller: Caller;
 }
 
 /**
@@ -55,7 +59,8 @@ interface Queued {
  */
 export class LiveKernel {
   readonly id: string;
-  readonly principal: Principal;
+  /** Id of the principal whose session it is. */
+  readonly owner: string;
   readonly services: Services;
   /** When something last came or went, ms since 1970; by the clock that is shown. */
   lastActivityMs = Date.now();
@@ -75,7 +80,7 @@ export class LiveKernel {
   constructor(options: LiveKernelOptions) {
     this.#options = options;
     this.id = options.id;
-    this.principal = options.principal;
+    this.owner = options.owner;
     this.services = options.services;
   }
 
@@ -114,17 +119,18 @@ export class LiveKernel {
   }
 
   /** Takes a request of a client's: does it when its turn comes, or at once where it is for the channel `control`. */
-  take(client: Client, request: Request, caller: Caller): void {
+  take(sender: Sender, request: Request): void {
+    const { client } = sender;
     this.lastActivityMs = Date.now();
     const { control } = this.#options;
     if (request.type === "input_reply") this.#takeInput(client, request);
     else if (this.#closed !== null) this.refuse(client, request, this.#closed);
     else if (request.channel === "control" || Object.hasOwn(control, request.type))
-      void this.#serve({ client, request, caller }, new AbortController().signal, control);
+      void this.#serve({ ...sender, request }, new AbortController().signal, control);
     else if (this.#queue.length >= MAX_QUEUED || this.#queuedBytes + request.bytes > MAX_QUEUED_BYTES)
       this.refuse(client, request, new ClientError("too_many_executions"));
     else {
-      this.#queue.push({ client, request, caller });
+      this.#queue.push({ ...sender, request });
       this.#queuedBytes += request.bytes;
       if (this.#running === null) void this.#work();
     }
@@ -180,7 +186,11 @@ export class LiveKernel {
 
   /** To one client. */
   send(client: Client, channel: Channel, type: string, parent: Request, content: object): void {
-    client.send(new Message({ channel, type, session: this.#session, parent, content }));
+    this.#deliver(client, new Message({ channel, type, session: this.#session, parent, content }));
+  }
+
+  #deliver(client: Client, message: Message): void {
+    if (!client.send(message)) this.#forget(client);
   }
 
   #takeInput(client: Client, { content }: Request): void {
@@ -190,7 +200,7 @@ export class LiveKernel {
     const id = open.shift();
     if (id === undefined) return;
     const result = JsonText.of(typeof content.value === "string" ? content.value : "");
-    this.services.tools.answer(this.principal.id, execution.id, [{ id, result }]).catch((error) => {
+    this.services.tools.answer(this.owner, execution.id, [{ id, result }]).catch((error) => {
       // Its time was over.
       if (!(error instanceof ClientError)) this.#options.onError(error);
     });
@@ -230,9 +240,10 @@ export class LiveKernel {
   }
 
   /** Never rejects. */
-  async #serve({ client, request, caller }: Queued, signal: AbortSignal, handlers: Handlers): Promise<Reply> {
+  async #serve(queued: Queued, signal: AbortSignal, handlers: Handlers): Promise<Reply> {
+    const { client, request } = queued;
     this.#publish(request, "status", { execution_state: "busy" });
-    const asked: Asked = { kernel: this, client, request, caller, signal, afterReply: [] };
+    const asked: Asked = { ...queued, kernel: this, signal, afterReply: [] };
     const reply = await this.#answer(asked, handlers);
     if (reply !== NO_REPLY) this.#reply(client, request, reply);
     this.#publish(request, "status", { execution_state: "idle" });
@@ -267,7 +278,7 @@ export class LiveKernel {
 
   #publish(parent: Request, type: string, content: object, isOutput = false): void {
     const message = new Message({ channel: "iopub", type, session: this.#session, parent, content, isOutput });
-    for (const { client } of this.#clients.values()) client.send(message);
+    for (const { client } of this.#clients.values()) this.#deliver(client, message);
   }
 
   #forget(client: Client): void {

@@ -100,15 +100,20 @@ export interface MessageOptions {
 /** A message to clients, written once for each format. */
 export class Message {
   readonly isOutput: boolean;
-  readonly #options: MessageOptions;
+  readonly #channel: Channel;
+  readonly #type: string;
+  /** All that is kept of what it is about: messages that wait for their client do not hold requests of others. */
+  readonly #parentHeader: Uint8Array;
   readonly #content: Uint8Array;
   readonly #id = randomUUID();
   readonly #header: Uint8Array;
   readonly #frames: { [F in WireFormat]?: Buffer } = {};
 
   constructor(options: MessageOptions) {
-    const { type, session, content, isOutput = false } = options;
-    this.#options = options;
+    const { channel, type, session, parent, content, isOutput = false } = options;
+    this.#channel = channel;
+    this.#type = type;
+    this.#parentHeader = parent?.headerJson ?? EMPTY;
     this.isOutput = isOutput;
     this.#content = Buffer.concat(jsonParts(content));
     this.#header = Buffer.from(
@@ -125,18 +130,17 @@ export class Message {
 
   /** About as many as its frame has. */
   get bytes(): number {
-    return this.#content.length + 1024;
+    return this.#content.length + this.#parentHeader.length + 1024;
   }
 
   frame(format: WireFormat): Buffer {
-    const { channel, type, parent } = this.#options;
     this.#frames[format] ??= writeFrame(
       {
-        channel,
-        type,
+        channel: this.#channel,
+        type: this.#type,
         id: this.#id,
         header: this.#header,
-        parentHeader: parent?.headerJson ?? EMPTY,
+        parentHeader: this.#parentHeader,
         metadata: EMPTY,
         content: this.#content,
       },

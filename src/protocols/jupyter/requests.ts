@@ -24,12 +24,12 @@ export function controlHandlers(kernels: () => Kernels): Handlers {
   return {
     kernel_info_request: kernelInfo,
     interrupt_request: async ({ kernel }) => {
-      await kernels().interrupt(kernel.principal.id, kernel.id);
+      await kernels().interrupt(kernel.owner, kernel.id);
       return { status: "ok" };
     },
     shutdown_request: async ({ kernel, request, afterReply }) => {
       const isRestart = request.content.restart === true;
-      if (isRestart) await kernels().restart(kernel.principal.id, kernel.id, new AbortController().signal);
+      if (isRestart) await kernels().restart(kernel.owner, kernel.id, new AbortController().signal);
       // Its connections close when it is gone: the reply first.
       else afterReply.push(() => kernels().deleteInBackground(kernel));
       return { status: "ok", restart: isRestart };

@@ -1,15 +1,31 @@
 import { JsonText } from "./json-text.ts";
 
+/** An object that is a member of another, as JSON in parts. */
+export class JsonFragments {
+  readonly parts: readonly Uint8Array[];
+
+  /** @param value as {@link jsonParts} takes it. */
+  constructor(value: object) {
+    this.parts = jsonParts(value);
+  }
+
+  /** For `JSON.stringify`: that would write it in another way. */
+  toJSON(): never {
+    throw new TypeError("fragments of JSON are written by jsonParts");
+  }
+}
+
 /**
- * An object as JSON, in parts that are written one after another: members that are a {@link JsonText}, or lists of them, are
- * these bytes as they are.
+ * An object as JSON, in parts that are written one after another: members that are a {@link JsonText}, {@link JsonFragments}, or lists of them,
+ * are these bytes as they are.
  */
 export function jsonParts(value: object): readonly Uint8Array[] {
   if (value instanceof JsonText) return [value.bytes];
+  if (value instanceof JsonFragments) return value.parts;
   const parts: Uint8Array[] = [];
   let text = "";
-  const add = (json: JsonText) => {
-    parts.push(Buffer.from(text), json.bytes);
+  const add = (json: JsonText | JsonFragments) => {
+    parts.push(Buffer.from(text), ...(json instanceof JsonText ? [json.bytes] : json.parts));
     text = "";
   };
   let separator = "{";
@@ -17,7 +33,7 @@ export function jsonParts(value: object): readonly Uint8Array[] {
     if (member === undefined) continue;
     text += `${separator}${JSON.stringify(name)}:`;
     separator = ",";
-    if (member instanceof JsonText) add(member);
+    if (isWritten(member)) add(member);
     else if (isList(member)) {
       text += "[";
       for (const [index, element] of member.entries()) {
@@ -31,8 +47,12 @@ export function jsonParts(value: object): readonly Uint8Array[] {
   return parts;
 }
 
-function isList(value: unknown): value is readonly JsonText[] {
-  return Array.isArray(value) && value.length > 0 && value.every((element) => element instanceof JsonText);
+function isWritten(value: unknown): value is JsonText | JsonFragments {
+  return value instanceof JsonText || value instanceof JsonFragments;
+}
+
+function isList(value: unknown): value is readonly (JsonText | JsonFragments)[] {
+  return Array.isArray(value) && value.length > 0 && value.every(isWritten);
 }
 
 /** A list of objects that are there in parts, in parts. */
