@@ -9,6 +9,8 @@ const MAX_HOST_CHARACTERS = 300;
 const MAX_TRANSFORMS = 8;
 const MAX_HEADERS = 32;
 const MAX_VALUE_CHARACTERS = 4096;
+/** Of all hosts, names and values together: a session keeps them, and each of its executions reads them. */
+const MAX_CHARACTERS = 128 * 1024;
 
 /** Names the member, since a client is told the first problem alone. */
 const wrong =
@@ -108,6 +110,9 @@ export class NetworkRules {
       new NetworkRulesError(`network.allowOut: ${JSON.stringify(text)} is not a host. ${ALLOWED_HOST_FORM}.`);
     this.allowOut = allowOut === undefined ? null : new AllowList(allowOut, problem);
     const hosts = new Map<string, HostRules>();
+    if (charactersOf({ allowOut, rules }) > MAX_CHARACTERS) {
+      throw new NetworkRulesError(`network has more than ${MAX_CHARACTERS} characters.`);
+    }
     if (Object.keys(rules).length > MAX_ENTRIES) {
       throw new NetworkRulesError(`network.rules has more than ${MAX_ENTRIES} hosts.`);
     }
@@ -121,6 +126,12 @@ export class NetworkRules {
     }
     this.hosts = hosts;
   }
+}
+
+function charactersOf({ allowOut = [], rules = {} }: NetworkInput): number {
+  const sum = (texts: readonly string[]) => texts.reduce((total, { length }) => total + length, 0);
+  const headers = Object.values(rules).flatMap((list) => list.map(({ transform }) => transform.headers));
+  return sum(allowOut) + sum(Object.keys(rules)) + sum(headers.flatMap((of) => Object.entries(of).flat()));
 }
 
 function readHeaders(headers: readonly (readonly [string, string])[], host: string): HeaderRule[] {

@@ -39,6 +39,8 @@ export interface NewSession {
 /** What is different about a fork. */
 export type ForkChanges = RecordChanges & Partial<Pick<SessionRecord, "id" | "metadata">>;
 
+/** Of what is said of one session, as JSON: each listing reads it for all of them. */
+const MAX_SAID_CHARACTERS = 512 * 1024;
 const SWEEP_INTERVAL_MS = 60_000;
 /** A machine's clock that has moved so much against the monotonic one was set. */
 const CLOCK_STEP_MS = 60_000;
@@ -94,7 +96,7 @@ export class Sessions {
       previous: null,
       checkpoints: [],
     };
-    await this.#options.store.create(record, this.#options.maxOfPrincipal);
+    await this.#options.store.create(bounded(record), this.#options.maxOfPrincipal);
     return this.#view(record);
   }
 
@@ -140,7 +142,7 @@ export class Sessions {
         previous: null,
         checkpoints: [],
       };
-      await store.create(fork, maxOfPrincipal, lease);
+      await store.create(bounded(fork), maxOfPrincipal, lease);
       return this.#view(fork);
     });
   }
@@ -151,7 +153,11 @@ export class Sessions {
     id: string,
     changesOf: (record: SessionRecord) => RecordChanges,
   ): Promise<SessionRecord> {
-    return await this.#turns.update(principal, id, changesOf);
+    return await this.#turns.update(principal, id, (record) => {
+      const changes = changesOf(record);
+      bounded({ ...record, ...changes });
+      return changes;
+    });
   }
 
   /** What is known of all of a principal's sessions, the last used first. */
@@ -177,6 +183,7 @@ export class Sessions {
   /** Writes what its owner has on it anew, once nothing runs in it. */
   async annotate(principal: string, id: string, metadata: NonNullable<SessionRecord["metadata"]>): Promise<void> {
     await this.#turns.run(principal, id, undefined, async (live, lease) => {
+      bounded({ ...lease.record, metadata });
       await this.#turns.change(live, lease, { metadata });
     });
   }
@@ -283,4 +290,15 @@ export class Sessions {
 
 function newId(): string {
   return randomBytes(16).toString("base64url");
+}
+
+/** Whatever its members are bounded by one by one. @throws {ClientError} 400 */
+function bounded(record: SessionRecord): SessionRecord {
+  const { network, tools, metadata, start, adapter } = record;
+  if (JSON.stringify([network, tools, metadata, start, adapter]).length > MAX_SAID_CHARACTERS)
+    throw new ClientError(
+      "invalid_request",
+      `Network, tools, metadata and variables of a session may have ${MAX_SAID_CHARACTERS} characters of JSON together.`,
+    );
+  return record;
 }

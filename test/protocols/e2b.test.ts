@@ -617,6 +617,45 @@ describe("bad input", () => {
     await expect(sandbox.updateNetwork({ denyOut: ["1.1.1.1"] })).rejects.toThrow("network.denyOut");
   });
 
+  test("of network rules no more is kept than is understood, and that is bounded", async () => {
+    const long = "x".repeat(4000);
+    const hosts = Array.from({ length: 100 }, (_, n) => `host-${n}.example`);
+    const { sandboxId } = await server.sandbox();
+    const put = async (body: object) =>
+      await server.ask(`/sandboxes/${sandboxId}/network`, { method: "PUT", body: { ...body } });
+    const unknown = { rules: { h: [{ x: long }] }, other: long, allowOut: hosts, allowPublicTraffic: true };
+    expect((await put(unknown)).status).toBe(204);
+    expect((await server.ask(`/sandboxes/${sandboxId}`)).body).toMatchObject({
+      network: { allowOut: hosts, allowPublicTraffic: true },
+    });
+    expect((await server.ask(`/sandboxes/${sandboxId}`)).text).not.toContain(long);
+    const headers = Object.fromEntries(hosts.map((host) => [host, [{ transform: { headers: { A: long } } }]]));
+    for (const network of [
+      { allowOut: [...hosts, "one.example"] },
+      { allowOut: [long] },
+      { denyOut: Array.from({ length: 101 }, () => "0.0.0.0/0") },
+      { rules: headers },
+      { rules: { "a.example": [{ transform: { headers: { [long.repeat(40)]: "1" } } }] } },
+      { rules: { "a.example": [{ transform: { headers: { A: "1" }, other: long } }] } },
+    ]) {
+      expect((await put(network)).status).toBe(400);
+      const made = { method: "POST", body: { templateID: "base", network } };
+      expect((await server.ask("/sandboxes", made)).status).toBe(400);
+    }
+    // The server's own sessions have the same rules.
+    const own = { method: "POST", body: { network: { rules: headers } } };
+    expect(await server.ask("/api/sessions", own)).toMatchObject({ status: 400, body: { code: "invalid_network" } });
+  });
+
+  test("what sandboxes take over from snapshots of snapshots is bounded", async () => {
+    const of = (name: string) => ({ [name]: "\u0001".repeat(30_000) });
+    const first = await server.sandbox({ envs: of("A") });
+    const { snapshotId } = await first.createSnapshot();
+    const made = { method: "POST", body: { templateID: snapshotId, envVars: of("B") } };
+    const { status, body } = await server.ask("/sandboxes", made);
+    expect({ status, body }).toMatchObject({ status: 400, body: { message: expect.stringContaining("of a session") } });
+  });
+
   test("a client that is slow to see the end gets all of it", async () => {
     const sandbox = await server.sandbox();
     const execution = await sandbox.runCode("for i in range(3): print(i)\n'end'", {

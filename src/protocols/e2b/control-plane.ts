@@ -7,7 +7,7 @@ import { env } from "../../http/validation.ts";
 import { ClientError } from "../../shared/errors.ts";
 import type { Config } from "../../shared/settings.ts";
 import { describeSnapshot, description, detail, made, metricsOf, toError } from "./descriptions.ts";
-import { network, toNetworkInput } from "./network.ts";
+import { network, toKept, toNetworkInput } from "./network.ts";
 import { paginate } from "./paging.ts";
 import type { Sandbox, Sandboxes } from "./sandboxes.ts";
 import { isPaused } from "./state.ts";
@@ -79,7 +79,7 @@ export function controlPlane(sandboxes: Sandboxes, config: Config): readonly Pro
             envVars: body.envVars ?? {},
             metadata: body.metadata ?? {},
             allowInternetAccess: allowed,
-            network: body.network ?? null,
+            network: toKept(body.network, rules),
             rules,
           },
           signal,
@@ -249,7 +249,11 @@ export function controlPlane(sandboxes: Sandboxes, config: Config): readonly Pro
         await sandboxes.get(principal.id, params.id);
         services.network.accessFor(principal.id, [rules]);
         await services.network.checkSecrets(principal.id, rules);
-        await sandboxes.setNetwork(principal.id, params.id, { network: told, rules, allowInternetAccess: allowed });
+        await sandboxes.setNetwork(principal.id, params.id, {
+          network: toKept(told, rules),
+          rules,
+          allowInternetAccess: allowed,
+        });
       },
     }),
 

@@ -2,10 +2,22 @@ import { z } from "zod";
 import { type NetworkInput, networkInput } from "../../egress/network-rules.ts";
 import { parseBody } from "../../http/validation.ts";
 import { ClientError } from "../../shared/errors.ts";
+import type { SandboxState } from "./state.ts";
 
 const ALL_TRAFFIC = "0.0.0.0/0";
 
-const hosts = z.array(z.string("Hosts of network must be strings."), "Hosts of network must be an array.").optional();
+const MAX_HOSTS = 100;
+const MAX_HOST_CHARACTERS = 300;
+
+const hosts = z
+  .array(
+    z
+      .string("Hosts of network must be strings.")
+      .max(MAX_HOST_CHARACTERS, `A host of network is longer than ${MAX_HOST_CHARACTERS} characters.`),
+    "Hosts of network must be an array.",
+  )
+  .max(MAX_HOSTS, `network names more than ${MAX_HOSTS} hosts.`)
+  .optional();
 
 /** What E2B's clients say of a sandbox's network. */
 export const network = z.object(
@@ -54,6 +66,25 @@ export function toNetworkInput(
   return parseBody(z.object({ network: networkInput }), {
     network: { ...(narrowed && { allowOut: narrowed }), ...(used.length > 0 && { rules: Object.fromEntries(used) }) },
   }).network;
+}
+
+/**
+ * What is kept to be shown of what was asked for: what is understood, and no more, so that its size is that of our own rules.
+ *
+ * @param rules what {@link toNetworkInput} made of it.
+ */
+export function toKept(
+  asked: z.output<typeof network> | null | undefined,
+  rules: NetworkInput | undefined,
+): SandboxState["network"] {
+  if (asked == null) return null;
+  const { allowOut, denyOut, allowPublicTraffic } = asked;
+  return {
+    ...(allowOut && { allowOut }),
+    ...(denyOut && { denyOut }),
+    ...(rules?.rules && { rules: rules.rules }),
+    ...(allowPublicTraffic !== undefined && { allowPublicTraffic }),
+  };
 }
 
 function refused(what: string, hint: string): ClientError {

@@ -38,10 +38,12 @@ export interface Snapshot {
 
 /** What a sandbox is made with. */
 export interface NewSandbox
-  extends Pick<SandboxState, "template" | "timeoutS" | "onTimeout" | "autoResume" | "envVars" | "allowInternetAccess"> {
+  extends Pick<
+    SandboxState,
+    "template" | "timeoutS" | "onTimeout" | "autoResume" | "envVars" | "network" | "allowInternetAccess"
+  > {
   readonly metadata: Readonly<Record<string, string>>;
-  /** As its creator said, and as our rules have it. */
-  readonly network: unknown;
+  /** What its creator said of the network, as our rules have it. */
   readonly rules: NetworkInput | undefined;
 }
 

@@ -1,5 +1,12 @@
+import type { NetworkInput } from "../../egress/network-rules.ts";
 import type { RecordChanges, SessionRecord } from "../../sessions/store.ts";
 import { steadyNowMs } from "../../shared/steady-clock.ts";
+
+/** Of what its creator said of the network, what was understood. */
+export interface KeptNetwork extends NetworkInput {
+  readonly denyOut?: readonly string[];
+  readonly allowPublicTraffic?: boolean;
+}
 
 /** What E2B's clients know of a session that is a sandbox of theirs; kept with the session. */
 export interface SandboxState {
@@ -17,7 +24,7 @@ export interface SandboxState {
   readonly env: Readonly<Record<string, string>> | null;
   /** As its creator said, to be shown. */
   readonly envVars: Readonly<Record<string, string>>;
-  readonly network: unknown;
+  readonly network: KeptNetwork | null;
   readonly allowInternetAccess: boolean | null;
 }
 
