@@ -1,3 +1,4 @@
+import { ClientError } from "../shared/errors.ts";
 import type { WorkspaceIndex } from "../workspaces/workspace-index.ts";
 import type { Counts, NewSnapshot, RecordChanges, SessionLease, SessionRecord } from "./store.ts";
 import { TurnQueue } from "./turn-queue.ts";
@@ -32,6 +33,8 @@ export class LiveSession {
   readonly turns = new TurnQueue(MAX_TURNS);
   /** Stops what runs. */
   running: AbortController | null = null;
+  /** Stops the turn that is under way, also before anything runs in it; null: there is none, or others give way to it. */
+  turn: AbortController | null = null;
   /** Whether what runs waits for its client. */
   isWaiting: (() => boolean) | null = null;
   resident: Resident | null = null;
@@ -61,9 +64,19 @@ export class LiveSession {
     return true;
   }
 
+  /** Interrupts what runs; with a refusal, also stops the turn that is about to run something. */
+  interrupt(refusal?: Error): void {
+    this.running?.abort(interrupted());
+    if (refusal) this.turn?.abort(refusal);
+  }
+
   takeSetback(): string | null {
     const { setback } = this;
     this.setback = null;
     return setback;
   }
+}
+
+export function interrupted(): ClientError {
+  return new ClientError("interrupted");
 }

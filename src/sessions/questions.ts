@@ -46,6 +46,7 @@ export async function ask(
   const abort = new AbortController();
   live.running = abort;
   const { signal } = request;
+  const turn = live.turn?.signal;
   let snapshot: ReturnType<typeof readState> | undefined;
   using workspace = record.files === "workspace" ? workspaces.of(record.principal).forExecution() : null;
   try {
@@ -53,7 +54,7 @@ export async function ask(
       request: {
         ...request,
         environment: record.environment,
-        signal: AbortSignal.any([abort.signal, lease.lost, ...(signal ? [signal] : [])]),
+        signal: AbortSignal.any([abort.signal, lease.lost, ...(turn ? [turn] : []), ...(signal ? [signal] : [])]),
       },
       id: live.id,
       resident,

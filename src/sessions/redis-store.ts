@@ -8,6 +8,7 @@ import { SCRIPTS } from "./redis-scripts.ts";
 import { type SessionShares, shareTaken } from "./shares.ts";
 import {
   endsAtMs,
+  type Interrupted,
   MissingBlobError,
   type NewSnapshot,
   type SessionLease,
@@ -44,7 +45,8 @@ const LONGEST_POLL_MS = 250;
  * also names the time by which Redis must have had it: one that was given up on is not made later.
  */
 export class RedisSessions implements SessionStore {
-  onInterrupt: (id: string) => void = () => {};
+  onInterrupt: (id: string, what: Interrupted) => void = () => {};
+  readonly #name = randomBytes(8).toString("hex");
   readonly leaseMs: number;
   readonly maxBytesOfPrincipal: number;
   readonly #connection: RedisConnection;
@@ -55,7 +57,10 @@ export class RedisSessions implements SessionStore {
     this.leaseMs = leaseMs;
     // It reconnects by itself, and subscribes again.
     const subscriber = connection.duplicate({ maxRetriesPerRequest: null, commandTimeout: undefined });
-    subscriber.on("message", (_channel, id) => this.onInterrupt(id));
+    subscriber.on("message", (_channel, message) => {
+      const [id = "", what = "running", from] = message.split(" ");
+      if (from !== this.#name) this.onInterrupt(id, what as Interrupted);
+    });
     subscriber.subscribe(INTERRUPTS).catch(() => {});
   }
 
@@ -140,8 +145,9 @@ export class RedisSessions implements SessionStore {
 
   async deleteEnded(): Promise<void> {}
 
-  async announceInterrupt(id: string): Promise<void> {
-    await this.#connection.attempt((redis) => redis.publish(INTERRUPTS, id));
+  async announceInterrupt(id: string, what: Interrupted): Promise<void> {
+    // No id has a space in it. Redis sends it to this server too, which has done it already.
+    await this.#connection.attempt((redis) => redis.publish(INTERRUPTS, `${id} ${what} ${this.#name}`));
   }
 
   /** The connection is not its own, and stays. */

@@ -135,7 +135,8 @@ export class SessionRun {
     live.running = abort;
     live.isWaiting = this.#request.isWaiting ?? null;
     const { signal } = this.#request;
-    const signals = [abort.signal, this.#lease.lost, ...(signal ? [signal] : [])];
+    const turn = live.turn?.signal;
+    const signals = [abort.signal, this.#lease.lost, ...(turn ? [turn] : []), ...(signal ? [signal] : [])];
     const { resident } = live;
     let snapshot: Promise<SessionSnapshot> | undefined;
     let outcome: SessionOutcome;

@@ -9,7 +9,7 @@ import { SessionNamespaces } from "./namespaces.ts";
 import { ask, patience } from "./questions.ts";
 import { SessionRun, type SessionRunOptions } from "./session-run.ts";
 import type { RecordChanges, SessionRecord } from "./store.ts";
-import { interrupted, SessionTurns, type SessionTurnsOptions } from "./turns.ts";
+import { SessionTurns, type SessionTurnsOptions } from "./turns.ts";
 import { checkedName, refusePinned, type SessionView, viewOf } from "./views.ts";
 
 export interface SessionsOptions extends Omit<SessionRunOptions, "turns"> {
@@ -109,11 +109,9 @@ export class Sessions {
     return this.#view(await this.record(principal, id));
   }
 
-  /** Stops what runs in it, and deletes it with all its states and its own files. */
+  /** Stops what runs in it, refuses what waits for it, and deletes it with all its states and its own files. */
   async delete(principal: string, id: string, signal: AbortSignal): Promise<void> {
-    // On another server too, which would keep it for as long as the code runs.
-    await this.interrupt(principal, id);
-    await this.#turns.run(principal, id, signal, async (live, lease) => {
+    await this.#turns.runInstead(principal, id, signal, "deleted", async (live, lease) => {
       await lease.delete();
       this.#turns.evict(live);
       live.setback = null;
@@ -160,6 +158,18 @@ export class Sessions {
     });
   }
 
+  /** As {@link update}, once what runs in it is interrupted, and what waits for it refused. */
+  async updateInstead(
+    principal: string,
+    id: string,
+    signal: AbortSignal,
+    changesOf: (record: SessionRecord) => RecordChanges,
+  ): Promise<void> {
+    await this.#turns.runInstead(principal, id, signal, "all", async (live, lease) => {
+      await this.#turns.change(live, lease, changesOf(lease.record));
+    });
+  }
+
   /** What is known of all of a principal's sessions, the last used first. */
   async records(principal: string): Promise<readonly SessionRecord[]> {
     return (await this.#options.store.list(principal)).map((record) => this.#turns.asChanged(record));
@@ -200,11 +210,12 @@ export class Sessions {
 
   /** Stops what runs in it as a timeout would. @returns whether something ran here. */
   async interrupt(principal: string, id: string): Promise<boolean> {
-    await this.record(principal, id);
-    const running = this.#turns.live(id)?.running;
-    if (running) running.abort(interrupted());
-    else await this.#options.store.announceInterrupt(id);
-    return Boolean(running);
+    return await this.#turns.interrupt(principal, id, "running");
+  }
+
+  /** Stops what runs in it, and refuses what waits for it, with `interrupted`. */
+  async interruptAll(principal: string, id: string): Promise<void> {
+    await this.#turns.interrupt(principal, id, "all");
   }
 
   /**

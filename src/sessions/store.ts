@@ -117,6 +117,9 @@ export class MissingBlobError extends Error {
   override readonly name = "MissingBlobError";
 }
 
+/** What an interrupt is for: what runs alone, also what waits for its turn, or all because the session is deleted. */
+export type Interrupted = "running" | "all" | "deleted";
+
 /** Sessions at rest. */
 export interface SessionStore {
   /**
@@ -150,10 +153,10 @@ export interface SessionStore {
   followClock(stepMs: number): Promise<void>;
   /** Deletes a session, provided that it has ended. */
   deleteEnded(id: string, nowMs: number): Promise<void>;
-  /** Has the server that runs something in the session interrupt it. Not waited for. */
-  announceInterrupt(id: string): Promise<void>;
+  /** Has other servers that run something in the session, or let it wait, interrupt it. Not waited for. */
+  announceInterrupt(id: string, what: Interrupted): Promise<void>;
   /** Called for each interrupt that another server announced. */
-  onInterrupt: (id: string) => void;
+  onInterrupt: (id: string, what: Interrupted) => void;
   close(): Promise<void>;
 }
 

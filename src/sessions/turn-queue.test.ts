@@ -72,6 +72,32 @@ describe("a queue of turns", () => {
     );
   });
 
+  test("has what comes instead of the others go first, and refuses those that wait, and none that comes later", async () => {
+    const queue = new TurnQueue(3);
+    const first = Promise.withResolvers<string>();
+    const refusal = new Error("refused");
+    const done: string[] = [];
+    const run = (name: string, how: "run" | "runInstead" = "run") => {
+      const action = async () => void done.push(name);
+      const ran = how === "run" ? queue.run(action, undefined) : queue.runInstead(action, undefined, refusal);
+      return ran.then(
+        () => "ran",
+        (error: Error) => error.message,
+      );
+    };
+    const running = queue.run(() => first.promise, undefined);
+    const waiting = [run("a"), run("b")];
+    const instead = run("instead", "runInstead");
+    const again = run("again", "runInstead");
+    expect(() => run("full", "runInstead")).toThrow(expect.objectContaining({ code: "session_queue_full" }));
+    expect(await Promise.all(waiting)).toEqual(["refused", "refused"]);
+    first.resolve("done");
+    const later = instead.then(() => run("later"));
+    expect([await running, await instead, await again, await later]).toEqual(["done", "ran", "ran", "ran"]);
+    expect(done).toEqual(["instead", "again", "later"]);
+    expect(queue.length).toBe(0);
+  });
+
   test("keeps nothing of what was given up", async () => {
     setFlagsFromString("--expose-gc");
     const collect = runInNewContext("gc") as () => void;

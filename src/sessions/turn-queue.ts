@@ -6,8 +6,8 @@ import { ClientError } from "../shared/errors.ts";
  */
 export class TurnQueue {
   readonly #limit: number;
-  /** Begin the turns of those that wait, the first first. */
-  readonly #waiting = new Set<() => void>();
+  /** Begin the turns of those that wait, the first first; by each, what refuses it, which is null of one that others give way to. */
+  readonly #waiting = new Map<() => void, ((reason: unknown) => void) | null>();
   #isTaken = false;
 
   /** @param limit most that may wait or run. */
@@ -31,11 +31,25 @@ export class TurnQueue {
     return this.#isTaken ? this.#wait(action, signal) : this.#take(action, signal);
   }
 
-  #wait<T>(action: () => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  /** As {@link run}, ahead of all that waits, which is refused. What is asked for from now on takes its turn behind it. */
+  runInstead<T>(action: () => Promise<T>, signal: AbortSignal | undefined, refusal: Error): Promise<T> {
+    this.refuseWaiting(refusal);
+    if (this.length >= this.#limit) throw new ClientError("session_queue_full");
+    return this.#isTaken ? this.#wait(action, signal, true) : this.#take(action, signal);
+  }
+
+  /** Refuses what waits for its turn, but for what others give way to. */
+  refuseWaiting(refusal: Error): void {
+    for (const refuse of [...this.#waiting.values()]) refuse?.(refusal);
+  }
+
+  #wait<T>(action: () => Promise<T>, signal: AbortSignal | undefined, isFirst = false): Promise<T> {
     const { promise, resolve, reject } = Promise.withResolvers<T>();
-    const giveUp = () => {
+    const giveUp = () => refuse(signal?.reason);
+    const refuse = (reason: unknown) => {
+      signal?.removeEventListener("abort", giveUp);
       this.#waiting.delete(begin);
-      reject(signal?.reason);
+      reject(reason);
     };
     const begin = () => {
       signal?.removeEventListener("abort", giveUp);
@@ -43,7 +57,7 @@ export class TurnQueue {
     };
     if (signal?.aborted) reject(signal.reason);
     else {
-      this.#waiting.add(begin);
+      this.#waiting.set(begin, isFirst ? null : refuse);
       signal?.addEventListener("abort", giveUp, { once: true });
     }
     return promise;
@@ -58,7 +72,7 @@ export class TurnQueue {
       return await action();
     } finally {
       this.#isTaken = false;
-      const [next] = this.#waiting;
+      const [next] = this.#waiting.keys();
       if (next) {
         this.#waiting.delete(next);
         next();

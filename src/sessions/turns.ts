@@ -2,9 +2,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { backoffMs } from "../shared/backoff.ts";
 import { ClientError } from "../shared/errors.ts";
 import { steadyNowMs } from "../shared/steady-clock.ts";
-import { LiveSession } from "./live-session.ts";
+import { interrupted, LiveSession } from "./live-session.ts";
 import type { SessionPool } from "./run.ts";
-import type { NewSnapshot, RecordChanges, SessionLease, SessionRecord, SessionStore } from "./store.ts";
+import type { Interrupted, NewSnapshot, RecordChanges, SessionLease, SessionRecord, SessionStore } from "./store.ts";
 
 export interface SessionTurnsOptions {
   readonly pool: SessionPool;
@@ -37,7 +37,7 @@ export class SessionTurns {
   constructor(options: SessionTurnsOptions) {
     this.#options = options;
     options.pool.on("evicted", (key) => this.#evicted(key));
-    options.store.onInterrupt = (id) => this.#live.get(id)?.running?.abort(interrupted());
+    options.store.onInterrupt = (id, what) => this.#interrupt(id, what);
   }
 
   /** What this server knows of a session beyond what is stored; undefined: nothing. */
@@ -100,6 +100,64 @@ export class SessionTurns {
     action: (live: LiveSession, lease: SessionLease) => Promise<T>,
     onWait?: () => void,
   ): Promise<T> {
+    return await this.#turn(principal, id, (live) => {
+      const turn = live.turns.run(() => this.#withLease(live, signal, action), signal);
+      if (live.turns.length > 1) onWait?.();
+      return turn;
+    });
+  }
+
+  /**
+   * As {@link run}, for what ends or pauses the session: what runs in it is interrupted, on this server and others, and what waits for
+   * it is refused. Else it would have to wait until all of that had run.
+   */
+  async runInstead<T>(
+    principal: string,
+    id: string,
+    signal: AbortSignal,
+    what: Exclude<Interrupted, "running">,
+    action: (live: LiveSession, lease: SessionLease) => Promise<T>,
+  ): Promise<T> {
+    await this.interrupt(principal, id, what);
+    // Another server may have been asked for more meanwhile.
+    const again = setInterval(() => void this.#options.store.announceInterrupt(id, what).catch(() => {}), LOOK_MS);
+    try {
+      return await this.#turn(principal, id, (live) => {
+        const refusal = refusalOf(what);
+        // Also what came while others were told.
+        live.interrupt(refusal);
+        const begin = (owned: LiveSession, lease: SessionLease) => {
+          clearInterval(again);
+          return action(owned, lease);
+        };
+        return live.turns.runInstead(() => this.#withLease(live, signal, begin, true), signal, refusal);
+      });
+    } finally {
+      clearInterval(again);
+    }
+  }
+
+  /** Interrupts what runs in a session as a timeout would. @returns whether something ran here. */
+  async interrupt(principal: string, id: string, what: Interrupted): Promise<boolean> {
+    await this.record(principal, id);
+    const hasRun = this.#interrupt(id, what);
+    if (!hasRun || what !== "running") await this.#options.store.announceInterrupt(id, what);
+    return hasRun;
+  }
+
+  #interrupt(id: string, what: Interrupted): boolean {
+    const live = this.#live.get(id);
+    const hasRun = Boolean(live?.running);
+    if (what === "running") live?.interrupt();
+    else {
+      const refusal = refusalOf(what);
+      live?.interrupt(refusal);
+      live?.turns.refuseWaiting(refusal);
+    }
+    return hasRun;
+  }
+
+  async #turn<T>(principal: string, id: string, take: (live: LiveSession) => Promise<T>): Promise<T> {
     if (this.#stopping) throw new ClientError("server_stopping");
     // Before anybody can wait in another's queue.
     if (!this.#live.has(id)) await this.record(principal, id);
@@ -107,9 +165,7 @@ export class SessionTurns {
     if (live.principal !== principal) throw sessionNotFound();
     this.#live.set(id, live);
     try {
-      const turn = live.turns.run(() => this.#withLease(live, signal, action), signal);
-      if (live.turns.length > 1) onWait?.();
-      return await turn;
+      return await take(live);
     } finally {
       this.#forget(live);
     }
@@ -207,7 +263,10 @@ export class SessionTurns {
     live: LiveSession,
     signal: AbortSignal | undefined,
     action: (live: LiveSession, lease: SessionLease) => Promise<T>,
+    isInstead = false,
   ): Promise<T> {
+    const turn = isInstead ? null : new AbortController();
+    live.turn = turn;
     if (live.lease?.lost.aborted) await this.#letGo(live, live.lease, "another server went on with it");
     const lease = live.lease ?? (await this.#options.store.acquire(live.id, live.principal, signal));
     if (!lease) {
@@ -220,8 +279,10 @@ export class SessionTurns {
       await this.#storeUnstored(live, lease);
       if (live.resident && live.resident.revision !== lease.record.revision) this.evict(live);
       await this.#storeChanges(live, lease);
+      turn?.signal.throwIfAborted();
       return await action(live, lease);
     } finally {
+      live.turn = null;
       if (live.unstored === null && live.resident?.pinned == null && live.lease === lease) {
         live.lease = null;
         await lease.release().catch((error: unknown) => this.#options.onError(error, live.id));
@@ -313,10 +374,10 @@ export function next(record: SessionRecord, changes: Partial<SessionRecord>): Se
   return { ...record, ...changes, lastUsedAtMs, revision: record.revision + 1 };
 }
 
-function sessionNotFound(): ClientError {
-  return new ClientError("session_not_found");
+function refusalOf(what: Interrupted): ClientError {
+  return what === "deleted" ? sessionNotFound() : interrupted();
 }
 
-export function interrupted(): ClientError {
-  return new ClientError("interrupted");
+function sessionNotFound(): ClientError {
+  return new ClientError("session_not_found");
 }

@@ -209,8 +209,9 @@ describe.skipIf(!hasRedis)("a failover", { timeout: 120_000 }, () => {
     await until(() => told.length === 3);
     expect(told).toEqual([null, "it does not answer", null]);
     // Also what other servers announce is heard again.
+    const { store: other } = connected(name.url);
     await until(async () => {
-      await store.announceInterrupt("session");
+      await other.announceInterrupt("session", "running");
       return heard.length > 0;
     });
   });

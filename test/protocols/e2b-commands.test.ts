@@ -145,6 +145,31 @@ describe("commands", () => {
     await expect(own.commands.run("ls")).rejects.toThrow();
   });
 
+  test.each(["kill", "pause"] as const)(
+    "that wait for their turn do not run when their sandbox ends: %s",
+    async (how) => {
+      const own = await server.sandbox();
+      const printed = Promise.withResolvers<void>();
+      const forever = "echo begun; python -c 'while True: pass'";
+      const first = await own.commands.run(forever, { background: true, onStdout: () => printed.resolve() });
+      await printed.promise;
+      let begun = 0;
+      const onStdout = () => void begun++;
+      const others = await Promise.all(
+        [1, 2, 3, 4].map(() => own.commands.run(forever, { background: true, onStdout })),
+      );
+      expect(await own.commands.list()).toHaveLength(5);
+      await own[how]();
+      for (const command of [first, ...others]) await expect(command.wait()).rejects.toThrow();
+      expect(begun).toBe(0);
+      if (how === "pause") {
+        await own.connect();
+        expect(await own.commands.list()).toEqual([]);
+        expect((await own.commands.run("echo on")).stdout).toBe("on\n");
+      }
+    },
+  );
+
   test("take no input, and there is no terminal", async () => {
     const command = await sandbox.commands.run("sleep 0.2", { background: true, stdin: true });
     await expect(sandbox.commands.sendStdin(command.pid, "x")).rejects.toThrow("Python without a shell");

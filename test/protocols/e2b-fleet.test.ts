@@ -72,8 +72,16 @@ describe.skipIf(!hasRedis)("sandboxes on a fleet", () => {
       return { ended };
     };
     const first = await start("x = 1\n");
+    // What waits in the other server's line does not run either.
+    const waiting = ["1", "2"].map((n) =>
+      sandbox.runCode(`while True: ${n}`).then(
+        ({ error }) => error?.name === "interrupted" || error?.name === "Cancelled",
+        () => true,
+      ),
+    );
     expect(await other.pause()).toBe(true);
     expect(await first.ended).toBe(true);
+    expect(await Promise.all(waiting)).toEqual([true, true]);
     await sandbox.connect();
     expect((await other.runCode("x")).text).toBe("1");
     const second = await start("");

@@ -400,6 +400,21 @@ describe("who may what", () => {
     expect((await server.delete(`/api/sessions/${id}`, alice)).status).toBe(200);
     expect((await running).success).toBe(false);
   });
+
+  test("deleting refuses what waits for its turn", async () => {
+    const id = await create();
+    const running = run(id, "while True: pass", { timeout: 60_000 });
+    await until(async () => (await server.get(`/api/sessions/${id}`, alice)).body.session?.state === "running");
+    // Each would run until its own limit.
+    const waiting = Array.from({ length: 5 }, () => run(id, "while True: pass", { timeout: 60_000 }));
+    const fork = server.post(`/api/sessions/${id}/fork`, {}, alice);
+    await server.get(`/api/sessions/${id}`, alice);
+    expect((await server.delete(`/api/sessions/${id}`, alice)).status).toBe(200);
+    expect((await running).success).toBe(false);
+    for (const { status, code } of await Promise.all(waiting))
+      expect([status, code]).toEqual([404, "session_not_found"]);
+    expect((await fork).status).toBe(404);
+  });
 });
 
 describe("what cannot be captured", () => {

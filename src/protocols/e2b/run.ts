@@ -37,6 +37,11 @@ export async function runInSandbox(
     if (now === null) ended.abort(gone(id));
     else timer = setTimeout(watch, Math.min(MAX_DELAY_MS, Math.max(0, now.state.endAtMs - steadyNowMs()) + 1)).unref();
   };
+  /** Waits for what interrupts it, which may refuse that too. */
+  const stillRuns = async (): Promise<void> => {
+    await services.sessions.settled(principal, id).catch(() => {});
+    await sandboxes.running(principal, id);
+  };
   timer = setTimeout(watch, Math.min(MAX_DELAY_MS, Math.max(0, state.endAtMs - steadyNowMs()) + 1)).unref();
   try {
     const env = { ...state.env, ...input.env };
@@ -49,18 +54,17 @@ export async function runInSandbox(
     );
     if (ended.signal.aborted) throw gone(id);
     // Who stopped it may have been about to delete the sandbox, or to pause it.
-    if (result.status === "cancelled" && !context.signal.aborted) {
-      await services.sessions.settled(principal, id);
-      await sandboxes.running(principal, id);
-    }
+    if (result.status === "cancelled" && !context.signal.aborted) await stillRuns();
     return result;
   } catch (error) {
-    throw ended.signal.aborted || isGone(error) ? gone(id) : error;
+    // It waited for its turn.
+    if (isError(error, "interrupted") && !context.signal.aborted) await stillRuns();
+    throw ended.signal.aborted || isError(error, "session_not_found") ? gone(id) : error;
   } finally {
     clearTimeout(timer);
   }
 }
 
-function isGone(error: unknown): boolean {
-  return error instanceof ClientError && error.code === "session_not_found";
+function isError(error: unknown, code: ClientError["code"]): boolean {
+  return error instanceof ClientError && error.code === code;
 }

@@ -139,14 +139,15 @@ export class Sandboxes {
   async pause(principal: string, id: string, signal: AbortSignal): Promise<void> {
     const { sessions } = this.#services;
     const before = await this.get(principal, id);
-    // What runs cannot be stored in the middle: it is interrupted, and what it has done stays. Another server has to let go of it first.
-    if (!isPaused(before.state)) await sessions.interrupt(principal, id);
-    await this.#change(principal, id, (state) => {
+    if (isPaused(before.state)) throw conflict(`Sandbox "${id}" is already paused`);
+    // What runs cannot be stored in the middle: it is interrupted, and what it has done stays. What waits does not run.
+    await sessions.updateInstead(principal, id, signal, (record) => {
+      const state = stateOf(record);
       if (isPaused(state)) throw conflict(`Sandbox "${id}" is already paused`);
-      return { ...state, isPaused: true };
+      return kept({ ...state, isPaused: true });
     });
     // Now nothing begins any more.
-    await sessions.interrupt(principal, id);
+    await sessions.interruptAll(principal, id);
     await sessions.settled(principal, id, signal);
   }
 
@@ -244,11 +245,10 @@ export class Sandboxes {
     more: { readonly network?: NetworkInput | undefined } = {},
   ): Promise<Sandbox> {
     await this.get(principal, id);
-    const record = await this.#services.sessions.update(principal, id, (before) => {
-      const state = sandboxOf(before);
-      if (state === null) throw sandboxNotFound(id);
-      return { ...more, ...kept(changed(state)) };
-    });
+    const record = await this.#services.sessions.update(principal, id, (before) => ({
+      ...more,
+      ...kept(changed(stateOf(before))),
+    }));
     return { record, state: sandboxOf(record) as SandboxState };
   }
 
@@ -268,6 +268,13 @@ export class Sandboxes {
     const hint = `there are ${this.#services.packages.environments.names.join(", ")}, and snapshots of sandboxes`;
     throw new ClientError("not_found", `template '${template.slice(0, 100)}' not found: ${hint}`);
   }
+}
+
+/** @throws {ClientError} 404 if the session is no sandbox. */
+function stateOf(record: SessionRecord): SandboxState {
+  const state = sandboxOf(record);
+  if (state === null) throw sandboxNotFound(record.id);
+  return state;
 }
 
 /** To envd and the interpreter, where a sandbox that does not run cannot be reached. */
