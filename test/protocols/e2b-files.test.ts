@@ -295,3 +295,47 @@ describe("RPCs that cannot be read", () => {
     });
   });
 });
+
+describe("a form", () => {
+  const send = async (body: string | Buffer, path = "/files") => {
+    const headers = { ...envd(), "x-api-key": ALICE, "content-type": "multipart/form-data; boundary=X" };
+    const response = await fetch(`${server.url}${path}`, {
+      method: "POST",
+      headers,
+      body: new Uint8Array(Buffer.from(body)),
+    });
+    return { status: response.status, text: await response.text() };
+  };
+  const part = (name: string, content: string, more = "") =>
+    `--X\r\n${more}Content-Disposition: form-data; name="file"; filename="${name}"\r\n\r\n${content}\r\n`;
+
+  test("has names as clients send them, and files of any bytes", async () => {
+    expect((await send(`${part("é %22q%22.txt", "a--X", "Content-Type: text/plain\r\n")}--X--\r\n`)).status).toBe(200);
+    expect(await sandbox.files.read('é "q".txt')).toBe("a--X");
+    expect((await send(`${part("given", "by path")}--X--\r\n`, "/files?path=deep/er")).status).toBe(200);
+    expect(await sandbox.files.read("deep/er")).toBe("by path");
+  });
+
+  test.each([
+    ["parts", Array.from({ length: 1001 }, (_, n) => part(`f${n}`, "1")).join(""), 400, "Too many files"],
+    ["characters of a name", part("%22".repeat(20_000), "1"), 400, "cannot be read"],
+    ["headers", part("f", "1", "A: b\r\n".repeat(20_000)), 400, "cannot be read"],
+    ["bytes of a file", part("f", "1".repeat(2 ** 20 + 1)), 413, "too large"],
+    ["fields", '--X\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n'.repeat(30), 400, "cannot be read"],
+  ])("of too many %s is refused", async (_name, parts, status, text) => {
+    expect(await send(`${parts}--X--\r\n`)).toMatchObject({ status, text: expect.stringContaining(text) });
+  });
+
+  test("that is cut off, or has a text for the file, is refused", async () => {
+    expect((await send(part("f", "1"))).status).toBe(400);
+    const field = '--X\r\nContent-Disposition: form-data; name="file"\r\n\r\n1\r\n--X--\r\n';
+    expect(await send(field)).toMatchObject({ status: 400, text: expect.stringContaining("must be a file") });
+  });
+});
+
+test.each(["/files/", "/FILES", "/Files/"])("JSON that is written at %s is kept as it is", async (path) => {
+  const headers = { ...envd(), "x-api-key": ALICE, "content-type": "application/json" };
+  const url = `${server.url}${path}?path=kept.json`;
+  expect((await fetch(url, { method: "POST", headers, body: '{"a": 1}' })).status).toBe(200);
+  expect(await sandbox.files.read("kept.json")).toBe('{"a": 1}');
+});

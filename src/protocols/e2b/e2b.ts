@@ -15,7 +15,7 @@ import { Watchers } from "./watchers.ts";
 /** Of the control plane, what E2B has at the root of its API. */
 const CONTROL = /^(?:\/v[23])?\/(?:sandboxes|snapshots|templates|volumes|secrets)(?:\/|$)/;
 
-const EXECUTIONS: ReadonlySet<string> = new Set(["/execute", "/process.Process/Start"]);
+const EXECUTIONS: ReadonlySet<string> = new Set(["/execute", "/process.process/start"]);
 
 /** https://e2b.dev: its SDKs by E2B_API_URL and E2B_SANDBOX_URL, or by the names of hosts. */
 export function e2b({ services }: ProtocolOptions): Protocol {
@@ -26,8 +26,8 @@ export function e2b({ services }: ProtocolOptions): Protocol {
     name: "e2b",
     owns: (request) => CONTROL.test(request.path) || addressOf(request) !== null,
     credentialOf,
-    readsBody: (request) => addressOf(request) === null || request.path !== "/files",
-    executes: (request) => request.method === "POST" && EXECUTIONS.has(request.path) && addressOf(request) !== null,
+    readsBody: (request) => addressOf(request) === null || pathOf(request) !== "/files",
+    executes: (request) => request.method === "POST" && EXECUTIONS.has(pathOf(request)) && addressOf(request) !== null,
     endpoints: [
       ...controlPlane(sandboxes, services.config),
       // A sandbox's token is for what is at its address, and these look at no other sandbox.
@@ -42,6 +42,11 @@ export function e2b({ services }: ProtocolOptions): Protocol {
       table.killAll();
     },
   };
+}
+
+/** As Express compares paths: in small letters, without a slash at the end. */
+function pathOf({ path }: Request): string {
+  return (path.endsWith("/") ? path.slice(0, -1) : path).toLowerCase();
 }
 
 function sendError(response: Response, error: ClientError, request: Request): void {

@@ -1,8 +1,6 @@
-import express from "express";
 import { z } from "zod";
-import { MAX_BODY_BYTES } from "../../http/body.ts";
 import { endpoint, json, type ProtocolEndpoint } from "../../http/protocol.ts";
-import type { Asked, BodyKind } from "../../http/routes.ts";
+import type { Asked } from "../../http/routes.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { nameOf } from "../../workspaces/paths.ts";
 import { addressOf, ENVD_PORT, INTERPRETER_PORT } from "./address.ts";
@@ -11,26 +9,16 @@ import { metricsOf } from "./descriptions.ts";
 import { SandboxFiles, type UploadedFile } from "./filesystem.ts";
 import { toOwn } from "./paths.ts";
 import type { Sandbox, Sandboxes } from "./sandboxes.ts";
+import { type Upload, uploadBody } from "./uploads.ts";
 import { type Watchers, watchDir } from "./watchers.ts";
 
 const MAX_DEPTH = 100;
-const MULTIPART = "multipart/form-data";
 const FILES = ["execute", "files"] as const;
 const USERS: ReadonlySet<string> = new Set(["", "user", "root"]);
 
 const path = z.string("path must be a string.").default("");
 const watched = z.object({ path, recursive: z.boolean().default(false) });
 const watcher = z.object({ watcherId: z.string("watcherId must be a string.") });
-
-/** The body of an upload, whatever its type. */
-const upload: BodyKind<Buffer> = {
-  type: MULTIPART,
-  schema: z.unknown(),
-  required: true,
-  errors: [],
-  middleware: ({ config }) => express.raw({ type: () => true, limit: Math.max(MAX_BODY_BYTES, config.MAX_FILE_SIZE) }),
-  parse: ({ body }) => (Buffer.isBuffer(body) ? body : Buffer.alloc(0)),
-};
 
 type AskedOfSandbox = Asked<unknown, unknown, unknown>;
 
@@ -97,12 +85,12 @@ export function envd(sandboxes: Sandboxes, watchers: Watchers): readonly Protoco
       method: "post",
       path: "/files",
       scope: FILES,
-      body: upload,
+      body: uploadBody,
       reply: json(),
       handler: async (asked) => {
         const { signal, record } = asked;
         const files = await filesOf(sandboxes, asked);
-        const written = await files.write(await filesIn(asked), signal);
+        const written = await files.write(filesIn(asked), signal);
         for (const { path } of written) record("file_write", { path: toOwn(path) });
         return written;
       },
@@ -193,31 +181,17 @@ function queryOf({ request }: AskedOfSandbox): { readonly path: string } {
 }
 
 /** @throws {ClientError} 400 where there is none, 413 for one that is too large. */
-async function filesIn(asked: Asked<unknown, Buffer, unknown>): Promise<UploadedFile[]> {
-  const { request, body, services } = asked;
+function filesIn(asked: Asked<unknown, Upload, unknown>): readonly UploadedFile[] {
+  const { body, services } = asked;
   const { path } = queryOf(asked);
-  const files = request.is(MULTIPART)
-    ? await parts(body, request.get("content-type") ?? "", path)
-    : [{ path, content: body }];
+  const files =
+    body.form === null
+      ? [{ path, content: body.content }]
+      : body.form.map((file) => (path === "" ? file : { ...file, path }));
   if (files.length === 0) throw new ClientError("invalid_request", "There is no file in the field file.");
   if (path !== "" && files.length > 1) throw new ClientError("invalid_request", "With a path there can be one file.");
   if (files.some((file) => file.path === "")) throw new ClientError("invalid_path", "path is needed");
   const { MAX_FILE_SIZE: most } = services.config;
   if (files.some(({ content }) => content.length > most)) throw new ClientError("too_large");
-  return files;
-}
-
-async function parts(body: Buffer, type: string, path: string): Promise<UploadedFile[]> {
-  let form: FormData;
-  try {
-    form = await new Response(new Uint8Array(body), { headers: { "content-type": type } }).formData();
-  } catch {
-    throw new ClientError("invalid_request", "The form cannot be read.");
-  }
-  const files: UploadedFile[] = [];
-  for (const entry of form.getAll("file")) {
-    if (typeof entry === "string") throw new ClientError("invalid_request", "The field file must be a file.");
-    files.push({ path: path === "" ? entry.name : path, content: await entry.bytes() });
-  }
   return files;
 }
