@@ -25,6 +25,9 @@ export const toolDefinition = z.object({
     .nullish()
     .meta({ description: "JSON Schema of an object: the arguments by name.", type: "object" }),
   returns: schema.nullish().meta({ description: "JSON Schema of the answer.", type: "object" }),
+  inputSchema: schema.nullish().meta({ description: "MCP's name of `parameters`.", type: "object" }),
+  input_schema: schema.nullish().meta({ description: "Anthropic's name of `parameters`.", type: "object" }),
+  outputSchema: schema.nullish().meta({ description: "MCP's name of `returns`.", type: "object" }),
 });
 
 export type ToolDefinition = z.output<typeof toolDefinition>;
@@ -102,9 +105,12 @@ interface Naming {
 
 /** @throws {ClientError} 400 `invalid_tools`, which names the tool. */
 export function toolOf(
-  { name, description, parameters, returns }: ToolDefinition,
+  definition: ToolDefinition,
   { naming, patterns }: { readonly naming?: Naming; readonly patterns?: PatternBudget } = {},
 ): Tool {
+  const { name, description } = definition;
+  const parameters = oneOf(definition, ["parameters", "inputSchema", "input_schema"]);
+  const returns = oneOf(definition, ["returns", "outputSchema"]);
   const identifier = toIdentifier(name, "_tool");
   if (identifier === null) throw refused(`The tool ${quoted(name)} cannot have a name in Python.`);
   const within = <T>(what: string, make: () => T): T => {
@@ -144,6 +150,16 @@ export function toolOf(
     schemaCharacters: charactersOf(parameters ?? null),
     signatureCharacters: characters,
   };
+}
+
+type SchemaName = Exclude<keyof ToolDefinition, "name" | "description">;
+
+/** What a definition has under one of several names. @throws {ClientError} 400 `invalid_tools`: it has two. */
+function oneOf(definition: ToolDefinition, names: readonly SchemaName[]) {
+  const [given, second] = names.filter((name) => definition[name] != null);
+  if (given === undefined) return undefined;
+  if (second !== undefined) throw refused(`The tool ${quoted(definition.name)} has both ${given} and ${second}.`);
+  return definition[given];
 }
 
 /** Of a schema as JSON. Infinite for others than ASCII's: the validator escapes them in the paths that it makes, nine for one. */

@@ -192,11 +192,47 @@ describe("run_python", () => {
     expect(await wrong({ code: "1", files: { "../x": "1" } })).toBe("Invalid filename");
     expect(await wrong({ code: "1", files: { x: 1 } })).toContain("A file must be text");
     expect(await wrong({ code: "1", tools: [{ name: "a" }, { name: "a" }] })).toContain("two tools");
+    expect(await wrong({ code: "1", environmentName: "x" })).toMatch(
+      /^run_python has no argument "environmentName"\. Is environment meant\? Its arguments: code, session, /,
+    );
+    expect(await wrong({ code: "1", volume: 11 })).toMatch(
+      /^run_python has no argument "volume"\. Its arguments: code, /,
+    );
+    expect(await wrong({ code: "1", timeout: 300, timeout_ms: 400 })).toContain('no argument "timeout"');
+    expect((await alice.call("environments_list", { all: true })).text).toContain("It has no arguments.");
+  });
+
+  test("arguments may have the names that the HTTP API and other tools have", async () => {
+    const { data } = await alice.call("run_python", { code: "while True: pass", timeout: 300 });
+    expect(data.status).toBe("timeout");
+    const session = (await alice.call("session_create", { ttl: 100 })).data.session.id;
+    await alice.call("run_python", { code: "x = 1", session });
+    expect((await alice.call("session_checkpoint", { session, checkpoint: "a" })).data.checkpoint.name).toBe("a");
+    await alice.call("run_python", { code: "x = 2", session });
+    expect((await alice.call("session_restore", { session, name: "a" })).isError).toBeUndefined();
+    expect((await alice.call("run_python", { code: "x", session_id: session })).data.result).toBe(1);
+    expect((await alice.call("install_package", { package: "no/name" })).text).not.toContain("no argument");
+  });
+
+  test("tools may be as MCP and Anthropic have them", async () => {
+    const schema = { type: "object", properties: { a: { type: "integer" } }, required: ["a"] };
+    for (const member of ["parameters", "inputSchema", "input_schema"]) {
+      const tools = [{ name: "double", [member]: schema }];
+      const { data } = await alice.call("run_python", { code: "double(4)", tools });
+      expect(data.toolCalls).toMatchObject([{ name: "double", input: { a: 4 } }]);
+      await alice.call("resume_python", { handle: data.handle, results: [{ id: data.toolCalls[0].id, result: 8 }] });
+    }
+    const both = [{ name: "double", parameters: schema, inputSchema: schema }];
+    expect((await alice.call("run_python", { code: "1", tools: both })).text).toContain(
+      "both parameters and inputSchema",
+    );
   });
 
   test("what a host adds to the arguments does no harm, and null is as absent", async () => {
     const { data } = await alice.call("run_python", { code: "1 + 1", session: null, toolCallId: "x", action: "y" });
     expect(data.result).toBe(2);
+    const ofChat = { code: "2 + 2", sessionId: "chat", action: "sendMessage", chatInput: "Add!" };
+    expect((await alice.call("run_python", ofChat)).data.result).toBe(4);
   });
 
   test("a client that asks for it is told of progress", async () => {

@@ -29,6 +29,7 @@ export const packageTools = [
         .optional()
         .meta({ description: "Package set to install on top of; default: the server's." }),
     }),
+    aliases: { package: (name) => ({ packages: [name] }) },
     output: z.looseObject({ installed: z.array(z.looseObject({ name: z.string(), version: z.string() })) }),
     annotations: { idempotentHint: true, openWorldHint: true },
     run: async (call, input) => {

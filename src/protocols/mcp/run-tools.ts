@@ -10,7 +10,7 @@ import type { Proceeded } from "../../tools/continuations.ts";
 import type { Reply } from "../../tools/events.ts";
 import { fileInput, filesOf, writeFiles } from "./file-tools.ts";
 import { executionOutput, executionResult, stepResult } from "./results.ts";
-import { type ToolCall, tool } from "./tool.ts";
+import { as, type ToolCall, tool } from "./tool.ts";
 
 /** Before the ids of executions that are this protocol's: what `/api/executions` has begun is rendered for others. */
 const HANDLE_PREFIX = "mcp-";
@@ -53,6 +53,12 @@ export const runPython = tool({
   scopes: ["execute"],
   isLong: true,
   input: runInput,
+  aliases: {
+    timeout: as("timeout_ms"),
+    toolMode: as("tool_mode"),
+    toolTimeout: as("tool_timeout_ms"),
+    session_id: as("session"),
+  },
   output: executionOutput,
   annotations: { destructiveHint: true, openWorldHint: true },
   run: async (call, { timeout_ms: timeout, tool_mode, tool_timeout_ms: toolTimeout, files, ...rest }) => {

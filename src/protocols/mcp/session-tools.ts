@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { createSession, sessionBody, toCheckpoint, toReply } from "../../http/resources/sessions.ts";
 import type { SessionView } from "../../sessions/views.ts";
-import { structured, tool } from "./tool.ts";
+import { as, structured, tool } from "./tool.ts";
 
 const { id, environment, ttl, env, cwd, metadata, ...defaults } = sessionBody.shape;
 const sessionId = z.string("Session must be a string.").meta({ description: "Its id." });
@@ -43,6 +43,7 @@ export const sessionTools = [
       tools: defaults.tools,
       network: defaults.network,
     }),
+    aliases: { ttl: as("ttl_s") },
     output: one,
     run: async (call, { ttl_s: ttl, ...body }) => {
       const made = await createSession(call.services, call.principal.id, { ...body, ttl });
@@ -75,6 +76,7 @@ export const sessionTools = [
         .optional()
         .meta({ description: "Default: `checkpoint-1`, …" }),
     }),
+    aliases: { checkpoint: as("name") },
     output: z.looseObject({
       checkpoint: z.looseObject({ name: z.string(), createdAt: z.string(), executions: z.int() }),
     }),
@@ -93,6 +95,7 @@ export const sessionTools = [
       session: sessionId,
       checkpoint: z.string("Checkpoint must be a string.").meta({ description: "Its name, or `@previous`." }),
     }),
+    aliases: { name: as("checkpoint") },
     output: one,
     annotations: { destructiveHint: true },
     run: async (call, input) => {

@@ -10,6 +10,7 @@ import type { Asked } from "../../http/routes.ts";
 import { parseBody } from "../../http/validation.ts";
 import type { ExecutionContext } from "../../service/execution-service.ts";
 import { ClientError } from "../../shared/errors.ts";
+import { isObject } from "../../shared/json/json-object.ts";
 import type { Scope } from "../../shared/principal.ts";
 import type { ToolAnswer } from "../../tools/events.ts";
 
@@ -50,6 +51,8 @@ interface ToolDeclaration<Input extends z.ZodObject> {
   readonly scopes: readonly Scope[];
   readonly isLong?: boolean;
   readonly input: Input;
+  /** Names that a client may have learnt elsewhere (the HTTP API, another tool): what each is here. */
+  readonly aliases?: Readonly<Record<string, (value: unknown) => Record<string, unknown>>>;
   readonly output: z.ZodObject;
   /** A hint that is not given is false, but for `openWorldHint`: what code reaches is the operator's affair. */
   readonly annotations?: ToolAnnotations;
@@ -57,7 +60,7 @@ interface ToolDeclaration<Input extends z.ZodObject> {
 }
 
 export function tool<Input extends z.ZodObject>(declaration: ToolDeclaration<Input>): McpTool {
-  const { name, title, description, scopes, isLong = false, input, output, annotations } = declaration;
+  const { name, title, description, scopes, isLong = false, input, aliases = {}, output, annotations } = declaration;
   return {
     name,
     scopes,
@@ -76,9 +79,49 @@ export function tool<Input extends z.ZodObject>(declaration: ToolDeclaration<Inp
         ...annotations,
       },
     },
-    // What a host adds to the arguments is no reason to refuse them: n8n adds five.
-    run: async (call, args) => await declaration.run(call, parseBody(input, args ?? {})),
+    run: async (call, args) =>
+      await declaration.run(
+        call,
+        parseBody(input, knownArguments(name, Object.keys(input.shape), aliases, args ?? {})),
+      ),
   };
+}
+
+/** The argument that an alias stands for. */
+export function as(name: string): (value: unknown) => Record<string, unknown> {
+  return (value) => ({ [name]: value });
+}
+
+/** n8n sends one of them along with whatever its item has: https://github.com/n8n-io/n8n/issues/21500 */
+const OF_N8N = ["toolCallId", "chatInput"];
+
+/** @throws {ClientError} 400 for an argument that there is none of: code would run without what a model has asked for. */
+function knownArguments(
+  tool: string,
+  names: readonly string[],
+  aliases: NonNullable<ToolDeclaration<z.ZodObject>["aliases"]>,
+  args: unknown,
+): unknown {
+  if (!isObject(args)) return args;
+  const known: Record<string, unknown> = {};
+  const isOfN8n = OF_N8N.some((name) => Object.hasOwn(args, name));
+  const all = Object.entries(args);
+  for (const [name, value] of all.filter(([name]) => names.includes(name))) known[name] = value;
+  for (const [name, value] of all.filter(([name]) => !names.includes(name))) {
+    if (value === null) continue;
+    const alias = Object.hasOwn(aliases, name) ? aliases[name]?.(value) : undefined;
+    if (alias !== undefined && Object.keys(alias).every((meant) => known[meant] == null)) Object.assign(known, alias);
+    else if (!isOfN8n) throw new ClientError("invalid_request", unknownArgument(tool, name, names));
+  }
+  return known;
+}
+
+function unknownArgument(tool: string, name: string, names: readonly string[]): string {
+  const plain = (text: string) => text.toLowerCase().replace(/[^a-z0-9]/g, "");
+  const meant = names.find((other) => plain(name).includes(plain(other)) || plain(other).includes(plain(name)));
+  const advice = meant === undefined || plain(name) === "" ? "" : ` Is ${meant} meant?`;
+  const list = names.length === 0 ? "It has no arguments." : `Its arguments: ${names.join(", ")}.`;
+  return `${tool} has no argument ${JSON.stringify(name.slice(0, 100))}.${advice} ${list}`;
 }
 
 /** @throws {ClientError} 403 `missing_scope`. */
