@@ -11,6 +11,12 @@ import { startTestServer, type TestServer } from "../support/server.ts";
 
 const KEY = "a-key-of-the-recipes";
 const CODE = "print('hi')\nsum(range(10))";
+/** A PNG of one pixel, and a table. */
+const PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+const SHOWING = `from IPython.display import HTML, Image
+import base64
+display(Image(base64.b64decode("${PNG}")), HTML("<table>"))`;
+const SHOWN = ["<IPython.core.display.Image object>", "<IPython.core.display.HTML object>"];
 let server: TestServer;
 
 beforeAll(async () => {
@@ -67,10 +73,26 @@ test("the recipe of the Vercel AI SDK gives a model Python", async () => {
     const { text, steps } = await generateText({ model, tools: { runPython }, stopWhen: stepCountIs(3), prompt: "Go" });
     expect(text).toBe("done");
     expect(JSON.stringify(model.doGenerateCalls[1]?.prompt)).toContain("tool-result");
-    return steps[0]?.toolResults[0]?.output;
+    const [message] = model.doGenerateCalls[1]?.prompt.filter(({ role }) => role === "tool") ?? [];
+    const { output } = (message?.content[0] ?? {}) as { output: { value: readonly { type: string; text: string }[] } };
+    const [first, ...images] = output.value;
+    return { ...JSON.parse(first?.text ?? ""), images, whole: steps[0]?.toolResults[0]?.output };
   };
-  expect(await ask(CODE)).toEqual({ stdout: "hi\n", stderr: "", result: 45, error: null });
+  expect(await ask(CODE)).toMatchObject({
+    stdout: "hi\n",
+    stderr: "",
+    result: 45,
+    error: null,
+    outputs: [],
+    images: [],
+  });
   expect(await ask("1/0")).toMatchObject({ result: null, error: expect.stringContaining("division by zero") });
+  // Refused before it runs: there are no outputs.
+  expect(await ask(" ")).toMatchObject({ error: expect."Code cannot be empty", images: [] });
+  const showing = await ask(SHOWING);
+  expect(showing.outputs).toEqual(SHOWN);
+  expect(showing.images).toEqual([{ type: "image-data", data: PNG, mediaType: "image/png" }]);
+  expect(showing.whole.outputs[1]["text/html"]).toBe("<table>");
 });
 
 /** A model of LangChain's that calls the tool with this code, and then says what it was answered. */
@@ -90,7 +112,9 @@ class ScriptedModel extends BaseChatModel {
     const last = messages.at(-1);
     const call = { id: "1", name: "run_python", args: { code: this.#code } };
     const message =
-      last instanceof ToolMessage ? new AIMessage(last.text) : new AIMessage({ content: "", tool_calls: [call] });
+      last instanceof ToolMessage
+        ? new AIMessage({ content: last.content as never })
+        : new AIMessage({ content: "", tool_calls: [call] });
     return { generations: [{ text: message.text, message }] };
   }
 }
@@ -104,8 +128,15 @@ test("the recipe of LangChain gives a model Python", async () => {
     const [call] = asked.tool_calls ?? [];
     expect(call?.name).toBe(runPython.name);
     const result = (await runPython.invoke({ ...call, type: "tool_call" })) as ToolMessage;
-    return JSON.parse((await model.invoke([...messages, asked, result])).text);
+    const { content } = await model.invoke([...messages, asked, result]);
+    const [first, ...images] = content as unknown as readonly { type: string; text: string }[];
+    return { ...JSON.parse(first?.text ?? ""), images };
   };
-  expect(await ask(CODE)).toEqual({ stdout: "hi\n", stderr: "", result: 45, error: null });
+  expect(await ask(CODE)).toEqual({ stdout: "hi\n", stderr: "", result: 45, error: null, outputs: [], images: [] });
   expect(await ask("1/0")).toMatchObject({ result: null, error: expect.stringContaining("division by zero") });
+  const url = `data:image/png;base64,${PNG}`;
+  expect(await ask(SHOWING)).toMatchObject({
+    outputs: SHOWN,
+    images: [{ type: "image_url", image_url: { url } }],
+  });
 });
