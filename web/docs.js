@@ -18,7 +18,7 @@ const METHODS = ["get", "post", "put", "delete"];
 function show(api) {
   byId("title", HTMLElement).textContent = api.info.title;
   byId("version", HTMLElement).textContent = `Version ${api.info.version} ·`;
-  byId("description", HTMLElement).textContent = api.info.description ?? "";
+  byId("description", HTMLElement).replaceChildren(...prose(api.info.description ?? ""));
   const contents = byId("contents", HTMLElement);
   const operations = byId("operations", HTMLElement);
   // On a narrow screen the contents stand above the text, and closed they do not hide it.

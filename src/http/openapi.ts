@@ -143,7 +143,10 @@ export function openApiDocument() {
       info: {
         title: "Pyodide Express API",
         version,
-        description: "Runs untrusted Python in WebAssembly: a pristine interpreter for every request.",
+        description:
+          "Runs untrusted Python in WebAssembly: a pristine interpreter for every request. Clients of other servers find their own " +
+          "protocols on the same port, with the same keys: MCP at `/mcp`, E2B at `/sandboxes`, Jupyter at `/jupyter`, Piston at " +
+          "`/api/v2`, Dify at `/v1/sandbox`, SandboxFusion at `/run_code`, LibreChat at `/librechat/v1` (docs/clients.md).",
         license: { name: "MIT", identifier: "MIT" },
       },
       servers: [{ url: "/" }],

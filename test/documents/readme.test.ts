@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { SETTINGS } from "../../src/shared/settings.ts";
+import { PROTOCOLS, SETTINGS } from "../../src/shared/settings.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 
 const ROOT = new URL("../../", import.meta.url);
@@ -36,6 +36,24 @@ test("every endpoint it lists is served", async () => {
   expect(listed.length).toBeGreaterThan(15);
   for (const { method, path } of listed) {
     const { status } = await fetch(server.url + path, { method: method as string });
+    expect([path, status]).not.toEqual([path, 404]);
+  }
+});
+
+test("every protocol it lists is spoken, and the API's description names where", async () => {
+  const rows = Array.from(
+    readme.matchAll(/^\| \[[^\]]+\]\(docs\/clients\.md#(\w+)\) \| ([^|]+) \| `(GET|POST) (\/[\w/]+)`/gm),
+    ([, name = "", where = "", method = "", path = ""]) => ({ name, where, method, path }),
+  );
+  expect(rows.map(({ name }) => name).sort()).toEqual([...PROTOCOLS].sort());
+  const clients = await readFile(new URL("docs/clients.md", ROOT), "utf8");
+  const { description } = (await server.get("/docs.json")).body.info;
+  for (const { name, where, method, path } of rows) {
+    expect(clients).toMatch(new RegExp(`^## ${name}$`, "im"));
+    const [, prefix = ""] = /^`([^`]+)`/.exec(where) ?? [];
+    expect(path.startsWith(prefix)).toBe(true);
+    expect(description).toContain(`\`${prefix}\``);
+    const { status } = await fetch(server.url + path, { method });
     expect([path, status]).not.toEqual([path, 404]);
   }
 });

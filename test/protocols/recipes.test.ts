@@ -88,7 +88,7 @@ test("the recipe of the Vercel AI SDK gives a model Python", async () => {
   });
   expect(await ask("1/0")).toMatchObject({ result: null, error: expect.stringContaining("division by zero") });
   // Refused before it runs: there are no outputs.
-  expect(await ask(" ")).toMatchObject({ error: expect."Code cannot be empty", images: [] });
+  expect(await ask(" ")).toMatchObject({ error: "Code cannot be empty", images: [] });
   const showing = await ask(SHOWING);
   expect(showing.outputs).toEqual(SHOWN);
   expect(showing.images).toEqual([{ type: "image-data", data: PNG, mediaType: "image/png" }]);

@@ -301,6 +301,29 @@ describe("metadata", () => {
     expect((await server.get(`/api/sessions/${plain}`, alice)).body.session.metadata).toEqual({});
   });
 
+  test("finds sessions: those whose values are the parameters'", async () => {
+    const [bob, both, other] = [
+      await create({ metadata: { user: "bob" } }),
+      await create({ metadata: { user: "bob", "a.b[c]": "ä&=" } }),
+      await create({ metadata: { user: "bobby" } }),
+    ];
+    const found = async (query: string) => {
+      const { status, body } = await server.get(`/api/sessions?${query}`, alice);
+      expect([status, body.count]).toEqual([200, body.sessions.length]);
+      return body.sessions.map(({ id }: { id: string }) => id).sort();
+    };
+    expect(await found("metadata.user=bob")).toEqual([bob, both].sort());
+    expect(await found(`metadata.user=bob&metadata.${encodeURIComponent("a.b[c]")}=%C3%A4%26%3D`)).toEqual([both]);
+    expect(await found("metadata.user=carol")).toEqual([]);
+    expect(await found("metadata.toString=")).toEqual([]);
+    // As everywhere, what is no parameter of the endpoint has no effect.
+    expect(await found("user=bob")).toEqual(expect.arrayContaining([bob, both, other]));
+    expect(await server.get("/api/sessions?metadata.user=a&metadata.user=b", alice)).toMatchObject({
+      status: 400,
+      body: { error: "metadata.user must have one value.", code: "invalid_request" },
+    });
+  });
+
   test.each([
     ["a text", "Metadata must be an object of strings."],
     [["a"], "Metadata must be an object of strings."],

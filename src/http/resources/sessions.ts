@@ -3,7 +3,7 @@ import { networkInput } from "../../egress/network-rules.ts";
 import type { Services } from "../../service/execution-service.ts";
 import { sessionTools } from "../../service/tool-calls.ts";
 import { type CheckpointView, PLAIN_NAME, type SessionView } from "../../sessions/views.ts";
-import type { ErrorCode } from "../../shared/errors.ts";
+import { ClientError, type ErrorCode } from "../../shared/errors.ts";
 import { workspaceFolder } from "../../workspaces/paths.ts";
 import { done, jsonBody, type Route, reply, route } from "../routes.ts";
 import { bytes, count, timestamp } from "../schemas.ts";
@@ -152,10 +152,16 @@ export const sessionRoutes: readonly Route[] = [
     tag: "Sessions",
     operation: "listSessions",
     summary: "List the caller's sessions",
+    description:
+      "With `?metadata.user=u-17` those whose `metadata` has this value under this name; of several names, all of them.",
     reply: reply("The sessions.", { sessions: z.array(session), count }),
-    errors: ["store_unavailable"],
-    handler: async ({ services, principal }) => {
-      const list = await services.sessions.list(principal.id);
+    errors: ["invalid_request", "store_unavailable"],
+    handler: async ({ services, principal, request }) => {
+      const wanted = metadataOf(request.query);
+      const all = await services.sessions.list(principal.id);
+      const list = all.filter(({ metadata }) =>
+        wanted.every(([name, value]) => Object.hasOwn(metadata, name) && metadata[name] === value),
+      );
       return { sessions: list.map(toReply), count: list.length };
     },
   }),
@@ -278,6 +284,15 @@ export const sessionRoutes: readonly Route[] = [
       sessionFiles(services, principal.id, String(request.params.id), signal),
   }),
 ];
+
+/** What `?metadata.<name>=<value>` asks for. @throws {ClientError} 400 `invalid_request` for a name that has several values. */
+function metadataOf(query: Readonly<Record<string, unknown>>): readonly (readonly [name: string, value: string])[] {
+  return Object.entries(query).flatMap(([parameter, value]) => {
+    if (!parameter.startsWith("metadata.")) return [];
+    if (typeof value !== "string") throw new ClientError("invalid_request", `${parameter} must have one value.`);
+    return [[parameter.slice("metadata.".length), value] as const];
+  });
+}
 
 export function sessionFiles(
   { sessions }: Pick<Services, "sessions">,
