@@ -83,7 +83,7 @@ function* inBase64(bytes: Buffer): Generator<string> {
       const start = Math.ceil((before * 8) / 6);
       // At the end of what is encoded, with and without padding; and before something.
       yield text.slice(start);
-      yield text.replace(/=+$/, "").slice(start);
+      yield text.replace(/={1,2}$/, "").slice(start);
       yield text.slice(start, Math.floor(((before + bytes.length) * 8) / 6));
     }
   }

@@ -38,7 +38,7 @@ export async function denoCache({ cacheDir, key, sandbox }: DenoCacheOptions): P
     // Holds a link to Deno itself, by which nothing of ours must be changed.
     await rm(path.join(temporary, "node_compat_bin"), { recursive: true, force: true });
     for (const name of await readdir(temporary)) {
-      if (/_cache_v\d+$/.test(name)) makeReadableAlone(path.join(temporary, name));
+      if (/_cache_v\d{1,9}$/.test(name)) makeReadableAlone(path.join(temporary, name));
     }
     await makeReadable(temporary);
     await rename(temporary, folder);

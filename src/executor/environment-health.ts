@@ -120,9 +120,10 @@ export class EnvironmentHealth {
 
 /** The first line of what a process said of its end, without paths; it may be of a package's making. */
 function shown(message: string): string {
-  const [line = ""] = message.replace(/\p{Cc}*\n[\s\S]*$/u, "").split("\n", 1);
+  const [line = ""] = message.split("\n", 1);
   return line
     .replaceAll(/(?:file:\/\/)?(?:\/[^\s/:"'()]+)+\/?(?::\d+)*/g, "…")
     .replaceAll(/\p{Cc}/gu, " ")
-    .slice(0, MAX_REASON_CHARACTERS);
+    .slice(0, MAX_REASON_CHARACTERS)
+    .trimEnd();
 }

@@ -30,7 +30,7 @@ export class InvalidEncodingError extends Error {
  * @throws {ClientError} 415 for an encoding that is not known; it names those that are.
  */
 export function charsetOf(contentType: string | undefined): Charset {
-  const given = /;\s*charset\s*=\s*["']?([^\s;"']*)/i.exec(contentType ?? "")?.[1] ?? "";
+  const given = /;\s{0,9}charset\s{0,9}=\s{0,9}["']?([^\s;"']{0,50})/i.exec(contentType ?? "")?.[1] ?? "";
   if (given === "") return "utf-8";
   const label = given.toLowerCase().replaceAll("_", "-");
   const known = OWN[label];

@@ -3,6 +3,9 @@ import type { BodyKind } from "../http/routes.ts";
 import { ClientError } from "../shared/errors.ts";
 import { isObject } from "../shared/json/json-object.ts";
 
+/** A text in base64, in which white space is. Its repeats share no character: what they share is tried once for each way to divide it. */
+export const BASE64 = /^[A-Za-z0-9+/\s]*(?:={1,2}\s*)?$/;
+
 /** A JSON object whose members the endpoint checks by itself. @param wrongType says what a body of another type is told. */
 export function jsonObject(wrongType: string): BodyKind<Record<string, unknown>> {
   return {

@@ -24,7 +24,7 @@ const MAX_KNOWN_CHARACTERS = 64;
 function parseAddress(text: string): string | null {
   const bare = text.trim().replace(/^"(.*)"$/, "$1");
   const inner = /^\[([^\]]*)\](?::\d{1,5})?$/.exec(bare)?.[1] ?? /^([\d.]+):\d{1,5}$/.exec(bare)?.[1] ?? bare;
-  const address = inner.replace(/%.*$/, "").toLowerCase();
+  const address = (inner.split("%", 1)[0] ?? "").toLowerCase();
   const mapped = /^::ffff:([\d.]+)$/.exec(address)?.[1] ?? address;
   return isIP(mapped) === 0 ? null : mapped;
 }

@@ -90,7 +90,7 @@ function normalised(path: string): string {
 /** Before anything of its URL is read: BASE_PATH, or a host, may stand before the path. */
 function asksForExecution({ method, url = "" }: IncomingMessage): boolean {
   if (method !== "POST") return false;
-  const path = normalised(url.replace(/[?#].*$/s, "").replace(/\/{2,}/g, "/"));
+  const path = normalised((url.split(/[?#]/, 1)[0] ?? "").replace(/\/{2,}/g, "/"));
   return PATHS.some((end) => path.endsWith(end));
 }
 
@@ -98,6 +98,6 @@ function asksForExecution({ method, url = "" }: IncomingMessage): boolean {
 function patienceMs({ headers }: Request): number {
   const { prefer } = headers;
   if (prefer === undefined) return Number.POSITIVE_INFINITY;
-  const seconds = /(?:^|[,;\s])wait\s*=\s*"?(\d{1,9})\b/i.exec(String(prefer))?.[1];
+  const seconds = /(?:^|[,;\s])wait\s?=\s?"?(\d{1,9})\b/i.exec(String(prefer))?.[1];
   return seconds === undefined ? Number.POSITIVE_INFINITY : Number(seconds) * 1000;
 }

@@ -48,5 +48,8 @@ function signatureOf({ method, query }: Request, token: string): string {
     throw new ClientError("unauthorized", "signature is already expired");
   const operation = method === "POST" ? "write" : "read";
   const signed = [path, operation, username, token, ...(expiration === undefined ? [] : [expiration])].join(":");
-  return `v1_${createHash("sha256").update(signed).digest("base64").replace(/=+$/, "")}`;
+  return `v1_${createHash("sha256")
+    .update(signed)
+    .digest("base64")
+    .replace(/={1,2}$/, "")}`;
 }

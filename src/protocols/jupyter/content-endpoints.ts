@@ -5,6 +5,7 @@ import { sendJson } from "../../http/json-reply.ts";
 import { parseBody } from "../../http/validation.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { HOME } from "../../workspaces/paths.ts";
+import { BASE64 } from "../bodies.ts";
 import { CHECKPOINT_ID, type ContentModel, Contents, type NewContent, sandboxPath } from "./contents.ts";
 import { type JupyterEndpoint, type JupyterRequest, placeOf, readBody } from "./reading.ts";
 
@@ -142,8 +143,7 @@ async function newContent({ body, principal }: JupyterRequest): Promise<NewConte
   }
   if (typeof content !== "string") throw new ClientError("invalid_request", "The content of a file is a text.");
   if (format !== "base64") return { type: "file", bytes: Buffer.from(content), chunk };
-  if (!/^[A-Za-z0-9+/\s]*={0,2}\s*$/.test(content))
-    throw new ClientError("invalid_request", "The content is not base64.");
+  if (!BASE64.test(content)) throw new ClientError("invalid_request", "The content is not base64.");
   return { type: "file", bytes: Buffer.from(content, "base64"), chunk };
 }
 

@@ -5,13 +5,13 @@ import { type FileCollection, sandboxPath } from "../../http/resources/file-coll
 import { workspaceFiles } from "../../http/resources/files.ts";
 import { sessionFiles } from "../../http/resources/sessions.ts";
 import { ClientError } from "../../shared/errors.ts";
+import { BASE64 } from "../bodies.ts";
 import { requireScopes, structured, type ToolCall, tool } from "./tool.ts";
 
 const MAX_FILES_AT_ONCE = 64;
 const MAX_LISTED = 500;
 const MAX_READ_BYTES = 1024 * 1024;
 const DEFAULT_READ_BYTES = 50_000;
-const BASE64 = /^[A-Za-z0-9+/\s]*={0,2}\s*$/;
 
 export const fileInput = z.union(
   [z.string(), z.object({ base64: z.string().regex(BASE64) })],

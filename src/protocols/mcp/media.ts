@@ -10,7 +10,7 @@ const SOUND = /^audio\/[\w.+-]{1,64}$/;
 const WAVE: ReadonlySet<string> = new Set(["audio/x-wav", "audio/vnd.wave", "audio/wave"]);
 const DATA_URL = /data:([a-z]{1,32}\/[\w.+-]{1,64})((?:;[\w.=-]{1,64}){0,8});base64,([A-Za-z0-9+/]*={0,2})/gi;
 /** Elements that are nothing without what they show. */
-const FRAMES = /<\/?(?:audio|video|source|img)\b[^>]*>/gi;
+const FRAMES = /<\/?(?:audio|video|source|img)\b[^<>]*>/gi;
 
 export function isMedium(mimeType: string): boolean {
   return IMAGES.has(mimeType) || SOUND.test(mimeType);
