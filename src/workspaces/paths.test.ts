@@ -62,6 +62,10 @@ describe("workspaceFolder", () => {
     expect(workspaceFolder(path)).toBe(folder);
   });
 
+  test("refuses a long path before it is resolved, wherever it leads", () => {
+    expect(() => workspaceFolder("a/../".repeat(900))).toThrow(expect.objectContaining({ code: "invalid_path" }));
+  });
+
   test.each(["/mnt/database", "/home/users/a", "/mnt", "/home"])("refuses %j", (path) => {
     expect(() => workspaceFolder(path)).toThrow(expect.objectContaining({ code: "invalid_path" }));
   });

@@ -14,7 +14,7 @@ export const FIXED_FOLDERS: ReadonlySet<string> = new Set([...ROOTS, "/plots/mat
 
 // Linux's NAME_MAX and PATH_MAX: what Python code elsewhere is used to.
 const MAX_COMPONENT_BYTES = 255;
-const MAX_PATH_BYTES = 4096;
+export const MAX_PATH_BYTES = 4096;
 /** What most paths are: of printable ASCII characters, each of which is a byte. They are known by one look. */
 const PLAIN = /^\/(?:home\/pyodide|tmp|plots)(?:\/(?!\.{1,2}(?:\/|$))[ -.0-~]{1,255})*$/;
 
@@ -42,13 +42,23 @@ export function workspacePath(path: string): string {
 }
 
 /**
+ * `posix.resolve`, for paths of clients. A long one is refused before it is resolved: each `..` of it copies all before it.
+ *
+ * @throws {ClientError} 400 `invalid_path` for more than 4096 characters.
+ */
+export function resolvedPath(folder: string, path: string): string {
+  if (path.length > MAX_PATH_BYTES) throw new ClientError("invalid_path", `Not a path of a workspace: ${shown(path)}`);
+  return posix.resolve(folder, path);
+}
+
+/**
  * The folder that code names in its own way: relative to {@link HOME}, by way of `/mnt/data` or `/home/user`, with `..` in it.
  *
  * @returns a path as {@link workspacePath} does.
  * @throws {ClientError} 400 `invalid_path`.
  */
 export function workspaceFolder(path: string): string {
-  return workspacePath(throughHomeLink(posix.resolve(HOME, path)));
+  return workspacePath(throughHomeLink(resolvedPath(HOME, path)));
 }
 
 /** Where an absolute path leads: `/home/pyodide/a.csv` for `/mnt/data/a.csv` and `/home/user/a.csv`; others are as they were. */

@@ -181,6 +181,8 @@ test.each([
   [{ compile_timeout: -1 }, "compile_timeout must be non-negative"],
   [{ run_memory_limit: "x" }, "If specified, run_memory_limit must be a number"],
   [{ args: "a" }, "args must be an array of strings"],
+  [{ version: ">=3.0.0 ".repeat(33) }, `python-${">=3.0.0 ".repeat(33).slice(0, 100)} runtime is unknown`],
+  [{ files: [{ content: "", name: "a/../".repeat(900) }] }, `File path "${"a/../".repeat(20)}" is too long`],
   [{ args: [1] }, "args must be an array of strings"],
   [{ stdin: 5 }, "stdin must be a string"],
   [{ files: [{ content: "", name: "../x" }] }, 'File path "../x" tries to escape parent directory: ../x'],

@@ -7,12 +7,15 @@ import type { RouteServices } from "../../http/routes.ts";
 import { MAX_TIMEOUT_MS } from "../../http/validation.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { isObject } from "../../shared/json/json-object.ts";
+import { MAX_PATH_BYTES } from "../../workspaces/paths.ts";
 import { jsonObject } from "../bodies.ts";
 import { type Program, type ProgramRun, runProgram, sandboxPath } from "../program.ts";
 
 /** The second is where its public server had it, which clients have written down. */
 const ROOTS = ["/api/v2", "/api/v2/piston"];
 const ALIASES = ["py", "py3", "python3"];
+/** As many as semver takes of one version. Of a range it reads all that it is given. */
+const MAX_VERSION_CHARACTERS = 256;
 const ENCODINGS = ["base64", "hex", "utf8"] as const;
 
 interface Runtime {
@@ -107,6 +110,7 @@ function runtimes({ packages: { environments, defaultEnvironment } }: RouteServi
 }
 
 function runtimeOf(services: RouteServices, language: string, version: string): Runtime | undefined {
+  if (version.length > MAX_VERSION_CHARACTERS) return undefined;
   return runtimes(services).find(
     (one) =>
       (one.language === language || one.aliases.includes(language)) && semver.satisfies(plainVersion(one), version),
@@ -170,6 +174,8 @@ function readFile({ name, content, encoding }: { name?: string; content: string;
 
 /** Where a file of the client's is: below the folder in which the program runs, whatever its name begins with. */
 function pathOf(name: string): string {
+  // Before it is normalised, see `resolvedPath`.
+  if (name.length > MAX_PATH_BYTES) throw refused(`File path "${shown(name)}" is too long`);
   const relative = posix.normalize(`./${name}`);
   if (relative === ".." || relative.startsWith("../"))
     throw refused(`File path "${shown(name)}" tries to escape parent directory: ${shown(relative)}`);
