@@ -224,8 +224,9 @@ def _fail(errors):
         if code is None or (is_status and int.__eq__(code, 0)):
             return None
         text = convert.describe(code)
-        # Of a program that exits, Python shows no more than the text that it exits with.
-        shown = None if sources.program is None else "" if is_status else f"{text}\n"
+        # Of a program that exits, Python shows no more than the text that it exits with; a session goes on, as a notebook.
+        is_program = sources.program is not None or sources.number_of_execution == 0
+        shown = ("" if is_status else f"{text}\n") if is_program else None
         return _failure(error, f"exited with status {text}" if is_status else None, shown)
     return _failure(error)
 

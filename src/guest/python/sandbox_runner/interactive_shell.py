@@ -57,7 +57,6 @@ _SHELL_ALTERNATIVES = {
     "nvidia-smi": "code for the processor; there is no GPU",
 }
 _MAGIC_ALTERNATIVES = {
-    "autoreload": "importlib.reload(module)",
     "load_ext": "an import of the package",
     "reload_ext": "an import of the package",
     "run": "runpy.run_path(file)",
@@ -337,6 +336,18 @@ class InteractiveShell:
         """How figures look and how names are completed is not configured; editors say before each notebook how they would like it."""
         if not line.startswith(("InlineBackend", "Completer", "IPCompleter")):
             raise UsageError(f"%config {line}: nothing of IPython's can be configured here.")
+        wanted = re.match(r"InlineBackend\.figure_formats?\s*=\s*(.*)", line)
+        if wanted and set(re.findall(r"\w+", wanted[1])) - {"png", "set"}:
+            sys.stderr.write(f"%config {line}: figures are PNGs here; savefig() writes other formats, and display(SVG(…)) shows one.\n")
+
+    def _line_load_ext(self, line):
+        if line.strip() != "autoreload":
+            raise UsageError(_no_magic("%load_ext"))
+
+    _line_reload_ext = _line_load_ext
+
+    def _line_autoreload(self, _line):
+        """The first lines of many notebooks; modules are files that an execution imports anew, or a session's `importlib.reload`."""
 
     def _line_pinfo(self, line):
         import inspect
