@@ -368,15 +368,27 @@ describe("resources", () => {
 
   test("come in pages", async () => {
     const session = await sessionOf(bob);
-    const code = "for n in range(150): open(f'{n:03}.txt', 'w').close()";
-    await bob.call("run_python", { code, session });
-    const first = await bob.client.listResources();
-    expect(first).toMatchObject({ resources: { length: 100 }, nextCursor: "100" });
-    const second = await bob.client.listResources({ cursor: first.nextCursor as string });
-    expect(new Set([...first.resources, ...second.resources].map(({ uri }) => uri)).size).toBeGreaterThanOrEqual(150);
-    expect(second.nextCursor).toBeUndefined();
+    const other = await sessionOf(bob);
+    await bob.call("run_python", { code: "for n in range(610): open(f'{n:03}.txt', 'w').close()", session });
+    await bob.call("run_python", { code: "open('one', 'w').close()", session: other });
+    const uris: string[] = [];
+    let cursor: string | undefined;
+    do {
+      const page = await bob.client.listResources({ ...(cursor !== undefined && { cursor }) });
+      expect(page.resources.length).toBeLessThanOrEqual(100);
+      uris.push(...page.resources.map(({ uri }) => uri));
+      cursor = page.nextCursor;
+    } while (cursor !== undefined);
+    expect(new Set(uris).size).toBe(uris.length);
+    // Of each place so many: more are found by its template.
+    expect(uris.filter((uri) => uri.includes(session))).toHaveLength(500);
+    expect(uris.filter((uri) => uri.includes(other))).toHaveLength(1);
+    const gone = `10@${session}`;
+    expect((await bob.client.listResources({ cursor: gone })).resources).toHaveLength(100);
     await bob.call("session_delete", { session });
-    await expect(bob.client.listResources({ cursor: "next" })).rejects.toMatchObject({ code: -32602 });
+    for (const cursor of ["next", gone]) {
+      await expect(bob.client.listResources({ cursor })).rejects.toMatchObject({ code: -32602 });
+    }
   });
 
   test("that are not there are not found", async () => {

@@ -1,6 +1,11 @@
 /** Files as resources: those of the workspace, and of sessions. */
 import { isUtf8 } from "node:buffer";
-import type { ListResourcesResult, ReadResourceResult, ResourceTemplate } from "@modelcontextprotocol/sdk/types.js";
+import type {
+  ListResourcesResult,
+  ReadResourceResult,
+  Resource,
+  ResourceTemplate,
+} from "@modelcontextprotocol/sdk/types.js";
 import { ErrorCode, McpError } from "@modelcontextprotocol/sdk/types.js";
 import { workspaceFiles } from "../../http/resources/files.ts";
 import { sessionFiles } from "../../http/resources/sessions.ts";
@@ -13,6 +18,8 @@ import { requireScopes, type ToolCall } from "./tool.ts";
 const PAGE = 100;
 /** Of these, the latest used, files are listed; files of others are found by their templates. */
 const MAX_SESSIONS = 20;
+/** More files of one place are found by its template. */
+const MAX_FILES_OF_EACH = 500;
 const MAX_BYTES = 5 * 1024 * 1024;
 /** The specification's own code. */
 const NOT_FOUND = -32002;
@@ -37,44 +44,67 @@ export const RESOURCE_TEMPLATES: readonly ResourceTemplate[] = [
 
 type Call = Pick<ToolCall, "services" | "principal" | "signal">;
 
-/** @throws {ClientError} @throws {McpError} for a cursor that is none of ours. */
-export async function listResources(call: Call, cursor: string | undefined): Promise<ListResourcesResult> {
+/** Whose files are listed, one after another. */
+interface Place {
+  /** Empty: the workspace. */
+  readonly session: string;
+  readonly list: () => Promise<readonly FileEntry[]>;
+}
+
+/**
+ * A page goes through places until it is full: what is behind it is neither read nor described.
+ *
+ * @throws {ClientError} @throws {McpError} for a cursor that is none of ours, or whose session has ended.
+ */
+export async function listResources(call: Call, cursor = "0"): Promise<ListResourcesResult> {
   if (!call.principal.scopes.has("files")) return { resources: [] };
-  const from = cursor === undefined ? 0 : Number(/^[0-9]{1,9}$/.exec(cursor)?.[0] ?? Number.NaN);
-  if (Number.isNaN(from)) throw new McpError(ErrorCode.InvalidParams, "Unknown cursor");
-  const all = [...(await workspaceResources(call)), ...(await sessionResources(call))];
-  const resources = all.slice(from, from + PAGE);
-  return { resources, ...(all.length > from + PAGE && { nextCursor: String(from + PAGE) }) };
+  const places = await placesOf(call);
+  const [, from, begins = ""] = /^([0-9]{1,9})(?:@(.+))?$/.exec(cursor) ?? [];
+  const first = places.findIndex(({ session }) => session === begins);
+  if (from === undefined || first < 0) throw new McpError(ErrorCode.InvalidParams, "Unknown cursor");
+  const resources: Resource[] = [];
+  let offset = Number(from);
+  for (const { session, list } of places.slice(first)) {
+    if (resources.length === PAGE) return { resources, nextCursor: cursorOf(session, 0) };
+    const files = (await list()).filter(({ kind }) => kind === "file").slice(0, MAX_FILES_OF_EACH);
+    const shown = files.slice(offset, offset + PAGE - resources.length);
+    resources.push(...shown.map((entry) => resourceOf(entry, session)));
+    const end = offset + shown.length;
+    if (end < files.length) return { resources, nextCursor: cursorOf(session, end) };
+    offset = 0;
+  }
+  return { resources };
 }
 
-async function workspaceResources({ services, principal }: Call) {
-  const files = await workspaceFiles(services, principal.id).list();
-  return files.flatMap((entry) => resourceOf(entry, WORKSPACE, "workspace"));
+function cursorOf(session: string, offset: number): string {
+  return session === "" ? String(offset) : `${offset}@${session}`;
 }
 
-async function sessionResources({ services, principal, signal }: Call) {
-  if (!principal.scopes.has("execute")) return [];
+async function placesOf({ services, principal, signal }: Call): Promise<readonly Place[]> {
+  const workspace = { session: "", list: async () => await workspaceFiles(services, principal.id).list() };
+  if (!principal.scopes.has("execute")) return [workspace];
   const sessions = [...(await services.sessions.list(principal.id))]
     .sort((a, b) => b.lastUsedAtMs - a.lastUsedAtMs)
-    .slice(0, MAX_SESSIONS);
-  const lists = sessions.map(async ({ id }) => {
-    // It may have ended, or be damaged: the others' files are there all the same.
-    const files = await sessionFiles(services, principal.id, id, signal)
-      .list()
-      .catch((error) => {
-        if (error instanceof ClientError) return [];
-        throw error;
-      });
-    return files.flatMap((entry) => resourceOf(entry, `${SESSIONS}/${id}`, `session ${id}`));
-  });
-  return (await Promise.all(lists)).flat();
+    .slice(0, MAX_SESSIONS)
+    .map(({ id }) => ({
+      session: id,
+      // It may have ended, or be damaged: the others' files are there all the same.
+      list: async () =>
+        await sessionFiles(services, principal.id, id, signal)
+          .list()
+          .catch((error) => {
+            if (error instanceof ClientError) return [];
+            throw error;
+          }),
+    }));
+  return [workspace, ...sessions];
 }
 
-function resourceOf({ kind, path, size, mtimeMs }: FileEntry, base: string, whose: string) {
-  if (kind !== "file") return [];
+function resourceOf({ path, size, mtimeMs }: FileEntry, session: string): Resource {
+  const [base, whose] = session === "" ? [WORKSPACE, "workspace"] : [`${SESSIONS}/${session}`, `session ${session}`];
   const uri = base + path.split("/").map(encodeURIComponent).join("/");
   const lastModified = new Date(mtimeMs).toISOString();
-  return [{ uri, name: nameOf(path), description: `${path} of the ${whose}`, size, annotations: { lastModified } }];
+  return { uri, name: nameOf(path), description: `${path} of the ${whose}`, size, annotations: { lastModified } };
 }
 
 /** @throws {ClientError} @throws {McpError} for what is not there, or is too large. */
