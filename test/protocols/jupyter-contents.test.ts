@@ -192,3 +192,14 @@ test("a file cannot take the place of a folder, nor be one", async () => {
   await expect(contents.save("a/x.txt", { type: "directory" })).rejects.toThrow("Not a directory");
   await expect(contents.save("a/x.txt/y", { type: "file", format: "text", content: "x" })).rejects.toThrow("is a file");
 });
+
+test("a download is a file to be saved, never a page of ours", async () => {
+  await server.put("/api/files/a/page.html", "<script>alert(1)</script>");
+  const response = await fetch(await contents.getDownloadUrl("a/page.html"));
+  expect([response.status, await response.text()]).toEqual([200, "<script>alert(1)</script>"]);
+  expect(response.headers.get("content-disposition")).toBe("attachment; filename=page.html");
+  expect(response.headers.get("content-type")).toMatch(/^application\/octet-stream/);
+  expect(response.headers.get("x-content-type-options")).toBe("nosniff");
+  expect(response.headers.get("content-security-policy")).toBe("sandbox; default-src 'none'");
+  expect((await fetch(await contents.getDownloadUrl("a/none.html"))).status).toBe(404);
+});

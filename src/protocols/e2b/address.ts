@@ -24,6 +24,14 @@ export function addressOf(request: Request): SandboxAddress | null {
   return port === undefined || name === undefined ? null : { id: name.toLowerCase(), port: Number(port) };
 }
 
+const NAMES_NO_SANDBOX =
+  "This address of a file names no sandbox: with E2B_SANDBOX_URL the SDK leaves it out. Send the header E2b-Sandbox-Id along, or reach the server by names of hosts (E2B_DOMAIN), or use files.read and files.write.";
+
+/** The address of a file as `downloadUrl` and `uploadUrl` have it. */
+export function isSignedFile({ path, query }: Request): boolean {
+  return path === "/files" && typeof query.signature === "string" && /^v1_/.test(query.signature);
+}
+
 /** Of the tokens that its creator's clients are given. */
 export function purposeOf(sandbox: string): string {
   return `e2b:${sandbox}`;
@@ -32,7 +40,10 @@ export function purposeOf(sandbox: string): string {
 /** The token of a sandbox, or what was signed with it; keys are where the server's own clients have them. */
 export function credentialOf(request: Request): Credential | undefined {
   const address = addressOf(request);
-  if (address === null) return undefined;
+  if (address === null) {
+    if (isSignedFile(request)) throw new ClientError("not_found", NAMES_NO_SANDBOX);
+    return undefined;
+  }
   const purpose = purposeOf(address.id);
   const token = request.get("x-access-token") ?? request.get("e2b-traffic-access-token");
   if (token !== undefined) return { kind: "token", token, purpose };

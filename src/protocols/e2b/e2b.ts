@@ -1,7 +1,8 @@
 import type { Request, Response } from "express";
+import { HttpError } from "../../http/http-error.ts";
 import type { Protocol, ProtocolOptions } from "../../http/protocol.ts";
 import type { ClientError } from "../../shared/errors.ts";
-import { addressOf, credentialOf, INTERPRETER_PORT } from "./address.ts";
+import { addressOf, credentialOf, INTERPRETER_PORT, isSignedFile } from "./address.ts";
 import { isConnect, sendConnectError } from "./connect.ts";
 import { controlPlane } from "./control-plane.ts";
 import { toError } from "./descriptions.ts";
@@ -24,7 +25,7 @@ export function e2b({ services }: ProtocolOptions): Protocol {
   const table = new Processes();
   return {
     name: "e2b",
-    owns: (request) => CONTROL.test(request.path) || addressOf(request) !== null,
+    owns: (request) => CONTROL.test(request.path) || addressOf(request) !== null || isSignedFile(request),
     credentialOf,
     readsBody: (request) => addressOf(request) === null || pathOf(request) !== "/files",
     executes: (request) => request.method === "POST" && EXECUTIONS.has(pathOf(request)) && addressOf(request) !== null,
@@ -36,7 +37,12 @@ export function e2b({ services }: ProtocolOptions): Protocol {
         takesDerived: true,
       })),
     ],
-    sendError,
+    sendError: (response, error, request) => {
+      const isFile = error.code === "too_large" && request.path === "/files" && addressOf(request) !== null;
+      const most = services.config.MAX_FILE_SIZE;
+      const message = `File too large: at most ${most} bytes (the server's MAX_FILE_SIZE).`;
+      sendError(response, isFile ? new HttpError(413, "file_too_large", message) : error, request);
+    },
     close: () => {
       watchers.closeAll();
       table.killAll();

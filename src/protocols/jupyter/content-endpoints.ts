@@ -2,9 +2,10 @@
 import { z } from "zod";
 import { readJsonWithDocument } from "../../http/body.ts";
 import { sendJson } from "../../http/json-reply.ts";
+import { sendFile } from "../../http/resources/file-collection.ts";
 import { parseBody } from "../../http/validation.ts";
 import { ClientError } from "../../shared/errors.ts";
-import { HOME } from "../../workspaces/paths.ts";
+import { HOME, nameOf } from "../../workspaces/paths.ts";
 import { BASE64 } from "../bodies.ts";
 import { CHECKPOINT_ID, type ContentModel, Contents, type NewContent, sandboxPath } from "./contents.ts";
 import { type JupyterEndpoint, type JupyterRequest, placeOf, readBody } from "./reading.ts";
@@ -119,6 +120,20 @@ export function contentEndpoints(): readonly JupyterEndpoint[] {
         record(asked, "file_delete", pathOf(asked));
       },
     }),
+    {
+      method: "get",
+      path: "/files/*path",
+      scope: "files",
+      isAtRoot: false,
+      // Whatever `?download` says: Jupyter would show HTML as a page of its own.
+      handler: async (asked) => {
+        const path = pathOf(asked);
+        const content = await asked.services.workspaces.of(asked.principal.id).read(path);
+        asked.response.setHeader("Content-Security-Policy", "sandbox; default-src 'none'");
+        asked.response.setHeader("X-Content-Type-Options", "nosniff");
+        sendFile(asked.response, nameOf(path), content);
+      },
+    },
   ];
 }
 
