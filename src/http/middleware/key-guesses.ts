@@ -63,7 +63,10 @@ export class KeyGuesses {
     this.#waits = shared(waits) ?? waits;
   }
 
-  /** @throws {ClientError} 429 `too_many_wrong_keys` while the network has to wait, unless the key was accepted from there before. */
+  /**
+   * @param digest of the key, where what was presented is one or stands for one; else of what was presented.
+   * @throws {ClientError} 429 `too_many_wrong_keys` while the network has to wait, unless the key was accepted from there before.
+   */
   check(ip: string | undefined, digest: Buffer): void {
     if (this.#waiting.size === 0) return;
     const network = this.#networks.knownNameOf(ip);
@@ -74,6 +77,7 @@ export class KeyGuesses {
     else if (!this.#known.get(nameOf(digest))?.has(clientNetwork(ip))) throw tooMany(leftMs);
   }
 
+  /** @param digest of one of the server's keys, of which there are few. */
   succeeded(ip: string | undefined, digest: Buffer): void {
     if (this.#maxFailures === 0) return;
     const name = nameOf(digest);
