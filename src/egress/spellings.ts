@@ -7,7 +7,9 @@ type ReadEscape = (text: string, at: number) => number;
 
 /** How long an escape may be; `&#x000002f;` */
 const MAX_ENTITY = 12;
-const ENTITIES: Readonly<Record<string, string>> = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'" };
+const ENTITIES: ReadonlyMap<string, string> = new Map(
+  Object.entries({ amp: "&", lt: "<", gt: ">", quot: '"', apos: "'" }),
+);
 const SHORT_ESCAPES: Readonly<Record<string, string>> = { b: "\b", f: "\f", n: "\n", r: "\r", t: "\t" };
 
 /** By the character that an escape begins with: URLs and forms, JSON and JavaScript, HTML and XML. */
@@ -30,7 +32,7 @@ const ESCAPES: readonly (readonly [mark: string, read: ReadEscape])[] = [
       if (end < 0) return 0;
       const name = text.slice(at + 1, at + end);
       const [, hex, decimal] = /^#(?:x([0-9a-f]+)|(\d+))$/i.exec(name) ?? [];
-      const code = hex ? Number.parseInt(hex, 16) : decimal ? Number(decimal) : ENTITIES[name]?.charCodeAt(0);
+      const code = hex ? Number.parseInt(hex, 16) : decimal ? Number(decimal) : ENTITIES.get(name)?.charCodeAt(0);
       return code === undefined || code > 0xff ? 0 : code * 16 + end + 1;
     },
   ],

@@ -97,6 +97,11 @@ test("what only looks like an escape is left as it is", async () => {
   expect(await read(struckOut(HARD), [Buffer.from(text)])).toBe(text);
 });
 
+test.each(["toString", "valueOf", "constructor", "__proto__"])("&%s; is no entity", async (name) => {
+  const text = `&${name}; &amp;`;
+  expect(await read(struckOut(SECRET), [Buffer.from(text)])).toBe(text);
+});
+
 test("a value that is added while a stream goes on is struck out of the rest", async () => {
   const struck = new StrikeOut();
   const added = Promise.withResolvers<void>();

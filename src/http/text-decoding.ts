@@ -33,7 +33,7 @@ export function charsetOf(contentType: string | undefined): Charset {
   const given = /;\s{0,9}charset\s{0,9}=\s{0,9}["']?([^\s;"']{0,50})/i.exec(contentType ?? "")?.[1] ?? "";
   if (given === "") return "utf-8";
   const label = given.toLowerCase().replaceAll("_", "-");
-  const known = OWN[label];
+  const known = Object.hasOwn(OWN, label) ? OWN[label] : undefined;
   if (known !== undefined) return known;
   for (const name of [label, given]) {
     try {

@@ -6,6 +6,12 @@ import { isObject } from "../shared/json/json-object.ts";
 /** A text in base64, in which white space is. Its repeats share no character: what they share is tried once for each way to divide it. */
 export const BASE64 = /^[A-Za-z0-9+/\s]*(?:={1,2}\s*)?$/;
 
+/** A value of a request as a text that an error may show: `String` of an object calls what the client has put into it. */
+export function shown(value: unknown): string {
+  if (typeof value === "object" && value !== null) return Array.isArray(value) ? "a list" : "an object";
+  return String(value).slice(0, 100);
+}
+
 /** A JSON object whose members the endpoint checks by itself. @param wrongType says what a body of another type is told. */
 export function jsonObject(wrongType: string): BodyKind<Record<string, unknown>> {
   return {

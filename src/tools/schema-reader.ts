@@ -132,7 +132,7 @@ export class SchemaReader {
       return place.nameObject(schema, this.#referenceOf(place.reference ?? schema), place.depth);
     if (type === "object" && !hasMembers && isObject(additionalProperties))
       return `dict[str, ${this.#inside(additionalProperties, place)}]`;
-    return typeof type === "string" ? (TYPES[type] ?? "Any") : "Any";
+    return typeof type === "string" ? (Object.hasOwn(TYPES, type) && TYPES[type]) || "Any" : "Any";
   }
 
   #referenceOf(schema: SchemaObject): unknown {

@@ -150,6 +150,13 @@ describe("charsets, by whatever alias", () => {
     }
   });
 
+  test.each(["constructor", "valueof", "tostring"])("%s is none", async (charset) => {
+    const reply = await server.post("/api/execute", '{"code":"1"}', {
+      "content-type": `application/json; charset=${charset}`,
+    });
+    expect(reply.status).toBe(415);
+  });
+
   const text = "'é' + chr(0x20ac)";
   test.each<[string, BufferEncoding]>([
     ["latin1", "latin1"],

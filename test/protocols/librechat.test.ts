@@ -55,6 +55,25 @@ test("code runs, and its reply is that of LibreChat's interpreter", async () => 
   expect(body.session_id).toMatch(ID);
 });
 
+test.each([{ toString: 1 }, [{ toString: 1 }], "constructor"])("%j is no language", async (lang) => {
+  expect((await exec("1", { lang })).status).toBe(400);
+  const body = { code: "1", language: lang, tools: [{ name: "f" }] };
+  expect((await alice.post("/exec/programmatic", body)).status).toBe(400);
+});
+
+test.each(["__proto__", "constructor", "toString", "valueOf", "x", "summary&detail=full"])(
+  "files have no detail %s",
+  async (detail) => {
+    const { storage_session_id: session } = await uploadOne("a.txt", "a");
+    const plain = await alice.get(`/files/${session}`);
+    expect(await alice.get(`/files/${session}?detail=${detail}`)).toMatchObject({ status: 200, body: plain.body });
+  },
+);
+
+test("what a form says of its files may be of any shape", async () => {
+  expect(await upload([["a.txt", "a"]], { fields: { "read_only[toString]": "1" } })).toMatchObject({ status: 200 });
+});
+
 test("a time limit is the request's, in ms", async () => {
   expect((await exec("while True: pass", { timeout: 300 })).body).toMatchObject({
     message: "Time limit exceeded",

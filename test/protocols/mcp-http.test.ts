@@ -45,6 +45,11 @@ const error = (code: number, id: unknown = null) => ({
   error: { code, message: expect.any(String) },
 });
 
+test.each(["hasOwnProperty", "toString", "constructor", "__proto__"])("%s is no method", async (method) => {
+  const { status, body } = await post(request(method, {}));
+  expect([status, body]).toEqual([200, error(-32601, 7)]);
+});
+
 describe("versions", () => {
   test.each(["2025-11-25", "2025-06-18", "2025-03-26"])("%s is spoken", async (protocolVersion) => {
     const { status, body, headers } = await post({ ...INITIALIZE, params: { ...INITIALIZE.params, protocolVersion } });

@@ -50,6 +50,19 @@ test.each(["py", "py3", "python3", "python", "python-stdlib"])("the language %s 
   expect(body).toMatchObject({ run: { stdout: "1\n" } });
 });
 
+test.each([{ toString: 1 }, [{ toString: 1 }], null, 3, "__proto__"])(
+  "%j is no language, nor a version",
+  async (given) => {
+    for (const body of [
+      { language: given, version: "*" },
+      { language: "python", version: given },
+    ]) {
+      expect((await client.post("/api/v2/packages", body)).status).toBe(404);
+      expect((await execute({ ...body, files: [{ content: "" }] })).status).toBe(400);
+    }
+  },
+);
+
 test("versions are selected as semver does", async () => {
   const { version } = (await client.get("/api/v2/runtimes")).body[0];
   const [major, minor] = version.split(".");

@@ -105,8 +105,8 @@ export function noteOf({ metadata }: Pick<SessionView, "metadata">): DocumentNot
     const note: unknown = JSON.parse(text);
     if (!isObject(note)) return null;
     const { id, path = "", name = "", type = "notebook" } = note;
-    if (typeof id !== "string") return null;
-    return { id, path: String(path), name: String(name), type: String(type) };
+    if (![id, path, name, type].every((member) => typeof member === "string")) return null;
+    return { id, path, name, type } as DocumentNote;
   } catch {
     // Its owner may write metadata of any kind.
     return null;

@@ -10,7 +10,7 @@ import { openTools } from "../../service/tool-calls.ts";
 import type { ClientError } from "../../shared/errors.ts";
 import { toolDefinition } from "../../tools/definitions.ts";
 import { nameOf } from "../../workspaces/paths.ts";
-import { jsonObject } from "../bodies.ts";
+import { jsonObject, shown } from "../bodies.ts";
 import { keyInAddress } from "../credentials.ts";
 import {
   execReply,
@@ -59,8 +59,7 @@ export function librechat({ services }: ProtocolOptions): Protocol {
         reply: json(),
         handler: async ({ request, response, body }) => {
           const { lang, code, args, files, timeout } = body;
-          if (!PYTHON.has(lang))
-            throw refused(`Unsupported language: ${String(lang).slice(0, 100)}. This server runs py.`);
+          if (!PYTHON.has(lang)) throw refused(`Unsupported language: ${shown(lang)}. This server runs py.`);
           if (typeof code !== "string") throw refused("Missing required field: code");
           if (args != null && !(Array.isArray(args) && args.every((arg) => typeof arg === "string")))
             throw refused("args must be an array of strings");
@@ -134,8 +133,8 @@ export function librechat({ services }: ProtocolOptions): Protocol {
         scope: FILES,
         reply: json(),
         handler: async (asked) => {
-          const shown = DETAILS[String(asked.request.query.detail)] ?? objectName;
-          return (await storageOf(asked).list(asked.params.session)).map(shown);
+          const detailOf = DETAILS.get(asked.request.query.detail) ?? objectName;
+          return (await storageOf(asked).list(asked.params.session)).map(detailOf);
         },
       }),
 
@@ -185,7 +184,7 @@ async function begin({
   const { code, tools, timeout, files } = body;
   const language = body.language ?? body.lang ?? "python";
   if (!PYTHON.has(language))
-    throw refused(`Unsupported language "${String(language).slice(0, 100)}"; the supported value is "python"`);
+    throw refused(`Unsupported language "${shown(language)}"; the supported value is "python"`);
   if (typeof code !== "string" || code === "") throw refused("Missing required field: code");
   if (!Array.isArray(tools) || tools.length === 0)
     throw refused("Missing required field: tools (must be a non-empty array)");
@@ -248,23 +247,25 @@ function uploaded(message: string, id: string) {
   return { message, session_id: id, storage_session_id: id };
 }
 
-const DETAILS: Readonly<Record<string, (file: StoredFile) => unknown>> = {
-  summary: (file) => summaryOf(file),
-  full: (file) => ({
-    ...summaryOf(file),
-    metadata: { "content-type": TYPE, "original-filename": file.name, "original-filename-encoded": "none" },
-    contentType: TYPE,
+const DETAILS: ReadonlyMap<unknown, (file: StoredFile) => unknown> = new Map(
+  Object.entries({
+    summary: (file: StoredFile) => summaryOf(file),
+    full: (file: StoredFile) => ({
+      ...summaryOf(file),
+      metadata: { "content-type": TYPE, "original-filename": file.name, "original-filename-encoded": "none" },
+      contentType: TYPE,
+    }),
+    normalized: ({ id, name, storageSession, size, mtimeMs, isReadOnly }: StoredFile) => ({
+      id,
+      name,
+      storage_session_id: storageSession,
+      size,
+      contentType: TYPE,
+      lastModified: new Date(mtimeMs).toISOString(),
+      ...(isReadOnly && { read_only: true }),
+    }),
   }),
-  normalized: ({ id, name, storageSession, size, mtimeMs, isReadOnly }) => ({
-    id,
-    name,
-    storage_session_id: storageSession,
-    size,
-    contentType: TYPE,
-    lastModified: new Date(mtimeMs).toISOString(),
-    ...(isReadOnly && { read_only: true }),
-  }),
-};
+);
 
 function summaryOf(file: StoredFile) {
   const { id, size, mtimeMs } = file;

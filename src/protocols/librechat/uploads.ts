@@ -34,7 +34,7 @@ export const uploadBody: BodyKind<Upload> = {
     const { read_only } = (request.body ?? {}) as { read_only?: unknown };
     return {
       files: files.slice(0, MAX_FILES).map(toUploaded),
-      isReadOnly: String(read_only).toLowerCase() === "true",
+      isReadOnly: typeof read_only === "string" && read_only.toLowerCase() === "true",
       hasMore: files.length > MAX_FILES,
     };
   },

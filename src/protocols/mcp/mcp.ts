@@ -32,14 +32,16 @@ const PATH = "/mcp";
 const GIVEN_UP = "mcp-given-up";
 const SESSION = "Mcp-Session-Id";
 /** Without arguments a client does not send these as they are meant, and the SDK would call it an error of its own. */
-const PARAMETERS: Readonly<Record<string, z.ZodType>> = {
-  initialize: InitializeRequestSchema as never,
-  "tools/call": CallToolRequestSchema as never,
-  "tools/list": ListToolsRequestSchema as never,
-  "resources/list": ListResourcesRequestSchema as never,
-  "resources/templates/list": ListResourceTemplatesRequestSchema as never,
-  "resources/read": ReadResourceRequestSchema as never,
-};
+const PARAMETERS: ReadonlyMap<string, z.ZodType> = new Map(
+  Object.entries({
+    initialize: InitializeRequestSchema,
+    "tools/call": CallToolRequestSchema,
+    "tools/list": ListToolsRequestSchema,
+    "resources/list": ListResourcesRequestSchema,
+    "resources/templates/list": ListResourceTemplatesRequestSchema,
+    "resources/read": ReadResourceRequestSchema,
+  }),
+);
 
 /** What a server has besides its own, for what tests ask of every server. */
 export interface McpExtras {
@@ -87,7 +89,7 @@ export function mcp(
       response.status(202).end();
       return;
     }
-    const wrong = PARAMETERS[value.method]?.safeParse(value).error?.issues[0];
+    const wrong = PARAMETERS.get(value.method)?.safeParse(value).error?.issues[0];
     if (wrong !== undefined) {
       const where = wrong.path.map(String).join(".");
       return refuse(response, 200, {

@@ -172,10 +172,10 @@ function showBundle(
   const members = bundle.parseAll();
   if (!isObject(members)) return { output: { mimeTypes: [] }, text: "" };
   const mimeTypes = Object.keys(members);
-  const readable = TEXTS.find((type) => type in members && !NAMELESS.test(String(members[type])));
-  const given = readable === undefined ? "" : String(members[readable]);
+  const readable = TEXTS.find((type) => type in members && !NAMELESS.test(textOf(members[type])));
+  const given = readable === undefined ? "" : textOf(members[readable]);
   const mimeType = mimeTypes.find(isMedium);
-  const data = mimeType === undefined ? undefined : base64Of(String(members[mimeType]));
+  const data = mimeType === undefined ? undefined : base64Of(textOf(members[mimeType]));
   if (mimeType === undefined || data === undefined) {
     const before = media.length;
     const text = cut(readable === "text/plain" ? given : withMediaBeside(given, media), MAX_SHOWN_CHARACTERS);
@@ -194,4 +194,9 @@ export function cut(text: string, maxCharacters: number): string {
   const tail = Math.floor(maxCharacters / 3);
   const begin = text.slice(0, maxCharacters - tail).toWellFormed();
   return `${begin}\n… ${text.length - maxCharacters} characters left out …\n${text.slice(-tail).toWellFormed()}`;
+}
+
+/** What code displays as a text may be any JSON, of which `String` would call what it has as `toString`. */
+function textOf(value: unknown): string {
+  return typeof value === "string" ? value : JSON.stringify(value);
 }

@@ -8,7 +8,7 @@ import { MAX_TIMEOUT_MS } from "../../http/validation.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { isObject } from "../../shared/json/json-object.ts";
 import { MAX_PATH_BYTES } from "../../workspaces/paths.ts";
-import { jsonObject } from "../bodies.ts";
+import { jsonObject, shown } from "../bodies.ts";
 import { type Program, type ProgramRun, runProgram, sandboxPath } from "../program.ts";
 
 /** The second is where its public server had it, which clients have written down. */
@@ -123,7 +123,8 @@ function plainVersion({ version }: Runtime): string {
 }
 
 function packageOf(services: RouteServices, { language, version }: Record<string, unknown>): Runtime {
-  const runtime = runtimeOf(services, String(language), String(version));
+  const isAsked = typeof language === "string" && typeof version === "string";
+  const runtime = isAsked ? runtimeOf(services, language, version) : undefined;
   if (runtime !== undefined) return runtime;
   throw new ClientError("not_found", `Requested package ${shown(language)}-${shown(version)} does not exist`);
 }
@@ -220,8 +221,4 @@ export function stageOf({ result, exitCode }: ProgramRun, output: string) {
 
 function refused(message: string): ClientError {
   return new ClientError("invalid_request", message);
-}
-
-function shown(value: unknown): string {
-  return String(value).slice(0, 100);
 }
