@@ -72,6 +72,21 @@ test.each([
   ["no header", "{}", "header"],
   ["a header that is a list", '{"header":[]}', "header"],
   ["no msg_id", '{"header":{"msg_type":"execute_request"}}', "msg_id"],
+  [
+    "a header of a thousand members",
+    JSON.stringify({
+      header: {
+        msg_id: "a",
+        msg_type: "x",
+        ...Object.fromEntries(
+          Array(1000)
+            .keys()
+            .map((i) => [i, 0]),
+        ),
+      },
+    }),
+    "too long",
+  ],
   ["a header of 20 kB", JSON.stringify({ header: { msg_id: "x".repeat(20_000), msg_type: "x" } }), "too long"],
   ["bytes that are no message", Buffer.from("garbage, garbage, garbage"), "no message of a Jupyter client"],
   ["bytes with offsets behind their end", Buffer.from([0, 0, 0, 1, 0, 0, 255, 255, 1]), "not where it says"],

@@ -12,6 +12,8 @@ const CHANNELS = ["shell", "control", "stdin", "iopub"] as const;
 export type Channel = (typeof CHANNELS)[number];
 /** It comes back in each message that is about the request. */
 const MAX_HEADER_CHARACTERS = 16 * 1024;
+/** Clients have ten or so. */
+const MAX_HEADER_MEMBERS = 1000;
 
 const header = z.looseObject({
   msg_id: z.string("The header of a message has a msg_id.").min(1, "The header of a message has a msg_id."),
@@ -53,6 +55,8 @@ export async function readRequest(frame: Frame, principal: string): Promise<Requ
   const bytes = frame.json.length;
   const value = await readJson(frame.json, principal);
   if (!isObject(value)) throw new ClientError("bad_request", "A message is a JSON object.");
+  // Before anything looks at each of them.
+  if (isObject(value.header) && hasMoreMembers(value.header, MAX_HEADER_MEMBERS)) throw headerTooLong();
   const parsed = header.safeParse(value.header);
   if (!parsed.success) {
     const [issue] = parsed.error.issues;
@@ -60,8 +64,7 @@ export async function readRequest(frame: Frame, principal: string): Promise<Requ
     throw new ClientError("bad_request", isMissing ? "A message has a header." : issue.message);
   }
   const headerJson = Buffer.from(JSON.stringify(parsed.data));
-  if (headerJson.length > MAX_HEADER_CHARACTERS)
-    throw new ClientError("bad_request", "The header of a message is too long.");
+  if (headerJson.length > MAX_HEADER_CHARACTERS) throw headerTooLong();
   const type = parsed.data.msg_type;
   const given = frame.channel ?? value.channel ?? channelOf(type);
   const known = CHANNELS.find((name) => name === given);
@@ -77,6 +80,16 @@ export async function readRequest(frame: Frame, principal: string): Promise<Requ
   if (known === undefined || known === "iopub")
     throw new RefusedRequestError(request, "Messages are for the channels shell, control and stdin.");
   return request;
+}
+
+function hasMoreMembers(object: object, max: number): boolean {
+  let count = 0;
+  for (const _ in object) if (++count > max) return true;
+  return false;
+}
+
+function headerTooLong(): ClientError {
+  return new ClientError("bad_request", "The header of a message is too long.");
 }
 
 /** Where a message belongs that does not say it. */
