@@ -84,6 +84,29 @@ test("replies that the client does not read are bounded for their principal alon
   for (const socket of sockets) socket.destroy();
 });
 
+test("a reply that grows, and of which nothing is taken, is given up too", async () => {
+  let isGivenUp = false;
+  const app = express();
+  app.use(authenticate({ API_KEYS: "", API_KEY: "" }));
+  app.use(limitHeldRequests({ maxRequests: 100, maxBodyBytes: MIB, stuckMs: 200 }));
+  app.get("/", (_request, response) => {
+    response.write(Buffer.alloc(10 * MIB));
+    const timer = setInterval(() => response.write("more"), 20);
+    response.once("close", () => {
+      clearInterval(timer);
+      isGivenUp = true;
+    });
+  });
+  await using server = await serve(app);
+  const { hostname, port } = new URL(server.origin);
+  const socket = connect(Number(port), hostname).pause();
+  socket.on("error", () => {});
+  await once(socket, "connect");
+  socket.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+  await until(() => isGivenUp);
+  socket.destroy();
+});
+
 test("one request is never refused for what it is, and short ones that do not say so take little", async () => {
   await using server = await limited({ maxBytes: MIB });
   expect(await ask(server.origin, ALICE)).toBe(200);

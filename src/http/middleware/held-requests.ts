@@ -19,8 +19,8 @@ interface Held {
   /** All of its principal's, this one included. */
   readonly among: Set<Held>;
   bodyBytes: number;
-  /** Of the reply, when it was looked at last. */
-  waitingBytes: number;
+  /** Of the reply, when it was looked at last: what its client had taken; null: nothing waited. */
+  takenBytes: number | null;
   /** What goes on for it, though its client may have gone. */
   works: number;
   isClosed: boolean;
@@ -64,7 +64,7 @@ export function limitHeldRequests({
     if (heldBytes > maxBytes && others.size > 0) {
       throw new ClientError("too_much_held");
     }
-    const held: Held = { response, among: others, bodyBytes, waitingBytes: 0, works: 0, isClosed: false };
+    const held: Held = { response, among: others, bodyBytes, takenBytes: null, works: 0, isClosed: false };
     others.add(held);
     heldBy.set(response, held);
     if (bodyBytes > 0 && request.get("content-encoding") === undefined) {
@@ -121,10 +121,11 @@ function announcedBytes(request: Request, maxBodyBytes: number): number {
 function endStuck(open: ReadonlyMap<string, ReadonlySet<Held>>, stuckMs: number): void {
   setInterval(() => {
     for (const held of [...open.values()].flatMap((ofPrincipal) => [...ofPrincipal])) {
-      const { writableLength } = held.response;
-      // It changes when something is taken, and when something is written to a client that still takes.
-      if (writableLength > 0 && writableLength === held.waitingBytes) held.response.destroy();
-      held.waitingBytes = writableLength;
+      const { writableLength, socket } = held.response;
+      // Not what waits: that changes too where more and more is written to a client that takes nothing.
+      const takenBytes = socket === null ? -writableLength : socket.bytesWritten - socket.writableLength;
+      if (writableLength > 0 && takenBytes === held.takenBytes) held.response.destroy();
+      held.takenBytes = writableLength > 0 ? takenBytes : null;
     }
   }, stuckMs).unref();
 }

@@ -1,6 +1,7 @@
 /** Connect RPC with the JSON codec: https://connectrpc.com/docs/protocol. */
 import express, { type Request, type Response } from "express";
 import type { z } from "zod";
+import { HttpError } from "../../http/http-error.ts";
 import { endpoint, json, type ProtocolEndpoint } from "../../http/protocol.ts";
 import { type Asked, type BodyKind, jsonBody } from "../../http/routes.ts";
 import { parseBody } from "../../http/validation.ts";
@@ -12,6 +13,8 @@ const COMPRESSED = 1;
 const END_OF_STREAM = 2;
 const HEAD_BYTES = 5;
 const KEEPALIVE_MS = 30_000;
+/** A stream whose client has so much still to read ends. */
+const MAX_UNREAD_BYTES = 4 * 1024 * 1024;
 
 const CODES: Readonly<Record<number, string>> = {
   400: "invalid_argument",
@@ -105,13 +108,21 @@ export class MessageStream {
     this.#response.once("close", () => clearInterval(timer));
   }
 
+  /** Nothing more can be sent. */
+  get isOver(): boolean {
+    return this.#response.destroyed || this.#response.writableEnded;
+  }
+
+  /** Ends the stream instead where its client does not read: what is sent would pile up here. */
   send(message: object): void {
-    if (this.#response.destroyed || this.#response.writableEnded) return;
-    this.#response.write(envelope(0, message));
+    if (this.isOver) return;
+    if (this.#response.writableLength > MAX_UNREAD_BYTES)
+      this.end(new HttpError(429, "bad_request", "the stream has ended: its client does not read it"));
+    else this.#response.write(envelope(0, message));
   }
 
   end(error?: ClientError): void {
-    if (this.#response.destroyed || this.#response.writableEnded) return;
+    if (this.isOver) return;
     this.#response.end(envelope(END_OF_STREAM, error ? { error: errorOf(error) } : {}));
   }
 }

@@ -10,7 +10,7 @@ import { SandboxFiles, type UploadedFile } from "./filesystem.ts";
 import { toOwn } from "./paths.ts";
 import type { Sandbox, Sandboxes } from "./sandboxes.ts";
 import { type Upload, uploadBody } from "./uploads.ts";
-import { type Watchers, watchDir } from "./watchers.ts";
+import { SandboxView, type Watchers, watchDir } from "./watchers.ts";
 
 const MAX_DEPTH = 100;
 const FILES = ["execute", "files"] as const;
@@ -125,8 +125,8 @@ export function envd(sandboxes: Sandboxes, watchers: Watchers): readonly Protoco
     }),
 
     unary("filesystem.Filesystem/CreateWatcher", FILES, watched, async (asked) => {
-      const files = await filesOf(sandboxes, asked);
-      return { watcherId: await watchers.open(asked.principal.id, idOf(asked), files, asked.body) };
+      const view = await viewOf(sandboxes, watchers, asked);
+      return { watcherId: await watchers.open(asked.principal.id, idOf(asked), view, asked.body) };
     }),
 
     unary("filesystem.Filesystem/GetWatcherEvents", FILES, watcher, async (asked) => {
@@ -140,9 +140,8 @@ export function envd(sandboxes: Sandboxes, watchers: Watchers): readonly Protoco
     }),
 
     streaming("filesystem.Filesystem/WatchDir", FILES, watched, async (asked, stream) => {
-      const files = await filesOf(sandboxes, asked);
-      const check = () => sandboxes.running(asked.principal.id, idOf(asked));
-      await watchDir(watchers, { principal: asked.principal.id, files, check, ...asked.body }, stream, asked);
+      const view = await viewOf(sandboxes, watchers, asked);
+      await watchDir(watchers, { principal: asked.principal.id, view, ...asked.body }, stream, asked);
     }),
   ];
 }
@@ -163,6 +162,13 @@ export function idOf({ request }: Pick<AskedOfSandbox, "request">): string {
 async function filesOf(sandboxes: Sandboxes, asked: AskedOfSandbox): Promise<SandboxFiles> {
   const { record } = await ofSandbox(sandboxes, asked);
   return new SandboxFiles(asked.services, asked.principal.id, record.id);
+}
+
+async function viewOf(sandboxes: Sandboxes, watchers: Watchers, asked: AskedOfSandbox): Promise<SandboxView> {
+  const files = await filesOf(sandboxes, asked);
+  const [principal, id] = [asked.principal.id, idOf(asked)];
+  const versionOf = async () => (await sandboxes.running(principal, id)).record.head?.sha256 ?? "";
+  return watchers.view(principal, id, () => new SandboxView(versionOf, () => files.entries()));
 }
 
 /** There are no users: a name that E2B's sandboxes do not have is refused as there. */

@@ -6,7 +6,6 @@ import { ClientError } from "../../shared/errors.ts";
 import type { FileEntry } from "../../wire/messages.ts";
 import type { MessageStream } from "./connect.ts";
 import { deadlineOf } from "./deadline.ts";
-import type { SandboxFiles } from "./filesystem.ts";
 import { toOwn } from "./paths.ts";
 
 const MAX_OF_PRINCIPAL = 64;
@@ -25,49 +24,103 @@ interface Watched {
   readonly recursive: boolean;
 }
 
+type Entries = ReadonlyMap<string, FileEntry>;
+
+/** The files of one sandbox, for all that watch it: they are listed where its stored state is another one, and each folder is looked up once. */
+export class SandboxView {
+  readonly #versionOf: () => Promise<string>;
+  readonly #list: () => Promise<Entries>;
+  #version: string | null = null;
+  #entries: Promise<Entries> | null = null;
+  readonly #folders = new Map<string, { readonly of: Entries; readonly seen: Entries }>();
+  readonly #events = new WeakMap<Entries, { readonly now: Entries; readonly events: readonly FileEvent[] }>();
+
+  /** @param versionOf of its files: another one after each change. */
+  constructor(versionOf: () => Promise<string>, list: () => Promise<Entries>) {
+    this.#versionOf = versionOf;
+    this.#list = list;
+  }
+
+  /** Everything that is there; the same object while nothing has changed. */
+  async entries(): Promise<Entries> {
+    const version = await this.#versionOf();
+    if (this.#entries === null || version !== this.#version) {
+      this.#version = version;
+      const listed = this.#list();
+      this.#entries = listed;
+      listed.catch(() => {
+        if (this.#entries === listed) this.#entries = null;
+      });
+    }
+    return await this.#entries;
+  }
+
+  /** What is in a folder, by its names there. */
+  seen(entries: Entries, folder: string, recursive: boolean): Entries {
+    const key = `${recursive} ${folder}`;
+    const known = this.#folders.get(key);
+    if (known?.of === entries) return known.seen;
+    const base = folder === "/" ? "/" : `${folder}/`;
+    const seen = new Map<string, FileEntry>();
+    for (const entry of entries.values()) {
+      const name = entry.path.slice(base.length);
+      if (entry.path.startsWith(base) && name !== "" && (recursive || !name.includes("/"))) seen.set(name, entry);
+    }
+    if (this.#folders.size >= MAX_OF_PRINCIPAL) this.#folders.clear();
+    this.#folders.set(key, { of: entries, seen });
+    return seen;
+  }
+
+  /** What has changed from one look at a folder to another. */
+  events(before: Entries, now: Entries): readonly FileEvent[] {
+    if (before === now) return [];
+    const known = this.#events.get(before);
+    if (known?.now === now) return known.events;
+    const events = eventsOf(before, now);
+    this.#events.set(before, { now, events });
+    return events;
+  }
+}
+
+function eventsOf(before: Entries, now: Entries): readonly FileEvent[] {
+  const events: FileEvent[] = [];
+  for (const [name, entry] of now) {
+    const then = before.get(name);
+    if (then === undefined) events.push({ name, type: "EVENT_TYPE_CREATE" });
+    const isWritten = then === undefined || then.mtimeMs !== entry.mtimeMs || then.size !== entry.size;
+    if (isWritten && entry.kind === "file") events.push({ name, type: "EVENT_TYPE_WRITE" });
+  }
+  for (const name of before.keys()) if (!now.has(name)) events.push({ name, type: "EVENT_TYPE_REMOVE" });
+  return events;
+}
+
 /** What has changed in a folder since it was last looked at: files change when an execution, or a request, is through. */
-class FolderWatch {
-  readonly #files: SandboxFiles;
+export class FolderWatch {
+  readonly #view: SandboxView;
   readonly #folder: string;
   readonly #recursive: boolean;
-  #before: ReadonlyMap<string, FileEntry> = new Map();
+  #before: Entries = new Map();
 
-  constructor(files: SandboxFiles, { path, recursive }: Watched) {
-    this.#files = files;
+  constructor(view: SandboxView, { path, recursive }: Watched) {
+    this.#view = view;
     this.#folder = toOwn(path);
     this.#recursive = recursive;
   }
 
   /** @throws {ClientError} 404, 400 for a file. */
   async begin(): Promise<void> {
-    const entries = await this.#files.entries();
+    const entries = await this.#view.entries();
     const folder = entries.get(this.#folder);
     if (!folder) throw new ClientError("not_found", `path ${this.#folder} does not exist`);
     if (folder.kind === "file") throw new ClientError("invalid_path", `path ${this.#folder} is not a directory`);
-    this.#before = this.#seen(entries);
+    this.#before = this.#view.seen(entries, this.#folder, this.#recursive);
   }
 
-  async events(): Promise<FileEvent[]> {
-    const now = this.#seen(await this.#files.entries());
-    const events: FileEvent[] = [];
-    for (const [name, entry] of now) {
-      const before = this.#before.get(name);
-      if (before === undefined) events.push({ name, type: "EVENT_TYPE_CREATE" });
-      const isWritten = before === undefined || before.mtimeMs !== entry.mtimeMs || before.size !== entry.size;
-      if (isWritten && entry.kind === "file") events.push({ name, type: "EVENT_TYPE_WRITE" });
-    }
-    for (const name of this.#before.keys()) if (!now.has(name)) events.push({ name, type: "EVENT_TYPE_REMOVE" });
+  async events(): Promise<readonly FileEvent[]> {
+    const now = this.#view.seen(await this.#view.entries(), this.#folder, this.#recursive);
+    const events = this.#view.events(this.#before, now);
     this.#before = now;
     return events;
-  }
-
-  #seen(entries: ReadonlyMap<string, FileEntry>): ReadonlyMap<string, FileEntry> {
-    const base = this.#folder === "/" ? "/" : `${this.#folder}/`;
-    return new Map(
-      Array.from(entries.values(), (entry) => [entry.path.slice(base.length), entry] as const).filter(
-        ([name, { path }]) => path.startsWith(base) && name !== "" && (this.#recursive || !name.includes("/")),
-      ),
-    );
   }
 }
 
@@ -82,11 +135,13 @@ interface Watcher {
 export class Watchers {
   readonly #watchers = new Map<string, Watcher>();
   readonly #streams = new Map<string, number>();
+  /** By sandbox; each goes with the last that watches by it. */
+  readonly #views = new Map<string, WeakRef<SandboxView>>();
 
   /** @returns its id. @throws {ClientError} 404, 429. */
-  async open(principal: string, sandbox: string, files: SandboxFiles, watched: Watched): Promise<string> {
+  async open(principal: string, sandbox: string, view: SandboxView, watched: Watched): Promise<string> {
     this.#check(principal);
-    const watch = new FolderWatch(files, watched);
+    const watch = new FolderWatch(view, watched);
     await watch.begin();
     this.#check(principal);
     const id = randomUUID();
@@ -95,7 +150,7 @@ export class Watchers {
   }
 
   /** @throws {ClientError} 404 */
-  async events(principal: string, sandbox: string, id: string): Promise<FileEvent[]> {
+  async events(principal: string, sandbox: string, id: string): Promise<readonly FileEvent[]> {
     const watcher = this.#get(principal, sandbox, id);
     clearTimeout(watcher.idle);
     watcher.idle = this.#endLater(id);
@@ -106,6 +161,17 @@ export class Watchers {
   close(principal: string, sandbox: string, id: string): void {
     clearTimeout(this.#get(principal, sandbox, id).idle);
     this.#watchers.delete(id);
+  }
+
+  /** The one view of a sandbox. @param make makes it where there is none. */
+  view(principal: string, sandbox: string, make: () => SandboxView): SandboxView {
+    const key = `${principal} ${sandbox}`;
+    const known = this.#views.get(key)?.deref();
+    if (known) return known;
+    for (const [other, view] of this.#views) if (view.deref() === undefined) this.#views.delete(other);
+    const made = make();
+    this.#views.set(key, new WeakRef(made));
+    return made;
   }
 
   /** Counts a stream until it is disposed of. @throws {ClientError} 429 */
@@ -147,17 +213,12 @@ export class Watchers {
 /** Sends what changes in a folder, until the client goes or its time is over. */
 export async function watchDir(
   watchers: Watchers,
-  {
-    principal,
-    files,
-    check,
-    ...watched
-  }: Watched & { readonly principal: string; readonly files: SandboxFiles; readonly check: () => Promise<unknown> },
+  { principal, view, ...watched }: Watched & { readonly principal: string; readonly view: SandboxView },
   stream: MessageStream,
   { request, signal }: Pick<Asked<unknown, unknown, unknown>, "request" | "signal">,
 ): Promise<void> {
   using _ = watchers.stream(principal);
-  const watch = new FolderWatch(files, watched);
+  const watch = new FolderWatch(view, watched);
   await watch.begin();
   stream.open({ keepalive: {} });
   stream.send({ start: {} });
@@ -165,8 +226,7 @@ export async function watchDir(
   while (!signal.aborted) {
     if (performance.now() > deadline) throw new HttpError(504, "bad_request", "the time of the watch is over");
     await sleep(LOOK_MS, undefined, { signal }).catch(() => {});
-    if (signal.aborted) return;
-    await check();
+    if (signal.aborted || stream.isOver) return;
     for (const filesystem of await watch.events()) stream.send({ filesystem });
   }
 }
