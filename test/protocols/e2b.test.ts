@@ -617,6 +617,26 @@ describe("bad input", () => {
     await expect(sandbox.updateNetwork({ denyOut: ["1.1.1.1"] })).rejects.toThrow("network.denyOut");
   });
 
+  test("a sandbox whose time is over at once is described, and gone", async () => {
+    const timeout = 0;
+    const ask = async (path: string, body: object) => await server.ask(path, { method: "POST", body });
+    const made = await ask("/sandboxes", { templateID: "base", timeout });
+    expect(made).toMatchObject({ status: 201, body: { sandboxID: expect.any(String), templateID: "base" } });
+    const { sandboxID } = made.body as { sandboxID: string };
+    expect((await server.ask(`/sandboxes/${sandboxID}`)).status).toBe(404);
+    const { sandboxId } = await server.sandbox();
+    expect(await ask(`/sandboxes/${sandboxId}/fork`, { timeout })).toMatchObject({
+      status: 201,
+      body: [{ sandbox: { sandboxID: expect.any(String) } }],
+    });
+    expect((await ask(`/sandboxes/${sandboxId}/pause`, {})).status).toBe(204);
+    expect(await ask(`/sandboxes/${sandboxId}/connect`, { timeout })).toMatchObject({
+      status: 201,
+      body: { sandboxID: sandboxId },
+    });
+    expect((await server.ask(`/sandboxes/${sandboxId}`)).status).toBe(404);
+  });
+
   test("of network rules no more is kept than is understood, and that is bounded", async () => {
     const long = "x".repeat(4000);
     const hosts = Array.from({ length: 100 }, (_, n) => `host-${n}.example`);

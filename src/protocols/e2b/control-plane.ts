@@ -84,7 +84,7 @@ export function controlPlane(sandboxes: Sandboxes, config: Config): readonly Pro
           },
           signal,
         );
-        record("session_create", { session: sandbox.record.id });
+        record("session_create", { session: sandbox.id });
         return made(asked, sandbox);
       },
     }),
@@ -173,9 +173,8 @@ export function controlPlane(sandboxes: Sandboxes, config: Config): readonly Pro
       body: timeoutBody,
       handler: async (asked) => {
         const { principal, params, body, response } = asked;
-        const wasPaused = await sandboxes.resume(principal.id, params.id, body.timeout, false);
-        const sandbox = await sandboxes.get(principal.id, params.id);
-        response.status(wasPaused ? 201 : 200).json(made(asked, sandbox));
+        const sandbox = await sandboxes.resume(principal.id, params.id, body.timeout, false);
+        response.status(sandbox.wasPaused ? 201 : 200).json(made(asked, sandbox));
       },
     }),
 
@@ -187,8 +186,7 @@ export function controlPlane(sandboxes: Sandboxes, config: Config): readonly Pro
       reply: json(201),
       handler: async (asked) => {
         const { principal, params, body } = asked;
-        await sandboxes.resume(principal.id, params.id, body.timeout, true);
-        return made(asked, await sandboxes.get(principal.id, params.id));
+        return made(asked, await sandboxes.resume(principal.id, params.id, body.timeout, true));
       },
     }),
 
@@ -226,7 +224,7 @@ export function controlPlane(sandboxes: Sandboxes, config: Config): readonly Pro
         for (let n = 0; n < body.count; n++) {
           try {
             const sandbox = await sandboxes.fork(principal.id, params.id, body.timeout, signal);
-            record("session_create", { session: sandbox.record.id, forkOf: params.id });
+            record("session_create", { session: sandbox.id, forkOf: params.id });
             results.push({ sandbox: made(asked, sandbox) });
           } catch (error) {
             if (!(error instanceof ClientError)) throw error;

@@ -4,7 +4,7 @@ import { derivedToken } from "../../http/middleware/authentication.ts";
 import type { ClientError } from "../../shared/errors.ts";
 import type { Config } from "../../shared/settings.ts";
 import { purposeOf } from "./address.ts";
-import type { Sandbox, Snapshot } from "./sandboxes.ts";
+import type { MadeSandbox, Sandbox, Snapshot } from "./sandboxes.ts";
 import { isPaused } from "./state.ts";
 
 /** The version of E2B's daemon whose interface this is. SDKs go by it; from 0.6.2 on there would be metadata of files. */
@@ -47,13 +47,13 @@ export function detail({ request, response }: Exchange, config: Config, sandbox:
 }
 
 /** What its creator, or who connects to it, needs to use it. */
-export function made({ request, response }: Exchange, { record, state }: Sandbox) {
+export function made({ request, response }: Exchange, { id, state }: MadeSandbox) {
   return {
-    sandboxID: record.id,
+    sandboxID: id,
     templateID: state.template,
     clientID: CLIENT_ID,
     envdVersion: ENVD_VERSION,
-    ...access(request, response, record.id),
+    ...access(request, response, id),
   };
 }
 

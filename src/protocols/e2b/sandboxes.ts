@@ -31,6 +31,12 @@ export interface Sandbox {
   readonly state: SandboxState;
 }
 
+/** What its creator is told of: it may have ended by then. */
+export interface MadeSandbox {
+  readonly id: string;
+  readonly state: SandboxState;
+}
+
 export interface Snapshot {
   readonly id: string;
   readonly state: SnapshotState;
@@ -86,7 +92,7 @@ export class Sandboxes {
   }
 
   /** @throws {ClientError} 404 for a template that is not there; what sessions throw. */
-  async create(principal: string, made: NewSandbox, signal: AbortSignal): Promise<Sandbox> {
+  async create(principal: string, made: NewSandbox, signal: AbortSignal): Promise<MadeSandbox> {
     const { sessions, packages } = this.#services;
     const { metadata, rules, ...told } = made;
     const id = newId();
@@ -105,19 +111,19 @@ export class Sandboxes {
       };
       // What it had when the snapshot was taken is in its memory; what its creator says now is given to each execution.
       await sessions.fork(principal, snapshot.id, signal, { id, metadata, network: rules, ...kept(state) });
-    } else {
-      const { environment } = await packages.environmentFor(principal, base);
-      const state = { ...fresh, ...ends, env: null };
-      await sessions.create(principal, {
-        id,
-        environment,
-        metadata,
-        network: rules,
-        start: startOf(made.envVars),
-        ...kept(state),
-      });
+      return { id, state };
     }
-    return await this.get(principal, id);
+    const { environment } = await packages.environmentFor(principal, base);
+    const state = { ...fresh, ...ends, env: null };
+    await sessions.create(principal, {
+      id,
+      environment,
+      metadata,
+      network: rules,
+      start: startOf(made.envVars),
+      ...kept(state),
+    });
+    return { id, state };
   }
 
   /** Stops what runs in it, and deletes it. @throws {ClientError} 404 */
@@ -154,18 +160,23 @@ export class Sandboxes {
   /**
    * Has a sandbox run for so long at least.
    *
-   * @returns whether it was paused.
+   * @returns the sandbox, and whether it was paused.
    * @throws {ClientError} 409 with `onlyPaused` if it was not.
    */
-  async resume(principal: string, id: string, timeoutS: number, onlyPaused: boolean): Promise<boolean> {
+  async resume(
+    principal: string,
+    id: string,
+    timeoutS: number,
+    onlyPaused: boolean,
+  ): Promise<MadeSandbox & { readonly wasPaused: boolean }> {
     let wasPaused = false;
-    await this.#change(principal, id, (state) => {
+    const { state } = await this.#change(principal, id, (state) => {
       wasPaused = isPaused(state);
       if (wasPaused) return running(state, timeoutS);
       if (onlyPaused) throw conflict(`Sandbox "${id}" is already running`);
       return { ...state, endAtMs: Math.max(state.endAtMs, steadyNowMs() + timeoutS * 1000) };
     });
-    return wasPaused;
+    return { id, state, wasPaused };
   }
 
   async setNetwork(
@@ -177,13 +188,13 @@ export class Sandboxes {
   }
 
   /** @returns a sandbox that goes on from where this one is. */
-  async fork(principal: string, id: string, timeoutS: number, signal: AbortSignal): Promise<Sandbox> {
+  async fork(principal: string, id: string, timeoutS: number, signal: AbortSignal): Promise<MadeSandbox> {
     const { state } = await this.get(principal, id);
     const forkId = newId();
     const startedAtMs = steadyNowMs();
-    const changes = kept({ ...running(state, timeoutS), startedAtMs });
-    await this.#services.sessions.fork(principal, id, signal, { id: forkId, ...changes });
-    return await this.get(principal, forkId);
+    const forked = { ...running(state, timeoutS), startedAtMs };
+    await this.#services.sessions.fork(principal, id, signal, { id: forkId, ...kept(forked) });
+    return { id: forkId, state: forked };
   }
 
   async createSnapshot(principal: string, id: string, name: string | null, signal: AbortSignal): Promise<Snapshot> {
