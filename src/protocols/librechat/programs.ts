@@ -6,6 +6,7 @@ import { JsonText } from "../../shared/json/json-text.ts";
 import type { Reply, Step, ToolAnswer } from "../../tools/events.ts";
 import type { ToolExecution } from "../../tools/tool-executions.ts";
 import { HOME } from "../../workspaces/paths.ts";
+import { workspaceLimits } from "../../workspaces/workspace-index.ts";
 import { withCutNote } from "../execution-limits.ts";
 import { nameInHome, type ProgramRun, runProgram, sandboxPath } from "../program.ts";
 import { Storage, type StoredFile } from "./storage.ts";
@@ -67,16 +68,34 @@ export async function runForLibreChat(
 ): Promise<LibreChatRun> {
   const storage = new Storage(services, context.principal.id);
   const inputs = new Map<string, StoredFile>();
-  const contents = new Map<string, Uint8Array>();
-  for (const { id, session, name } of files) {
-    const path = pathOf(name);
-    const file = await storage.get(session, id);
-    inputs.set(path, file);
-    contents.set(path, await storage.read(file));
-  }
+  for (const { id, session, name } of files) inputs.set(pathOf(name), await storage.get(session, id));
+  const contents = await contentsOf(storage, inputs, workspaceLimits(services.config).maxBytes);
   const program = { code, file: "main.py", args, files: contents, timeoutMs };
   const run = await runProgram(services, program, context, listeners);
   return { run, sessionId, files: await keep(storage, sessionId, run, inputs, context.signal) };
+}
+
+/**
+ * Reads each stored file once, under however many names a program finds it.
+ *
+ * @throws {ClientError} 413 `workspace_full` before any is read.
+ */
+export async function contentsOf(
+  storage: Pick<Storage, "read">,
+  inputs: Inputs,
+  maxBytes: number,
+): Promise<ReadonlyMap<string, Uint8Array>> {
+  const bytes = [...inputs.values()].reduce((sum, { size }) => sum + size, 0);
+  if (bytes > maxBytes)
+    throw new ClientError("workspace_full", `The files have ${bytes} bytes; a program may have ${maxBytes}.`);
+  const read = new Map<string, Uint8Array>();
+  const contents = new Map<string, Uint8Array>();
+  for (const [path, file] of inputs) {
+    const content = read.get(file.id) ?? (await storage.read(file));
+    read.set(file.id, content);
+    contents.set(path, content);
+  }
+  return contents;
 }
 
 /** Where it is in the sandbox: `/mnt/data`, whatever its name begins with. */
