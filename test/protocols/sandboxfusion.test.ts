@@ -95,6 +95,14 @@ test("files come in, and those that are asked for go out", async () => {
   });
 });
 
+test("one file under many spellings is refused before it is made a reply", async () => {
+  const code = "open('out','wb').write(bytes(4 * 1024 * 1024))";
+  const spellings = Array.from({ length: 9 }, (_, index) => `${"./".repeat(index)}out`);
+  const message = "fetch_files: 37748736 bytes; at most 33554432 can be fetched.";
+  expect(await run(code, { fetch_files: spellings })).toMatchObject({ status: 400, body: { detail: message } });
+  expect(await jupyter([code], { fetch_files: spellings })).toMatchObject({ status: 400, body: { detail: message } });
+});
+
 test("another language is an error of the sandbox's that says what there is", async () => {
   expect(await run("int main(){}", { language: "cpp" })).toMatchObject({
     status: 200,

@@ -12,6 +12,8 @@ import { runCells } from "./cells.ts";
 
 const PATHS: ReadonlySet<string> = new Set(["/run_code", "/run_jupyter", "/v1/ping"]);
 const MAX_FILES = 1000;
+/** Of all files of one reply, before base64. */
+export const MAX_FETCHED_BYTES = 32 * 1024 * 1024;
 
 const files = z
   .record(z.string(), z.string("files must be base64 texts by their paths").nullable())
@@ -101,7 +103,7 @@ export function sandboxfusion({ services }: ProtocolOptions): Protocol {
             driver: { status, execution_time: timeMs / 1000, return_code: isOver ? 0 : null, stdout: "", stderr: "" },
             cells: run.cells,
             executor_pod_name: null,
-            files: Object.fromEntries(Array.from(left, ([name, content]) => [name, toBase64(content)])),
+            files: encoded(left),
           };
         },
       }),
@@ -134,13 +136,25 @@ function commandOf(result: ExecutionResult, exitCode: number | null) {
   };
 }
 
-/** Those that are there. */
+/** Those that are there. @throws {ClientError} see {@link encoded}. */
 function fetched({ files }: ProgramRun, names: readonly string[]): Record<string, string> {
   const found = Array.from(placesOf(names), ([name, path]) => {
     const content = files.contentOf(path);
-    return content === undefined ? [] : [[name, toBase64(content)] as const];
+    return content === undefined ? [] : [[name, content] as const];
   });
-  return Object.fromEntries(found.flat());
+  return encoded(found.flat());
+}
+
+/** @throws {ClientError} 400 `file_too_large` before any is made base64: one file has a thousand spellings, and a reply is one text. */
+export function encoded(contents: Iterable<readonly [name: string, content: Uint8Array]>): Record<string, string> {
+  const all = [...contents];
+  const bytes = all.reduce((sum, [, { length }]) => sum + length, 0);
+  if (bytes > MAX_FETCHED_BYTES)
+    throw new ClientError(
+      "file_too_large",
+      `fetch_files: ${bytes} bytes; at most ${MAX_FETCHED_BYTES} can be fetched.`,
+    );
+  return Object.fromEntries(all.map(([name, content]) => [name, toBase64(content)]));
 }
 
 /** By name the path of each; of what can be nowhere in the sandbox there is none. */
