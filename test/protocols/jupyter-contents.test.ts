@@ -89,6 +89,30 @@ test("text and bytes are read and written, and large ones in pieces", async () =
   expect((await contents.get("c.txt")).content).toBe("one two three");
 });
 
+test("a file is no larger than an upload may be, in however many pieces it comes", async () => {
+  const save = async (content: string, chunk?: number) =>
+    await server.put("/api/contents/pieces.txt", JSON.stringify({ type: "file", format: "text", content, chunk }));
+  expect((await save("x".repeat(10_485_761))).status).toBe(413);
+  expect((await save("x".repeat(10_485_760), 1)).status).toBe(201);
+  expect(await save("x", 2)).toMatchObject({ status: 413, body: { reason: "file_too_large" } });
+  expect((await contents.get("pieces.txt", { content: false })).size).toBe(10_485_760);
+});
+
+test("what document has a kernel is bounded as metadata is", async () => {
+  const text = "\x01".repeat(4096);
+  const document = { path: text, name: text, type: text };
+  expect((await server.post("/jupyter/api/sessions", document)).status).toBe(400);
+  expect((await server.get("/jupyter/api/sessions")).body).toEqual([]);
+  const { status, body } = await server.post("/jupyter/api/sessions", { path: "a.ipynb", name: "a", type: "notebook" });
+  expect(status).toBe(201);
+  expect(
+    (await server.request(`/jupyter/api/sessions/${body.id}`, { method: "PATCH", body: JSON.stringify(document) }))
+      .status,
+  ).toBe(400);
+  expect((await server.get("/jupyter/api/sessions")).body).toMatchObject([{ path: "a.ipynb" }]);
+  await server.delete(`/jupyter/api/sessions/${body.id}`);
+});
+
 test("folders list what is in them, but for what is hidden", async () => {
   await contents.save("folder", { type: "directory" });
   await contents.save("folder/x.py", { type: "file", format: "text", content: "1" });

@@ -13,7 +13,8 @@ import { type FileCollection, fileCollection } from "./file-collection.ts";
 const MAX_TTL_S = 315_360_000;
 const MAX_METADATA_MEMBERS = 64;
 const MAX_METADATA_NAME_CHARACTERS = 256;
-const MAX_METADATA_CHARACTERS = 16 * 1024;
+/** Names and values, all together. */
+export const MAX_METADATA_CHARACTERS = 16 * 1024;
 
 /** A name that a caller gives to something of its own. What it may be is the sessions' own rule, with a code of its own: `checkedName`. */
 export const plainName = (what: string) => z.string(`${what} must be a string.`).meta({ pattern: PLAIN_NAME.source });

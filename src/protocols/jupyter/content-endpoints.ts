@@ -138,7 +138,7 @@ export function contentEndpoints(): readonly JupyterEndpoint[] {
 }
 
 function contentsOf({ services, principal }: JupyterRequest): Contents {
-  return new Contents(services.workspaces.of(principal.id));
+  return new Contents(services.workspaces.of(principal.id), services.config.MAX_FILE_SIZE);
 }
 
 function pathOf({ params: { path = [] } }: JupyterRequest): string {

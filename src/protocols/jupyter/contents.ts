@@ -60,9 +60,12 @@ export function sandboxPath(names: readonly string[]): string {
 
 export class Contents {
   readonly #workspace: PrincipalWorkspace;
+  readonly #maxFileBytes: number;
 
-  constructor(workspace: PrincipalWorkspace) {
+  /** @param maxFileBytes most that a file may have that is saved. */
+  constructor(workspace: PrincipalWorkspace, maxFileBytes: number) {
     this.#workspace = workspace;
+    this.#maxFileBytes = maxFileBytes;
   }
 
   /** @throws {ClientError} 404 `not_found`; 400 where it is of another type than is asked for. */
@@ -75,15 +78,17 @@ export class Contents {
     const model = describe(entry, actual);
     if (!withContent) return model;
     if (actual === "directory") return { ...model, format: "json", content: await this.#children(path) };
-    const bytes = await this.#workspace.read(path);
-    if (actual === "notebook") return { ...model, format: "json", content: await notebookOf(bytes, path) };
-    if (bytes.length > MAX_SHOWN_BYTES) {
+    // Before it is read: requests that come together would have it in memory each.
+    const size = entry.kind === "file" ? entry.size : 0;
+    if (actual === "file" && size > MAX_SHOWN_BYTES) {
       throw new HttpError(
         413,
         "file_too_large",
-        `${shown(path)} has ${bytes.length} bytes, and at most ${MAX_SHOWN_BYTES} are shown: download it by /api/files`,
+        `${shown(path)} has ${size} bytes, and at most ${MAX_SHOWN_BYTES} are shown: download it by /api/files`,
       );
     }
+    const bytes = await this.#workspace.read(path);
+    if (actual === "notebook") return { ...model, format: "json", content: await notebookOf(bytes, path) };
     const text = format === "base64" ? null : textOf(bytes);
     if (text !== null) return { ...model, format: "text", mimetype: "text/plain", content: text };
     if (format === "text") throw new HttpError(400, "invalid_encoding", `${shown(path)} is not UTF-8 encoded`);
@@ -101,6 +106,15 @@ export class Contents {
       const bytes = content.type === "notebook" ? Buffer.from(`${content.text}\n`) : content.bytes;
       // Pieces come one after another: what is there is what came before.
       const isMore = content.type === "file" && content.chunk !== undefined && content.chunk !== 1;
+      // Before what is there is read: each piece would be, in the end, a read of all before it.
+      const sizeBefore = isMore && before?.kind === "file" ? before.size : 0;
+      if (sizeBefore + bytes.length > this.#maxFileBytes) {
+        throw new HttpError(
+          413,
+          "file_too_large",
+          `${shown(path)} is too large: a file may have ${this.#maxFileBytes} bytes`,
+        );
+      }
       const whole = isMore ? Buffer.concat([await this.#workspace.read(path), bytes]) : bytes;
       await this.#workspace.put(path, whole);
     }

@@ -1,7 +1,7 @@
 /** Kernels and Jupyter's sessions as records: a kernel is a session of this server, and what Jupyter says of it is in its metadata. */
 import { randomUUID } from "node:crypto";
 import { baseOf } from "../../environments/registry.ts";
-import { createSession } from "../../http/resources/sessions.ts";
+import { createSession, MAX_METADATA_CHARACTERS } from "../../http/resources/sessions.ts";
 import type { Services } from "../../service/execution-service.ts";
 import type { SessionView } from "../../sessions/views.ts";
 import { ClientError } from "../../shared/errors.ts";
@@ -49,10 +49,8 @@ export async function createKernel(
 ): Promise<SessionView> {
   const environment = environmentOf(services, name ?? "");
   const cwd = path === undefined ? undefined : await folderOf(services, principal, path);
-  const metadata = {
-    [KERNEL]: environment === undefined ? DEFAULT_KERNEL : environment,
-    ...(note && { [SESSION]: JSON.stringify(note) }),
-  };
+  const kernel = { [KERNEL]: environment === undefined ? DEFAULT_KERNEL : environment };
+  const metadata = withNote(kernel, note ?? null);
   return await createSession(services, principal, {
     id: randomUUID(),
     environment,
@@ -119,5 +117,11 @@ export function withNote(
   note: DocumentNote | null,
 ): Readonly<Record<string, string>> {
   const { [SESSION]: _, ...rest } = metadata;
-  return note === null ? rest : { ...rest, [SESSION]: JSON.stringify(note) };
+  if (note === null) return rest;
+  const noted = { ...rest, [SESSION]: JSON.stringify(note) };
+  const characters = Object.entries(noted).reduce((sum, [name, value]) => sum + name.length + value.length, 0);
+  if (characters > MAX_METADATA_CHARACTERS) {
+    throw new ClientError("invalid_request", "The path, name and type of a session are too long together.");
+  }
+  return noted;
 }

@@ -66,9 +66,10 @@ export class Kernels {
   note(principal: string, { id, metadata }: SessionView, note: DocumentNote | null): void {
     const { services, onError } = this.#options;
     const key = keyOf(principal, id);
+    const noted = withNote(metadata, note);
     this.#notes.set(key, note);
     services.sessions
-      .annotate(principal, id, withNote(metadata, note))
+      .annotate(principal, id, noted)
       .catch((error) => {
         // Deleted meanwhile, or the server ends.
         if (!(error instanceof ClientError)) onError(error);
