@@ -56,6 +56,13 @@ test("there are no terminals, and no settings", async () => {
   expect((await server.post("/jupyter/api/terminals", {})).status).toBe(404);
 });
 
+test("a widget's channel that is opened is closed at once", async () => {
+  const socket = await connect();
+  socket.send("comm_open", { comm_id: "c1", target_name: "jupyter.widget", data: {} });
+  const { content, channel } = await socket.find(({ msg_type: type }) => type === "comm_close");
+  expect([channel, content]).toEqual(["iopub", { comm_id: "c1", data: {} }]);
+});
+
 test("a message of version 4 is refused in its reply, and the kernel goes on", async () => {
   const socket = await connect();
   const old = { header: { msg_id: "old", msg_type: "execute_request", username: "u", session: "s", version: "4.0" } };
@@ -166,6 +173,10 @@ test("silent code, and code beside the cells, has no number; expressions are eva
   const silent = await socket.ask("execute_request", { code: "x = 1\nx", silent: true });
   expect([silent.outputs, silent.reply.execution_count]).toEqual([[], 0]);
   const aside = await socket.ask("execute_request", { code: "x + 1", store_history: false });
+  expect(aside.outputs.map(([type, { execution_count: count }]) => [type, count])).toEqual([
+    ["execute_input", 1],
+    ["execute_result", 1],
+  ]);
   expect(aside.outputs[1]?.[1].data).toEqual({ "text/plain": "2" });
   const user_expressions = { good: "x + y", bad: "z", none: "None" };
   const { reply } = await socket.ask("execute_request", { code: "y = 41", user_expressions });
@@ -345,8 +356,8 @@ test("a client that does not read keeps nothing but replies and states", async (
     of.messages.filter(({ msg_type, content }) => msg_type === type && content.name === name).length;
   expect(count("status", slow)).toBe(count("status", other));
   expect(count("stream", slow, "stdout")).toBeLessThan(count("stream", other, "stdout"));
-  // One for all that was left out on the way.
-  expect(count("stream", slow, "stderr")).toBeLessThan(5);
+  // One for all that was left out until there was room again, which the system's buffers have now and then; not one with each state.
+  expect(count("stream", slow, "stderr")).toBeLessThan(count("status", slow) / 2);
   expect(note.content.text).toMatch(/^\[\d+ messages of output were left out/);
 });
 

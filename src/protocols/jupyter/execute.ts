@@ -51,9 +51,9 @@ export async function execute(asked: Asked): Promise<object> {
   if (!content.silent) {
     kernel.publish(request, "execute_input", { code: content.code, execution_count: executions + 1 });
   }
+  const isCounted = content.store_history && !content.silent;
   let result: ExecutionResult;
   try {
-    const isCounted = content.store_history && !content.silent;
     const input = { ...IN_KERNEL, code: content.code, session: kernel.id, isCounted };
     result = await run(asked, input, content.allow_stdin);
   } catch (error) {
@@ -72,7 +72,9 @@ export async function execute(asked: Asked): Promise<object> {
   if (errorInfo) return failed(asked, count, errorInfo);
   if (!content.silent && result.display != null) {
     const { display, displayMetadata: metadata = {} } = result;
-    kernel.publish(request, "execute_result", { execution_count: count, data: notebookData(display), metadata });
+    // What is not counted has the next number, as its input had.
+    const number = isCounted ? count : executions + 1;
+    kernel.publish(request, "execute_result", { execution_count: number, data: notebookData(display), metadata });
   }
   return ok(count, await evaluate(asked, content.user_expressions));
 }

@@ -255,7 +255,9 @@ export class LiveKernel {
     const { type } = asked.request;
     const handler = Object.hasOwn(handlers, type) ? handlers[type] : undefined;
     if (handler === undefined) {
-      // What belongs to widgets has no reply.
+      // What belongs to widgets has no reply, and of what they open nothing is there.
+      if (type === "comm_open")
+        this.publish(asked.request, "comm_close", { comm_id: commIdOf(asked.request), data: {} });
       if (type.startsWith("comm_")) return NO_REPLY;
       return refusal(
         "UnknownMessage",
@@ -290,6 +292,10 @@ export class LiveKernel {
   #forgetUnused(): void {
     if (this.#clients.size === 0 && !this.isBusy) this.#options.onUnused(this);
   }
+}
+
+function commIdOf({ content: { comm_id: id } }: Request): string {
+  return typeof id === "string" ? id.slice(0, 200) : "";
 }
 
 type Reply = { readonly status?: string };
