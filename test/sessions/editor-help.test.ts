@@ -40,6 +40,22 @@ const tampered = (statements: string, answer: string) =>
   `import sandbox_runner.editor_help as e\ndef answer(question):\n  ${statements}\n  return ${answer}\ne.answer = answer\nx = 1`;
 
 describe("completion and inspection", () => {
+  test("ask no metaclass", async () => {
+    const id = await create();
+    const asking = "class M(type):\n  def __getattribute__(cls, name): return 'asked'\n";
+    await run(id, `${asking}class N(metaclass=M):\n  'what N is'\nn = N()`);
+    for (const [code, type] of [
+      ["n", "N"],
+      ["N", "M"],
+    ]) {
+      for (const detail of [0, 1]) {
+        const text: string = (await inspect(id, { code, detail })).body.data["text/plain"];
+        expect(text).toMatch(new RegExp(`^Type: +${type}$`, "m"));
+        expect(text).not.toContain("asked");
+      }
+    }
+  });
+
   test("are of what the session holds, awake or not, and count as no execution", async () => {
     const id = await create();
     await run(id, "def greet(name: str = 'you'):\n  'Says hello.'\n  return 1\nx = 1");

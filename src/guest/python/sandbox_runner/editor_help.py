@@ -60,7 +60,7 @@ def _description(expression, value, detail):
     if signature is not None:
         label = "Init signature" if static_values.is_class(value) else "Signature"
         lines.append((label, f"{name}{signature}"))
-    lines.append(("Type", static_values.class_of(value).__qualname__))
+    lines.append(("Type", static_values.qualified_name(static_values.class_of(value))))
     shown = static_values.shown(value)
     if shown is not None:
         lines.append(("String form", shown))
@@ -87,7 +87,7 @@ def _with_source(value):
         return value.__func__
     if static_values.is_a(value, types.MethodType):
         return value.__func__
-    if static_values.is_a(value, (types.FunctionType, types.ModuleType)) or static_values.is_class(value):
+    if static_values.is_a(value, (types.FunctionType, types.ModuleType)) or static_values.is_plain_class(value):
         return value
     return None
 

@@ -143,6 +143,18 @@ def is_class(value):
     return issubclass(type(value), type)
 
 
+def is_plain_class(value):
+    """A class whose attributes can be read without its metaclass doing so."""
+    return is_class(value) and _lookup(type(value), "__getattribute__") is type.__dict__["__getattribute__"] and not is_a(
+        _lookup(type(value), "__getattr__"), _FUNCTIONS
+    )
+
+
+def qualified_name(value):
+    """Of a class, without asking its metaclass."""
+    return type.__dict__["__qualname__"].__get__(value)
+
+
 def class_of(value):
     return value.cls if type(value) is Instance else type(value)
 
