@@ -1,7 +1,10 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type { ExecutionResult } from "../../sandbox/outcome.ts";
 import { type ExecutionContext, runCode, type Services } from "../../service/execution-service.ts";
 import { ClientError } from "../../shared/errors.ts";
+import { JsonFragments } from "../../shared/json/json-parts.ts";
 import type { JsonText } from "../../shared/json/json-text.ts";
+import { displayedJson } from "../displayed-json.ts";
 import { withCutNote } from "../execution-limits.ts";
 
 /** What its session outlives the cells by, where this server ends before it can delete it, s. */
@@ -19,7 +22,7 @@ export interface CellsRequest {
 
 export interface CellsRun {
   /** Of those that ran. */
-  readonly cells: readonly object[];
+  readonly cells: readonly JsonFragments[];
   /** All ran before the time was over. */
   readonly isOver: boolean;
   readonly timeMs: number;
@@ -39,12 +42,12 @@ export async function runCells(
   const startedAt = performance.now();
   try {
     if (files.size > 0) await sessions.files.writeAll(principal, id, context.signal, files);
-    const shown: object[] = [];
+    const shown: JsonFragments[] = [];
     let leftMs = totalTimeoutMs;
     for (const code of cells) {
       if (leftMs <= 0) break;
       if (code.trim() === "") {
-        shown.push({ stdout: "", stderr: "", display: [], error: [] });
+        shown.push(new JsonFragments({ stdout: "", stderr: "", display: [], error: [] }));
         continue;
       }
       const timeout = Math.min(cellTimeoutMs, leftMs);
@@ -52,7 +55,7 @@ export async function runCells(
       const input = { code, session: id, timeout, display: "after-outputs", printTraceback: false } as const;
       const result = await runCode(services, input, context);
       leftMs -= result.executionTimeMs;
-      shown.push(toCell(result));
+      shown.push(await toCell(result));
       if (result.status === "timeout" && timeout < cellTimeoutMs) leftMs = 0;
     }
     const contents = new Map<string, Uint8Array>();
@@ -86,32 +89,30 @@ function refuseOthers(error: unknown): null {
   throw error;
 }
 
-function toCell(result: ExecutionResult): object {
+async function toCell(result: ExecutionResult): Promise<JsonFragments> {
   const { stdout, outputs, display, errorInfo } = result;
   const traceback = errorInfo?.traceback ?? "";
-  return {
+  const shown: JsonFragments[] = [];
+  for (const bundle of [...outputs, ...(display ? [display] : [])]) {
+    shown.push(toData(bundle));
+    // Code may display 64 MiB: others have their turn between two of them.
+    await nextTurn();
+  }
+  return new JsonFragments({
     stdout,
     stderr: withCutNote(result.stderr, result),
-    display: [...outputs, ...(display ? [display] : [])].map(toData),
+    display: shown,
     error: errorInfo
       ? [{ ename: errorInfo.type, evalue: errorInfo.message, traceback: traceback.trimEnd().split("\n") }]
       : [],
-  };
+  });
 }
 
-/** A MIME bundle as kernels send it: JSON is no text there. */
-function toData(bundle: JsonText): object {
-  const data = bundle.parseAll() as Record<string, string>;
-  return Object.fromEntries(
-    Object.entries(data).map(([type, text]) => [type, /[/+]json$/.test(type) ? parsedOrText(text) : text]),
-  );
-}
-
-/** User code may have written it. */
-function parsedOrText(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return text;
-  }
+/** A MIME bundle as kernels send it: JSON is no text there, unless it is none. */
+function toData(bundle: JsonText): JsonFragments {
+  const members = Object.entries(bundle.parseAll() as Record<string, string>).map(([type, text]) => [
+    type,
+    (/[/+]json$/.test(type) ? displayedJson(text) : null) ?? text,
+  ]);
+  return new JsonFragments(Object.fromEntries(members));
 }

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { contextOf } from "../../http/caller.ts";
+import { sendJson } from "../../http/json-reply.ts";
 import { endpoint, json, type Protocol, type ProtocolOptions } from "../../http/protocol.ts";
 import { jsonBody } from "../../http/routes.ts";
 import { MAX_TIMEOUT_MS } from "../../http/validation.ts";
@@ -85,7 +86,7 @@ export function sandboxfusion({ services }: ProtocolOptions): Protocol {
         path: "/run_jupyter",
         scope: "execute",
         body: jsonBody(cellsBody, { cells: ["a = 1", "a"] }),
-        reply: json(),
+        reply: { send: sendJson },
         handler: async ({ request, response, body }) => {
           const { cells, cell_timeout = 0, total_timeout = 45, files, fetch_files = [] } = body;
           const run = await runCells(services, contextOf(request, response), {
