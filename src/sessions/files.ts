@@ -43,13 +43,13 @@ export class SessionFiles {
     return (await readFiles(store, await turns.record(principal, id))).listing;
   }
 
-  /** @throws {ClientError} 404 `File not found`. */
-  async read(principal: string, id: string, path: string): Promise<Uint8Array> {
+  /** @param onSize as of {@link PrincipalWorkspace.read}. @throws {ClientError} 404 `File not found`. */
+  async read(principal: string, id: string, path: string, onSize?: (bytes: number) => void): Promise<Uint8Array> {
     const { turns, store } = this.#options;
     const workspace = await this.#workspaceOf(principal, id);
-    if (workspace) return await workspace.read(path);
+    if (workspace) return await workspace.read(path, onSize);
     const record = await turns.record(principal, id);
-    return await readFile(store, record, await readFiles(store, record), workspacePath(path));
+    return await readFile(store, record, await readFiles(store, record), workspacePath(path), onSize);
   }
 
   async write(

@@ -58,9 +58,11 @@ export async function readFile(
   record: SessionRecord,
   files: WorkspaceIndex,
   path: string,
+  onSize?: (bytes: number) => void,
 ): Promise<Uint8Array> {
   const entry = files.get(path);
   if (entry?.kind !== "file") throw new ClientError("not_found", "File not found");
+  onSize?.(entry.size);
   try {
     return await store.read(record.id, entry);
   } catch (error) {

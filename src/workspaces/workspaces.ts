@@ -71,12 +71,12 @@ export class PrincipalWorkspace {
     return entry && fileEntry(filePath, entry);
   }
 
-  /** @throws {ClientError} 404 if there is no such file. */
-  async read(filePath: string): Promise<Uint8Array> {
+  /** @param onSize called before the content is read; what it throws is thrown. @throws {ClientError} 404 if there is no such file. */
+  async read(filePath: string, onSize?: (bytes: number) => void): Promise<Uint8Array> {
     using held = await this.#hold();
     const snapshot = await held.storage.snapshot();
     try {
-      return await readFile(snapshot, workspacePath(filePath));
+      return await readFile(snapshot, workspacePath(filePath), onSize);
     } finally {
       await snapshot.release();
     }
@@ -329,9 +329,10 @@ function chunksOf(source: ContentSource): AsyncIterable<Uint8Array> | Iterable<U
   return "hostFile" in source ? createReadStream(source.hostFile) : source;
 }
 
-function readFile(snapshot: Snapshot, filePath: string): Promise<Uint8Array> {
+function readFile(snapshot: Snapshot, filePath: string, onSize?: (bytes: number) => void): Promise<Uint8Array> {
   const entry = snapshot.index.get(filePath);
   if (entry?.kind !== "file") throw fileNotFound(filePath);
+  onSize?.(entry.size);
   return snapshot.read(entry);
 }
 

@@ -6,7 +6,7 @@ import { expect, test } from "vitest";
 import { until } from "../../../test/support/until.ts";
 import { serve } from "../testing/serve.ts";
 import { authenticate } from "./authentication.ts";
-import { keepHeld, limitHeldRequests } from "./held-requests.ts";
+import { holdReply, keepHeld, limitHeldRequests } from "./held-requests.ts";
 
 const MIB = 2 ** 20;
 const ALICE = "a-key-of-alice-alone";
@@ -27,9 +27,27 @@ function limited(
     letGo();
     if (!response.destroyed) response.json({ success: true });
   });
+  app.get("/read", async (_request, response) => {
+    holdReply(response, 10 * MIB);
+    await act();
+    response.send(Buffer.alloc(10 * MIB));
+  });
   app.get("/large", (_request, response) => void response.send(Buffer.alloc(10 * MIB)));
   return serve(app);
 }
+
+test("replies that are asked for at once are counted before they are read, for their principal alone", async () => {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  await using server = await limited({}, () => promise);
+  const asked = [ask(server.origin, ALICE, "/read"), ask(server.origin, ALICE, "/read")];
+  const third = ask(server.origin, ALICE, "/read");
+  const other = ask(server.origin, BOB, "/read");
+  // Whichever came last: two have room.
+  const refused = await Promise.race([...asked, third]);
+  resolve();
+  expect([refused, (await Promise.all([...asked, third])).sort(), await other]).toEqual([429, [200, 200, 429], 200]);
+  expect(await ask(server.origin, ALICE, "/read")).toBe(200);
+});
 
 const ask = async (origin: string, key: string, path = "/large") => {
   const response = await fetch(origin + path, { headers: { "x-api-key": key } });

@@ -18,7 +18,11 @@ interface Held {
   readonly response: Response;
   /** All of its principal's, this one included. */
   readonly among: Set<Held>;
+  /** Most of all of them, bytes. */
+  readonly maxBytes: number;
   bodyBytes: number;
+  /** Of the reply, before it is written. */
+  replyBytes: number;
   /** Of the reply, when it was looked at last: what its client had taken; null: nothing waited. */
   takenBytes: number | null;
   /** What goes on for it, though its client may have gone. */
@@ -58,13 +62,17 @@ export function limitHeldRequests({
       throw new ClientError("too_many_open_requests");
     }
     const bodyBytes = announcedBytes(request, maxBodyBytes);
-    let heldBytes = bodyBytes;
-    for (const other of others) heldBytes += other.bodyBytes + other.response.writableLength;
-    // One alone is never refused: what it may have is the route's affair.
-    if (heldBytes > maxBytes && others.size > 0) {
-      throw new ClientError("too_much_held");
-    }
-    const held: Held = { response, among: others, bodyBytes, takenBytes: null, works: 0, isClosed: false };
+    const held: Held = {
+      response,
+      among: others,
+      maxBytes,
+      bodyBytes,
+      replyBytes: 0,
+      takenBytes: null,
+      works: 0,
+      isClosed: false,
+    };
+    requireRoom(held, 0);
     others.add(held);
     heldBy.set(response, held);
     if (bodyBytes > 0 && request.get("content-encoding") === undefined) {
@@ -80,6 +88,31 @@ export function limitHeldRequests({
     });
     next();
   };
+}
+
+/**
+ * Counts what a large reply will have, before it is read into memory: of many that are asked for at once, none is written yet.
+ *
+ * @throws {ClientError} 429 `too_much_held`.
+ */
+export function holdReply(response: Response, bytes: number): void {
+  const held = heldBy.get(response);
+  if (held === undefined) return;
+  requireRoom(held, bytes);
+  held.replyBytes = bytes;
+}
+
+/** @param bytes more for this one. @throws {ClientError} 429 `too_much_held`. */
+function requireRoom(held: Held, bytes: number): void {
+  let heldBytes = held.bodyBytes + bytes;
+  let others = 0;
+  for (const other of held.among) {
+    if (other === held) continue;
+    others++;
+    heldBytes += other.bodyBytes + (other.response.headersSent ? other.response.writableLength : other.replyBytes);
+  }
+  // One alone is never refused: what it may have is the route's affair.
+  if (heldBytes > held.maxBytes && others > 0) throw new ClientError("too_much_held");
 }
 
 /**

@@ -4,6 +4,7 @@ import type { SecurityEvent } from "../../security-log/event.ts";
 import { ClientError, type ErrorCode } from "../../shared/errors.ts";
 import type { FileEntry } from "../../wire/messages.ts";
 import { HOME, nameOf, ROOTS, throughHomeLink } from "../../workspaces/paths.ts";
+import { holdReply } from "../middleware/held-requests.ts";
 import { type Access, type Asked, done, download, fileBody, type Route, reply, route, type Tag } from "../routes.ts";
 import { count, fileSchema } from "../schemas.ts";
 
@@ -12,8 +13,8 @@ export interface FileCollection {
   /** What the security log has besides the path of what was changed. */
   readonly details?: SecurityEvent["details"];
   list(): Promise<readonly FileEntry[]>;
-  /** @throws {ClientError} `not_found` if there is no such file. */
-  read(path: string): Promise<Uint8Array>;
+  /** @param onSize called before the content is read; what it throws is thrown. @throws {ClientError} `not_found` if there is no such file. */
+  read(path: string, onSize?: (bytes: number) => void): Promise<Uint8Array>;
   /** @throws {ClientError} `not_a_file` if a folder has the name; if there is no room. */
   write(path: string, content: Uint8Array): Promise<FileEntry>;
   /** @throws {ClientError} `not_found` if there is no such file. */
@@ -74,7 +75,8 @@ export function fileCollection({
       errors: ["invalid_filename", "not_found", ...errors.read],
       handler: async (asked) => {
         const path = sandboxPath(asked.params.path);
-        sendFile(asked.response, nameOf(path), await collectionOf(asked).read(path));
+        const content = await collectionOf(asked).read(path, (bytes) => holdReply(asked.response, bytes));
+        sendFile(asked.response, nameOf(path), content);
       },
     }),
     route({

@@ -20,7 +20,7 @@ export function workspaceFiles({ workspaces }: Pick<Services, "workspaces">, pri
   const workspace = workspaces.of(principal);
   return {
     list: async () => await workspace.list(),
-    read: async (path) => await workspace.read(path),
+    read: async (path, onSize) => await workspace.read(path, onSize),
     write: async (path, content) => await workspace.put(path, content),
     remove: async (path) => await workspace.remove(path),
   };

@@ -304,7 +304,7 @@ export function sessionFiles(
   return {
     details: { session: id },
     list: async () => await sessions.files.list(principal, id),
-    read: async (path) => await sessions.files.read(principal, id, path),
+    read: async (path, onSize) => await sessions.files.read(principal, id, path, onSize),
     write: async (path, content) => await sessions.files.write(principal, id, signal, path, content),
     remove: async (path) => await sessions.files.delete(principal, id, signal, path),
   };

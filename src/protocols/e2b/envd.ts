@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { holdReply } from "../../http/middleware/held-requests.ts";
 import { endpoint, json, type ProtocolEndpoint } from "../../http/protocol.ts";
 import type { Asked } from "../../http/routes.ts";
 import { ClientError } from "../../shared/errors.ts";
@@ -72,7 +73,8 @@ export function envd(sandboxes: Sandboxes, watchers: Watchers): readonly Protoco
       scope: FILES,
       handler: async (asked) => {
         const asks = queryOf(asked);
-        const content = await (await filesOf(sandboxes, asked)).read(asks.path);
+        const files = await filesOf(sandboxes, asked);
+        const content = await files.read(asks.path, (bytes) => holdReply(asked.response, bytes));
         // As something to be saved: nothing that user code wrote may become a page of ours.
         asked.response
           .attachment(nameOf(toOwn(asks.path)))

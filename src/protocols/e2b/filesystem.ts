@@ -72,10 +72,10 @@ export class SandboxFiles {
   }
 
   /** @throws {ClientError} 404, 400 for a folder. */
-  async read(path: string): Promise<Uint8Array> {
+  async read(path: string, onSize: (bytes: number) => void): Promise<Uint8Array> {
     const entry = found(await this.entries(), path);
     if (entry.kind === "folder") throw new ClientError("invalid_path", `path '${path}' is a directory`);
-    return await this.#services.sessions.files.read(this.#principal, this.#id, entry.path);
+    return await this.#services.sessions.files.read(this.#principal, this.#id, entry.path, onSize);
   }
 
   /** @throws {ClientError} 400 for a folder, or two of one path. */

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { readJsonWithDocument } from "../../http/body.ts";
 import { sendJson } from "../../http/json-reply.ts";
+import { holdReply } from "../../http/middleware/held-requests.ts";
 import { sendFile } from "../../http/resources/file-collection.ts";
 import { parseBody } from "../../http/validation.ts";
 import { ClientError } from "../../shared/errors.ts";
@@ -128,7 +129,8 @@ export function contentEndpoints(): readonly JupyterEndpoint[] {
       // Whatever `?download` says: Jupyter would show HTML as a page of its own.
       handler: async (asked) => {
         const path = pathOf(asked);
-        const content = await asked.services.workspaces.of(asked.principal.id).read(path);
+        const workspace = asked.services.workspaces.of(asked.principal.id);
+        const content = await workspace.read(path, (bytes) => holdReply(asked.response, bytes));
         asked.response.setHeader("Content-Security-Policy", "sandbox; default-src 'none'");
         asked.response.setHeader("X-Content-Type-Options", "nosniff");
         sendFile(asked.response, nameOf(path), content);
