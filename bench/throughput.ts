@@ -1,5 +1,7 @@
 import { spawnSync } from "node:child_process";
 import { mkdir } from "node:fs/promises";
+import os from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
 import { type CpuUse, cpuOf, perRequest, totalOf } from "./cpu.ts";
 import { type LoadResult, load } from "./load.ts";
 import { PROGRAMS } from "./programs.ts";
@@ -8,6 +10,10 @@ import { type ServerProcess, startServerProcess } from "./server-process.ts";
 import { BENCH, median, OURS, oursWith, PYTHON } from "./settings.ts";
 
 const WARM_UP_SECONDS = 2;
+const LOOK_MS = 300;
+/** A minute: more is not waited for. */
+const MAX_LOOKS = 200;
+const MIN_IDLE = 0.9;
 
 interface Contender {
   readonly id: string;
@@ -60,12 +66,15 @@ export async function measureThroughput(log: (line: string) => void, skipped: st
     for (const { id, name, start } of present) running.push({ id, name, server: await start() });
     for (const [program, { name: title }] of PROGRAMS.entries()) {
       const results = new Map<string, Measured[]>();
-      for (const { server } of running)
+      for (const { server } of running) {
+        await quiet();
         await load({ url: server.url, program, connections: 4, seconds: WARM_UP_SECONDS, checked: true });
+      }
       for (const connections of BENCH.connections) {
         const rounds = new Map<string, Measured[]>(running.map(({ id }) => [id, []]));
         for (let round = 0; round < BENCH.rounds; round++)
           for (const { id, server } of running) {
+            await quiet();
             const before = cpuOf(server.pid);
             const result = await load({ url: server.url, program, connections, seconds: BENCH.seconds });
             rounds.get(id)?.push({ ...result, cpu: perRequest(before, cpuOf(server.pid), result.good) });
@@ -110,6 +119,22 @@ export async function measureThroughput(log: (line: string) => void, skipped: st
 
 function hasKernel(): boolean {
   return spawnSync("/usr/bin/python3", ["-c", "import ipykernel, jupyter_client"]).status === 0;
+}
+
+/** Waits until the machine has nothing to do: a server that queues goes on with what its clients have given up. */
+async function quiet(): Promise<void> {
+  for (let look = 0; look < MAX_LOOKS; look++) {
+    const before = processorTimes();
+    await sleep(LOOK_MS);
+    const after = processorTimes();
+    if ((after.idle - before.idle) / (after.all - before.all) > MIN_IDLE) return;
+  }
+}
+
+function processorTimes(): { readonly idle: number; readonly all: number } {
+  const times = os.cpus().map(({ times }) => times);
+  const idle = times.reduce((sum, { idle }) => sum + idle, 0);
+  return { idle, all: times.reduce((sum, { user, nice, sys, idle, irq }) => sum + user + nice + sys + idle + irq, 0) };
 }
 
 function medians(rounds: readonly Measured[]): Measured {
