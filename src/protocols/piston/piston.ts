@@ -1,6 +1,7 @@
 import { posix } from "node:path";
 import type { Request } from "express";
-import semver from "semver";
+import coerce from "semver/functions/coerce.js";
+import satisfies from "semver/functions/satisfies.js";
 import { contextOf } from "../../http/caller.ts";
 import { endpoint, json, type Protocol, type ProtocolOptions } from "../../http/protocol.ts";
 import type { RouteServices } from "../../http/routes.ts";
@@ -112,14 +113,13 @@ function runtimes({ packages: { environments, defaultEnvironment } }: RouteServi
 function runtimeOf(services: RouteServices, language: string, version: string): Runtime | undefined {
   if (version.length > MAX_VERSION_CHARACTERS) return undefined;
   return runtimes(services).find(
-    (one) =>
-      (one.language === language || one.aliases.includes(language)) && semver.satisfies(plainVersion(one), version),
+    (one) => (one.language === language || one.aliases.includes(language)) && satisfies(plainVersion(one), version),
   );
 }
 
 /** A version that is not released yet is that version to who asks for it. */
 function plainVersion({ version }: Runtime): string {
-  return semver.coerce(version)?.version ?? version;
+  return coerce(version)?.version ?? version;
 }
 
 function packageOf(services: RouteServices, { language, version }: Record<string, unknown>): Runtime {
