@@ -2,7 +2,7 @@ import { ClientError } from "../shared/errors.ts";
 import type { JsonText } from "../shared/json/json-text.ts";
 import type { Tool } from "../tools/definitions.ts";
 import type { InnerTools } from "../tools/events.ts";
-import { McpConnection, type McpResult } from "./mcp-connection.ts";
+import type { McpConnection, McpResult } from "./mcp-connection.ts";
 import type { McpServerDefinition } from "./server-file.ts";
 
 /** A connection that nothing has used for so long is closed, ms. */
@@ -10,6 +10,9 @@ const IDLE_MS = 600_000;
 const SWEEP_MS = 60_000;
 /** Connections to one server: each is a process where it is one. */
 const MAX_CONNECTIONS = 100;
+
+/** With the SDK, for the first that is connected to: most servers have none. */
+const loadConnection = async () => (await import("./mcp-connection.ts")).McpConnection;
 
 /** The MCP servers that the operator has named, for those that may use them. */
 export class McpServers {
@@ -49,7 +52,7 @@ export class McpServers {
     const calls = new Map<string, (input: JsonText, signal: AbortSignal) => Promise<McpResult>>();
     await Promise.all(
       names.map(async (name) => {
-        const connection = this.#connectionOf(name, principal);
+        const connection = this.#connectionOf(name, principal, await loadConnection());
         for (const [own, { tool }] of (await connection.tools()).tools) {
           tools.set(tool.signature.tool, tool);
           calls.set(tool.signature.tool, async (input, signal) => await connection.call(own, input, signal));
@@ -69,7 +72,8 @@ export class McpServers {
   async health(): Promise<readonly { readonly name: string; readonly ok: boolean; readonly text: string }[]> {
     return await Promise.all(
       Array.from(this.#servers.values(), async (server) => {
-        const connection = new McpConnection(server, "(doctor)", this.#secrets);
+        const Connection = await loadConnection();
+        const connection = new Connection(server, "(doctor)", this.#secrets);
         try {
           const { tools, leftOut } = await connection.tools();
           const reasons = Array.from(leftOut, ([name, why]) => `; ${name} is left out: ${why.replace(/\.$/, "")}`);
@@ -90,7 +94,7 @@ export class McpServers {
     await Promise.all(all.map((connection) => connection.close()));
   }
 
-  #connectionOf(name: string, principal: string): McpConnection {
+  #connectionOf(name: string, principal: string, Connection: typeof McpConnection): McpConnection {
     const server = this.#servers.get(name) as McpServerDefinition;
     const ofServer = this.#connections.get(name) ?? new Map<string, McpConnection>();
     this.#connections.set(name, ofServer);
@@ -102,7 +106,7 @@ export class McpServers {
       ofServer.delete(idlest[0]);
       void idlest[1].close();
     }
-    const connection = new McpConnection(server, principal, this.#secrets);
+    const connection = new Connection(server, principal, this.#secrets);
     ofServer.set(principal, connection);
     return connection;
   }
