@@ -135,10 +135,11 @@ export class Contents {
   }
 
   async copy(from: string, folder: string): Promise<ContentModel> {
-    const { name, ext } = posix.parse((await this.#find(from)).path);
+    const entry = await this.#find(from);
+    const { name, ext } = posix.parse(entry.path);
     // As Jupyter names them: the copy of a copy is no copy of a copy.
     const path = await this.#freePath(folder, name.replace(/-Copy\d{0,9}$/, ""), ext, "-Copy");
-    if ((await this.#find(from)).kind === "folder") {
+    if (entry.kind === "folder") {
       throw new HttpError(400, "not_a_file", `Can't copy directories: ${shown(from)}`);
     }
     await this.#workspace.put(path, await this.#workspace.read(from));

@@ -39,6 +39,14 @@ export function writeFrame(parts: MessageParts, format: WireFormat): Buffer {
   const { channel, type, id } = parts;
   // Clients read the type, and the id, here or there.
   const last = JSON.stringify({ channel, msg_id: id, msg_type: type, buffers: [] }).slice(1);
+  return envelope(parts, `,${last}`);
+}
+
+/** A message as one JSON object. @param end what follows its parts. */
+function envelope(
+  { header, parentHeader, metadata, content }: Pick<MessageParts, "header" | "parentHeader" | "metadata" | "content">,
+  end: string,
+): Buffer {
   return Buffer.concat([
     Buffer.from('{"header":'),
     header,
@@ -48,7 +56,7 @@ export function writeFrame(parts: MessageParts, format: WireFormat): Buffer {
     metadata,
     Buffer.from(',"content":'),
     content,
-    Buffer.from(`,${last}`),
+    Buffer.from(end),
   ]);
 }
 
@@ -72,18 +80,7 @@ function readV1(bytes: Buffer): Frame {
   const offsets = Array.from({ length: count }, (_, index) => Number(bytes.readBigUInt64LE(8 * (index + 1))));
   const parts = slices(bytes, 8 * (count + 1), offsets);
   const [channel, header, parentHeader, metadata, content] = parts as [Buffer, Buffer, Buffer, Buffer, Buffer];
-  const json = Buffer.concat([
-    Buffer.from('{"header":'),
-    header,
-    Buffer.from(',"parent_header":'),
-    parentHeader,
-    Buffer.from(',"metadata":'),
-    metadata,
-    Buffer.from(',"content":'),
-    content,
-    Buffer.from("}"),
-  ]);
-  return { json, channel: channel.toString("latin1") };
+  return { json: envelope({ header, parentHeader, metadata, content }, "}"), channel: channel.toString("latin1") };
 }
 
 /** JSON and buffers behind it, the way before {@link V1}. */
