@@ -55,11 +55,7 @@ export class Channels implements WebSockets {
    * @throws {ClientError} 426 `upgrade_required`, 400 `bad_request`, 429 `too_many_connections`.
    */
   accept(request: Request, response: Response, services: RouteServices): void {
-    const upgrade = upgradeOf(request);
-    if (!upgrade) {
-      response.setHeader("Upgrade", "websocket");
-      throw new ClientError("upgrade_required");
-    }
+    const upgrade = upgradeOf(request, response);
     if (!subprotocolsOf(request).includes(SUBPROTOCOL)) {
       throw new ClientError("bad_request", `The client has to offer the subprotocol ${SUBPROTOCOL}.`);
     }

@@ -1,7 +1,8 @@
 import { type IncomingMessage, type Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
-import type { Express, Request } from "express";
+import type { Express, Request, Response } from "express";
 import { type WebSocket, WebSocketServer } from "ws";
+import { ClientError } from "../../shared/errors.ts";
 
 export const SUBPROTOCOL = "pyodide-express.v1";
 /** A key in a subprotocol, since a page can set no header: base64url of it follows. It is never answered with. */
@@ -21,9 +22,12 @@ const upgrades = new WeakMap<IncomingMessage, Upgrade>();
 /** Of requests whose WebSocket speaks another protocol than the server's own. */
 const subprotocols = new WeakMap<IncomingMessage, string | null>();
 
-/** @returns undefined: the request asks for no WebSocket, or the server has none. */
-export function upgradeOf(request: Request): Upgrade | undefined {
-  return upgrades.get(request);
+/** @throws {ClientError} 426 `upgrade_required`: the request asks for no WebSocket, or the server has none. */
+export function upgradeOf(request: Request, response: Response): Upgrade {
+  const upgrade = upgrades.get(request);
+  if (upgrade) return upgrade;
+  response.setHeader("Upgrade", "websocket");
+  throw new ClientError("upgrade_required");
 }
 
 /**

@@ -1,18 +1,19 @@
 import type { Request as HttpRequest, Response } from "express";
 import { callerOf } from "../../http/caller.ts";
 import { principalOf } from "../../http/middleware/authentication.ts";
+import type { RouteServices } from "../../http/routes.ts";
 import { CLOSE } from "../../http/websocket/connection.ts";
 import { subprotocolsOf, upgradeOf } from "../../http/websocket/upgrade.ts";
-import type { Services } from "../../service/execution-service.ts";
 import type { SessionView } from "../../sessions/views.ts";
 import { ClientError } from "../../shared/errors.ts";
+import { Tally } from "../../shared/tally.ts";
 import { Connection } from "./connection.ts";
 import { type DocumentNote, findKernel, kernelNameOf, noteOf, withNote } from "./kernel-models.ts";
 import { type Handlers, LiveKernel } from "./live-kernel.ts";
 import { V1, type WireFormat } from "./wire-format.ts";
 
 export interface KernelsOptions {
-  readonly services: Services;
+  readonly services: RouteServices;
   readonly shell: Handlers;
   readonly control: Handlers;
   /** Told of what no client is told. */
@@ -36,7 +37,7 @@ export class Kernels {
   /** By {@link keyOf}. */
   readonly #live = new Map<string, LiveKernel>();
   /** WebSockets by principal. */
-  readonly #open = new Map<string, number>();
+  readonly #open = new Tally<string>();
   /** What documents have kernels, where that is not stored yet: a session is changed when what runs in it has ended. */
   readonly #notes = new Map<string, DocumentNote | null>();
   #isClosing = false;
@@ -115,17 +116,13 @@ export class Kernels {
     const { services, count } = this.#options;
     const principal = principalOf(response);
     const caller = callerOf(request, response);
-    const upgrade = upgradeOf(request);
-    if (!upgrade) {
-      response.setHeader("Upgrade", "websocket");
-      throw new ClientError("upgrade_required");
-    }
+    const upgrade = upgradeOf(request, response);
     await findKernel(services, principal.id, id);
-    const open = this.#open.get(principal.id) ?? 0;
-    if (open >= services.config.WEBSOCKETS_PER_PRINCIPAL) throw new ClientError("too_many_connections");
+    if (this.#open.of(principal.id) >= services.config.WEBSOCKETS_PER_PRINCIPAL)
+      throw new ClientError("too_many_connections");
     if (this.#isClosing) throw new ClientError("server_stopping");
-    this.#open.set(principal.id, open + 1);
-    const closed = () => this.#closed(principal.id);
+    this.#open.add(principal.id);
+    const closed = () => this.#open.remove(principal.id);
     const isV1 = subprotocolsOf(request).includes(V1);
     const format: WireFormat = isV1 ? "v1" : "json";
     upgrade(
@@ -186,12 +183,6 @@ export class Kernels {
     });
     this.#live.set(key, kernel);
     return kernel;
-  }
-
-  #closed(principal: string): void {
-    const left = (this.#open.get(principal) ?? 1) - 1;
-    if (left > 0) this.#open.set(principal, left);
-    else this.#open.delete(principal);
   }
 }
 

@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
-import { setTimeout as sleep } from "node:timers/promises";
-import type { Caller, Services } from "../../service/execution-service.ts";
+import type { RouteServices } from "../../http/routes.ts";
+import type { Caller } from "../../service/execution-service.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { JsonText } from "../../shared/json/json-text.ts";
 import type { Principal } from "../../shared/principal.ts";
@@ -36,7 +36,7 @@ export interface LiveKernelOptions {
   readonly id: string;
   /** Id of the principal whose session it is. */
   readonly owner: string;
-  readonly services: Services;
+  readonly services: RouteServices;
   /** Of requests that wait for their turn. */
   readonly shell: Handlers;
   /** Of those that are done at once. */
@@ -61,7 +61,7 @@ export class LiveKernel {
   readonly id: string;
   /** Id of the principal whose session it is. */
   readonly owner: string;
-  readonly services: Services;
+  readonly services: RouteServices;
   /** When something last came or went, ms since 1970; by the clock that is shown. */
   lastActivityMs = Date.now();
   readonly #options: LiveKernelOptions;
@@ -71,6 +71,8 @@ export class LiveKernel {
   readonly #queue: Queued[] = [];
   #queuedBytes = 0;
   #running: AbortController | null = null;
+  /** Resolves when nothing runs or waits. */
+  #working: Promise<void> = Promise.resolve();
   /** What the running code asks its client. */
   #tools: { readonly client: Client; readonly execution: ToolExecution; readonly open: string[] } | null = null;
   /** Why nothing is taken any more. */
@@ -132,7 +134,7 @@ export class LiveKernel {
     else {
       this.#queue.push({ ...sender, request });
       this.#queuedBytes += request.bytes;
-      if (this.#running === null) void this.#work();
+      if (this.#running === null) this.#working = this.#work();
     }
   }
 
@@ -160,7 +162,7 @@ export class LiveKernel {
   async stop(): Promise<void> {
     for (const { client, request } of this.#drain(() => true)) this.#abort(client, request);
     this.interrupt();
-    while (this.#running !== null) await sleep(1);
+    await this.#working;
   }
 
   /** Nothing more is taken; connections close when what runs has ended. */

@@ -45,13 +45,13 @@ export function controlHandlers(kernels: () => Kernels): Handlers {
 }
 
 function kernelInfo({ kernel }: Asked): object {
-  const { packages, status } = kernel.services as Asked["kernel"]["services"] & { status?: { version: string } };
+  const { packages, status } = kernel.services;
   const { pythonVersion } = packages.environments.get(packages.defaultEnvironment).image;
   return {
     status: "ok",
     protocol_version: PROTOCOL_VERSION,
     implementation: "pyodide-express",
-    implementation_version: status?.version ?? "1",
+    implementation_version: status.version,
     language_info: {
       name: "python",
       version: pythonVersion,
