@@ -4,8 +4,8 @@ import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createClient, type Reply, type TestClient } from "../support/client.ts";
 import { TEST_WHEELS } from "../support/config.ts";
+import { leaveWhileItRuns } from "../support/leave-while-it-runs.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
-import { until } from "../support/until.ts";
 
 const ALICE = "a-key-of-dify-tests";
 let server: TestServer;
@@ -162,17 +162,7 @@ test("a key is needed", async () => {
 });
 
 test("a client that goes away interrupts its run", async () => {
-  const gone = new AbortController();
-  const asked = fetch(`${server.url}/v1/sandbox/run`, {
-    method: "POST",
-    headers: { "content-type": "application/json", "X-Api-Key": ALICE },
-    body: JSON.stringify({ language: "python3", code: "while True: pass" }),
-    signal: gone.signal,
-  }).catch(() => "gone");
-  await until(() => server.executor.pool.status().busy === 1);
-  gone.abort();
-  expect(await asked).toBe("gone");
-  await until(() => server.executor.pool.status().busy === 0);
+  await leaveWhileItRuns(server, client, "/v1/sandbox/run", { language: "python3", code: "while True: pass" });
 });
 
 describe.skipIf(TEST_WHEELS === "")("templates", () => {

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createClient, type Reply, type TestClient } from "../support/client.ts";
 import { TEST_WHEELS } from "../support/config.ts";
+import { leaveWhileItRuns } from "../support/leave-while-it-runs.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
-import { until } from "../support/until.ts";
 
 const ALICE = "a-key-of-librechat-tests";
 const BOB = "b-key-of-librechat-tests";
@@ -463,22 +463,9 @@ test("who asks too often is told when to ask again", async () => {
 });
 
 test("a client that goes away interrupts its program", async () => {
-  for (const [path, more] of [
-    ["exec", {}],
-    ["exec/programmatic", { tools: [{ name: "a" }] }],
-  ] as const) {
-    const gone = new AbortController();
-    const asked = fetch(`${server.url}/librechat/v1/${path}`, {
-      method: "POST",
-      headers: { "content-type": "application/json", "x-api-key": ALICE },
-      body: JSON.stringify({ lang: "py", code: "while True: pass", ...more }),
-      signal: gone.signal,
-    }).catch(() => "gone");
-    await until(() => server.executor.pool.status().busy === 1);
-    gone.abort();
-    expect(await asked).toBe("gone");
-    await until(() => server.executor.pool.status().busy === 0);
-  }
+  const body = { lang: "py", code: "while True: pass" };
+  await leaveWhileItRuns(server, alice, "/exec", body);
+  await leaveWhileItRuns(server, alice, "/exec/programmatic", { ...body, tools: [{ name: "a" }] });
 });
 
 describe.skipIf(TEST_WHEELS === "")("figures", () => {

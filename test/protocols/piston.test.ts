@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { createClient, type Reply, type TestClient } from "../support/client.ts";
+import { leaveWhileItRuns } from "../support/leave-while-it-runs.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
-import { until } from "../support/until.ts";
 
 const ALICE = "a-key-of-piston-tests";
 const BOB = "b-key-of-piston-tests";
@@ -265,17 +265,6 @@ test("a key is taken without a scheme too, as Piston's public server took its to
 });
 
 test("a client that goes away interrupts its program", async () => {
-  const gone = new AbortController();
-  const body = JSON.stringify({ language: "python", version: "*", files: [{ content: "while True: pass" }] });
-  const asked = fetch(`${server.url}/api/v2/execute`, {
-    method: "POST",
-    headers: { "content-type": "application/json", "x-api-key": ALICE },
-    body,
-    signal: gone.signal,
-  }).catch(() => "gone");
-  const busy = () => server.executor.pool.status().busy;
-  await until(() => busy() === 1);
-  gone.abort();
-  expect(await asked).toBe("gone");
-  await until(() => busy() === 0);
+  const body = { language: "python", version: "*", files: [{ content: "while True: pass" }] };
+  await leaveWhileItRuns(server, client, "/api/v2/execute", body);
 });

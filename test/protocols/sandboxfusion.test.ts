@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createClient, type Reply, type TestClient } from "../support/client.ts";
 import { TEST_WHEELS } from "../support/config.ts";
+import { leaveWhileItRuns } from "../support/leave-while-it-runs.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 import { until } from "../support/until.ts";
 
@@ -211,18 +212,7 @@ test("a client that goes away interrupts its program, and its cells", async () =
     ["/run_code", { code: "while True: pass", language: "python" }],
     ["/run_jupyter", { cells: ["while True: pass"] }],
   ] as const) {
-    const gone = new AbortController();
-    const headers = { "content-type": "application/json", "x-api-key": ALICE };
-    const asked = fetch(server.url + path, {
-      method: "POST",
-      headers,
-      body: JSON.stringify(body),
-      signal: gone.signal,
-    }).catch(() => "gone");
-    await until(() => server.executor.pool.status().busy === 1);
-    gone.abort();
-    expect(await asked).toBe("gone");
-    await until(() => server.executor.pool.status().busy === 0);
+    await leaveWhileItRuns(server, client, path, body);
     await until(async () => (await client.get("/api/sessions")).body.count === 0);
   }
 });
