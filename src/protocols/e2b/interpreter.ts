@@ -141,8 +141,8 @@ export function interpreter(sandboxes: Sandboxes): readonly ProtocolEndpoint[] {
       reply: json(),
       handler: async (asked) => {
         const { services, principal, params, signal } = asked;
+        const { id } = sandboxOf(asked);
         const name = await contextNamed(asked, params.context);
-        const { id } = await running(asked);
         // What runs in it ends with it.
         await services.sessions.interrupt(principal.id, id);
         await services.sessions.namespaces.reset(principal.id, id, signal, name);
@@ -157,8 +157,9 @@ export function interpreter(sandboxes: Sandboxes): readonly ProtocolEndpoint[] {
       reply: json(),
       handler: async (asked) => {
         const { services, principal, params, signal } = asked;
+        const { id } = sandboxOf(asked);
         const name = await contextNamed(asked, params.context);
-        await services.sessions.namespaces.delete(principal.id, (await running(asked)).id, signal, name);
+        await services.sessions.namespaces.delete(principal.id, id, signal, name);
         return null;
       },
     }),
@@ -177,7 +178,7 @@ export function interpreter(sandboxes: Sandboxes): readonly ProtocolEndpoint[] {
     );
   }
 
-  /** @throws {ClientError} 404 */
+  /** Of a sandbox that runs. @throws {ClientError} 404, 502 */
   async function contextNamed(asked: AskedOfSandbox, id: string): Promise<string> {
     const name = id === DEFAULT_CONTEXT ? DEFAULT_NAMESPACE : id;
     const known = await contextsOf(asked);
