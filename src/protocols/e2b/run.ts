@@ -31,18 +31,22 @@ export async function runInSandbox(
   const principal = context.principal.id;
   const { state } = await sandboxes.running(principal, id);
   const ended = new AbortController();
+  let isOver = false;
   let timer: NodeJS.Timeout | undefined;
-  const watch = async (): Promise<void> => {
-    const now = await sandboxes.running(principal, id).catch(() => null);
-    if (now === null) ended.abort(gone(id));
-    else timer = setTimeout(watch, Math.min(MAX_DELAY_MS, Math.max(0, now.state.endAtMs - steadyNowMs()) + 1)).unref();
+  const watchUntil = (endAtMs: number): void => {
+    const delayMs = Math.min(MAX_DELAY_MS, Math.max(0, endAtMs - steadyNowMs()) + 1);
+    timer = setTimeout(async () => {
+      const now = await sandboxes.running(principal, id).catch(() => null);
+      if (now === null) ended.abort(gone(id));
+      else if (!isOver) watchUntil(now.state.endAtMs);
+    }, delayMs).unref();
   };
   /** Waits for what interrupts it, which may refuse that too. */
   const stillRuns = async (): Promise<void> => {
     await services.sessions.settled(principal, id).catch(() => {});
     await sandboxes.running(principal, id);
   };
-  timer = setTimeout(watch, Math.min(MAX_DELAY_MS, Math.max(0, state.endAtMs - steadyNowMs()) + 1)).unref();
+  watchUntil(state.endAtMs);
   try {
     const env = { ...state.env, ...input.env };
     const result = await runCode(
@@ -61,6 +65,7 @@ export async function runInSandbox(
     if (isError(error, "interrupted") && !context.signal.aborted) await stillRuns();
     throw ended.signal.aborted || isError(error, "session_not_found") ? gone(id) : error;
   } finally {
+    isOver = true;
     clearTimeout(timer);
   }
 }
