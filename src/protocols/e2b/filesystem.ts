@@ -1,4 +1,5 @@
 import type { Services } from "../../service/execution-service.ts";
+import type { FileChange } from "../../sessions/files.ts";
 import { sha256Hex } from "../../shared/blob-folder.ts";
 import { ClientError } from "../../shared/errors.ts";
 import type { FileEntry } from "../../wire/messages.ts";
@@ -155,13 +156,9 @@ export class SandboxFiles {
   }
 
   async #change(
-    ...[signal, contents, plan]: Parameters<Services["sessions"]["files"]["change"]> extends [
-      string,
-      string,
-      ...infer Rest,
-    ]
-      ? Rest
-      : never
+    signal: AbortSignal,
+    contents: ReadonlyMap<string, Uint8Array> | null,
+    plan: (index: WorkspaceIndex) => FileChange,
   ): Promise<void> {
     await this.#services.sessions.files.change(this.#principal, this.#id, signal, contents, plan);
   }
