@@ -12,15 +12,32 @@ export function shown(value: unknown): string {
   return String(value).slice(0, 100);
 }
 
-/** A JSON object whose members the endpoint checks by itself. @param wrongType says what a body of another type is told. */
-export function jsonObject(wrongType: string): BodyKind<Record<string, unknown>> {
+/** What a member is told that is wrong. */
+export function refused(message: string): ClientError {
+  return new ClientError("invalid_request", message);
+}
+
+/** The arguments of a program; none where nothing is given. @throws {ClientError} 400 */
+export function argumentsOf(given: unknown): readonly string[] {
+  if (given === undefined || given === null) return [];
+  if (Array.isArray(given) && given.every((arg) => typeof arg === "string")) return given;
+  throw refused("args must be an array of strings");
+}
+
+/**
+ * A JSON object whose members the endpoint checks by itself.
+ *
+ * @param wrongType says what a body of another type is told; without it, such a body is one without members.
+ */
+export function jsonObject(wrongType?: string): BodyKind<Record<string, unknown>> {
   return {
     type: "application/json",
     schema: z.looseObject({}),
     required: true,
-    errors: ["wrong_content_type"],
+    errors: wrongType === undefined ? [] : ["wrong_content_type"],
     parse: (request) => {
-      if (!request.is("application/json")) throw new ClientError("wrong_content_type", wrongType);
+      if (wrongType !== undefined && !request.is("application/json"))
+        throw new ClientError("wrong_content_type", wrongType);
       return isObject(request.body) ? request.body : {};
     },
   };

@@ -1,10 +1,9 @@
 import type { Request, Response } from "express";
-import { z } from "zod";
 import { contextOf } from "../../http/caller.ts";
 import { endpoint, json, type Protocol, type ProtocolOptions } from "../../http/protocol.ts";
-import type { BodyKind, RouteServices } from "../../http/routes.ts";
-import { ClientError } from "../../shared/errors.ts";
-import { isObject } from "../../shared/json/json-object.ts";
+import type { RouteServices } from "../../http/routes.ts";
+import type { ClientError } from "../../shared/errors.ts";
+import { jsonObject, refused } from "../bodies.ts";
 import { withCutNote } from "../execution-limits.ts";
 import { type ProgramRun, runProgram } from "../program.ts";
 
@@ -76,13 +75,7 @@ export function dify({ services }: ProtocolOptions): Protocol {
   };
 }
 
-const body: BodyKind<Record<string, unknown>> = {
-  type: "application/json",
-  schema: z.looseObject({}),
-  required: true,
-  errors: [],
-  parse: ({ body }) => (isObject(body) ? body : {}),
-};
+const body = jsonObject();
 
 async function dependencies({ packages }: RouteServices, request: Request, principal: string) {
   checkLanguage(required(request.query, "Language"));
@@ -146,8 +139,4 @@ function sendError(response: Response, error: ClientError): void {
   else if (status === 400 || status === 413 || status === 415)
     response.status(message === UNSUPPORTED ? 400 : 200).json({ ...sent, code: -400 });
   else response.status(status).json(sent);
-}
-
-function refused(message: string): ClientError {
-  return new ClientError("invalid_request", message);
 }

@@ -11,17 +11,9 @@ import { openTools } from "../../service/tool-calls.ts";
 import type { ClientError } from "../../shared/errors.ts";
 import { toolDefinition } from "../../tools/definitions.ts";
 import { nameOf } from "../../workspaces/paths.ts";
-import { jsonObject, shown } from "../bodies.ts";
+import { argumentsOf, jsonObject, refused, shown } from "../bodies.ts";
 import { keyInAddress } from "../credentials.ts";
-import {
-  execReply,
-  fileReferences,
-  programmaticReply,
-  refused,
-  runForLibreChat,
-  stepReply,
-  toolAnswers,
-} from "./programs.ts";
+import { execReply, fileReferences, programmaticReply, runForLibreChat, stepReply, toolAnswers } from "./programs.ts";
 import { newStorageId, objectName, Storage, type StoredFile } from "./storage.ts";
 import { type Upload, type Uploaded, uploadBody, uploadError } from "./uploads.ts";
 
@@ -62,11 +54,9 @@ export function librechat({ services }: ProtocolOptions): Protocol {
           const { lang, code, args, files, timeout } = body;
           if (!PYTHON.has(lang)) throw refused(`Unsupported language: ${shown(lang)}. This server runs py.`);
           if (typeof code !== "string") throw refused("Missing required field: code");
-          if (args != null && !(Array.isArray(args) && args.every((arg) => typeof arg === "string")))
-            throw refused("args must be an array of strings");
           const program = {
             code,
-            args: (args ?? []) as string[],
+            args: argumentsOf(args),
             timeoutMs: timeoutOf(timeout),
             files: fileReferences(files),
             sessionId: newStorageId(),

@@ -7,6 +7,7 @@ import type { Reply, Step, ToolAnswer } from "../../tools/events.ts";
 import type { ToolExecution } from "../../tools/tool-executions.ts";
 import { HOME } from "../../workspaces/paths.ts";
 import { workspaceLimits } from "../../workspaces/workspace-index.ts";
+import { refused } from "../bodies.ts";
 import { withCutNote } from "../execution-limits.ts";
 import { nameInHome, type ProgramRun, runProgram, sandboxPath } from "../program.ts";
 import { Storage, type StoredFile } from "./storage.ts";
@@ -211,8 +212,4 @@ export function toolAnswers(given: unknown): readonly ToolAnswer[] {
 
 function replyOf(body: object): Reply {
   return { status: 200, body: Buffer.from(JSON.stringify(body)) };
-}
-
-export function refused(message: string): ClientError {
-  return new ClientError("invalid_request", message);
 }

@@ -9,7 +9,7 @@ import { MAX_TIMEOUT_MS } from "../../http/validation.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { isObject } from "../../shared/json/json-object.ts";
 import { MAX_PATH_BYTES } from "../../workspaces/paths.ts";
-import { jsonObject, shown } from "../bodies.ts";
+import { argumentsOf, jsonObject, refused, shown } from "../bodies.ts";
 import { type Program, type ProgramRun, runProgram, sandboxPath } from "../program.ts";
 
 /** The second is where its public server had it, which clients have written down. */
@@ -152,13 +152,12 @@ export function jobOf(
   if (main === undefined) throw refused("files must include at least one utf8 encoded file");
   for (const kind of ["memory_limit", "timeout", "cpu_time"] as const)
     for (const stage of ["compile", "run"]) checkLimit(`${stage}_${kind}`, kind, body);
-  if (args != null && !(Array.isArray(args) && args.every((arg) => typeof arg === "string")))
-    throw refused("args must be an array of strings");
+  const given = argumentsOf(args);
   if (stdin != null && typeof stdin !== "string") throw refused("stdin must be a string");
   const program = {
     code: (written.get(pathOf(main.name)) as Buffer).toString("utf8"),
     file: main.name,
-    args: args ?? [],
+    args: given,
     // Piston's programs read whole lines.
     stdin: `${stdin ?? ""}`.endsWith("\n") ? (stdin as string) : `${stdin ?? ""}\n`,
     files: written,
@@ -217,8 +216,4 @@ export function stageOf({ result, exitCode }: ProgramRun, output: string) {
     wall_time: executionTimeMs,
     memory: null,
   };
-}
-
-function refused(message: string): ClientError {
-  return new ClientError("invalid_request", message);
 }
