@@ -59,11 +59,11 @@ export async function runCells(
       if (result.status === "timeout" && timeout < cellTimeoutMs) leftMs = 0;
     }
     const contents = new Map<string, Uint8Array>();
-    // One file under many names is read once.
+    // One file under many names is read once, and so is one that is not there.
     const read = new Map<string, Uint8Array | null>();
     for (const [name, path] of wanted) {
-      const content = read.get(path) ?? (await sessions.files.read(principal, id, path).catch(refuseOthers));
-      read.set(path, content);
+      if (!read.has(path)) read.set(path, await sessions.files.read(principal, id, path).catch(refuseOthers));
+      const content = read.get(path) ?? null;
       if (content !== null) contents.set(name, content);
     }
     return {
