@@ -52,6 +52,16 @@ export class CallerNetwork {
     await Promise.all(needed.map(({ name, origin }) => secrets.reveal(principal, name, "caller", origin)));
   }
 
+  /**
+   * Checks what a session is to have, and its executions then: the rules, and that their secrets are there.
+   *
+   * @throws {ClientError} as {@link accessFor} and {@link checkSecrets}.
+   */
+  async check(principal: string, input: NetworkInput | undefined): Promise<void> {
+    this.accessFor(principal, [input]);
+    await this.checkSecrets(principal, input);
+  }
+
   open(principal: string, access: NetworkAccess, onEvent?: (event: NetworkEvent) => void): ExecutionNetwork {
     const { egress, secrets } = this.#options;
     const reveal = secrets.reveal.bind(secrets, principal);

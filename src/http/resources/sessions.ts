@@ -318,8 +318,7 @@ export async function createSession(
 ): Promise<SessionView> {
   const { sessions, packages, network } = services;
   const { environment } = await packages.environmentFor(principal, body.environment ?? packages.defaultEnvironment);
-  network.accessFor(principal, [body.network]);
-  await network.checkSecrets(principal, body.network);
+  await network.check(principal, body.network);
   const ttlMs = body.ttl === undefined ? undefined : Math.ceil(body.ttl * 1000);
   const tools = sessionTools(services, body, principal);
   const { id, network: reached, metadata, cwd, env } = body;

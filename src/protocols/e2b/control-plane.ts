@@ -67,8 +67,7 @@ export function controlPlane(sandboxes: Sandboxes, config: Config): readonly Pro
         }
         const allowed = body.allow_internet_access ?? null;
         const rules = toNetworkInput(body.network, allowed);
-        services.network.accessFor(principal.id, [rules]);
-        await services.network.checkSecrets(principal.id, rules);
+        await services.network.check(principal.id, rules);
         const sandbox = await sandboxes.create(
           principal.id,
           {
@@ -245,8 +244,7 @@ export function controlPlane(sandboxes: Sandboxes, config: Config): readonly Pro
         const { allow_internet_access: allowed = null, ...told } = body;
         const rules = toNetworkInput(told, allowed);
         await sandboxes.get(principal.id, params.id);
-        services.network.accessFor(principal.id, [rules]);
-        await services.network.checkSecrets(principal.id, rules);
+        await services.network.check(principal.id, rules);
         await sandboxes.setNetwork(principal.id, params.id, {
           network: toKept(told, rules),
           rules,
