@@ -1,11 +1,11 @@
-import { sha256Hex } from "../shared/blob-folder.ts";
 import { ClientError } from "../shared/errors.ts";
 import type { FileEntry } from "../wire/messages.ts";
+import { addressFiles } from "../workspaces/addressed-changes.ts";
 import { workspacePath } from "../workspaces/paths.ts";
 import type { WorkspaceIndex, WorkspaceLimits, Written } from "../workspaces/workspace-index.ts";
 import type { PrincipalWorkspace, WorkspaceStore } from "../workspaces/workspaces.ts";
 import { readFile, readFiles, readState, toStored } from "./states.ts";
-import type { SessionStore } from "./store.ts";
+import type { SessionRecord, SessionStore } from "./store.ts";
 import type { SessionTurns } from "./turns.ts";
 import { mib, refusePinned } from "./views.ts";
 
@@ -37,18 +37,15 @@ export class SessionFiles {
 
   /** Files and folders, parents before children. */
   async list(principal: string, id: string): Promise<readonly FileEntry[]> {
-    const { turns, store } = this.#options;
-    const workspace = await this.#workspaceOf(principal, id);
-    if (workspace) return await workspace.list();
-    return (await readFiles(store, await turns.record(principal, id))).listing;
+    const { record, workspace } = await this.#open(principal, id);
+    return workspace ? await workspace.list() : (await readFiles(this.#options.store, record)).listing;
   }
 
   /** @param onSize as of {@link PrincipalWorkspace.read}. @throws {ClientError} 404 `File not found`. */
   async read(principal: string, id: string, path: string, onSize?: (bytes: number) => void): Promise<Uint8Array> {
-    const { turns, store } = this.#options;
-    const workspace = await this.#workspaceOf(principal, id);
+    const { store } = this.#options;
+    const { record, workspace } = await this.#open(principal, id);
     if (workspace) return await workspace.read(path, onSize);
-    const record = await turns.record(principal, id);
     return await readFile(store, record, await readFiles(store, record), workspacePath(path), onSize);
   }
 
@@ -70,29 +67,22 @@ export class SessionFiles {
     signal: AbortSignal,
     contents: ReadonlyMap<string, Uint8Array>,
   ): Promise<readonly FileEntry[]> {
-    const workspace = await this.#workspaceOf(principal, id);
+    const { workspace } = await this.#open(principal, id);
     if (workspace) return await workspace.putAll(contents);
-    const mtimeMs = Date.now();
-    const blobs = new Map<string, Uint8Array>();
-    const written: (Written & { readonly kind: "file" })[] = [];
-    for (const [path, content] of contents) {
-      const sha256 = await sha256Hex(content);
-      blobs.set(sha256, content);
-      written.push({ path: workspacePath(path), kind: "file", mtimeMs, sha256, size: content.length });
-    }
-    await this.change(principal, id, signal, blobs, (files) => {
-      if (written.some(({ path }) => files.get(path)?.kind === "folder"))
+    const addressed = await addressFiles(contents, this.#options.limits);
+    await this.#changeOwn(principal, id, signal, addressed.contents, (files) => {
+      if (addressed.entries.some(({ path }) => files.get(path)?.kind === "folder"))
         throw new ClientError("not_a_file", "There is a folder of this name");
-      return { written, deleted: [] };
+      return { written: addressed.written, deleted: [] };
     });
-    return written.map(({ path, size }) => ({ path, size, mtimeMs, kind: "file" }));
+    return addressed.entries;
   }
 
   /** @throws {ClientError} 404 `File not found`, 409 `file_open` while the session has it open, if it is its own. */
   async delete(principal: string, id: string, signal: AbortSignal, path: string): Promise<void> {
-    const workspace = await this.#workspaceOf(principal, id);
+    const { workspace } = await this.#open(principal, id);
     if (workspace) return await workspace.remove(path);
-    await this.change(principal, id, signal, null, (files) => {
+    await this.#changeOwn(principal, id, signal, null, (files) => {
       if (files.get(workspacePath(path))?.kind !== "file") throw new ClientError("not_found", "File not found");
       return { written: [], deleted: [path] };
     });
@@ -112,8 +102,18 @@ export class SessionFiles {
     contents: ReadonlyMap<string, Uint8Array> | null,
     plan: (files: WorkspaceIndex) => FileChange,
   ): Promise<void> {
-    const workspace = await this.#workspaceOf(principal, id);
+    const { workspace } = await this.#open(principal, id);
     if (workspace) return await workspace.change(contents ?? new Map(), plan);
+    await this.#changeOwn(principal, id, signal, contents, plan);
+  }
+
+  async #changeOwn(
+    principal: string,
+    id: string,
+    signal: AbortSignal,
+    contents: ReadonlyMap<string, Uint8Array> | null,
+    plan: (files: WorkspaceIndex) => FileChange,
+  ): Promise<void> {
     const { turns, store, identityOf, maxBytes, limits } = this.#options;
     await turns.runChange(principal, id, signal, async (live, lease) => {
       refusePinned(live, "given other files");
@@ -137,10 +137,13 @@ export class SessionFiles {
     });
   }
 
-  /** @returns null: it has files of its own. */
-  async #workspaceOf(principal: string, id: string): Promise<PrincipalWorkspace | null> {
+  /** @returns with a workspace of null: the session has files of its own. */
+  async #open(
+    principal: string,
+    id: string,
+  ): Promise<{ readonly record: SessionRecord; readonly workspace: PrincipalWorkspace | null }> {
     const { turns, workspaces } = this.#options;
-    const { files } = await turns.record(principal, id);
-    return files === "workspace" ? workspaces.of(principal) : null;
+    const record = await turns.record(principal, id);
+    return { record, workspace: record.files === "workspace" ? workspaces.of(principal) : null };
   }
 }

@@ -1,6 +1,7 @@
 import { setImmediate } from "node:timers/promises";
 import { sha256Hex } from "../shared/blob-folder.ts";
 import type { FileChanges } from "../wire/guest-messages.ts";
+import type { FileEntry } from "../wire/messages.ts";
 import { workspacePath } from "./paths.ts";
 import { invalidChanges, tooManyBytes, type WorkspaceLimits, type Written } from "./workspace-index.ts";
 
@@ -10,6 +11,16 @@ const FILES_OF_A_TURN = 500;
 export interface AddressedChanges {
   readonly written: readonly Written[];
   readonly contents: Map<string, Uint8Array>;
+}
+
+/** Whole files, as they are written now, named by the hashes of their contents. @param contents by their paths. @throws as {@link addressChanges}. */
+export async function addressFiles(
+  contents: ReadonlyMap<string, Uint8Array>,
+  limits: WorkspaceLimits,
+): Promise<AddressedChanges & { readonly entries: readonly FileEntry[] }> {
+  const mtimeMs = Date.now();
+  const entries = Array.from(contents, ([path, { length: size }]) => ({ path, size, mtimeMs, kind: "file" as const }));
+  return { entries, ...(await addressChanges({ written: entries, deleted: [] }, [...contents.values()], limits)) };
 }
 
 /**

@@ -2,7 +2,7 @@ import { ClientError } from "../shared/errors.ts";
 import type { FileChanges } from "../wire/guest-messages.ts";
 import type { Workspace } from "../wire/host-calls.ts";
 import type { FileEntry } from "../wire/messages.ts";
-import { addressChanges } from "./addressed-changes.ts";
+import { addressChanges, addressFiles } from "./addressed-changes.ts";
 import { nameOf } from "./paths.ts";
 import { WorkspaceIndex, type WorkspaceLimits } from "./workspace-index.ts";
 
@@ -25,18 +25,8 @@ export class OwnFiles implements Workspace {
    * @throws {ClientError} 400 `invalid_path`, `invalid_changes`; 413 `workspace_full`.
    */
   static async of(files: ReadonlyMap<string, Uint8Array>, limits: WorkspaceLimits): Promise<OwnFiles> {
-    const mtimeMs = Date.now();
-    const all = [...files];
-    const changes: FileChanges = {
-      written: all.map(([path, { length }]) => ({ path, size: length, mtimeMs, kind: "file" })),
-      deleted: [],
-    };
-    const { written, contents } = await addressChanges(
-      changes,
-      all.map(([, content]) => content),
-      limits,
-    );
-    return new OwnFiles(WorkspaceIndex.empty(mtimeMs).merge(written, [], limits), contents, limits);
+    const { written, contents } = await addressFiles(files, limits);
+    return new OwnFiles(WorkspaceIndex.empty(Date.now()).merge(written, [], limits), contents, limits);
   }
 
   async list(): Promise<readonly FileEntry[]> {

@@ -4,7 +4,7 @@ import { ClientError } from "../shared/errors.ts";
 import type { FileChanges } from "../wire/guest-messages.ts";
 import type { Workspace } from "../wire/host-calls.ts";
 import type { FileEntry } from "../wire/messages.ts";
-import { addressChanges } from "./addressed-changes.ts";
+import { addressChanges, addressFiles } from "./addressed-changes.ts";
 import { HOME, nameOf, parentOf, workspacePath } from "./paths.ts";
 import type { HeldWorkspace, Snapshot } from "./storage.ts";
 import {
@@ -99,15 +99,7 @@ export class PrincipalWorkspace {
 
   /** Writes several files, all or none. @param contents by their paths. @throws as {@link put}. */
   async putAll(contents: ReadonlyMap<string, Uint8Array>): Promise<readonly FileEntry[]> {
-    const mtimeMs = Date.now();
-    const entries = Array.from(contents, ([path, { length: size }]) => ({
-      path,
-      size,
-      mtimeMs,
-      kind: "file" as const,
-    }));
-    const changes = { written: entries, deleted: [] };
-    const { written, contents: bytes } = await addressChanges(changes, [...contents.values()], this.#limits);
+    const { entries, written, contents: bytes } = await addressFiles(contents, this.#limits);
     await this.change(bytes, (index) => {
       for (const { path } of entries) refuseConflict(index, path);
       return { written, deleted: [] };
