@@ -80,3 +80,8 @@ export class LiveSession {
 export function interrupted(): ClientError {
   return new ClientError("interrupted");
 }
+
+/** What is told of a session that could not be stored, when its sandbox is gone. @param pinned why it could not. */
+export function goneWith(pinned: string): string {
+  return `The session is as it was when it could last be stored: it could not leave its sandbox (${pinned}), which is gone.`;
+}

@@ -1,11 +1,9 @@
 import type { ExecutionRequest } from "../executor/execution.ts";
 import type { ExecutionResult } from "../sandbox/outcome.ts";
 import { ClientError } from "../shared/errors.ts";
-import type { LiveSession } from "./live-session.ts";
+import { goneWith, type LiveSession } from "./live-session.ts";
 import { countsOf, DEFAULT_NAMESPACE, hasNamespace, placeOf } from "./namespaces.ts";
-import { executeInSession, NotLoadedError, notLoaded } from "./run.ts";
-import type { SessionRunOptions } from "./session-run.ts";
-import { readFile, readState } from "./states.ts";
+import { runInTurn, type SessionRunOptions } from "./session-run.ts";
 import type { SessionLease } from "./store.ts";
 
 /** How long an editor waits for what runs in the session, and for a sandbox, ms. It asks again with the next key. */
@@ -31,7 +29,7 @@ export function patience(): Patience {
  * @throws {ClientError} 404 where there is no such namespace; what an execution throws where it cannot be loaded.
  */
 export async function ask(
-  { pool, store, identityOf, files: limits, workspaces }: SessionRunOptions,
+  options: SessionRunOptions,
   live: LiveSession,
   lease: SessionLease,
   request: ExecutionRequest,
@@ -40,54 +38,23 @@ export async function ask(
   const { record } = lease;
   const { namespace: name = DEFAULT_NAMESPACE } = request;
   if (!hasNamespace(record, name)) throw new ClientError("not_found", "Namespace not found");
-  const { resident } = live;
-  const pinned = resident?.pinned ?? null;
-  const counts = countsOf(record, resident?.counts);
-  const abort = new AbortController();
-  live.running = abort;
-  const { signal } = request;
-  const turn = live.turn?.signal;
-  let snapshot: ReturnType<typeof readState> | undefined;
-  using workspace = record.files === "workspace" ? workspaces.of(record.principal).forExecution() : null;
-  try {
-    const { result, left, refusedFiles, staleFiles } = await executeInSession(pool, {
-      request: {
-        ...request,
-        environment: record.environment,
-        signal: AbortSignal.any([abort.signal, lease.lost, ...(turn ? [turn] : []), ...(signal ? [signal] : [])]),
-      },
-      id: live.id,
-      resident,
-      load: () => (snapshot ??= readState(store, record, identityOf(record.environment))),
-      workspace,
-      readFile: (files, path) => readFile(store, record, files, path),
-      reseed: false,
-      start: record.start,
-      namespace: placeOf(record, name),
-      number: counts.executions + 1,
-      limits,
-      onBegin: () => {
-        end();
-        live.resident = null;
-      },
-      onKept: (key) => live.renameResident(resident, key),
-      lost: lease.lost,
-    });
-    if (left !== null && pool.keeps(left.key)) {
-      if (pinned !== null && refusedFiles) pool.evict(left.key);
-      else {
-        const { key, files, contents } = left;
-        const { revision } = record;
-        live.resident = { key, revision, counts, files, contents, staleFiles, pinned, isAltered: pinned === null };
-      }
+  const pinned = live.resident?.pinned ?? null;
+  const counts = countsOf(record, live.resident?.counts);
+  const { result, left, refusedFiles, staleFiles } = await runInTurn(options, live, lease, {
+    request,
+    namespace: placeOf(record, name),
+    number: counts.executions + 1,
+    reseed: false,
+    onBegin: end,
+  });
+  if (left !== null && options.pool.keeps(left.key)) {
+    if (pinned !== null && refusedFiles) options.pool.evict(left.key);
+    else {
+      const { key, files, contents } = left;
+      const { revision } = record;
+      live.resident = { key, revision, counts, files, contents, staleFiles, pinned, isAltered: pinned === null };
     }
-    if (pinned !== null && live.resident === null) {
-      live.setback ??= `The session is as it was when it could last be stored: it could not leave its sandbox (${pinned}), which is gone.`;
-    }
-    return result;
-  } catch (error) {
-    throw error instanceof NotLoadedError ? notLoaded(error) : error;
-  } finally {
-    live.running = null;
   }
+  if (pinned !== null && live.resident === null) live.setback ??= goneWith(pinned);
+  return result;
 }

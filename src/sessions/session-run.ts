@@ -8,7 +8,14 @@ import type { WorkspaceStore } from "../workspaces/workspaces.ts";
 import { SessionFormatError, type SessionSnapshot } from "./format.ts";
 import type { LiveSession } from "./live-session.ts";
 import { countsOf, countsWithOne, DEFAULT_NAMESPACE, numberOf, placeOf, withNamespace } from "./namespaces.ts";
-import { executeInSession, NotLoadedError, notLoaded, type SessionOutcome, type SessionPool } from "./run.ts";
+import {
+  executeInSession,
+  NotLoadedError,
+  notLoaded,
+  type SessionExecution,
+  type SessionOutcome,
+  type SessionPool,
+} from "./run.ts";
 import { openContentsOf, staleFilesOf } from "./shared-files.ts";
 import { readFile, readState, toStored } from "./states.ts";
 import type { Counts, NewSnapshot, SessionLease, SessionRecord, SessionStore } from "./store.ts";
@@ -52,6 +59,59 @@ type End =
   | { readonly at: "reverted"; readonly reason: string; readonly cause?: ClientError }
   /** As `reverted`, where an error says it. */
   | { readonly at: "failed"; readonly error: unknown };
+
+/** Something to run in a session. */
+export interface TurnRun extends Pick<SessionExecution, "namespace" | "number" | "reseed" | "onBegin"> {
+  /** Its environment is the session's. */
+  readonly request: ExecutionRequest;
+}
+
+/**
+ * Runs code, or a question, in the turn that is under way: on the session's sandbox or, where none holds it, from its stored state. What
+ * ends the turn stops it.
+ *
+ * @returns as {@link executeInSession}. The session is in no sandbox from `onBegin` on: what is left is the caller's to make of.
+ * @throws {ClientError} where the session could not be loaded.
+ */
+export async function runInTurn(
+  { pool, store, identityOf, files: limits, workspaces }: SessionRunOptions,
+  live: LiveSession,
+  { record, lost }: Pick<SessionLease, "record" | "lost">,
+  { request, onBegin, ...run }: TurnRun,
+): Promise<SessionOutcome> {
+  const { environment } = record;
+  const { resident, turn } = live;
+  using workspace = record.files === "workspace" ? workspaces.of(record.principal).forExecution() : null;
+  const abort = new AbortController();
+  live.running = abort;
+  live.isWaiting = request.isWaiting ?? null;
+  const signals = [abort.signal, lost, turn?.signal, request.signal].filter((signal) => signal !== undefined);
+  let snapshot: Promise<SessionSnapshot> | undefined;
+  try {
+    return await executeInSession(pool, {
+      ...run,
+      request: { ...request, environment, signal: AbortSignal.any(signals) },
+      id: live.id,
+      resident,
+      load: () => (snapshot ??= readState(store, record, identityOf(environment))),
+      workspace,
+      readFile: (files, path) => readFile(store, record, files, path),
+      start: record.start,
+      limits,
+      onBegin: () => {
+        live.resident = null;
+        onBegin();
+      },
+      onKept: (key) => live.renameResident(resident, key),
+      lost,
+    });
+  } catch (error) {
+    throw error instanceof NotLoadedError ? notLoaded(error) : error;
+  } finally {
+    live.running = null;
+    live.isWaiting = null;
+  }
+}
 
 /**
  * One execution in a session: Begin → Ran → Captured → Stored, or Reverted, as `README.md` draws it.
@@ -123,50 +183,26 @@ export class SessionRun {
   }
 
   async #begin(): Promise<Step> {
-    const { pool, store, files: limits, workspaces } = this.#options;
     const live = this.#live;
     if (live.resident?.isAltered) this.#options.turns.evict(live);
     const namespace = await this.#enter(this.#request.namespace ?? DEFAULT_NAMESPACE);
-    const before = this.#before;
     if (this.#request.isCounted !== false) this.#counts = countsWithOne(this.#counts, namespace?.key);
     const number = numberOf(this.#counts, namespace?.key);
-    using workspace = before.files === "workspace" ? workspaces.of(before.principal).forExecution() : null;
-    const abort = new AbortController();
-    live.running = abort;
-    live.isWaiting = this.#request.isWaiting ?? null;
-    const { signal } = this.#request;
-    const turn = live.turn?.signal;
-    const signals = [abort.signal, this.#lease.lost, ...(turn ? [turn] : []), ...(signal ? [signal] : [])];
-    const { resident } = live;
-    let snapshot: Promise<SessionSnapshot> | undefined;
     let outcome: SessionOutcome;
     try {
-      outcome = await executeInSession(pool, {
-        request: { ...this.#request, environment: before.environment, signal: AbortSignal.any(signals) },
-        id: live.id,
-        resident,
-        load: () => (snapshot ??= readState(store, before, this.#identity)),
-        workspace,
-        readFile: (files, path) => readFile(store, before, files, path),
-        reseed: before.reseed,
-        start: before.start,
+      outcome = await runInTurn(this.#options, live, this.#lease, {
+        request: this.#request,
         namespace,
         number,
-        limits,
+        reseed: this.#before.reseed,
         onBegin: () => {
-          live.resident = null;
           // It may have lost its sandbox while it waited for it.
           this.#setback ??= live.takeSetback();
         },
-        onKept: (key) => live.renameResident(resident, key),
-        lost: this.#lease.lost,
       });
     } catch (error) {
       live.setback ??= this.#setback;
-      throw error instanceof NotLoadedError ? notLoaded(error) : error;
-    } finally {
-      live.running = null;
-      live.isWaiting = null;
+      throw error;
     }
     const { result, left, refusedFiles, hasWritten, staleFiles } = outcome;
     this.#hasWritten = hasWritten;

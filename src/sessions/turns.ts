@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { backoffMs } from "../shared/backoff.ts";
 import { ClientError } from "../shared/errors.ts";
 import { steadyNowMs } from "../shared/steady-clock.ts";
-import { interrupted, LiveSession } from "./live-session.ts";
+import { goneWith, interrupted, LiveSession } from "./live-session.ts";
 import type { SessionPool } from "./run.ts";
 import type { Interrupted, NewSnapshot, RecordChanges, SessionLease, SessionRecord, SessionStore } from "./store.ts";
 
@@ -353,7 +353,7 @@ export class SessionTurns {
     const { pinned } = live.resident;
     live.resident = null;
     if (pinned !== null) {
-      live.setback = `The session is as it was when it could last be stored: it could not leave its sandbox (${pinned}), which is gone.`;
+      live.setback = goneWith(pinned);
       this.#emptyTurn(live).then(
         () => this.#forget(live),
         (error) => this.#options.onError(error, live.id),
