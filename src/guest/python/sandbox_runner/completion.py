@@ -33,7 +33,7 @@ _IN_PYTHON = ("time", "timeit", "capture")
 
 
 def complete(code, cursor, names):
-    """Returns `{matches: [{text, type}], start, end, isCut}`; start and end count characters of the code. `names`: global variables."""
+    """Returns `{matches: [{text, type}], start, end, isCut}`; start and end count characters of the code. `names`: all that a name may be."""
     before = code[:cursor]
     start, found = _find(before, code, names)
     typed = before[start:]
@@ -87,7 +87,7 @@ def _find(before, code, names):
         first = scan.primary_before(start - 1)
         if first == start - 1:
             return end, ()
-        owner = static_values.evaluate(before[first : start - 1], static_values.names_in(names))
+        owner = static_values.evaluate(before[first : start - 1], names)
         return start, () if owner is static_values.UNKNOWN else _described(static_values.members(owner))
     return start, itertools.chain(_arguments(scan, names), _all_names(before, code, names))
 
@@ -107,7 +107,7 @@ def _all_names(before, code, names):
     for name in keyword.kwlist + keyword.softkwlist:
         if name != "_":
             yield name, "keyword"
-    yield from _described({name: value for name, value in static_values.names_in(names).items() if type(name) is str})
+    yield from _described({name: value for name, value in names.items() if type(name) is str})
     # What the code itself binds, where it can be read without the line that is being written.
     first = before.rfind("\n") + 1
     last = code.find("\n", len(before))
@@ -140,7 +140,7 @@ def _arguments(scan, names):
     if call is None:
         return
     start, end, _ = call
-    function = static_values.evaluate(scan.text[start:end], static_values.names_in(names))
+    function = static_values.evaluate(scan.text[start:end], names)
     if function is static_values.UNKNOWN:
         return
     for parameter in static_values.parameters(function) or ():
@@ -161,7 +161,7 @@ def _in_string(scan, names):
     if before.endswith("[") and scan.brackets and scan.brackets[-1] == len(before) - 1:
         first = scan.primary_before(len(before) - 1)
         if first < len(before) - 1:
-            container = static_values.evaluate(text[first : len(before) - 1], static_values.names_in(names))
+            container = static_values.evaluate(text[first : len(before) - 1], names)
             keys = () if container is static_values.UNKNOWN else static_values.keys(container)
             plain = [key for key in keys if repr(key)[1:-1] == key and quote not in key]
             if plain:
@@ -216,22 +216,24 @@ def _path_of(package):
     name = ""
     for part in package.split("."):
         name = f"{name}.{part}" if name else part
-        module = sys.modules.get(name)
-        path = static_values.evaluate("module.__path__", {"module": module})
-        if type(path) is not list:
-            spec = _spec_of(name)
-            path = None if spec is None else spec.submodule_search_locations
-        if path is None:
+        found = static_values.evaluate("module.__path__", {"module": sys.modules.get(name)})
+        if type(found) is not list:
+            spec = _spec_in(path, name)
+            found = None if spec is None else spec.submodule_search_locations
+        if found is None:
             return None
-        path = list(path)
+        path = list(found)
     return path
 
 
 def _spec_of(name):
     package, _, _ = name.rpartition(".")
     path = _path_of(package) if package else None
-    if package and path is None:
-        return None
+    return None if package and path is None else _spec_in(path, name)
+
+
+def _spec_in(path, name):
+    """`path`: of the package that the module is in; None: it is in none."""
     try:
         return PathFinder.find_spec(name, path)
     except Exception:

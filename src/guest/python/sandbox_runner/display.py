@@ -212,11 +212,6 @@ def reset(new_mode=None):
         _sizes.clear()
 
 
-def mime_bundle(value):
-    """All of a value's representations, and no other effect."""
-    return _texts(_representations(value)[0])
-
-
 def _format(value, include=None, exclude=None):
     """Returns a bundle of texts and its metadata; None: the value has shown itself."""
     if not convert.answers_to_every_name(value) and _shows_itself(value):

@@ -21,7 +21,7 @@ _UNSEEN = {tokenize.NL, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT, toke
 
 def answer(question):
     """Answer an `EditorQuestion` of messages.ts."""
-    names = dict(sys.modules["__main__"].__dict__)
+    names = static_values.names_in(sys.modules["__main__"].__dict__)
     if question["type"] == "complete":
         return completion.complete(question["code"], question["cursor"], names)
     if question["type"] == "inspect":
@@ -39,7 +39,6 @@ def inspection(code, cursor, detail, names):
     scan = Scan(code[:end])
     if scan.is_comment:
         return None
-    names = static_values.names_in(names)
     expressions = []
     if scan.string is None and (start := scan.primary_before(end)) < end:
         expressions.append(code[start:end])
