@@ -12,13 +12,13 @@ export interface ExecutionRequest {
   readonly stdin?: string | undefined;
   /** Environment variables of this execution alone. */
   readonly env?: Readonly<Record<string, string>> | undefined;
-  /** What `sys.argv` is: the code is a program that ends as one. */
+  /** What `sys.argv` is: the code is a program that ends as one, with an exit status. Default: it is a cell of a notebook. */
   readonly argv?: readonly string[] | undefined;
   /** The last value as a MIME bundle, too; absent: as JSON only. */
   readonly display?: DisplayMode | undefined;
   /** Answered in place of the code: the value is the answer. */
   readonly question?: EditorQuestion | undefined;
-  /** In a session: whose global variables the code has. */
+  /** Which of the session's namespaces has its global variables; default: `__main__`. */
   readonly namespace?: string | undefined;
   /** Whether a traceback goes to stderr as well as into the result; default: it does. */
   readonly printTraceback?: boolean | undefined;

@@ -54,21 +54,14 @@ export interface Caller {
 }
 
 /** What a caller asks to run: the body of a request, less its form. What is absent has the default of the server's settings. */
-export interface ExecutionInput extends ToolInput {
+export interface ExecutionInput
+  extends ToolInput,
+    Pick<ExecutionRequest, "stdin" | "env" | "argv" | "namespace" | "printTraceback" | "isCounted"> {
   readonly code: string;
   /** The code as it came, where that was not UTF-8 in JSON. */
   readonly codeBytes?: Uint8Array | undefined;
   /** JSON text of an object. */
   readonly context?: string | undefined;
-  readonly stdin?: string | undefined;
-  /** Environment variables of this execution alone. */
-  readonly env?: Readonly<Record<string, string>> | undefined;
-  /** What `sys.argv` is: the code is a program that ends as one, with an exit status. Default: it is a cell of a notebook. */
-  readonly argv?: readonly string[] | undefined;
-  /** Whether a traceback goes to stderr as well as into the result; default: it does. */
-  readonly printTraceback?: boolean | undefined;
-  /** Whether it has a number in its session, and its value is kept as `Out[n]`; default: it has. */
-  readonly isCounted?: boolean | undefined;
   /** ms */
   readonly timeout?: number | undefined;
   readonly environment?: string | undefined;
@@ -77,8 +70,6 @@ export interface ExecutionInput extends ToolInput {
   readonly ownFiles?: Workspace | undefined;
   /** Id of the session to run in. */
   readonly session?: string | undefined;
-  /** Which of the session's namespaces has its global variables; default: `__main__`. */
-  readonly namespace?: string | undefined;
   /** What it may reach, of what its session and the server allow. */
   readonly network?: NetworkInput | undefined;
   /** Compare the code's calls of tools with their signatures before it runs. */
