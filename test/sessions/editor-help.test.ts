@@ -1,7 +1,8 @@
 /** Completion and inspection in sessions, which stay as they are; what is found is `test/python/editor-help.test.ts`. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { hasRedis, startRedis, type TestRedis } from "../support/redis.ts";
+import { hasRedis } from "../support/redis.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
+import { twoServers } from "../support/two-servers.ts";
 import { until } from "../support/until.ts";
 
 if (!hasRedis) console.warn("There is no redis-server on this machine: its tests are skipped.");
@@ -194,20 +195,10 @@ describe("whether code is complete", () => {
 });
 
 describe.skipIf(!hasRedis)("on two servers", () => {
-  let redis: TestRedis;
-  let servers: [TestServer, TestServer];
-  beforeAll(async () => {
-    redis = await startRedis();
-    const settings = { ...SETTINGS, REDIS_URL: redis.url };
-    servers = await Promise.all([startTestServer(settings), startTestServer(settings)]);
-  });
-  afterAll(async () => {
-    await Promise.all(servers?.map((one) => one.stop(0)) ?? []);
-    await redis?.stop();
-  });
+  const servers = twoServers(SETTINGS);
 
   test("a question is answered by either, and never by an older copy", async () => {
-    const [a, b] = servers;
+    const [a, b] = servers();
     const { id } = (await a.post("/api/sessions", {}, alice)).body.session;
     const texts = async (on: TestServer) =>
       (await on.post(`/api/sessions/${id}/complete`, { code: "value_" }, alice)).body.matches.map(
@@ -225,7 +216,7 @@ describe.skipIf(!hasRedis)("on two servers", () => {
   });
 
   test("one that the other server's execution holds up is told so", async () => {
-    const [a, b] = servers;
+    const [a, b] = servers();
     const { id } = (await a.post("/api/sessions", {}, alice)).body.session;
     const code = "import time\nwhile True: time.sleep(0.01)";
     const running = a.post("/api/execute", { code, session: id, timeout: 60_000 }, alice);

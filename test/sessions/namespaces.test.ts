@@ -1,7 +1,8 @@
 /** Several sets of global variables in one session. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { hasRedis, startRedis, type TestRedis } from "../support/redis.ts";
+import { hasRedis } from "../support/redis.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
+import { twoServers } from "../support/two-servers.ts";
 
 if (!hasRedis) console.warn("There is no redis-server on this machine: its tests are skipped.");
 
@@ -19,21 +20,10 @@ describe("on disk", () => {
 });
 
 describe.skipIf(!hasRedis)("in Redis, on two servers", () => {
-  let redis: TestRedis;
-  let servers: [TestServer, TestServer];
-  beforeAll(async () => {
-    redis = await startRedis();
-    const settings = { ...SETTINGS, REDIS_URL: redis.url };
-    servers = await Promise.all([startTestServer(settings), startTestServer(settings)]);
-  });
-  afterAll(async () => {
-    await Promise.all(servers?.map((server) => server.stop(0)) ?? []);
-    await redis?.stop();
-  });
-  describeNamespaces(() => servers);
+  describeNamespaces(twoServers(SETTINGS));
 });
 
-function describeNamespaces(servers: () => [TestServer, TestServer]): void {
+function describeNamespaces(servers: () => readonly [TestServer, TestServer]): void {
   let turn = 0;
   /** One server after the other. */
   const server = () => servers()[turn++ % 2] as TestServer;

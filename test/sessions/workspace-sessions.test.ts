@@ -2,8 +2,9 @@ import { rm } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
 import { createClient, type TestClient } from "../support/client.ts";
-import { hasRedis, startRedis, type TestRedis } from "../support/redis.ts";
+import { hasRedis } from "../support/redis.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
+import { twoServers } from "../support/two-servers.ts";
 import { until } from "../support/until.ts";
 
 const PRINCIPALS = 60;
@@ -509,21 +510,7 @@ describe("a session that works on its principal's workspace, on disk", () => {
 });
 
 describe.skipIf(!hasRedis)("a session that works on its principal's workspace, on two servers with Redis", () => {
-  let redis: TestRedis;
-  let servers: readonly TestServer[] = [];
-
-  beforeAll(async () => {
-    redis = await startRedis();
-    const start = () => startTestServer({ ...SETTINGS, REDIS_URL: redis.url });
-    servers = await Promise.all([start(), start()]);
-  });
-
-  afterAll(async () => {
-    await Promise.all(servers.map((server) => server.stop(0)));
-    await redis?.stop();
-  });
-
-  describeWorkspaceSessions(users(() => servers));
+  describeWorkspaceSessions(users(twoServers(SETTINGS)));
 });
 
 describe("a session that works on its principal's workspace, with replies before its state is stored", () => {
