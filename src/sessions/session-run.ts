@@ -61,7 +61,7 @@ type End =
   | { readonly at: "failed"; readonly error: unknown };
 
 /** Something to run in a session. */
-export interface TurnRun extends Pick<SessionExecution, "namespace" | "number" | "reseed" | "onBegin"> {
+interface TurnRun extends Pick<SessionExecution, "namespace" | "number" | "reseed" | "onBegin"> {
   /** Its environment is the session's. */
   readonly request: ExecutionRequest;
 }
