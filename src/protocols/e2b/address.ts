@@ -28,8 +28,11 @@ const NAMES_NO_SANDBOX =
   "This address of a file names no sandbox: with E2B_SANDBOX_URL the SDK leaves it out. Send the header E2b-Sandbox-Id along, or reach the server by names of hosts (E2B_DOMAIN), or use files.read and files.write.";
 
 /** The address of a file as `downloadUrl` and `uploadUrl` have it. */
-export function isSignedFile({ path, query }: Request): boolean {
-  return path === "/files" && typeof query.signature === "string" && /^v1_/.test(query.signature);
+export function isSignedFile(request: Request): boolean {
+  // The query is parsed whenever it is asked for, and every request of the server passes here.
+  if (request.path !== "/files") return false;
+  const { signature } = request.query;
+  return typeof signature === "string" && /^v1_/.test(signature);
 }
 
 /** Of the tokens that its creator's clients are given. */
