@@ -132,12 +132,12 @@ test("sessions on disk are moved by a step, so that a server that is started ane
 test("no duration and no deadline is told by the clock that can be set", () => {
   // Times that are stored with files, shown, or signed for another machine; cache-collector compares with times of files, days ago.
   const allowed: Record<string, number> = {
-    "sessions/files.ts": 1,
     "sessions/states.ts": 1,
     "security-log/security-log.ts": 1,
     "environments/cache-collector.ts": 1,
     "workspaces/redis-storage.ts": 2,
-    "workspaces/workspaces.ts": 4,
+    "workspaces/addressed-changes.ts": 1,
+    "workspaces/workspaces.ts": 3,
     "workspaces/own-files.ts": 1,
     // E2B's signatures have the end that the client's clock says.
     "protocols/e2b/address.ts": 1,
