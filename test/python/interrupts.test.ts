@@ -180,7 +180,7 @@ const WARM_UP = py`
   except BaseException as error: raise error`;
 
 /**
- * Runs code in a session of its own until it times out; again, with more time, where the time was up before the code had begun to wait,
+ * Runs code, which prints before it waits, in a session of its own until it times out; again, with more time, where the time was up before the code had begun to wait,
  * or the sandbox had to be killed all the same: what is tested here is what an interrupt does, not how fast this machine is.
  */
 async function timedOut(code: string) {
@@ -236,6 +236,7 @@ test("a task that an interrupt leaves goes on at the session's next await", asyn
         await asyncio.sleep(0.01)
         return "done"
     task = asyncio.create_task(background())
+    print("begun")
     while True: pass`;
   const { session } = await timedOut(code);
   expect((await server.post("/api/execute", { code: "await task", session })).body.result).toBe("done");
