@@ -20,6 +20,7 @@ import {
   type StopReason,
   serverError,
 } from "./outcome.ts";
+import { StreamedOutput } from "./streamed-output.ts";
 
 /** Bytes that may wait for a process that does not read them. */
 const MAX_UNSENT_BYTES = 64 * 1024;
@@ -97,7 +98,7 @@ export class RunningJob {
   #cpuTimeMs: number | null = null;
   readonly #printed = { stdout: new CollectedOutput(), stderr: new CollectedOutput() };
   /** Made for a listener alone: to make one costs more than a short output. */
-  #decoders: Readonly<Record<"stdout" | "stderr", TextDecoder>> | null = null;
+  #streamed: StreamedOutput | null = null;
   readonly #displays = new Displays();
   #announcements = 0;
   #outputBytes = 0;
@@ -162,7 +163,7 @@ export class RunningJob {
         return this.#display(message, body);
       case "clear_output":
         this.#displays.clear(message.wait);
-        this.#job.onOutput?.(message);
+        this.#tell(message);
         return undefined;
       case "call":
         return this.#answer(message, body);
@@ -272,21 +273,35 @@ export class RunningJob {
   #keepOutput(stream: "stdout" | "stderr", bytes: Uint8Array): void {
     this.#printed[stream].push(bytes);
     this.#displays.somethingCame();
-    const { onOutput } = this.#job;
-    if (!onOutput) return;
-    this.#decoders ??= { stdout: new TextDecoder(), stderr: new TextDecoder() };
-    const content = this.#decoders[stream].decode(bytes, { stream: true });
-    if (content !== "") onOutput({ type: stream, content });
+    if (!this.#job.onOutput) return;
+    this.#streamed ??= new StreamedOutput((type, content) => this.#pass({ type, content }));
+    this.#streamed.push(stream, bytes);
+  }
+
+  #tell(event: OutputEvent): void {
+    this.#streamed?.flush();
+    this.#pass(event);
+  }
+
+  /** A listener that fails ends the execution, and nothing else. */
+  #pass(event: OutputEvent): void {
+    try {
+      this.#job.onOutput?.(event);
+    } catch (error) {
+      this.#process.connection.kill(`its output cannot be passed on: ${reasonOf(error)}`);
+    }
   }
 
   async #display(message: DisplayMessage, body: Uint8Array): Promise<void> {
     const output = await this.#displays.take(message, body);
-    if (output !== null && !this.#isOver) this.#job.onOutput?.(output);
+    if (output !== null && !this.#isOver) this.#tell(output);
   }
 
   async #answer({ call, operation }: Extract<GuestMessage, { type: "call" }>, body: Uint8Array): Promise<void> {
     if (this.#isCalling) throw new ProtocolError("a call before the last one's answer");
     this.#isCalling = true;
+    // What comes of the call is told after what was printed before it.
+    this.#streamed?.flush();
     if (body.length > MAX_CALL_BYTES) throw new ProtocolError("an argument over its limit");
     const argument = await JsonText.checkInSlices(body, CALL_LIMITS);
     if (this.#isOver) return;
@@ -347,6 +362,7 @@ export class RunningJob {
       Partial<Pick<Report, "files">>,
   ): void {
     this.#isSettled = true;
+    this.#streamed?.end();
     const { files = null, ...ending } = known;
     const result = resultOf({
       ...ending,

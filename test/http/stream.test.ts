@@ -115,9 +115,8 @@ describe("events", () => {
     const stream = await follow(code);
     expect(await stream.read(5, "no newline")).toEqual([
       { type: "status", message: "Starting execution..." },
-      // Two streams have no order between them.
-      expect.objectContaining({ type: expect.stringMatching("std") }),
-      expect.objectContaining({ type: expect.stringMatching("std") }),
+      { type: "stdout", content: "one\n" },
+      { type: "stderr", content: "two\n" },
       { type: "output", "text/plain": "'three'", data: { "text/plain": "'three'" } },
       { type: "stdout", content: "no newline" },
     ]);

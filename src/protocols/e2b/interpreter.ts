@@ -11,7 +11,6 @@ import { ClientError } from "../../shared/errors.ts";
 import { HOME, workspaceFolder } from "../../workspaces/paths.ts";
 import { cutNote } from "../execution-limits.ts";
 import { addressOf, INTERPRETER_PORT } from "./address.ts";
-import { LineBuffer } from "./line-buffer.ts";
 import { E2B_HOME, toE2b, toOwn } from "./paths.ts";
 import { toErrorEvent, toResult } from "./results.ts";
 import { runInSandbox } from "./run.ts";
@@ -60,13 +59,9 @@ export function interpreter(sandboxes: Sandboxes): readonly ProtocolEndpoint[] {
         refuseOther(body.language);
         const namespace = body.context_id ? await contextNamed(asked, body.context_id) : undefined;
         const stream = new EventStream(response, KEEPALIVE_MS, LINES);
-        using printed = new LineBuffer((type, text) => {
-          stream.send({ type, text, timestamp: new Date().toISOString() });
-        });
-        const send = (event: object) => {
-          printed.flush();
-          stream.send(event);
-        };
+        const send = (event: object) => stream.send(event);
+        const print = (type: "stdout" | "stderr", text: string) =>
+          send({ type, text, timestamp: new Date().toISOString() });
         const { code, env_vars: env } = body;
         const input = { code, env: env ?? undefined, namespace, display: true, printTraceback: false };
         let hasBegun = false;
@@ -85,12 +80,12 @@ export function interpreter(sandboxes: Sandboxes): readonly ProtocolEndpoint[] {
               },
               onOutput: (event) => {
                 if (event.type === "output") send(toResult(event.bundle, false));
-                else if (event.type !== "clear_output") printed.print(event.type, event.content);
+                else if (event.type !== "clear_output") print(event.type, event.content);
               },
             },
             contextOf(request, response),
           );
-          if (result.truncated) printed.print("stderr", cutNote(result));
+          if (result.truncated) print("stderr", cutNote(result));
           if (result.display) send(toResult(result.display, true));
           send({ type: "number_of_executions", execution_count: result.executionCount ?? 1 });
           if (result.errorInfo) send(toErrorEvent(result.errorInfo));
