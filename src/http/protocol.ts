@@ -26,7 +26,7 @@ export interface ProtocolOptions {
   readonly logger: Logger;
   /** To the other servers of a fleet. */
   readonly broadcast: Broadcast;
-  /** Counts one message of a principal's connection as a request. @throws {ClientError} 429 `rate_limited`. */
+  /** Counts one thing more that a principal asks for as a request: a message of a connection, each further execution of one message. @throws {ClientError} 429 `rate_limited`. */
   readonly count: (principal: string, ip: string | null) => Promise<void>;
 }
 

@@ -4,6 +4,11 @@ import { MAX_OUTPUT_BYTES } from "../wire/messages.ts";
 const PRINTED = `${MAX_OUTPUT_BYTES / 1024 / 1024} MiB`;
 const NOTE = `[Output was cut: one execution prints up to ${PRINTED} to stdout and to stderr each, and shows up to 10 MiB. Write more than that to a file.]`;
 
+/** The program was stopped for its time, on the clock or of the processor. */
+export function isOutOfTime({ status }: Pick<ExecutionResult, "status">): boolean {
+  return status === "timeout" || status === "cpu_limit";
+}
+
 /** The last line of stderr where a protocol has no member for it: output was beyond its bound; else empty. */
 export function cutNote({ truncated }: Pick<ExecutionResult, "truncated">): string {
   return truncated ? `${NOTE}\n` : "";

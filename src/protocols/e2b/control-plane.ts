@@ -1,6 +1,7 @@
 import type { Response } from "express";
 import { z } from "zod";
-import { endpoint, json, type ProtocolEndpoint } from "../../http/protocol.ts";
+import { callerOf } from "../../http/caller.ts";
+import { endpoint, json, type ProtocolEndpoint, type ProtocolOptions } from "../../http/protocol.ts";
 import { sessionBody } from "../../http/resources/sessions.ts";
 import { jsonBody } from "../../http/routes.ts";
 import { env } from "../../http/validation.ts";
@@ -49,7 +50,11 @@ const REFUSED = {
 } as const;
 
 /** `/sandboxes`, `/snapshots`: what the SDK finds by `E2B_API_URL`. */
-export function controlPlane(sandboxes: Sandboxes, config: Config): readonly ProtocolEndpoint[] {
+export function controlPlane(
+  sandboxes: Sandboxes,
+  config: Config,
+  count: ProtocolOptions["count"],
+): readonly ProtocolEndpoint[] {
   const describe = (sandbox: Sandbox) => description(sandbox, config);
   const endpoints = [
     endpoint({
@@ -217,11 +222,13 @@ export function controlPlane(sandboxes: Sandboxes, config: Config): readonly Pro
       ),
       reply: json(201),
       handler: async (asked) => {
-        const { principal, params, body, signal, record } = asked;
+        const { principal, params, body, signal, record, request, response } = asked;
         await sandboxes.get(principal.id, params.id);
+        const caller = callerOf(request, response);
         const results: object[] = [];
         for (let n = 0; n < body.count; n++) {
           try {
+            if (n > 0) await count(principal.id, caller.ip);
             const sandbox = await sandboxes.fork(principal.id, params.id, body.timeout, signal);
             record("session_create", { session: sandbox.id, forkOf: params.id });
             results.push({ sandbox: made(asked, sandbox) });

@@ -19,7 +19,7 @@ const CONTROL = /^(?:\/v[23])?\/(?:sandboxes|snapshots|templates|volumes|secrets
 const EXECUTIONS: ReadonlySet<string> = new Set(["/execute", "/process.process/start"]);
 
 /** https://e2b.dev: its SDKs by E2B_API_URL and E2B_SANDBOX_URL, or by the names of hosts. */
-export function e2b({ services }: ProtocolOptions): Protocol {
+export function e2b({ services, count }: ProtocolOptions): Protocol {
   const sandboxes = new Sandboxes(services);
   const watchers = new Watchers();
   const table = new Processes();
@@ -30,7 +30,7 @@ export function e2b({ services }: ProtocolOptions): Protocol {
     readsBody: (request) => addressOf(request) === null || pathOf(request) !== "/files",
     executes: (request) => request.method === "POST" && EXECUTIONS.has(pathOf(request)) && addressOf(request) !== null,
     endpoints: [
-      ...controlPlane(sandboxes, services.config),
+      ...controlPlane(sandboxes, services.config, count),
       // A sandbox's token is for what is at its address, and these look at no other sandbox.
       ...[...interpreter(sandboxes), ...envd(sandboxes, watchers), ...processes(sandboxes, table)].map((inside) => ({
         ...inside,

@@ -15,7 +15,7 @@ import { exitStatusOf } from "../program.ts";
 import { notebookData } from "./bundles.ts";
 import type { Asked } from "./live-kernel.ts";
 
-/** Expressions of one request: each is an execution. */
+/** Expressions of one request: each is an execution, and counts as a request. */
 const MAX_EXPRESSIONS = 32;
 
 const executeContent = z.object({
@@ -94,9 +94,10 @@ async function evaluate(asked: Asked, expressions: Readonly<Record<string, strin
   return new JsonFragments(Object.fromEntries(values));
 }
 
-async function evaluateOne({ kernel, principal, caller, signal }: Asked, code: string): Promise<object> {
+async function evaluateOne({ kernel, principal, caller, signal, count }: Asked, code: string): Promise<object> {
   const input: ExecutionInput = { ...IN_KERNEL, code, session: kernel.id, isCounted: false };
   try {
+    await count();
     const context = { principal, caller, signal };
     const { errorInfo, display, displayMetadata: metadata = {} } = await runCode(kernel.services, input, context);
     if (errorInfo) return { status: "error", ...errorOf(errorInfo) };

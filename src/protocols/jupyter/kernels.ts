@@ -125,6 +125,7 @@ export class Kernels {
     const closed = () => this.#open.remove(principal.id);
     const isV1 = subprotocolsOf(request).includes(V1);
     const format: WireFormat = isV1 ? "v1" : "json";
+    const counted = async () => await count(principal.id, caller.ip);
     upgrade(
       (socket) => {
         const kernel = this.#liveKernel(principal.id, id);
@@ -134,8 +135,8 @@ export class Kernels {
           format,
           caller,
           heartbeatMs: services.config.STREAM_HEARTBEAT_S * 1000,
-          count: async () => await count(principal.id, caller.ip),
-          onRequest: (asked) => kernel.take({ client, principal, caller }, asked),
+          count: counted,
+          onRequest: (asked) => kernel.take({ client, principal, caller, count: counted }, asked),
           onRefused: (asked, error) => kernel.refuse(client, asked, error),
           onClose: () => {
             closed();

@@ -17,6 +17,8 @@ export interface Sender {
   readonly client: Client;
   readonly principal: Principal;
   readonly caller: Caller;
+  /** Counts one more execution as a request. @throws {ClientError} 429 `rate_limited`. */
+  readonly count: () => Promise<void>;
 }
 
 /** A request, and who has sent it. */

@@ -8,7 +8,7 @@ import type { ToolExecution } from "../../tools/tool-executions.ts";
 import { HOME } from "../../workspaces/paths.ts";
 import { workspaceLimits } from "../../workspaces/workspace-index.ts";
 import { refused } from "../bodies.ts";
-import { withCutNote } from "../execution-limits.ts";
+import { isOutOfTime, withCutNote } from "../execution-limits.ts";
 import { nameInHome, type ProgramRun, runProgram, sandboxPath } from "../program.ts";
 import { Storage, type StoredFile } from "./storage.ts";
 
@@ -150,8 +150,9 @@ function leftBy({ result, files }: ProgramRun, inputs: Inputs): ReadonlyMap<stri
 
 /** Reply of `/exec`. */
 export function execReply({ run: { result, exitCode }, sessionId, files }: LibreChatRun): object {
-  const { stdout, status, executionTimeMs } = result;
+  const { stdout, executionTimeMs } = result;
   const stderr = withCutNote(result.stderr, result);
+  const isLate = isOutOfTime(result);
   return {
     session_id: sessionId,
     files,
@@ -159,22 +160,21 @@ export function execReply({ run: { result, exitCode }, sessionId, files }: Libre
     stderr,
     code: exitCode,
     signal: exitCode === null ? "SIGKILL" : null,
-    message: status === "timeout" ? "Time limit exceeded" : null,
-    status: exitCode === 0 ? null : status === "timeout" ? "TO" : exitCode === null ? "SG" : "RE",
+    message: isLate ? "Time limit exceeded" : null,
+    status: exitCode === 0 ? null : isLate ? "TO" : exitCode === null ? "SG" : "RE",
     wall_time: executionTimeMs,
   };
 }
 
 /** Last reply of `/exec/programmatic`. Its clients show those errors that they know. */
 export function programmaticReply({ run: { result, exitCode }, sessionId, files }: LibreChatRun): Reply {
-  const { stdout, status } = result;
+  const { stdout } = result;
   const stderr = withCutNote(result.stderr, result);
   if (exitCode === 0) return replyOf({ status: "completed", session_id: sessionId, stdout, stderr, files });
-  const isLate = status === "timeout" || status === "cpu_limit";
   const error =
     exitCode !== null
       ? `Sandbox exited with code ${exitCode}`
-      : isLate
+      : isOutOfTime(result)
         ? "Time limit exceeded"
         : "Execution failed or timed out";
   return replyOf({ status: "error", error, session_id: sessionId, stdout, stderr });

@@ -10,6 +10,7 @@ import { ClientError } from "../../shared/errors.ts";
 import { isObject } from "../../shared/json/json-object.ts";
 import { MAX_PATH_BYTES } from "../../workspaces/paths.ts";
 import { argumentsOf, jsonObject, refused, shown } from "../bodies.ts";
+import { isOutOfTime } from "../execution-limits.ts";
 import { type Program, type ProgramRun, runProgram, sandboxPath } from "../program.ts";
 
 /** The second is where its public server had it, which clients have written down. */
@@ -195,7 +196,7 @@ function checkLimit(name: string, kind: "memory_limit" | "timeout" | "cpu_time",
 /** The `run` of a reply. Its statuses are those of `isolate`: RE, SG, TO. */
 export function stageOf({ result, exitCode }: ProgramRun, output: string) {
   const { stdout, stderr, status, executionTimeMs, cpuTimeMs, truncated } = result;
-  const stopped = status === "timeout" || status === "cpu_limit";
+  const stopped = isOutOfTime(result);
   const failed = exitCode === null ? (stopped ? "TO" : "SG") : exitCode === 0 ? null : "RE";
   const message = stopped
     ? `Time limit exceeded${status === "timeout" ? " (wall clock)" : ""}`

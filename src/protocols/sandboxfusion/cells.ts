@@ -12,6 +12,8 @@ const SPARE_S = 60;
 
 export interface CellsRequest {
   readonly cells: readonly string[];
+  /** Counts a cell as a request; the first is counted already. @throws {ClientError} 429 `rate_limited`: it and those after it do not run. */
+  readonly count: () => Promise<void>;
   readonly cellTimeoutMs: number;
   readonly totalTimeoutMs: number;
   /** By their paths in the sandbox. */
@@ -25,6 +27,8 @@ export interface CellsRun {
   readonly cells: readonly JsonFragments[];
   /** All ran before the time was over. */
   readonly isOver: boolean;
+  /** Why the rest did not run, if it is not for the time. */
+  readonly refusal: ClientError | null;
   readonly timeMs: number;
   readonly files: ReadonlyMap<string, Uint8Array>;
 }
@@ -33,7 +37,7 @@ export interface CellsRun {
 export async function runCells(
   services: Services,
   context: ExecutionContext,
-  { cells, cellTimeoutMs, totalTimeoutMs, files, wanted }: CellsRequest,
+  { cells, count, cellTimeoutMs, totalTimeoutMs, files, wanted }: CellsRequest,
 ): Promise<CellsRun> {
   const { sessions, packages } = services;
   const principal = context.principal.id;
@@ -44,12 +48,15 @@ export async function runCells(
     if (files.size > 0) await sessions.files.writeAll(principal, id, context.signal, files);
     const shown: JsonFragments[] = [];
     let leftMs = totalTimeoutMs;
+    let refusal: ClientError | null = null;
     for (const code of cells) {
       if (leftMs <= 0) break;
       if (code.trim() === "") {
         shown.push(new JsonFragments({ stdout: "", stderr: "", display: [], error: [] }));
         continue;
       }
+      if (shown.length > 0) refusal = await count().then(() => null, refused);
+      if (refusal !== null) break;
       const timeout = Math.min(cellTimeoutMs, leftMs);
       // A kernel has the traceback in its error alone.
       const input = { code, session: id, timeout, display: "after-outputs", printTraceback: false } as const;
@@ -69,6 +76,7 @@ export async function runCells(
     return {
       cells: shown,
       isOver: shown.length === cells.length && leftMs > 0,
+      refusal,
       timeMs: performance.now() - startedAt,
       files: contents,
     };
@@ -81,6 +89,11 @@ export async function runCells(
 /** What cannot be deleted ends by itself. */
 function expires(error: unknown): void {
   if (!(error instanceof ClientError)) throw error;
+}
+
+function refused(error: unknown): ClientError {
+  if (error instanceof ClientError) return error;
+  throw error;
 }
 
 /** A file that is not there is left out. */

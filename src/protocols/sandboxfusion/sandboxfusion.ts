@@ -7,7 +7,7 @@ import { MAX_TIMEOUT_MS } from "../../http/validation.ts";
 import type { ExecutionResult } from "../../sandbox/outcome.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { keyInAddress } from "../credentials.ts";
-import { withCutNote } from "../execution-limits.ts";
+import { isOutOfTime, withCutNote } from "../execution-limits.ts";
 import { type ProgramRun, runProgram, sandboxPath } from "../program.ts";
 import { runCells } from "./cells.ts";
 
@@ -43,7 +43,7 @@ const cellsBody = z.object({
 });
 
 /** https://github.com/bytedance/SandboxFusion/blob/main/sandbox/server/sandbox_api.py */
-export function sandboxfusion({ services }: ProtocolOptions): Protocol {
+export function sandboxfusion({ services, count }: ProtocolOptions): Protocol {
   return {
     name: "sandboxfusion",
     owns: ({ path }) => PATHS.has(path),
@@ -89,18 +89,20 @@ export function sandboxfusion({ services }: ProtocolOptions): Protocol {
         reply: { send: sendJson },
         handler: async ({ request, response, body }) => {
           const { cells, cell_timeout = 0, total_timeout = 45, files, fetch_files = [] } = body;
-          const run = await runCells(services, contextOf(request, response), {
+          const context = contextOf(request, response);
+          const run = await runCells(services, context, {
             cells,
+            count: async () => await count(context.principal.id, context.caller.ip),
             cellTimeoutMs: cell_timeout > 0 ? toMs(cell_timeout) : MAX_TIMEOUT_MS,
             totalTimeoutMs: toMs(total_timeout),
             files: contentsOf(files),
             wanted: placesOf(fetch_files),
           });
-          const { isOver, timeMs, files: left } = run;
-          const status = isOver ? "Finished" : "TimeLimitExceeded";
+          const { isOver, refusal, timeMs, files: left } = run;
+          const status = isOver ? "Finished" : refusal ? "Error" : "TimeLimitExceeded";
           return {
             status: isOver ? "Success" : "Failed",
-            message: "",
+            message: refusal?.message ?? "",
             driver: { status, execution_time: timeMs / 1000, return_code: isOver ? 0 : null, stdout: "", stderr: "" },
             cells: run.cells,
             executor_pod_name: null,
@@ -125,8 +127,8 @@ function reply(given: {
 }
 
 function commandOf(result: ExecutionResult, exitCode: number | null) {
-  const { status, executionTimeMs, stdout } = result;
-  const isLate = status === "timeout" || status === "cpu_limit";
+  const { executionTimeMs, stdout } = result;
+  const isLate = isOutOfTime(result);
   return {
     status: isLate ? "TimeLimitExceeded" : "Finished",
     execution_time: executionTimeMs / 1000,
