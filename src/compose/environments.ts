@@ -17,20 +17,19 @@ import { createPackageSources } from "../packages/sources/sources.ts";
 import { WheelStore } from "../packages/wheel-store.ts";
 import type { SandboxOptions } from "../sandbox/sandbox.ts";
 import { ARCHIVES_FOLDER } from "../shared/cache-layout.ts";
-import type { RedisConnection } from "../shared/redis-connection.ts";
 import type { Config } from "../shared/settings.ts";
-import { storesOf } from "./stores.ts";
+import { diskStores } from "./stores.ts";
 
 /**
  * Package sources, and the environments that are made from them; nothing is built yet.
  *
- * @param redis where it is kept what callers have installed; null: on this server's disk.
+ * @param records what callers have installed; default: as kept on this server's disk.
  */
 export async function openEnvironments(
   config: Config,
   logger: Logger,
   host: Omit<SandboxOptions, "guest">,
-  redis: RedisConnection | null = null,
+  records = diskStores(config).packageRecords(),
 ) {
   const lock = await loadPyodideLock();
   const building = new AbortController();
@@ -75,7 +74,6 @@ export async function openEnvironments(
     onProgress: (message) => logger.info(message),
     onWarning: (message) => logger.warn(message),
   });
-  const records = storesOf(config, redis).packageRecords();
   const store = new PackageStore({ records, sources, python: lock.python, wheels, sets });
   const owners = new ModuleOwners({ lock, sources, python: lock.python });
   return {

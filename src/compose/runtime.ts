@@ -7,11 +7,11 @@ import { SandboxPool } from "../executor/pool.ts";
 import { warmUp } from "../executor/warm-up.ts";
 import type { IsolationReport } from "../isolation/detect.ts";
 import { ArchiveReader } from "../packages/archive-reader.ts";
+import type { PackageRecords } from "../packages/package-records.ts";
 import { PackageShares } from "../packages/package-shares.ts";
 import { Sandbox, type SandboxOptions } from "../sandbox/sandbox.ts";
 import { CallerPackages } from "../service/caller-environment.ts";
 import { ClientError } from "../shared/errors.ts";
-import type { RedisConnection } from "../shared/redis-connection.ts";
 import type { Config } from "../shared/settings.ts";
 import { openEnvironments } from "./environments.ts";
 import { bootOptions, openHost } from "./host.ts";
@@ -43,7 +43,7 @@ export async function startRuntime(
   logger: Logger,
   { onFrame }: Pick<SandboxOptions, "onFrame"> = {},
 ): Promise<Runtime> {
-  const runtime = await openRuntime(config, logger, null, openHost(config), onFrame);
+  const runtime = await openRuntime(config, logger, undefined, openHost(config), onFrame);
   try {
     await runtime.ready;
     return runtime;
@@ -56,17 +56,17 @@ export async function startRuntime(
 /**
  * As {@link startRuntime}, but builds in the background.
  *
- * @param redis as for {@link openEnvironments}.
+ * @param records as for {@link openEnvironments}.
  */
 export async function openRuntime(
   config: Config,
   logger: Logger,
-  redis: RedisConnection | null,
+  records: PackageRecords | undefined,
   opening: ReturnType<typeof openHost>,
   onFrame?: SandboxOptions["onFrame"],
 ): Promise<Runtime> {
   const host = await opening;
-  const { environments, images, store, keeper, owners, close } = await openEnvironments(config, logger, host, redis);
+  const { environments, images, store, keeper, owners, close } = await openEnvironments(config, logger, host, records);
   const guestOf = (name: string) => bootOptions(config, environments.get(name));
   let denoDir: string | null = null;
   const pool = new SandboxPool({

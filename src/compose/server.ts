@@ -22,13 +22,13 @@ import { ToolFleet } from "../tools/fleet.ts";
 import { ToolExecutions } from "../tools/tool-executions.ts";
 import { ToolEndpoints } from "../tools/webhook.ts";
 import { workspaceLimits } from "../workspaces/workspace-index.ts";
+import { chooseStores } from "./choose-stores.ts";
 import { openHost, pyodideVersion } from "./host.ts";
 import { createListener, listen } from "./listener.ts";
 import { openCallerNetwork, openMcpServers, openSecrets } from "./network.ts";
 import { maxOpenRequests, toolShares } from "./principals.ts";
 import { openRuntime } from "./runtime.ts";
 import { openSecurityLog } from "./security-log.ts";
-import { connectToRedis, storesOf } from "./stores.ts";
 
 export interface RunningServer {
   /** `http://127.0.0.1:3000` */
@@ -61,8 +61,8 @@ export async function startServer(
   host.catch(() => {});
   checkBinding(config);
   await using stack = new AsyncDisposableStack();
-  const redis = stack.adopt(connectToRedis(config, logger), (redis) => redis?.close());
-  const stores = storesOf(config, redis);
+  const { redis, stores } = await chooseStores(config, logger);
+  stack.defer(() => redis?.close());
   const rateLimiter = requestLimiter(config, redis);
   const keyGuesses = new KeyGuesses({ maxFailures: config.AUTH_MAX_FAILURES, redis });
   const statistics = stack.adopt(
@@ -79,7 +79,7 @@ export async function startServer(
   const secrets = openSecrets(config, stores.secrets());
   const network = openCallerNetwork(config, secrets);
   const mcpServers = stack.adopt(openMcpServers(config, secrets), async (servers) => await servers.close());
-  const runtime = await openRuntime(config, logger, redis, host);
+  const runtime = await openRuntime(config, logger, stores.packageRecords(), host);
   let graceMs = 0;
   stack.defer(async () => await runtime.stop(graceMs));
   const { executor, environments, packages, isolation } = runtime;

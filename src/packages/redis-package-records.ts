@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { luaScript } from "../shared/lua-script.ts";
-import { KEY_PREFIX, type RedisConnection } from "../shared/redis-connection.ts";
+import type { RedisConnection } from "../shared/redis-connection.ts";
+import { KEY_PREFIX } from "../shared/redis-keys.ts";
 import {
   emptyRecord,
   type PackageRecord,

@@ -1,5 +1,6 @@
 import { luaScript } from "../shared/lua-script.ts";
-import { KEY_PREFIX, type RedisConnection } from "../shared/redis-connection.ts";
+import type { RedisConnection } from "../shared/redis-connection.ts";
+import { KEY_PREFIX } from "../shared/redis-keys.ts";
 import { ownerId, type SecretRecord, type SecretRecords } from "./secret-records.ts";
 
 const PUT = luaScript(new URL("redis/put.lua", import.meta.url));

@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
-import { KEY_PREFIX, type RedisConnection } from "./redis-connection.ts";
+import type { RedisConnection } from "./redis-connection.ts";
+import { KEY_PREFIX } from "./redis-keys.ts";
 
 const CHANNEL = `${KEY_PREFIX}broadcast`;
 

@@ -3,11 +3,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Redis, type RedisOptions } from "ioredis";
 import { backoffMs } from "./backoff.ts";
 import { ClientError } from "./errors.ts";
+import { KEY_PREFIX } from "./redis-keys.ts";
 import { type ConnectionOptions, parseRedisUrl } from "./redis-url.ts";
 import { storageFull } from "./storage-trouble.ts";
-
-/** Before every key of ours, so that a Redis can serve others too. */
-export const KEY_PREFIX = "pyodide-express:";
 
 export interface RedisConnectionOptions {
   /** As {@link parseRedisUrl} reads it. */

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { luaScript } from "../shared/lua-script.ts";
-import { KEY_PREFIX, type RedisConnection, unavailable } from "../shared/redis-connection.ts";
+import { type RedisConnection, unavailable } from "../shared/redis-connection.ts";
+import { KEY_PREFIX } from "../shared/redis-keys.ts";
 import {
   type Counters,
   EVERYBODY,

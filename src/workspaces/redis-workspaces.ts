@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
-import { KEY_PREFIX, type RedisConnection } from "../shared/redis-connection.ts";
+import type { RedisConnection } from "../shared/redis-connection.ts";
+import { KEY_PREFIX } from "../shared/redis-keys.ts";
 import { WorkspaceCache } from "./cache.ts";
 import { RedisWorkspace } from "./redis-storage.ts";
 import type { WorkspaceLimits } from "./workspace-index.ts";

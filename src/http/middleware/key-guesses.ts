@@ -1,7 +1,8 @@
 import { type RateLimiterAbstract, RateLimiterMemory, RateLimiterRedis } from "rate-limiter-flexible";
 import { backoffMs } from "../../shared/backoff.ts";
 import { ClientError } from "../../shared/errors.ts";
-import { KEY_PREFIX, type RedisConnection } from "../../shared/redis-connection.ts";
+import type { RedisConnection } from "../../shared/redis-connection.ts";
+import { KEY_PREFIX } from "../../shared/redis-keys.ts";
 import { ClientNetworks, clientNetwork, OTHER_NETWORKS } from "./client-networks.ts";
 import { consume, countingConnection } from "./counting-connection.ts";
 

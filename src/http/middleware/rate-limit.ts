@@ -1,7 +1,8 @@
 import type { RequestHandler } from "express";
 import { type RateLimiterAbstract, RateLimiterMemory, RateLimiterRedis } from "rate-limiter-flexible";
 import { ClientError, StartupError } from "../../shared/errors.ts";
-import { KEY_PREFIX, type RedisConnection } from "../../shared/redis-connection.ts";
+import type { RedisConnection } from "../../shared/redis-connection.ts";
+import { KEY_PREFIX } from "../../shared/redis-keys.ts";
 import type { Config } from "../../shared/settings.ts";
 import { principalOf } from "./authentication.ts";
 import { ClientNetworks } from "./client-networks.ts";
