@@ -1,6 +1,7 @@
 import { ClientError } from "../shared/errors.ts";
-import { type ToolInput, toolSet } from "../tools/definitions.ts";
+import { type Tool, type ToolInput, toolSet } from "../tools/definitions.ts";
 import type { EndedCall, InnerTools, ToolClient } from "../tools/events.ts";
+import { stubsOf } from "../tools/stubs.ts";
 import type { ToolExecution } from "../tools/tool-executions.ts";
 import type { Caller, ExecutionContext, ExecutionInput, Services } from "./execution-service.ts";
 
@@ -17,17 +18,18 @@ export async function openTools(
   { principal, caller }: Pick<ExecutionContext, "principal" | "caller">,
   client: ToolClient,
 ): Promise<ToolExecution | null> {
-  const defaults =
-    input.session === undefined ? {} : (await services.sessions.record(principal.id, input.session)).tools;
-  const { tools, interactive = false, toolMode, toolTimeout, toolEndpoint, mcp } = { ...defaults, ...given(input) };
+  const {
+    tools,
+    interactive = false,
+    toolMode,
+    toolTimeout,
+    toolEndpoint,
+    mcp,
+  } = await offer(services, input, principal.id);
   const check = input.check ?? false;
   const inner = await innerTools(services, mcp, principal.id);
   if (tools === undefined && !interactive && !check && inner === null) return null;
-  const set = toolSet(tools ?? [], [...variablesOf(input), ...(inner === null ? [] : ["mcp"])]);
-  for (const [key, tool] of inner?.tools ?? []) {
-    if (set.has(key)) throw new ClientError("invalid_tools", `The name of the tool ${JSON.stringify(key)} is taken.`);
-    set.set(key, tool);
-  }
+  const set = allTools(tools, inner, variablesOf(input));
   const asksClient = tools !== undefined || interactive || check;
   const webhook = toolEndpoint === undefined ? null : services.toolEndpoints.client(toolEndpoint, principal.id);
   const execution = services.tools.begin(
@@ -49,6 +51,41 @@ export async function openTools(
   return execution;
 }
 
+/**
+ * Tools as a Python stub file: those that an execution with this input would have.
+ *
+ * @throws {ClientError} as {@link openTools}.
+ */
+export async function stubsFor(
+  services: Services,
+  input: ToolInput & Pick<ExecutionInput, "session">,
+  principal: string,
+): Promise<string> {
+  const { tools, toolMode, mcp } = await offer(services, input, principal);
+  const set = allTools(tools, await innerTools(services, mcp, principal), []);
+  return stubsOf([...set.values()], toolMode ?? "sync");
+}
+
+/** What a request offers to its code: its session's defaults, and what it says itself. */
+async function offer(
+  { sessions }: Services,
+  input: ToolInput & Pick<ExecutionInput, "session">,
+  principal: string,
+): Promise<ToolInput> {
+  const defaults = input.session === undefined ? {} : (await sessions.record(principal, input.session)).tools;
+  return { ...defaults, ...given(input) };
+}
+
+/** @throws {ClientError} 400 `invalid_tools`. */
+function allTools(own: ToolInput["tools"], inner: InnerTools | null, variables: readonly string[]): Map<string, Tool> {
+  const set = toolSet(own ?? [], [...variables, ...(inner === null ? [] : ["mcp"])]);
+  for (const [key, tool] of inner?.tools ?? []) {
+    if (set.has(key)) throw new ClientError("invalid_tools", `The name of the tool ${JSON.stringify(key)} is taken.`);
+    set.set(key, tool);
+  }
+  return set;
+}
+
 /** @returns null: the request asks for none. */
 async function innerTools(
   { mcpServers }: Services,
@@ -60,7 +97,7 @@ async function innerTools(
 }
 
 /** What a request says of tools, of its own or as a session's default; what it does not say is not in it. */
-function given({ tools, interactive, toolMode, toolTimeout, toolEndpoint, mcp }: ExecutionInput): ToolInput {
+function given({ tools, interactive, toolMode, toolTimeout, toolEndpoint, mcp }: ToolInput): ToolInput {
   return {
     ...(mcp !== undefined && { mcp }),
     ...(tools !== undefined && { tools }),
@@ -77,7 +114,7 @@ function given({ tools, interactive, toolMode, toolTimeout, toolEndpoint, mcp }:
  * @throws {ClientError} 400 `invalid_tools`, `unknown_tool_endpoint`.
  */
 export function sessionTools(services: Services, input: ToolInput, principal: string): ToolInput | undefined {
-  const defaults = given({ ...input, code: "" });
+  const defaults = given(input);
   if (Object.keys(defaults).length === 0) return undefined;
   toolSet(defaults.tools ?? []);
   if (defaults.toolEndpoint !== undefined)

@@ -52,6 +52,8 @@ export interface Tool {
   readonly signature: ToolSignature;
   /** Of the arguments, checked; null: any are taken. */
   readonly parameters: JsonSchema | null;
+  /** Of the answer, checked; null: it says nothing of it. */
+  readonly returns: JsonSchema | null;
   /** Whether the schema can be applied at once, without a thread of its own. */
   readonly isPlain: boolean;
   /** Characters of the schema as JSON. */
@@ -146,6 +148,7 @@ export function toolOf(
       returns: returned,
     },
     parameters: parameters ?? null,
+    returns: returns ?? null,
     isPlain: checked.isPlain,
     schemaCharacters: charactersOf(parameters ?? null),
     signatureCharacters: characters,

@@ -1,5 +1,9 @@
 import { expect, test } from "vitest";
+import { type ToolDefinition, toolOf, toolSet } from "./definitions.ts";
 import { stubsOf } from "./stubs.ts";
+
+const stubsFor = (tools: readonly ToolDefinition[], mode: "sync" | "async" = "sync") =>
+  stubsOf([...toolSet(tools).values()], mode);
 
 test("tools as a stub file", () => {
   const row = {
@@ -7,7 +11,7 @@ test("tools as a stub file", () => {
     properties: { id: { type: "integer" }, next: { $ref: "#/$defs/row" } },
     required: ["id"],
   };
-  const stubs = stubsOf(
+  const stubs = stubsFor(
     [
       {
         name: "query-db",
@@ -65,7 +69,7 @@ test("what two tools call the same is one class where it is the same, and two wh
       $defs: { row: { type: "object", title: "Row", properties: { id: { type } } } },
     },
   });
-  const stubs = stubsOf([tool("a", "integer"), tool("b", "integer"), tool("c", "string")], "sync");
+  const stubs = stubsFor([tool("a", "integer"), tool("b", "integer"), tool("c", "string")]);
   expect(stubs.match(/class .*\n.*|def .*\(.*\)/g)).toEqual([
     "class Row(TypedDict):\n    id: NotRequired[int]",
     "class Row2(TypedDict):\n    id: NotRequired[str]",
@@ -82,7 +86,46 @@ test("a stub file grows no faster than its schemas: names of classes are short, 
   const parameters = {
     properties: { ["k".repeat(50_000)]: { type: "object", title: "T".repeat(50_000), properties: members } },
   };
-  expect(stubsOf([{ name: "t", parameters }], "sync").length).toBeLessThan(400_000);
+  expect(stubsFor([{ name: "t", parameters }]).length).toBeLessThan(400_000);
   const twins = Object.fromEntries(Object.entries(members).map(([key, schema]) => [key, { ...schema, title: "Twin" }]));
-  expect(stubsOf([{ name: "t", parameters: { properties: twins } }], "sync")).toContain("class Twin500(TypedDict):");
+  expect(stubsFor([{ name: "t", parameters: { properties: twins } }])).toContain("class Twin500(TypedDict):");
+});
+
+test("tools of MCP servers are where code finds them", () => {
+  const inner = (server: string, name: string, more: object = {}) =>
+    toolOf({ name, ...more }, { naming: { namespace: `mcp.${server}`, key: `mcp.${server}.${name}` } });
+  const row = { type: "object", properties: { id: { type: "integer" } } };
+  const tools = [
+    inner("github", "search-issues", {
+      description: "Finds issues.\nAll of them.",
+      parameters: { properties: { query: { type: "string" } }, required: ["query"] },
+    }),
+    inner("files", "stat", { parameters: { type: "object" }, returns: { ...row } }),
+    inner("github", "get", { parameters: { properties: { row } } }),
+    ...toolSet([{ name: "ask" }]).values(),
+  ];
+  expect(stubsOf(tools, "sync")).toBe(`from typing import Any, Literal, NotRequired, TypedDict
+
+class McpGithubGetRow(TypedDict):
+    id: NotRequired[int]
+
+class McpFilesStatResult(TypedDict):
+    id: NotRequired[int]
+
+def ask(**arguments: Any) -> Any: ...
+
+class mcp:
+    class github:
+        @staticmethod
+        def search_issues(query: str) -> Any:
+            """Finds issues.
+            All of them."""
+
+        @staticmethod
+        def get(row: McpGithubGetRow = ...) -> Any: ...
+
+    class files:
+        @staticmethod
+        def stat(**arguments: Any) -> McpFilesStatResult: ...
+`);
 });

@@ -1,44 +1,88 @@
 /** Tools as the text of a Python stub file (`.pyi`): what a model is shown of the functions that its code may call. */
+
+import { ClientError } from "../shared/errors.ts";
 import { isObject } from "../shared/json/json-object.ts";
-import type { ToolDefinition } from "./definitions.ts";
-import { toolSet } from "./definitions.ts";
+import type { Tool } from "./definitions.ts";
 import { toIdentifier } from "./python-names.ts";
 import { pythonText, SchemaReader } from "./schema-reader.ts";
+import { MAX_SIGNATURE_CHARACTERS } from "./signatures.ts";
 
 /** Longer values are not written out. */
 const MAX_DEFAULT_CHARACTERS = 200;
 /** Names are made of others, each a part of the next: without a bound they grow with the square of a schema. */
 const MAX_CLASS_NAME_CHARACTERS = 100;
 
-/** @throws {ClientError} 400 `invalid_tools`. */
-export function stubsOf(definitions: readonly ToolDefinition[], mode: "sync" | "async"): string {
-  const tools = toolSet(definitions);
-  const types = new TypedDicts(new Set(Array.from(tools.values(), ({ signature }) => signature.name)));
-  const functions = definitions.map(({ name, parameters, returns }) => {
-    const { signature } = tools.get(name) as NonNullable<ReturnType<typeof tools.get>>;
-    const reader = new SchemaReader(parameters);
-    const properties = propertiesOf(reader.follow(parameters));
-    const named = types.within(signature.name);
-    const written = signature.parameters.map((parameter) => {
-      const schema = properties.get(parameter.key) ?? true;
-      const annotation = reader.annotationOf(schema, named(parameter.name, reader));
-      const fallback = "default" in parameter ? literalOf(parameter.default) : "...";
-      return `${parameter.name}: ${annotation}${parameter.required ? "" : ` = ${fallback}`}`;
-    });
-    if (signature.takesMore) written.push("**arguments: Any");
-    const returned = new SchemaReader(returns);
-    const result = returns == null ? "Any" : returned.annotationOf(returns, named("result", returned));
-    const head = `${mode === "async" ? "async " : ""}def ${signature.name}(${written.join(", ")}) -> ${result}:`;
-    const described = signature.parameters.filter(({ description }) => description !== "");
-    const lines = [
-      ...(signature.description === "" ? [] : signature.description.split("\n")),
-      ...(described.length === 0 ? [] : ["", "Arguments:"]),
-      ...described.map(({ name, description }) => `    ${name}: ${description.replaceAll("\n", " ")}`),
-    ];
-    return lines.length === 0 ? `${head} ...` : `${head}\n    ${docstring(lines)}`;
-  });
+/**
+ * @param tools of a client, and of MCP servers: those are static methods of classes, `mcp.github.search_issues`.
+ * @throws {ClientError} 400 `invalid_tools`: they are too many for one text.
+ */
+export function stubsOf(tools: readonly Tool[], mode: "sync" | "async"): string {
+  const characters = tools.reduce((sum, { signatureCharacters }) => sum + signatureCharacters, 0);
+  if (characters > MAX_SIGNATURE_CHARACTERS)
+    throw new ClientError(
+      "invalid_tools",
+      `The tools' signatures may have ${MAX_SIGNATURE_CHARACTERS} characters together, references followed: ask for fewer at a time.`,
+    );
+  const paths = tools.map(({ signature }) => signature.name.split("."));
+  const types = new TypedDicts(new Set(paths.map(([first]) => first as string)));
+  const top = new Namespace();
+  for (const [index, path] of paths.entries()) {
+    const name = path.pop() as string;
+    const within = path.reduce((space, part) => space.of(part), top);
+    within.functions.push((indent) => functionOf(tools[index] as Tool, name, { mode, types, indent }));
+  }
+  const functions = top.write("");
   const imports = "from typing import Any, Literal, NotRequired, TypedDict";
   return `${[imports, ...types.classes, ...functions].join("\n\n")}\n`;
+}
+
+/** What has functions in it, and further ones of its kind. */
+class Namespace {
+  readonly functions: ((indent: string) => string)[] = [];
+  readonly #inner = new Map<string, Namespace>();
+
+  of(name: string): Namespace {
+    const known = this.#inner.get(name) ?? new Namespace();
+    this.#inner.set(name, known);
+    return known;
+  }
+
+  write(indent: string): string[] {
+    const deeper = `${indent}    `;
+    return [
+      ...this.functions.map((write) => (indent === "" ? "" : `${indent}@staticmethod\n`) + write(indent)),
+      ...Array.from(this.#inner, ([name, inner]) => `${indent}class ${name}:\n${inner.write(deeper).join("\n\n")}`),
+    ];
+  }
+}
+
+interface Place {
+  readonly mode: "sync" | "async";
+  readonly types: TypedDicts;
+  readonly indent: string;
+}
+
+function functionOf({ signature, parameters, returns }: Tool, name: string, { mode, types, indent }: Place): string {
+  const reader = new SchemaReader(parameters);
+  const properties = propertiesOf(reader.follow(parameters));
+  const named = types.within(signature.name.replaceAll(".", "_"));
+  const written = signature.parameters.map((parameter) => {
+    const schema = properties.get(parameter.key) ?? true;
+    const annotation = reader.annotationOf(schema, named(parameter.name, reader));
+    const fallback = "default" in parameter ? literalOf(parameter.default) : "...";
+    return `${parameter.name}: ${annotation}${parameter.required ? "" : ` = ${fallback}`}`;
+  });
+  if (signature.takesMore) written.push("**arguments: Any");
+  const returned = new SchemaReader(returns);
+  const result = returns === null ? "Any" : returned.annotationOf(returns, named("result", returned));
+  const head = `${indent}${mode === "async" ? "async " : ""}def ${name}(${written.join(", ")}) -> ${result}:`;
+  const described = signature.parameters.filter(({ description }) => description !== "");
+  const lines = [
+    ...(signature.description === "" ? [] : signature.description.split("\n")),
+    ...(described.length === 0 ? [] : ["", "Arguments:"]),
+    ...described.map(({ name, description }) => `    ${name}: ${description.replaceAll("\n", " ")}`),
+  ];
+  return lines.length === 0 ? `${head} ...` : `${head}\n${indent}    ${docstring(lines, `${indent}    `)}`;
 }
 
 function propertiesOf(followed: unknown): ReadonlyMap<string, unknown> {
@@ -134,9 +178,9 @@ function write(value: unknown): string {
   return String(value);
 }
 
-function docstring(lines: readonly string[]): string {
+function docstring(lines: readonly string[], indent: string): string {
   const text = lines
-    .map((line) => (line === "" ? "" : `    ${line}`))
+    .map((line) => (line === "" ? "" : `${indent}${line}`))
     .join("\n")
     .trimStart();
   const safe = text

@@ -77,6 +77,33 @@ async function value(code: string, mcp: unknown, client = alice): Promise<unknow
   return body.result;
 }
 
+test("their tools are written as a stub file, for those who may use them", async () => {
+  const stubs = async (query: string, client = alice) => await client.get(`/api/tools/stubs${query}`);
+  const one = await stubs("?mcp=private&toolMode=async");
+  expect(one.headers.get("content-type")).toBe("text/plain; charset=utf-8");
+  expect(one.body).toMatch(
+    /^from typing .*\n\nclass mcp:\n {4}class private:\n {8}@staticmethod\n {8}async def counts\(/,
+  );
+  expect(await stubs("?mcp=private", bob)).toMatchObject({ status: 400, body: { code: "unknown_mcp_server" } });
+  expect(await stubs("?mcp=refused")).toMatchObject({ status: 503, body: { code: "mcp_unavailable" } });
+  // Without a name all are asked for, of which some cannot be used.
+  expect(await stubs("")).toMatchObject({ status: 503, body: { code: "mcp_unavailable" } });
+  expect(await stubs("?session=none")).toMatchObject({ status: 404, body: { code: "session_not_found" } });
+  const tools = [{ name: "ask" }];
+  const both = await alice.post("/api/tools/stubs", { tools, mcp: ["private", "local"] });
+  expect(both.body).toMatch(/^def ask\(/m);
+  expect(both.body).toMatch(/^ {4}class local:$/m);
+  const { id } = (await alice.post("/api/sessions", { tools, mcp: ["private"] })).body.session;
+  const ofSession = await stubs(`?session=${id}`);
+  expect(ofSession.body).toMatch(/^def ask\(/m);
+  expect(ofSession.body).toMatch(/def counts\(/);
+  expect((await stubs(`?session=${id}&mcp=`)).body).not.toContain("counts");
+  // Python reads what is written.
+  expect(await value(`import ast\n[n.name for n in ast.parse(${JSON.stringify(both.body)}).body[1:]]`, false)).toEqual(
+    expect.arrayContaining(["ask", "mcp"]),
+  );
+});
+
 const ERROR = py`
   import tools
   def error_of(call, *args, **kwargs):

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Sandbox } from "../../src/sandbox/sandbox.ts";
+import { toolSet } from "../../src/tools/definitions.ts";
 import { stubsOf } from "../../src/tools/stubs.ts";
 import { py } from "../support/engine.ts";
 import { runOn, startTestSandbox } from "../support/sandbox.ts";
@@ -328,7 +329,7 @@ describe("check", () => {
 });
 
 test("stubs are Python, and say what signatures say", async () => {
-  const stubs = stubsOf([QUERY, ECHO, DASH, { name: "odd", description: 'a"""b\\' }], "sync");
+  const stubs = stubsOf([...toolSet([QUERY, ECHO, DASH, { name: "odd", description: 'a"""b\\' }]).values()], "sync");
   const code = py`
     import ast
     tree = ast.parse(stubs)

@@ -1,11 +1,11 @@
 import { isUtf8 } from "node:buffer";
 import express, { type Request, type Response } from "express";
 import { z } from "zod";
+import { stubsFor } from "../../service/tool-calls.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { readAnswers } from "../../tools/answers.ts";
 import type { Proceeded } from "../../tools/continuations.ts";
 import type { ToolAnswer } from "../../tools/events.ts";
-import { stubsOf } from "../../tools/stubs.ts";
 import { MAX_BODY_BYTES } from "../body.ts";
 import { contextOf } from "../caller.ts";
 import { wrongContentType } from "../content-type.ts";
@@ -35,8 +35,28 @@ export const answersBody: BodyKind<(principal: string) => Promise<readonly ToolA
   },
 };
 
+const ofSession = z
+  .string("Session must be a string.")
+  .optional()
+  .meta({ description: "The tools that this session's executions have by default, too." });
+
 /** Body of `POST /api/tools/stubs`. */
-const stubsBody = z.object({ tools: toolFields.tools.unwrap(), toolMode: toolFields.toolMode });
+const stubsBody = z.object({
+  tools: toolFields.tools,
+  mcp: toolFields.mcp,
+  session: ofSession,
+  toolMode: toolFields.toolMode,
+});
+
+/** Query of `GET /api/tools/stubs`. */
+const stubsQuery = z.object({
+  mcp: z.string("Mcp must be given once.").max(8192, "Mcp too long.").optional().meta({
+    description: "Names of MCP servers, with commas between them. Default, without `session`: all that there are.",
+  }),
+  session: ofSession,
+  toolMode: toolFields.toolMode,
+});
+const STUB_ERRORS = ["invalid_tools", "unknown_mcp_server", "mcp_unavailable", "session_not_found"] as const;
 
 const toolCall = z.looseObject({ id: z.string(), name: z.string(), input: z.record(z.string(), z.unknown()) });
 const inputRequest = z.looseObject({ id: z.string(), prompt: z.string(), password: z.boolean() });
@@ -115,6 +135,25 @@ export const executionRoutes: readonly Route[] = [
   }),
 
   route({
+    method: "get",
+    path: "/api/tools/stubs",
+    scope: "execute",
+    tag: "Running code",
+    operation: "knownToolStubs",
+    summary: "Write the tools that code has without its client's as a Python stub file",
+    description: "Those of MCP servers, and of a session. For a model's prompt.",
+    query: stubsQuery,
+    reply: sentByHandler("The text of a `.pyi` file.", z.string(), { type: "text/plain" }),
+    errors: ["invalid_request", ...STUB_ERRORS],
+    handler: async ({ services, principal, response, query }) => {
+      const { mcp, session } = query;
+      const wanted = mcp === undefined ? session === undefined : mcp.split(",").filter((name) => name !== "");
+      const input = { ...query, mcp: wanted === false ? undefined : wanted };
+      response.type("text/plain").send(await stubsFor(services, input, principal.id));
+    },
+  }),
+
+  route({
     method: "post",
     path: "/api/tools/stubs",
     scope: "execute",
@@ -125,9 +164,9 @@ export const executionRoutes: readonly Route[] = [
       "What a model is shown of the functions that its code may call: signatures, types and docstrings, as they are while code runs.",
     body: jsonBody(stubsBody, { tools: [{ name: "query", description: "Runs SQL." }] }),
     reply: sentByHandler("The text of a `.pyi` file.", z.string(), { type: "text/plain" }),
-    errors: ["invalid_tools"],
-    handler: ({ response, body }) => {
-      response.type("text/plain").send(stubsOf(body.tools, body.toolMode ?? "sync"));
+    errors: STUB_ERRORS,
+    handler: async ({ services, principal, response, body }) => {
+      response.type("text/plain").send(await stubsFor(services, body, principal.id));
     },
   }),
 ];
