@@ -1,6 +1,6 @@
 import { randomInt } from "node:crypto";
 import type { LookupFunction } from "node:net";
-import { Client, type Dispatcher } from "undici";
+import type { Dispatcher } from "undici";
 import { ClientError } from "../shared/errors.ts";
 import {
   type HostCallAnswer,
@@ -344,8 +344,10 @@ async function send(
     if (all) callback(null, [...addresses]);
     else callback(null, first?.address ?? "", first?.family);
   };
-  signal.throwIfAborted();
   const content = Buffer.from(body, "base64");
+  // With the first request: most servers' code makes none.
+  const { Client } = await import("undici");
+  signal.throwIfAborted();
   const client = new Client(origin, {
     connect: { lookup, timeout: timeoutMs, maxCachedSessions: 0 },
     pipelining: 0,

@@ -1,7 +1,7 @@
 import type { Readable, Transform } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { createBrotliDecompress, createGunzip, createInflate, createZstdDecompress } from "node:zlib";
-import { type Dispatcher, EnvHttpProxyAgent, request } from "undici";
+import type { Dispatcher, EnvHttpProxyAgent } from "undici";
 import { backoffMs } from "../shared/backoff.ts";
 import { PackageError } from "./package-error.ts";
 
@@ -70,7 +70,8 @@ class TransientError extends Error {
  */
 export class HttpFetcher {
   readonly #options: HttpFetcherOptions;
-  readonly #agent: EnvHttpProxyAgent;
+  /** Made with the first request: a server listens before it has loaded what it asks with. */
+  #agent: Promise<EnvHttpProxyAgent> | null = null;
   /** Hosts that could not be asked a moment ago. */
   readonly #away = new Map<string, { readonly error: PackageError; readonly untilMs: number }>();
   /** When a host answered last, and when one that has not was first asked. By the monotonic clock. */
@@ -80,20 +81,6 @@ export class HttpFetcher {
 
   constructor(options: Partial<HttpFetcherOptions> = {}) {
     this.#options = { ...REMOTE_OPTIONS, ...options };
-    const { idleTimeoutMs, proxies } = this.#options;
-    const connect = { timeout: idleTimeoutMs };
-    this.#agent = new EnvHttpProxyAgent({
-      connect,
-      proxyTls: connect,
-      requestTls: connect,
-      headersTimeout: idleTimeoutMs,
-      bodyTimeout: idleTimeoutMs,
-      // Many a proxy lets CONNECT through for https only.
-      proxyTunnel: false,
-      httpProxy: proxies.HTTP_PROXY,
-      httpsProxy: proxies.HTTPS_PROXY,
-      noProxy: proxies.NO_PROXY,
-    });
   }
 
   /**
@@ -204,7 +191,25 @@ export class HttpFetcher {
   /** Gives up what is under way, and closes the connections that are kept open. */
   async close(): Promise<void> {
     this.#closing.abort();
-    await this.#agent.destroy();
+    await (await this.#agent)?.destroy();
+  }
+
+  async #openAgent(): Promise<EnvHttpProxyAgent> {
+    const { EnvHttpProxyAgent } = await import("undici");
+    const { idleTimeoutMs, proxies } = this.#options;
+    const connect = { timeout: idleTimeoutMs };
+    return new EnvHttpProxyAgent({
+      connect,
+      proxyTls: connect,
+      requestTls: connect,
+      headersTimeout: idleTimeoutMs,
+      bodyTimeout: idleTimeoutMs,
+      // Many a proxy lets CONNECT through for https only.
+      proxyTunnel: false,
+      httpProxy: proxies.HTTP_PROXY,
+      httpsProxy: proxies.HTTPS_PROXY,
+      noProxy: proxies.NO_PROXY,
+    });
   }
 
   async #follow(
@@ -213,11 +218,15 @@ export class HttpFetcher {
     accepted: readonly number[],
     signal: AbortSignal,
   ): Promise<RemoteAnswer> {
+    const { request } = await import("undici");
+    this.#agent ??= this.#openAgent();
+    const dispatcher = await this.#agent;
+    signal.throwIfAborted();
     let url = start;
     for (let hops = 0; ; hops++) {
       const { origin, clean, authorization } = takeCredentials(url, start);
       const response = await request(clean, {
-        dispatcher: this.#agent,
+        dispatcher,
         signal,
         headers: { "user-agent": "pyodide-express", ...headers, ...(authorization === null ? {} : { authorization }) },
       });

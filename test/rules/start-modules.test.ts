@@ -5,7 +5,7 @@ import { expect, test } from "vitest";
 import { SRC } from "../support/imports.ts";
 
 /** Packages that a server loads where it needs them alone: each takes tens of milliseconds of every start. */
-const LATER = ["ioredis", "@modelcontextprotocol/sdk"];
+const LATER = ["ioredis", "@modelcontextprotocol/sdk", "undici"];
 
 test("what few servers need is not loaded at each start", () => {
   const server = pathToFileURL(path.join(SRC, "compose/server.ts"));
