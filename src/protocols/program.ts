@@ -7,7 +7,7 @@ import { type ExecutionContext, runCode, type Services } from "../service/execut
 import { ClientError } from "../shared/errors.ts";
 import type { ToolExecution } from "../tools/tool-executions.ts";
 import type { ErrorInfo } from "../wire/guest-messages.ts";
-import { OwnFiles } from "../workspaces/own-files.ts";
+import { type KeptContent, OwnFiles } from "../workspaces/own-files.ts";
 import { HOME, workspaceFolder } from "../workspaces/paths.ts";
 import { workspaceLimits } from "../workspaces/workspace-index.ts";
 
@@ -23,6 +23,8 @@ export interface Program {
   readonly stdin?: string;
   /** Files that it begins with, by their paths in the sandbox: see {@link sandboxPath}. */
   readonly files?: ReadonlyMap<string, Uint8Array>;
+  /** Further ones, which are read when it opens them. */
+  readonly kept?: ReadonlyMap<string, KeptContent>;
   /** ms; default: the server's. */
   readonly timeoutMs?: number | undefined;
   readonly environment?: string | undefined;
@@ -45,7 +47,7 @@ interface ProgramListeners {
 /** @throws {ClientError} what `runCode` throws; 400 `invalid_request`, `invalid_path`; 413 `workspace_full`. */
 export async function runProgram(
   services: Services,
-  { code, file, args = [], stdin = "", files = new Map(), timeoutMs, environment, network }: Program,
+  { code, file, args = [], stdin = "", files = new Map(), kept, timeoutMs, environment, network }: Program,
   context: ExecutionContext,
   { onOutput, tools = null }: ProgramListeners = {},
 ): Promise<ProgramRun> {
@@ -53,7 +55,7 @@ export async function runProgram(
     throw new ClientError("invalid_request", `Code too long. Maximum length: ${MAX_CODE_CHARACTERS} characters.`);
   if (stdin.length > MAX_STDIN_CHARACTERS)
     throw new ClientError("invalid_request", `Stdin too long. Maximum length: ${MAX_STDIN_CHARACTERS} characters.`);
-  const own = await OwnFiles.of(files, workspaceLimits(services.config));
+  const own = await OwnFiles.of(files, workspaceLimits(services.config), kept);
   const input = { code, argv: [file, ...args], stdin, timeout: timeoutMs, environment, network, ownFiles: own };
   const result = await runCode(services, input, context, { ...(onOutput && { onOutput }), tools });
   return { result, exitCode: exitCodeOf(result), files: own };

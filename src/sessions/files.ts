@@ -37,8 +37,13 @@ export class SessionFiles {
 
   /** Files and folders, parents before children. */
   async list(principal: string, id: string): Promise<readonly FileEntry[]> {
+    return (await this.index(principal, id)).listing;
+  }
+
+  /** As {@link list}, with the contents' hashes. */
+  async index(principal: string, id: string): Promise<WorkspaceIndex> {
     const { record, workspace } = await this.#open(principal, id);
-    return workspace ? await workspace.list() : (await readFiles(this.#options.store, record)).listing;
+    return workspace ? await workspace.index() : await readFiles(this.#options.store, record);
   }
 
   /** @param onSize as of {@link PrincipalWorkspace.read}. @throws {ClientError} 404 `File not found`. */

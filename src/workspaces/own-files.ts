@@ -1,32 +1,57 @@
+import { type Blob, sha256Hex } from "../shared/blob-folder.ts";
 import { ClientError } from "../shared/errors.ts";
 import type { FileChanges } from "../wire/guest-messages.ts";
 import type { Workspace } from "../wire/host-calls.ts";
 import type { FileEntry } from "../wire/messages.ts";
 import { addressChanges, addressFiles } from "./addressed-changes.ts";
-import { nameOf } from "./paths.ts";
-import { WorkspaceIndex, type WorkspaceLimits } from "./workspace-index.ts";
+import { nameOf, workspacePath } from "./paths.ts";
+import { WorkspaceIndex, type WorkspaceLimits, type Written } from "./workspace-index.ts";
 
-/** Files of one execution alone, in memory: those that it begins with, and after it those that it has left. */
+/** A content that is kept elsewhere. It is read when code opens its file: executions that wait for a sandbox have none of theirs in memory. */
+export interface KeptContent extends Blob {
+  /** @throws {ClientError} if it is gone. */
+  read(): Promise<Uint8Array>;
+}
+
+/** Files of one execution alone: those that it begins with, and after it, in memory, those that it has left. */
 export class OwnFiles implements Workspace {
   readonly #limits: WorkspaceLimits;
   readonly #contents: Map<string, Uint8Array>;
+  /** By SHA-256. */
+  readonly #kept: ReadonlyMap<string, KeptContent>;
   readonly #before: WorkspaceIndex;
   #index: WorkspaceIndex;
 
-  private constructor(index: WorkspaceIndex, contents: Map<string, Uint8Array>, limits: WorkspaceLimits) {
+  private constructor(
+    index: WorkspaceIndex,
+    contents: Map<string, Uint8Array>,
+    kept: ReadonlyMap<string, KeptContent>,
+    limits: WorkspaceLimits,
+  ) {
     this.#limits = limits;
     this.#contents = contents;
+    this.#kept = kept;
     this.#before = index;
     this.#index = index;
   }
 
   /**
    * @param files by their paths in the sandbox: `/home/pyodide/data.csv`. Folders on the way are made.
+   * @param kept further ones.
    * @throws {ClientError} 400 `invalid_path`, `invalid_changes`; 413 `workspace_full`.
    */
-  static async of(files: ReadonlyMap<string, Uint8Array>, limits: WorkspaceLimits): Promise<OwnFiles> {
+  static async of(
+    files: ReadonlyMap<string, Uint8Array>,
+    limits: WorkspaceLimits,
+    kept: ReadonlyMap<string, KeptContent> = new Map(),
+  ): Promise<OwnFiles> {
     const { written, contents } = await addressFiles(files, limits);
-    return new OwnFiles(WorkspaceIndex.empty(Date.now()).merge(written, [], limits), contents, limits);
+    const mtimeMs = Date.now();
+    const keptFiles = Array.from(kept, ([path, { sha256, size }]): Written => {
+      return { path: workspacePath(path), kind: "file", mtimeMs, sha256, size };
+    });
+    const index = WorkspaceIndex.empty(mtimeMs).merge([...written, ...keptFiles], [], limits);
+    return new OwnFiles(index, contents, new Map(Array.from(kept.values(), (one) => [one.sha256, one])), limits);
   }
 
   async list(): Promise<readonly FileEntry[]> {
@@ -38,8 +63,11 @@ export class OwnFiles implements Workspace {
   }
 
   async read(path: string): Promise<Uint8Array> {
-    const content = this.contentOf(path);
-    if (content === undefined) throw new ClientError("not_found", `File ${nameOf(path)} not found`);
+    const entry = this.#index.get(path);
+    if (entry?.kind !== "file") throw new ClientError("not_found", `File ${nameOf(path)} not found`);
+    const content = this.#contents.get(entry.sha256) ?? (await this.#kept.get(entry.sha256)?.read());
+    // What is kept may have been replaced since the execution was asked for.
+    if (content === undefined || (await sha256Hex(content)) !== entry.sha256) throw new ClientError("content_gone");
     return content;
   }
 
@@ -49,7 +77,11 @@ export class OwnFiles implements Workspace {
     for (const [sha256, content] of contents) this.#contents.set(sha256, content);
   }
 
-  /** @returns undefined: there is no such file. */
+  has(path: string): boolean {
+    return this.#index.get(path)?.kind === "file";
+  }
+
+  /** @returns undefined: there is no such file, or it is one that is kept elsewhere, as it was. */
   contentOf(path: string): Uint8Array | undefined {
     const entry = this.#index.get(path);
     return entry?.kind === "file" ? this.#contents.get(entry.sha256) : undefined;

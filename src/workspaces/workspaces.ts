@@ -61,8 +61,13 @@ export class PrincipalWorkspace {
 
   /** All files and folders, parents before children. */
   async list(): Promise<readonly FileEntry[]> {
+    return (await this.index()).listing;
+  }
+
+  /** As {@link list}, with the contents' hashes. */
+  async index(): Promise<WorkspaceIndex> {
     using held = await this.#hold();
-    return (await held.storage.current()).listing;
+    return await held.storage.current();
   }
 
   async stat(filePath: string): Promise<FileEntry | undefined> {

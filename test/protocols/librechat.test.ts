@@ -365,6 +365,25 @@ describe("programs that call tools", () => {
     expect(await alice.get(`/download/${file.storage_session_id}/${file.id}`)).toMatchObject({ status: 200 });
   });
 
+  test("a file is read when code opens it: until then nothing holds it", async () => {
+    const [opened, gone] = [await uploadOne("opened.txt", "opened"), await uploadOne("gone.txt", "gone")];
+    const code = [
+      "await import_tool()",
+      "print(open('opened.txt').read())",
+      "try: open('gone.txt').read()",
+      "except OSError as error: print(type(error).__name__)",
+    ].join("\n");
+    const { body } = await programmatic({ code, tools: TOOLS, files: [opened, gone] });
+    expect(await alice.request(`/files/${gone.storage_session_id}/${gone.id}`, { method: "DELETE" })).toMatchObject({
+      status: 200,
+    });
+    const last = await programmatic({
+      continuation_token: body.continuation_token,
+      tool_results: [{ call_id: body.tool_calls[0].id, result: null, is_error: false }],
+    });
+    expect(last.body).toMatchObject({ status: "completed", stdout: "opened\nOSError\n" });
+  });
+
   test("twenty round trips are made", async () => {
     let { body } = await programmatic({
       code: "s = 0\nfor i in range(20):\n    s += await get_weather(city=str(i))\nprint(s)",

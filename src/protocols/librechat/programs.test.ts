@@ -1,8 +1,10 @@
+import { createHash } from "node:crypto";
 import { expect, test } from "vitest";
-import { contentsOf } from "./programs.ts";
+import { OwnFiles } from "../../workspaces/own-files.ts";
+import { keptContents } from "./programs.ts";
 import type { StoredFile } from "./storage.ts";
 
-const MAX_BYTES = 100;
+const LIMITS = { maxBytes: 100, maxFiles: 100 };
 
 /** One stored file, under several names. */
 function inputs(size: number, names: number): ReadonlyMap<string, StoredFile> {
@@ -12,31 +14,44 @@ function inputs(size: number, names: number): ReadonlyMap<string, StoredFile> {
     name: "x",
     path: "/home/pyodide/x",
     size,
+    sha256: createHash("sha256").update(new Uint8Array(size)).digest("hex"),
     mtimeMs: 0,
     isReadOnly: false,
   };
   return new Map(Array.from({ length: names }, (_, index) => [`/home/pyodide/${index}`, file]));
 }
 
-function countingStorage() {
+function countingStorage(contentOf = ({ size }: StoredFile) => new Uint8Array(size)) {
   const storage = {
     reads: 0,
-    read: async ({ size }: StoredFile) => {
+    read: async (file: StoredFile) => {
       storage.reads++;
-      return new Uint8Array(size);
+      return contentOf(file);
     },
   };
   return storage;
 }
 
-test("a file under many names is read once", async () => {
+test("a stored file is read when code opens it: what waits for a sandbox has none in memory", async () => {
   const storage = countingStorage();
-  expect((await contentsOf(storage, inputs(10, 10), MAX_BYTES)).size).toBe(10);
+  const files = await OwnFiles.of(new Map(), LIMITS, keptContents(storage, inputs(10, 10)));
+  expect((await files.list()).filter(({ kind, size }) => kind === "file" && size === 10)).toHaveLength(10);
+  expect(files.has("/home/pyodide/9")).toBe(true);
+  expect(storage.reads).toBe(0);
+  expect(await files.read("/home/pyodide/9")).toHaveLength(10);
   expect(storage.reads).toBe(1);
 });
 
 test("files that a workspace has no room for are refused before any is read", async () => {
   const storage = countingStorage();
-  await expect(contentsOf(storage, inputs(10, 11), MAX_BYTES)).rejects.toMatchObject({ code: "workspace_full" });
+  await expect(OwnFiles.of(new Map(), LIMITS, keptContents(storage, inputs(10, 11)))).rejects.toMatchObject({
+    code: "workspace_full",
+  });
   expect(storage.reads).toBe(0);
+});
+
+test("a stored file that was replaced meanwhile is not taken for what it was", async () => {
+  const storage = countingStorage(({ size }) => new Uint8Array(size).fill(1));
+  const files = await OwnFiles.of(new Map(), LIMITS, keptContents(storage, inputs(10, 1)));
+  await expect(files.read("/home/pyodide/0")).rejects.toMatchObject({ code: "content_gone" });
 });

@@ -1,12 +1,11 @@
 import type { OutputEvent } from "../../sandbox/running-job.ts";
 import type { ExecutionContext, Services } from "../../service/execution-service.ts";
-import { ClientError } from "../../shared/errors.ts";
 import { isObject } from "../../shared/json/json-object.ts";
 import { JsonText } from "../../shared/json/json-text.ts";
 import type { Reply, Step, ToolAnswer } from "../../tools/events.ts";
 import type { ToolExecution } from "../../tools/tool-executions.ts";
+import type { KeptContent } from "../../workspaces/own-files.ts";
 import { HOME } from "../../workspaces/paths.ts";
-import { workspaceLimits } from "../../workspaces/workspace-index.ts";
 import { refused } from "../bodies.ts";
 import { isOutOfTime, withCutNote } from "../execution-limits.ts";
 import { nameInHome, type ProgramRun, runProgram, sandboxPath } from "../program.ts";
@@ -70,33 +69,19 @@ export async function runForLibreChat(
   const storage = new Storage(services, context.principal.id);
   const inputs = new Map<string, StoredFile>();
   for (const { id, session, name } of files) inputs.set(pathOf(name), await storage.get(session, id));
-  const contents = await contentsOf(storage, inputs, workspaceLimits(services.config).maxBytes);
-  const program = { code, file: "main.py", args, files: contents, timeoutMs };
+  const program = { code, file: "main.py", args, kept: keptContents(storage, inputs), timeoutMs };
   const run = await runProgram(services, program, context, listeners);
   return { run, sessionId, files: await keep(storage, sessionId, run, inputs, context.signal) };
 }
 
-/**
- * Reads each stored file once, under however many names a program finds it.
- *
- * @throws {ClientError} 413 `workspace_full` before any is read.
- */
-export async function contentsOf(
-  storage: Pick<Storage, "read">,
-  inputs: Inputs,
-  maxBytes: number,
-): Promise<ReadonlyMap<string, Uint8Array>> {
-  const bytes = [...inputs.values()].reduce((sum, { size }) => sum + size, 0);
-  if (bytes > maxBytes)
-    throw new ClientError("workspace_full", `The files have ${bytes} bytes; a program may have ${maxBytes}.`);
-  const read = new Map<string, Uint8Array>();
-  const contents = new Map<string, Uint8Array>();
-  for (const [path, file] of inputs) {
-    const content = read.get(file.id) ?? (await storage.read(file));
-    read.set(file.id, content);
-    contents.set(path, content);
-  }
-  return contents;
+/** What a program finds, each file to be read when it opens it. */
+export function keptContents(storage: Pick<Storage, "read">, inputs: Inputs): ReadonlyMap<string, KeptContent> {
+  return new Map(
+    Array.from(inputs, ([path, file]) => {
+      const { sha256, size } = file;
+      return [path, { sha256, size, read: async () => await storage.read(file) }] as const;
+    }),
+  );
 }
 
 /** Where it is in the sandbox: `/mnt/data`, whatever its name begins with. */
@@ -122,7 +107,7 @@ async function keep(
     return { id, name, path: name, storage_session_id: sessionId, session_id: sessionId, ...modified };
   });
   const inherited = Array.from(inputs).flatMap(([path, { id, storageSession }]) => {
-    if (left.has(path) || run.files.contentOf(path) === undefined) return [];
+    if (left.has(path) || !run.files.has(path)) return [];
     const name = nameInHome(path);
     return [{ id, name, storage_session_id: storageSession, session_id: storageSession, inherited: true }];
   });
@@ -142,7 +127,7 @@ function leftBy({ result, files }: ProgramRun, inputs: Inputs): ReadonlyMap<stri
     const image = (bundle.parseAll() as Record<string, string>)["image/png"];
     if (image === undefined) continue;
     do number++;
-    while (files.contentOf(`${HOME}/plot_${number}.png`) !== undefined);
+    while (files.has(`${HOME}/plot_${number}.png`));
     left.set(`${HOME}/plot_${number}.png`, Buffer.from(image, "base64"));
   }
   return left;

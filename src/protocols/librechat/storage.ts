@@ -18,6 +18,7 @@ export interface StoredFile {
   readonly name: string;
   readonly path: string;
   readonly size: number;
+  readonly sha256: string;
   readonly mtimeMs: number;
   /** What code makes of it is not shown. */
   readonly isReadOnly: boolean;
@@ -72,11 +73,13 @@ export class Storage {
     const { metadata } = await sessions.record(this.#principal, id);
     if (metadata?.protocol !== OWNER) throw new ClientError("session_not_found");
     const isReadOnly = metadata.readOnly === "true";
-    return (await sessions.files.list(this.#principal, id)).flatMap((entry): StoredFile[] => {
-      const name = nameInHome(entry.path);
-      if (entry.kind !== "file" || name === null) return [];
-      const { path, size, mtimeMs } = entry;
-      return [{ id: fileId(id, path), storageSession: id, name, path, size, mtimeMs, isReadOnly }];
+    const index = await sessions.files.index(this.#principal, id);
+    return index.listing.flatMap(({ path, mtimeMs }): StoredFile[] => {
+      const name = nameInHome(path);
+      const entry = index.get(path);
+      if (entry?.kind !== "file" || name === null) return [];
+      const { size, sha256 } = entry;
+      return [{ id: fileId(id, path), storageSession: id, name, path, size, sha256, mtimeMs, isReadOnly }];
     });
   }
 
