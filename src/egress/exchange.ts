@@ -20,13 +20,13 @@ import type { EgressOptions, EgressPolicy, NetworkEvent } from "./policy.ts";
 import { ReadAhead } from "./read-ahead.ts";
 import { StrikeOut } from "./strike-out.ts";
 import { type NetworkTarget, parseTarget } from "./target.ts";
+import { within } from "./within.ts";
 
 const MAX_HEADER_BYTES = 65_536;
 /** A trip into the sandbox costs nearly the same, whatever it carries. */
 const READ_AHEAD_BYTES = 1024 * 1024;
 /** What a request has besides its body, and that again as escapes. */
 const MAX_ARGUMENT_OVERHEAD_BYTES = 1024 * 1024;
-const MAX_TIMER_MS = 2 ** 31 - 1;
 /** TRACE echoes headers, CONNECT opens a tunnel past every check. */
 const FORBIDDEN_METHODS = new Set(["CONNECT", "TRACE", "TRACK"]);
 
@@ -372,29 +372,6 @@ async function send(
     head: { status: response.statusCode, reason: response.statusText, headers: responseHeaders(pairs) },
     body: response.body,
   };
-}
-
-/** @throws `late` after `limitMs`. @throws {NetworkFailure} when the signal is aborted. */
-async function within<T>(
-  work: Promise<T>,
-  signal: AbortSignal,
-  limitMs: number | null,
-  late: NetworkFailure,
-): Promise<T> {
-  const { promise: stopped, reject } = Promise.withResolvers<never>();
-  const onAbort = () => reject(new NetworkFailure("timeout", "the request was stopped"));
-  const timer = limitMs === null ? undefined : setTimeout(() => reject(late), Math.min(limitMs, MAX_TIMER_MS));
-  signal.addEventListener("abort", onAbort);
-  if (signal.aborted) onAbort();
-  // The loser of the race may still fail: without a handler that would end the process.
-  work.catch(() => {});
-  stopped.catch(() => {});
-  try {
-    return await Promise.race([work, stopped]);
-  } finally {
-    clearTimeout(timer);
-    signal.removeEventListener("abort", onAbort);
-  }
 }
 
 function inWords({ kind, message }: NetworkFailure): HttpFailure {

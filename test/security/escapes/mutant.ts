@@ -76,7 +76,10 @@ function hasMethod(text: string, name: string): boolean {
 }
 
 function isImported(text: string, specifier: string, name: string): boolean {
-  const clauses = Array.from(text.matchAll(/^import (?!type)([^;]*?) from "([^"]+)";$/gm));
+  const clauses = [
+    ...text.matchAll(/^import (?!type)([^;]*?) from "([^"]+)";$/gm),
+    ...text.matchAll(/const (\{[^}]*\}) = await import\("([^"]+)"\);$/gm),
+  ];
   return (
     clauses.filter(([, names = "", from]) => from === specifier && names.split(/[\s,{}]+/).includes(name)).length === 1
   );
@@ -98,6 +101,7 @@ function replace(place: string, all: readonly Replacement[]): void {
     const names = composed(replaced.map(([, values]) => values));
     writeFileSync(path.join(path.dirname(place), beside), wrapper(specifier, preludes, names, []));
     text = text.replaceAll(`from "${specifier}"`, `from "./${beside}"`);
+    text = text.replaceAll(`import("${specifier}")`, `import("./${beside}")`);
   }
   const original = place.replace(/\.ts$/, ".original.ts");
   const exports = composed(all.map((one) => one.exports ?? {}));
