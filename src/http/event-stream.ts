@@ -84,5 +84,8 @@ export class EventStream {
 /** Without line breaks: in JSON they stand only between tokens, where a space means the same. So no writer of a part ends an event. */
 function onOneLine(part: Uint8Array): Uint8Array {
   if (!part.includes(0x0a) && !part.includes(0x0d)) return part;
-  return part.map((byte) => (byte === 0x0a || byte === 0x0d ? 0x20 : byte));
+  const line = new Uint8Array(part);
+  // A call for each byte takes ten times as long, of megabytes that code displays.
+  for (let at = 0; at < line.length; at++) if (line[at] === 0x0a || line[at] === 0x0d) line[at] = 0x20;
+  return line;
 }

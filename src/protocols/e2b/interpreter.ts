@@ -8,8 +8,10 @@ import { env, executeBody } from "../../http/validation.ts";
 import { DEFAULT_NAMESPACE } from "../../sessions/namespaces.ts";
 import type { NamespaceView } from "../../sessions/views.ts";
 import { ClientError } from "../../shared/errors.ts";
+import { Slices } from "../../shared/json/json-members.ts";
 import { HOME, workspaceFolder } from "../../workspaces/paths.ts";
 import { cutNote } from "../execution-limits.ts";
+import { InOrder } from "../in-order.ts";
 import { addressOf, INTERPRETER_PORT } from "./address.ts";
 import { E2B_HOME, toE2b, toOwn } from "./paths.ts";
 import { toErrorEvent, toResult } from "./results.ts";
@@ -65,6 +67,8 @@ export function interpreter(sandboxes: Sandboxes): readonly ProtocolEndpoint[] {
         const { code, env_vars: env } = body;
         const input = { code, env: env ?? undefined, namespace, display: true, printTraceback: false };
         let hasBegun = false;
+        const shown = new InOrder();
+        const slices = new Slices();
         try {
           const result = await runInSandbox(
             services,
@@ -78,15 +82,17 @@ export function interpreter(sandboxes: Sandboxes): readonly ProtocolEndpoint[] {
                 // The SDK counts the code's time from here on.
                 stream.open();
               },
-              onOutput: (event) => {
-                if (event.type === "output") send(toResult(event.bundle, false));
-                else if (event.type !== "clear_output") print(event.type, event.content);
-              },
+              onOutput: (event) =>
+                shown.pass(() => {
+                  if (event.type === "output") return toResult(event.bundle, false, slices).then(send);
+                  if (event.type !== "clear_output") print(event.type, event.content);
+                  return undefined;
+                }),
             },
             contextOf(request, response),
-          );
+          ).finally(() => shown.end());
           if (result.truncated) print("stderr", cutNote(result));
-          if (result.display) send(toResult(result.display, true));
+          if (result.display) send(await toResult(result.display, true, slices));
           send({ type: "number_of_executions", execution_count: result.executionCount ?? 1 });
           if (result.errorInfo) send(toErrorEvent(result.errorInfo));
         } catch (error) {

@@ -6,11 +6,13 @@ import type { OutputEvent } from "../../sandbox/running-job.ts";
 import { type ExecutionContext, type ExecutionInput, runCode } from "../../service/execution-service.ts";
 import { openTools } from "../../service/tool-calls.ts";
 import { ClientError, type ErrorCode } from "../../shared/errors.ts";
+import { Slices } from "../../shared/json/json-members.ts";
 import { JsonFragments } from "../../shared/json/json-parts.ts";
 import { whileWaiting } from "../../shared/while-waiting.ts";
 import type { ToolExecution } from "../../tools/tool-executions.ts";
 import type { ErrorInfo } from "../../wire/guest-messages.ts";
 import { cutNote } from "../execution-limits.ts";
+import { InOrder } from "../in-order.ts";
 import { exitStatusOf } from "../program.ts";
 import { notebookData } from "./bundles.ts";
 import type { Asked } from "./live-kernel.ts";
@@ -74,7 +76,7 @@ export async function execute(asked: Asked): Promise<object> {
     const { display, displayMetadata: metadata = {} } = result;
     // What is not counted has the next number, as its input had.
     const number = isCounted ? count : executions + 1;
-    kernel.publish(request, "execute_result", { execution_count: number, data: notebookData(display), metadata });
+    kernel.publish(request, "execute_result", { execution_count: number, data: await notebookData(display), metadata });
   }
   return ok(count, await evaluate(asked, content.user_expressions));
 }
@@ -101,7 +103,7 @@ async function evaluateOne({ kernel, principal, caller, signal, count }: Asked, 
     const context = { principal, caller, signal };
     const { errorInfo, display, displayMetadata: metadata = {} } = await runCode(kernel.services, input, context);
     if (errorInfo) return { status: "error", ...errorOf(errorInfo) };
-    const data = display == null ? { "text/plain": "None" } : notebookData(display);
+    const data = display == null ? { "text/plain": "None" } : await notebookData(display);
     return { status: "ok", data, metadata };
   } catch (error) {
     if (!(error instanceof ClientError)) throw error;
@@ -129,13 +131,17 @@ async function run(asked: Asked, input: ExecutionInput, mayAsk: boolean): Promis
   const { kernel, principal, caller, signal } = asked;
   const context: ExecutionContext = { principal, caller, signal };
   using opened = new DisposableStack();
-  const tools = mayAsk ? await openInput(asked, input, context, opened) : null;
+  const shown = new InOrder();
+  const slices = new Slices();
+  const tools = mayAsk ? await openInput(asked, input, context, shown, opened) : null;
+  const onOutput = (event: OutputEvent) => shown.pass(() => publish(asked, event, slices));
   for (let attempt = 1; ; attempt++) {
     try {
-      return await runCode(kernel.services, input, context, {
-        tools,
-        onOutput: (event) => publish(asked, event),
-      });
+      try {
+        return await runCode(kernel.services, input, context, { tools, onOutput });
+      } finally {
+        await shown.end();
+      }
     } catch (error) {
       if (!(error instanceof ClientError) || !WORTH_WAITING.has(error.code) || attempt === MAX_ATTEMPTS) throw error;
       await whileWaiting(signal, sleep(1000 * (error.retryAfterS ?? 1)));
@@ -148,6 +154,7 @@ async function openInput(
   asked: Asked,
   input: ExecutionInput,
   context: ExecutionContext,
+  shown: InOrder,
   opened: DisposableStack,
 ): Promise<ToolExecution | null> {
   const { kernel, client, request } = asked;
@@ -159,9 +166,13 @@ async function openInput(
     const tools = await openTools(kernel.services, offer, context, {
       send: (event) => {
         if (event.type !== "input_request") return;
-        open.push(event.id);
-        const { prompt, password } = event;
-        kernel.send(client, "stdin", "input_request", request, { prompt, password });
+        const { id, prompt, password } = event;
+        // What was displayed before it is seen before it.
+        shown.pass(() => {
+          open.push(id);
+          kernel.send(client, "stdin", "input_request", request, { prompt, password });
+          return undefined;
+        });
       },
       ended: (id) => {
         const at = open.indexOf(id);
@@ -177,7 +188,8 @@ async function openInput(
   }
 }
 
-function publish({ kernel, request }: Asked, event: OutputEvent): void {
+/** @returns what has to be done before the next event; undefined: it is done. */
+function publish({ kernel, request }: Asked, event: OutputEvent, slices: Slices): Promise<void> | undefined {
   switch (event.type) {
     case "stdout":
     case "stderr":
@@ -189,8 +201,10 @@ function publish({ kernel, request }: Asked, event: OutputEvent): void {
     case "output": {
       const { bundle, metadata = {}, displayId, isUpdate } = event;
       const transient = displayId === undefined ? {} : { display_id: displayId };
-      const content = { data: notebookData(bundle), metadata, transient };
-      kernel.publish(request, isUpdate ? "update_display_data" : "display_data", content);
+      return notebookData(bundle, slices).then((data) => {
+        kernel.publish(request, isUpdate ? "update_display_data" : "display_data", { data, metadata, transient });
+      });
     }
   }
+  return undefined;
 }

@@ -1,5 +1,6 @@
 import type { OutputEvent } from "../../sandbox/running-job.ts";
 import type { ExecutionContext, Services } from "../../service/execution-service.ts";
+import { contentOf, Slices, textMembers } from "../../shared/json/json-members.ts";
 import { isObject } from "../../shared/json/json-object.ts";
 import { JsonText } from "../../shared/json/json-text.ts";
 import type { Reply, Step, ToolAnswer } from "../../tools/events.ts";
@@ -99,7 +100,7 @@ async function keep(
   inputs: Inputs,
   signal: AbortSignal,
 ): Promise<readonly object[]> {
-  const left = run.exitCode === 0 ? leftBy(run, inputs) : new Map<string, Uint8Array>();
+  const left = run.exitCode === 0 ? await leftBy(run, inputs) : new Map<string, Uint8Array>();
   const kept = left.size === 0 ? [] : await storage.create(sessionId, left, signal);
   const made = kept.map(({ id, name, path }) => {
     const before = inputs.get(path);
@@ -115,7 +116,7 @@ async function keep(
 }
 
 /** What a program has written to the home folder. A figure that it only showed is a file, too: clients show no others. */
-function leftBy({ result, files }: ProgramRun, inputs: Inputs): ReadonlyMap<string, Uint8Array> {
+async function leftBy({ result, files }: ProgramRun, inputs: Inputs): Promise<ReadonlyMap<string, Uint8Array>> {
   const left = new Map<string, Uint8Array>();
   for (const [path, content] of files.changed) {
     const isCache = path.includes("/__pycache__/");
@@ -123,12 +124,15 @@ function leftBy({ result, files }: ProgramRun, inputs: Inputs): ReadonlyMap<stri
   }
   if ([...left.keys()].some((path) => IMAGE.test(path))) return left;
   let number = 0;
+  // Code may display 64 MiB: others have their turn meanwhile.
+  const slices = new Slices();
   for (const bundle of result.outputs) {
-    const image = (bundle.parseAll() as Record<string, string>)["image/png"];
+    const image = (await textMembers(bundle, slices)).get("image/png");
     if (image === undefined) continue;
+    const base64 = (await contentOf(image, slices)).toString("latin1");
     do number++;
     while (files.has(`${HOME}/plot_${number}.png`));
-    left.set(`${HOME}/plot_${number}.png`, Buffer.from(image, "base64"));
+    left.set(`${HOME}/plot_${number}.png`, Buffer.from(base64, "base64"));
   }
   return left;
 }

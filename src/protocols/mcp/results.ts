@@ -3,7 +3,7 @@ import type { CallToolResult, ContentBlock } from "@modelcontextprotocol/sdk/typ
 import { z } from "zod";
 import type { ExecutionResult } from "../../sandbox/outcome.ts";
 import { parseExact } from "../../shared/json/exact-json.ts";
-import { isObject } from "../../shared/json/json-object.ts";
+import { contentOf, Slices, textMembers } from "../../shared/json/json-members.ts";
 import type { JsonText } from "../../shared/json/json-text.ts";
 import type { Step } from "../../tools/events.ts";
 import { addMedium, base64Of, isMedium, withMediaBeside, withoutMedia } from "./media.ts";
@@ -67,12 +67,15 @@ type ExecutionOutput = z.input<typeof executionOutput>;
  *
  * @param session that it ran in.
  */
-export function executionResult(result: ExecutionResult, session: string | undefined): CallToolResult {
+export async function executionResult(result: ExecutionResult, session: string | undefined): Promise<CallToolResult> {
   const { status, errorInfo, executionCount, executionTimeMs } = result;
   const media: ContentBlock[] = [];
-  const outputs = result.outputs.map((bundle) => showBundle(bundle, media));
+  // Code may display 64 MiB: others have their turn meanwhile.
+  const slices = new Slices();
+  const outputs: ShownBundle[] = [];
+  for (const bundle of result.outputs) outputs.push(await showBundle(bundle, media, slices));
   const value = shownValue(result.result);
-  const display = result.success && result.display ? showBundle(result.display, media) : null;
+  const display = result.success && result.display ? await showBundle(result.display, media, slices) : null;
   const stdout = cut(result.stdout, MAX_TEXT_CHARACTERS);
   const stderr = cut(result.stderr, MAX_TEXT_CHARACTERS);
   const isCut = result.truncated || stdout !== result.stdout || stderr !== result.stderr || !("value" in value);
@@ -164,18 +167,30 @@ function shownValue(json: JsonText): { readonly text: string; readonly value?: u
   return { text: cut(text, MAX_SHOWN_CHARACTERS), value: parseExact(text) };
 }
 
+interface ShownBundle {
+  readonly output: z.input<typeof shown>;
+  readonly text: string;
+}
+
 /** @param media where an image or a sound is added. */
-function showBundle(
-  bundle: JsonText,
-  media: ContentBlock[],
-): { readonly output: z.input<typeof shown>; readonly text: string } {
-  const members = bundle.parseAll();
-  if (!isObject(members)) return { output: { mimeTypes: [] }, text: "" };
-  const mimeTypes = Object.keys(members);
-  const readable = TEXTS.find((type) => type in members && !NAMELESS.test(textOf(members[type])));
-  const given = readable === undefined ? "" : textOf(members[readable]);
+async function showBundle(bundle: JsonText, media: ContentBlock[], slices: Slices): Promise<ShownBundle> {
+  const members = await textMembers(bundle, slices);
+  const textOf = async (type: string): Promise<string | undefined> => {
+    const member = members.get(type);
+    return member && (await contentOf(member, slices)).toString();
+  };
+  const mimeTypes = [...members.keys()];
+  let readable: string | undefined;
+  let given = "";
+  for (const type of TEXTS) {
+    const text = await textOf(type);
+    if (text === undefined || NAMELESS.test(text)) continue;
+    readable = type;
+    given = text;
+    break;
+  }
   const mimeType = mimeTypes.find(isMedium);
-  const data = mimeType === undefined ? undefined : base64Of(textOf(members[mimeType]));
+  const data = mimeType === undefined ? undefined : base64Of((await textOf(mimeType)) ?? "");
   if (mimeType === undefined || data === undefined) {
     const before = media.length;
     const text = cut(readable === "text/plain" ? given : withMediaBeside(given, media), MAX_SHOWN_CHARACTERS);
@@ -194,9 +209,4 @@ export function cut(text: string, maxCharacters: number): string {
   const tail = Math.floor(maxCharacters / 3);
   const begin = text.slice(0, maxCharacters - tail).toWellFormed();
   return `${begin}\n… ${text.length - maxCharacters} characters left out …\n${text.slice(-tail).toWellFormed()}`;
-}
-
-/** What code displays as a text may be any JSON, of which `String` would call what it has as `toString`. */
-function textOf(value: unknown): string {
-  return typeof value === "string" ? value : JSON.stringify(value);
 }

@@ -118,7 +118,7 @@ async function run(call: ToolCall, input: ExecutionInput): Promise<CallToolResul
   const tools = await openTools(services, input, call, continuation);
   if (tools === null || tools.isAnsweredElsewhere) {
     using _ = tools;
-    return executionResult(
+    return await executionResult(
       await runCode(services, input, call, { tools, ...(progress && { onOutput: report }) }),
       session,
     );
@@ -128,7 +128,8 @@ async function run(call: ToolCall, input: ExecutionInput): Promise<CallToolResul
       if (event.type === "stdout" || event.type === "stderr") continuation.print(event.type, event.content);
       report(event);
     };
-    return replyOf(executionResult(await runCode(services, input, { ...call, signal }, { tools, onOutput }), session));
+    const result = await runCode(services, input, { ...call, signal }, { tools, onOutput });
+    return replyOf(await executionResult(result, session));
   });
   services.continuations.add(continuation);
   return resultOf(call, await services.continuations.next(continuation, [], call.signal));

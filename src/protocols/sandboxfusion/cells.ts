@@ -1,7 +1,7 @@
-import { setImmediate as nextTurn } from "node:timers/promises";
 import type { ExecutionResult } from "../../sandbox/outcome.ts";
 import { type ExecutionContext, runCode, type Services } from "../../service/execution-service.ts";
 import { ClientError } from "../../shared/errors.ts";
+import { Slices, textMembers } from "../../shared/json/json-members.ts";
 import { JsonFragments } from "../../shared/json/json-parts.ts";
 import type { JsonText } from "../../shared/json/json-text.ts";
 import { displayedJson } from "../displayed-json.ts";
@@ -102,15 +102,14 @@ function refuseOthers(error: unknown): null {
   throw error;
 }
 
-async function toCell(result: ExecutionResult): Promise<JsonFragments> {
+/** A result as a cell of a notebook; made while the event loop goes on. */
+export async function toCell(result: ExecutionResult): Promise<JsonFragments> {
   const { stdout, outputs, display, errorInfo } = result;
   const traceback = errorInfo?.traceback ?? "";
   const shown: JsonFragments[] = [];
-  for (const bundle of [...outputs, ...(display ? [display] : [])]) {
-    shown.push(toData(bundle));
-    // Code may display 64 MiB: others have their turn between two of them.
-    await nextTurn();
-  }
+  // Code may display 64 MiB: others have their turn meanwhile.
+  const slices = new Slices();
+  for (const bundle of [...outputs, ...(display ? [display] : [])]) shown.push(await toData(bundle, slices));
   return new JsonFragments({
     stdout,
     stderr: withCutNote(result.stderr, result),
@@ -122,10 +121,9 @@ async function toCell(result: ExecutionResult): Promise<JsonFragments> {
 }
 
 /** A MIME bundle as kernels send it: JSON is no text there, unless it is none. */
-function toData(bundle: JsonText): JsonFragments {
-  const members = Object.entries(bundle.parseAll() as Record<string, string>).map(([type, text]) => [
-    type,
-    (/[/+]json$/.test(type) ? displayedJson(text) : null) ?? text,
-  ]);
+async function toData(bundle: JsonText, slices: Slices): Promise<JsonFragments> {
+  const members: [string, JsonText][] = [];
+  for (const [type, text] of await textMembers(bundle, slices))
+    members.push([type, (/[/+]json$/.test(type) ? await displayedJson(text, slices) : null) ?? text]);
   return new JsonFragments(Object.fromEntries(members));
 }

@@ -25,6 +25,11 @@ export class JsonText {
     return new JsonText(bytes, await scanJsonInSlices(bytes, limits));
   }
 
+  /** A part of what was scanned already. */
+  static scanned(bytes: Uint8Array, facts: JsonFacts): JsonText {
+    return new JsonText(bytes, facts);
+  }
+
   /** A value of our own. */
   static of(value: unknown): JsonText {
     const bytes = new TextEncoder().encode(JSON.stringify(value));
