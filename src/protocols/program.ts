@@ -11,6 +11,8 @@ import { type KeptContent, OwnFiles } from "../workspaces/own-files.ts";
 import { HOME, workspaceFolder } from "../workspaces/paths.ts";
 import { workspaceLimits } from "../workspaces/workspace-index.ts";
 
+/** Of a number of 64 bits, with its sign. */
+const MAX_LONG_CHARACTERS = 20;
 /** As much as `/api/execute-raw` takes: some clients write their data into the code. */
 const MAX_CODE_CHARACTERS = 10 * 1024 * 1024;
 
@@ -83,8 +85,10 @@ function exitCodeOf({ status, success, errorInfo }: ExecutionResult): number | n
   if (success) return 0;
   if (status !== "error") return null;
   const code = errorInfo && exitStatusOf(errorInfo);
-  // As the operating system counts.
-  return code == null ? 1 : Number(BigInt.asUintN(8, BigInt(code)));
+  if (code == null) return 1;
+  // As CPython: what no C `long` holds is -1. The operating system keeps eight bits of a status.
+  const number = code.length > MAX_LONG_CHARACTERS ? -1n : BigInt(code);
+  return Number(BigInt.asUintN(8, number === BigInt.asIntN(64, number) ? number : -1n));
 }
 
 /** What the code gave to `sys.exit`; null: it has not exited with a number. */

@@ -1,5 +1,5 @@
 import { CommandExitError, type Sandbox, TimeoutError } from "@e2b/code-interpreter";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { type E2bServer, startE2bServer } from "./e2b-sdk.ts";
 
 let server: E2bServer;
@@ -119,6 +119,17 @@ describe("commands", () => {
     expect(await sandbox.commands.list()).toEqual([]);
     await expect(sandbox.commands.connect(command.pid)).rejects.toThrow(`process ${command.pid} not found`);
     expect((await sandbox.runCode("1")).text).toBe("1");
+  });
+
+  test("are followed by so many connections and no more", async () => {
+    const command = await sandbox.commands.run("python -c 'while True: pass'", { background: true });
+    const followers = await Promise.all(Array.from({ length: 63 }, () => sandbox.commands.connect(command.pid)));
+    await expect(sandbox.commands.connect(command.pid)).rejects.toThrow("At most 64 connections may follow a command");
+    await followers[0]?.disconnect();
+    // The server learns of it in a moment.
+    await vi.waitFor(async () => await sandbox.commands.connect(command.pid), { timeout: 20_000, interval: 100 });
+    await command.kill();
+    await Promise.all(followers.slice(1).map((follower) => expect(follower.wait()).rejects.toThrow(CommandExitError)));
   });
 
   test("end at their time, and go on where their client only lets go of them", async () => {

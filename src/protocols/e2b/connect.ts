@@ -113,12 +113,20 @@ export class MessageStream {
     return this.#response.destroyed || this.#response.writableEnded;
   }
 
-  /** Ends the stream instead where its client does not read: what is sent would pile up here. */
   send(message: object): void {
+    this.write(toEnvelope(message));
+  }
+
+  /**
+   * Ends the stream instead where its client does not read: what is sent would pile up here.
+   *
+   * @param envelopes whole ones, from {@link toEnvelope}: what goes to many is written once.
+   */
+  write(envelopes: Buffer): void {
     if (this.isOver) return;
     if (this.#response.writableLength > MAX_UNREAD_BYTES)
       this.end(new HttpError(429, "bad_request", "the stream has ended: its client does not read it"));
-    else this.#response.write(envelope(0, message));
+    else this.#response.write(envelopes);
   }
 
   end(error?: ClientError): void {
@@ -147,6 +155,11 @@ export function isConnect({ path }: Request): boolean {
 function errorOf(error: ClientError): { code: string; message: string } {
   const code = error instanceof AlreadyExists ? "already_exists" : (CODES[error.status] ?? "internal");
   return { code, message: error.message };
+}
+
+/** A message as {@link MessageStream} sends it. */
+export function toEnvelope(message: object): Buffer {
+  return envelope(0, message);
 }
 
 function envelope(flags: number, message: object): Buffer {

@@ -1,8 +1,10 @@
 import { HttpError } from "../../http/http-error.ts";
 import { ClientError } from "../../shared/errors.ts";
-import type { MessageStream } from "./connect.ts";
+import { type MessageStream, toEnvelope } from "./connect.ts";
 
 const MAX_OF_PRINCIPAL = 64;
+/** Streams of one command: each is sent all that it prints. */
+const MAX_FOLLOWERS = 64;
 const FIRST_PID = 1000;
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
@@ -53,8 +55,10 @@ export class Process {
   }
 
   print(stream: "stdout" | "stderr", text: string): void {
+    if (this.#followers.size === 0) return;
     const data = { [stream]: Buffer.from(text).toString("base64") };
-    for (const follower of this.#followers) follower.send({ event: { data } });
+    const envelope = toEnvelope({ event: { data } });
+    for (const follower of this.#followers) follower.write(envelope);
   }
 
   end(ended: Ended): void {
@@ -63,8 +67,10 @@ export class Process {
     this.#ended.resolve(ended);
   }
 
-  /** Sends what it prints from now on, and how it ends; until the client goes, which leaves it running. @throws {ClientError} */
+  /** Sends what it prints from now on, and how it ends; until the client goes, which leaves it running. @throws {ClientError} 429 */
   async follow(stream: MessageStream, gone: AbortSignal): Promise<void> {
+    if (this.#followers.size >= MAX_FOLLOWERS)
+      throw new HttpError(429, "bad_request", `At most ${MAX_FOLLOWERS} connections may follow a command`);
     stream.send({ event: { start: { pid: this.pid } } });
     this.#followers.add(stream);
     const left = new Promise<null>((resolve) => gone.addEventListener("abort", () => resolve(null), { once: true }));

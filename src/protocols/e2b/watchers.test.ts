@@ -6,7 +6,7 @@ import { until } from "../../../test/support/until.ts";
 import { serve } from "../../http/testing/serve.ts";
 import type { FileEntry } from "../../wire/messages.ts";
 import { MessageStream } from "./connect.ts";
-import { FolderWatch, SandboxView } from "./watchers.ts";
+import { FolderWatch, SandboxView, Watchers } from "./watchers.ts";
 
 const HOME = "/home/pyodide";
 const entry = (path: string, kind: FileEntry["kind"] = "file"): FileEntry => ({ path, size: 1, mtimeMs: 1, kind });
@@ -63,6 +63,37 @@ test("watchers of one sandbox that look at different times each see every change
   set("c");
   expect((await late.events()).map(({ name }) => name)).toEqual(["c", "c"]);
   expect((await early.events()).map(({ name }) => name)).toEqual(["c", "c", "a", "sub/b"]);
+});
+
+test("what a folder's watchers are sent is written once for all of them", async () => {
+  const { view, set } = sandbox();
+  const watches = Array.from({ length: 3 }, () => new FolderWatch(view, { path: HOME, recursive: true }));
+  for (const watch of watches) await watch.begin();
+  set(...Array.from({ length: 2500 }, (_, n) => `f${n}`));
+  const [first, ...others] = await Promise.all(watches.map(async (watch) => await watch.envelopes()));
+  expect(first?.toString().match(/"filesystem":\{"name":"f\d+"/g)).toHaveLength(5000);
+  expect(others.map((other) => other === first)).toEqual([true, true]);
+});
+
+test("looks come one at a time, and other work between them", async () => {
+  const watchers = new Watchers();
+  const order: string[] = [];
+  let isOver = false;
+  const other = () => {
+    order.push("other");
+    if (!isOver) setImmediate(other);
+  };
+  setImmediate(other);
+  let looking = 0;
+  const look = async () => {
+    order.push("look");
+    expect(++looking).toBe(1);
+    await new Promise(setImmediate);
+    looking--;
+  };
+  await Promise.all(Array.from({ length: 5 }, () => watchers.inTurn("alice", look)));
+  isOver = true;
+  expect(order.join(" ").replaceAll(/(?:other ?)+/g, "- ")).toMatch(/^(?:- look ){5}/);
 });
 
 test("a stream whose client does not read ends instead of growing", async () => {

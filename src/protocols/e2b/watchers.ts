@@ -1,10 +1,11 @@
 import { randomUUID } from "node:crypto";
-import { setTimeout as sleep } from "node:timers/promises";
+import { setImmediate as nextTurn, setTimeout as sleep } from "node:timers/promises";
 import { HttpError } from "../../http/http-error.ts";
 import type { Asked } from "../../http/routes.ts";
 import { ClientError } from "../../shared/errors.ts";
+import { FairTurns } from "../../shared/fair-turns.ts";
 import type { FileEntry } from "../../wire/messages.ts";
-import type { MessageStream } from "./connect.ts";
+import { type MessageStream, toEnvelope } from "./connect.ts";
 import { deadlineOf } from "./deadline.ts";
 import { toOwn } from "./paths.ts";
 
@@ -13,6 +14,8 @@ const MAX_OF_PRINCIPAL = 64;
 const IDLE_MS = 10 * 60 * 1000;
 /** How often what is stored is looked at. */
 const LOOK_MS = 200;
+/** So many events are written before others have their turn. */
+const EVENTS_OF_A_TURN = 1000;
 
 interface FileEvent {
   readonly name: string;
@@ -34,6 +37,7 @@ export class SandboxView {
   #entries: Promise<Entries> | null = null;
   readonly #folders = new Map<string, { readonly of: Entries; readonly seen: Entries }>();
   readonly #events = new WeakMap<Entries, { readonly now: Entries; readonly events: readonly FileEvent[] }>();
+  readonly #envelopes = new WeakMap<readonly FileEvent[], Promise<Buffer>>();
 
   /** @param versionOf of its files: another one after each change. */
   constructor(versionOf: () => Promise<string>, list: () => Promise<Entries>) {
@@ -80,6 +84,22 @@ export class SandboxView {
     this.#events.set(before, { now, events });
     return events;
   }
+
+  /** Events as streams send them: the same bytes for all that watch one folder. */
+  async envelopes(events: readonly FileEvent[]): Promise<Buffer> {
+    const envelopes = this.#envelopes.get(events) ?? toEnvelopes(events);
+    this.#envelopes.set(events, envelopes);
+    return await envelopes;
+  }
+}
+
+async function toEnvelopes(events: readonly FileEvent[]): Promise<Buffer> {
+  const written: Buffer[] = [];
+  for (const filesystem of events) {
+    written.push(toEnvelope({ filesystem }));
+    if (written.length % EVENTS_OF_A_TURN === 0) await nextTurn();
+  }
+  return Buffer.concat(written);
 }
 
 function eventsOf(before: Entries, now: Entries): readonly FileEvent[] {
@@ -116,6 +136,11 @@ export class FolderWatch {
     this.#before = this.#view.seen(entries, this.#folder, this.#recursive);
   }
 
+  /** {@link events}, as a stream sends them. */
+  async envelopes(): Promise<Buffer> {
+    return await this.#view.envelopes(await this.events());
+  }
+
   async events(): Promise<readonly FileEvent[]> {
     const now = this.#view.seen(await this.#view.entries(), this.#folder, this.#recursive);
     const events = this.#view.events(this.#before, now);
@@ -135,6 +160,8 @@ interface Watcher {
 export class Watchers {
   readonly #watchers = new Map<string, Watcher>();
   readonly #streams = new Map<string, number>();
+  /** One look at a time: many folders that change at once delay no other request. */
+  readonly #turns = new FairTurns(1);
   /** By sandbox; each goes with the last that watches by it. */
   readonly #views = new Map<string, WeakRef<SandboxView>>();
 
@@ -142,7 +169,7 @@ export class Watchers {
   async open(principal: string, sandbox: string, view: SandboxView, watched: Watched): Promise<string> {
     this.#check(principal);
     const watch = new FolderWatch(view, watched);
-    await watch.begin();
+    await this.inTurn(principal, async () => await watch.begin());
     this.#check(principal);
     const id = randomUUID();
     this.#watchers.set(id, { principal, sandbox, watch, idle: this.#endLater(id) });
@@ -154,7 +181,7 @@ export class Watchers {
     const watcher = this.#get(principal, sandbox, id);
     clearTimeout(watcher.idle);
     watcher.idle = this.#endLater(id);
-    return await watcher.watch.events();
+    return await this.inTurn(principal, async () => await watcher.watch.events());
   }
 
   /** @throws {ClientError} 404 */
@@ -172,6 +199,14 @@ export class Watchers {
     const made = make();
     this.#views.set(key, new WeakRef(made));
     return made;
+  }
+
+  /** Has a look that others' requests, and other principals' looks, come between. */
+  async inTurn<T>(principal: string, look: () => Promise<T>): Promise<T> {
+    return await this.#turns.run(principal, async () => {
+      await nextTurn();
+      return await look();
+    });
   }
 
   /** Counts a stream until it is disposed of. @throws {ClientError} 429 */
@@ -219,7 +254,7 @@ export async function watchDir(
 ): Promise<void> {
   using _ = watchers.stream(principal);
   const watch = new FolderWatch(view, watched);
-  await watch.begin();
+  await watchers.inTurn(principal, async () => await watch.begin());
   stream.open({ keepalive: {} });
   stream.send({ start: {} });
   const deadline = deadlineOf(request);
@@ -227,6 +262,7 @@ export async function watchDir(
     if (performance.now() > deadline) throw new HttpError(504, "bad_request", "the time of the watch is over");
     await sleep(LOOK_MS, undefined, { signal }).catch(() => {});
     if (signal.aborted || stream.isOver) return;
-    for (const filesystem of await watch.events()) stream.send({ filesystem });
+    const envelopes = await watchers.inTurn(principal, async () => await watch.envelopes());
+    if (envelopes.length > 0) stream.write(envelopes);
   }
 }
