@@ -23,6 +23,8 @@ const LIST_AGE_MS = 300_000;
 const MAX_PAGES = 20;
 const MAX_LIST_CHARACTERS = 1024 * 1024;
 const MAX_AT_A_TIME = 64;
+/** Values in the arguments of one call: the SDK takes them as objects. */
+const MAX_ARGUMENT_NODES = 100_000;
 const PAUSES = { firstMs: 500, longestMs: 60_000 };
 
 /** What a call has come to; a value as JSON. */
@@ -90,12 +92,14 @@ export class McpConnection {
   /** Never rejects. @param input the arguments: a JSON object that was scanned within the limits of a value. */
   async call(name: string, input: JsonText, signal: AbortSignal): Promise<McpResult> {
     this.#usedAt = performance.now();
+    const args = input.parse({ maxBytes: MAX_TOOL_VALUE_BYTES, maxNodes: MAX_ARGUMENT_NODES });
+    if ("tooLarge" in args) return failed(`its arguments are too large: ${args.tooLarge}`);
     if (this.#underWay >= MAX_AT_A_TIME) return failed(`more than ${MAX_AT_A_TIME} calls at a time`);
     this.#underWay++;
     try {
       const client = await this.#connected();
       const result = await client.request(
-        { method: "tools/call", params: { name, arguments: input.parseAll() as Record<string, unknown> } },
+        { method: "tools/call", params: { name, arguments: args.value as Record<string, unknown> } },
         CallToolResultSchema,
         { timeout: this.#server.timeoutMs, signal },
       );

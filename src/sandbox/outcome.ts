@@ -226,5 +226,5 @@ function stopMessage(reason: StopReason, timeoutMs: number): string {
 
 /** Scanned within limits of ours before. */
 function parsed(text: JsonText): unknown {
-  return text.parseAll();
+  return text.parseAll(Number.POSITIVE_INFINITY);
 }

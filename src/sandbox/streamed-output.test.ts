@@ -53,6 +53,15 @@ test("the order of the two streams stays, and so does what is told between", () 
   expect(sent).toHaveLength(3);
 });
 
+test("a byte order mark is text", () => {
+  print("\uFEFFa\n");
+  print("\uFEFFb\n");
+  expect(sent).toEqual([
+    ["stdout", "\uFEFFa\n"],
+    ["stdout", "\uFEFFb\n"],
+  ]);
+});
+
 test("a character that is cut waits for its rest, and is replaced at the end where none comes", () => {
   const [first = 0, ...rest] = encoder.encode("é");
   output.push("stdout", Uint8Array.of(first));

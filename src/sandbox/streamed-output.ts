@@ -9,7 +9,11 @@ const HELD_MS = 50;
  */
 export class StreamedOutput {
   readonly #send: (stream: StreamName, text: string) => void;
-  readonly #decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() };
+  // A byte order mark is text that was printed, as any other.
+  readonly #decoders = {
+    stdout: new TextDecoder("utf-8", { ignoreBOM: true }),
+    stderr: new TextDecoder("utf-8", { ignoreBOM: true }),
+  };
   #held: { readonly stream: StreamName; text: string } | null = null;
   #timer: NodeJS.Timeout | undefined;
 

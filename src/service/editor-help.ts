@@ -107,10 +107,13 @@ function requestOf(question: EditorQuestion): Pick<ExecutionRequest, "code" | "q
   return { code: "", question, timeoutMs: TIMEOUT_MS };
 }
 
+/** What the runner answers at the most: 500 names, each with what it is, or one text. User code may put something else in its place. */
+const ANSWER_LIMITS = { maxBytes: 4 * 1024 * 1024, maxNodes: 10_000 };
+
 /** Null: there is none, or it took too long, or it is none that the runner gives. */
 function answerOf<T extends z.ZodType>({ success, result }: ExecutionResult, schema: T): z.output<T> | null {
-  if (!success || result.bytes.length > 4 * 1024 * 1024) return null;
-  return schema.safeParse(result.parseAll()).data ?? null;
+  const parsed = success ? result.parse(ANSWER_LIMITS) : null;
+  return parsed === null || "tooLarge" in parsed ? null : (schema.safeParse(parsed.value).data ?? null);
 }
 
 function cursorOf({ code, cursor = lengthOf(code) }: EditorCode): number {

@@ -91,6 +91,25 @@ test("a stub file grows no faster than its schemas: names of classes are short, 
   expect(stubsFor([{ name: "t", parameters: { properties: twins } }])).toContain("class Twin500(TypedDict):");
 });
 
+test("what a schema calls by a name of Python's own is another class, and numbers that cannot be written are left out", () => {
+  const object = (title: string) => ({ type: "object", title, properties: { s: { type: "string" } } });
+  const properties = {
+    a: object("Any"),
+    b: object("str"),
+    c: object("TypedDict"),
+    big: { type: "integer", default: 1e300 },
+    far: { type: "number", default: Number.POSITIVE_INFINITY },
+    near: { type: "number", default: 1.5 },
+  };
+  const stubs = stubsFor([{ name: "t", parameters: { properties } }]);
+  expect(stubs.match(/^class .*$/gm)).toEqual([
+    "class Any2(TypedDict):",
+    "class str2(TypedDict):",
+    "class TypedDict2(TypedDict):",
+  ]);
+  expect(stubs).toContain("big: int = ..., far: float = ..., near: float = 1.5");
+});
+
 test("tools of MCP servers are where code finds them", () => {
   const inner = (server: string, name: string, more: object = {}) =>
     toolOf({ name, ...more }, { naming: { namespace: `mcp.${server}`, key: `mcp.${server}.${name}` } });

@@ -9,6 +9,11 @@ import { MAX_SIGNATURE_CHARACTERS } from "./signatures.ts";
 
 /** Longer values are not written out. */
 const MAX_DEFAULT_CHARACTERS = 200;
+/** What annotations are made of: a class of such a name would stand for it. */
+const TAKEN = [
+  ...["Any", "Literal", "NotRequired", "TypedDict"],
+  ...["bool", "dict", "float", "int", "list", "object", "staticmethod", "str", "tuple"],
+];
 /** Names are made of others, each a part of the next: without a bound they grow with the square of a schema. */
 const MAX_CLASS_NAME_CHARACTERS = 100;
 
@@ -24,7 +29,7 @@ export function stubsOf(tools: readonly Tool[], mode: "sync" | "async"): string 
       `The tools' signatures may have ${MAX_SIGNATURE_CHARACTERS} characters together, references followed: ask for fewer at a time.`,
     );
   const paths = tools.map(({ signature }) => signature.name.split("."));
-  const types = new TypedDicts(new Set(paths.map(([first]) => first as string)));
+  const types = new TypedDicts(new Set([...TAKEN, ...paths.map(([first]) => first as string)]));
   const top = new Namespace();
   for (const [index, path] of paths.entries()) {
     const name = path.pop() as string;
@@ -175,6 +180,12 @@ function write(value: unknown): string {
     const members = Object.entries(value).map(([key, member]) => `${pythonText(key)}: ${write(member)}`);
     return `{${members.join(", ")}}`;
   }
+  // What JSON has no way to write, and whole numbers that JavaScript does not hold exactly, are not told as something else.
+  if (
+    typeof value === "number" &&
+    (!Number.isFinite(value) || (Number.isInteger(value) && !Number.isSafeInteger(value)))
+  )
+    return "...";
   return String(value);
 }
 

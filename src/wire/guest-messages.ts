@@ -10,6 +10,8 @@ import { MAX_DISPLAY_ID_CHARACTERS, MAX_METADATA_BYTES } from "./display-limits.
 import { ProtocolError, type ReadHeader } from "./protocol-error.ts";
 
 const MAX_REASON_CHARACTERS = 64 * 1024;
+/** Parts of an error, UTF-16 code units, as `sandbox_runner/tracebacks.py` cuts them: a character may be two, and what is left out is said. */
+const MAX_ERROR_PARTS = { type: 2_100, message: 200_100, traceback: 400_100 };
 const MAX_HEAP_BYTES = 2 ** 32;
 const MAX_LISTING_CHARACTERS = 1024 * 1024;
 /** Longer than any execution. */
@@ -101,10 +103,10 @@ export const fileChanges = z.strictObject({
 
 export const errorInfo = z.strictObject({
   /** Class name of the exception: `ZeroDivisionError`. User code chose it. */
-  type: z.string(),
-  message: z.string(),
+  type: z.string().max(MAX_ERROR_PARTS.type),
+  message: z.string().max(MAX_ERROR_PARTS.message),
   /** Frames of user code only. */
-  traceback: z.string(),
+  traceback: z.string().max(MAX_ERROR_PARTS.traceback),
   /** 1-based position in the code sent; null where there is none. */
   line: count.nullable(),
   column: count.nullable(),

@@ -124,7 +124,8 @@ async function run(
       context,
     );
     if (result.truncated) process.print("stderr", cutNote(result));
-    const status = result.result.isNull ? null : result.result.parseAll();
+    const answer = result.result.parse({ maxBytes: 32, maxNodes: 1 });
+    const status = "value" in answer ? answer.value : null;
     if (process.signal.aborted) ended = process.killed;
     else if (typeof status === "number") ended = { exitCode: status };
     else if (result.status === "error") ended = { exitCode: 1, error: result.error ?? "" };

@@ -89,19 +89,26 @@ export class Connection {
   async #take(bytes: Buffer, isBinary: boolean): Promise<void> {
     const { format, caller, count, onRequest, onRefused } = this.#options;
     let request: Request;
+    let refusal: Error | null = null;
     try {
       request = await readRequest(readFrame(bytes, isBinary, format), caller.principal);
     } catch (error) {
-      if (error instanceof RefusedRequestError) return onRefused(error.request, error);
-      const message = error instanceof ClientError ? error.message : "the message cannot be read";
-      // A reason has 123 bytes at the most.
-      return this.close(CLOSE.unsupportedData, message.slice(0, 120));
+      if (!(error instanceof RefusedRequestError)) return this.#closeUnread(error);
+      request = error.request;
+      refusal = error;
     }
     try {
       await count();
     } catch (error) {
-      return onRefused(request, error as Error);
+      refusal = error as Error;
     }
-    onRequest(request);
+    if (refusal === null) onRequest(request);
+    else onRefused(request, refusal);
+  }
+
+  #closeUnread(error: unknown): void {
+    const message = error instanceof ClientError ? error.message : "the message cannot be read";
+    // A reason has 123 bytes at the most.
+    this.close(CLOSE.unsupportedData, message.slice(0, 120));
   }
 }

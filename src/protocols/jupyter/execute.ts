@@ -11,7 +11,7 @@ import { JsonFragments } from "../../shared/json/json-parts.ts";
 import { whileWaiting } from "../../shared/while-waiting.ts";
 import type { ToolExecution } from "../../tools/tool-executions.ts";
 import type { ErrorInfo } from "../../wire/guest-messages.ts";
-import { cutNote } from "../execution-limits.ts";
+import { cutNote, tracebackLines } from "../execution-limits.ts";
 import { InOrder } from "../in-order.ts";
 import { exitStatusOf } from "../program.ts";
 import { notebookData } from "./bundles.ts";
@@ -114,8 +114,8 @@ async function evaluateOne({ kernel, principal, caller, signal, count }: Asked, 
 /** An error as Jupyter's messages have it. */
 function errorOf({ type: ename, message, traceback = "" }: RaisedError) {
   const evalue = exitStatusOf({ type: ename, message }) ?? message;
-  const text = traceback.trimEnd();
-  return { ename, evalue, traceback: text === "" ? [`${ename}: ${evalue}`] : text.split("\n") };
+  const lines = traceback.trim() === "" ? [`${ename}: ${evalue}`] : tracebackLines(traceback);
+  return { ename, evalue, traceback: lines };
 }
 
 type RaisedError = Pick<ErrorInfo, "type" | "message"> & Partial<ErrorInfo>;

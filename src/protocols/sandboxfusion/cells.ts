@@ -5,7 +5,7 @@ import { Slices, textMembers } from "../../shared/json/json-members.ts";
 import { JsonFragments } from "../../shared/json/json-parts.ts";
 import type { JsonText } from "../../shared/json/json-text.ts";
 import { displayedJson } from "../displayed-json.ts";
-import { withCutNote } from "../execution-limits.ts";
+import { tracebackLines, withCutNote } from "../execution-limits.ts";
 
 /** What its session outlives the cells by, where this server ends before it can delete it, s. */
 const SPARE_S = 60;
@@ -115,7 +115,7 @@ export async function toCell(result: ExecutionResult): Promise<JsonFragments> {
     stderr: withCutNote(result.stderr, result),
     display: shown,
     error: errorInfo
-      ? [{ ename: errorInfo.type, evalue: errorInfo.message, traceback: traceback.trimEnd().split("\n") }]
+      ? [{ ename: errorInfo.type, evalue: errorInfo.message, traceback: tracebackLines(traceback) }]
       : [],
   });
 }

@@ -56,11 +56,17 @@ export class JsonText {
   parse({ maxBytes, maxNodes }: { readonly maxBytes: number; readonly maxNodes: number } = PARSE_LIMITS): Parsed {
     if (this.bytes.length > maxBytes) return { tooLarge: `it has more than ${maxBytes} bytes` };
     if (this.facts.nodes > maxNodes) return { tooLarge: `it has more than ${maxNodes} values` };
-    return { value: this.parseAll() };
+    return { value: this.parseAll(maxNodes) };
   }
 
-  /** Of what was found to be small when it was scanned. */
-  parseAll(): unknown {
+  /**
+   * Of what was found to be small when it was scanned.
+   *
+   * @param maxNodes more only where the caller has bounded them itself.
+   * @throws {JsonLimitError} it is not: to make an object of each value holds up the event loop.
+   */
+  parseAll(maxNodes = PARSE_LIMITS.maxNodes): unknown {
+    if (this.facts.nodes > maxNodes) throw new JsonLimitError(`it has more than ${maxNodes} values`);
     return JSON.parse(this.toString());
   }
 

@@ -223,12 +223,18 @@ def _fail(errors):
         is_status = issubclass(type(code), int)
         if code is None or (is_status and int.__eq__(code, 0)):
             return None
-        text = convert.describe(code)
+        text = _exit_status(code) if is_status else convert.describe(code)
         # Of a program that exits, Python shows no more than the text that it exits with; a session goes on, as a notebook.
         is_program = sources.program is not None or sources.number_of_execution == 0
         shown = ("" if is_status else f"{text}\n") if is_program else None
         return _failure(error, f"exited with status {text}" if is_status else None, shown)
     return _failure(error)
+
+
+def _exit_status(code):
+    """A process's status as CPython takes it from an integer: -1 for what no C ``long`` of 64 bits holds."""
+    status = int.__index__(code)
+    return int.__repr__(status if -(1 << 63) <= status < 1 << 63 else -1)
 
 
 def stays(folder):
