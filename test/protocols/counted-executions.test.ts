@@ -37,6 +37,18 @@ test("an expression of Jupyter's", async () => {
   });
 });
 
+test("a message of Jupyter's, also one that is refused", async () => {
+  const { id } = (await server.post("/api/kernels", {})).body;
+  const socket = await JupyterSocket.open(server.url, `/api/kernels/${id}/channels`);
+  const refused = [];
+  for (let n = 0; n < 3; n++) {
+    const { reply } = await socket.ask("execute_request", { code: "1" }, { channel: "iopub" });
+    refused.push(reply.ename);
+  }
+  // The kernel and its connection are two of four.
+  expect(refused).toEqual(["bad_request", "bad_request", "rate_limited"]);
+});
+
 test("a fork of E2B's", async () => {
   const { sandboxID } = (await server.post("/sandboxes", { templateID: "base" })).body;
   const { status, body } = await server.post(`/sandboxes/${sandboxID}/fork`, { count: 5 });

@@ -43,6 +43,18 @@ test("a notebook is saved as Jupyter would, and code sees it", async () => {
   expect(bare).toMatchObject({ content: null, format: null, type: "notebook" });
 });
 
+test("paths in bodies have the length of paths", async () => {
+  const long = "a/".repeat(100_000);
+  const refused = { status: 400, body: { message: "A path has at most 4096 bytes." } };
+  expect(await server.post("/jupyter/api/contents", { copy_from: long })).toMatchObject(refused);
+  const patch = {
+    method: "PATCH",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ path: long }),
+  };
+  expect(await server.request("/jupyter/api/contents/a", patch)).toMatchObject(refused);
+});
+
 test("numbers of a notebook stay as they were written, however many there are", async () => {
   const values = `[1.0, 12345678901234567890, 1e400, ${Array.from({ length: 60_000 }, (_, index) => index).join(",")}]`;
   const body = `{"type": "notebook", "content": {"cells": [], "metadata": {"values": ${values}}, "nbformat": 4}}`;

@@ -5,6 +5,7 @@ import { WebSocket } from "ws";
 import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
 import { JupyterSocket } from "../support/jupyter.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
+import { until } from "../support/until.ts";
 
 let server: TestServer;
 beforeAll(async () => {
@@ -378,6 +379,19 @@ test("a kernel is there after a restart of the server, with its variables, and i
   } finally {
     await after.stop(0);
   }
+});
+
+test("a restart goes ahead of what others have waiting in the kernel's session", async () => {
+  const kernel = await newKernel();
+  const forever = { session: kernel, code: "while True: pass", timeout: 300_000 };
+  const others = Array.from({ length: 4 }, () => server.post("/api/execute", forever));
+  await until(async () => (await server.get(`/api/sessions/${kernel}`)).body.session.state === "running");
+  expect((await server.post(`/api/kernels/${kernel}/restart`, {})).status).toBe(200);
+  const ended = await Promise.all(others);
+  expect(ended.map(({ body }) => body.status ?? body.code).sort()).toEqual([
+    "cancelled",
+    ...Array(3).fill("interrupted"),
+  ]);
 });
 
 test("a shutdown ends the kernel and its connections; a restart forgets its variables alone", async () => {

@@ -298,6 +298,14 @@ describe("a session", () => {
 });
 
 describe("files", () => {
+  test("whose names are longer than any path are not there, and are not told again whole", async () => {
+    const long = "%41/".repeat(10_000);
+    const error = await alice.client.readResource({ uri: `pyodide://workspace/${long}` }).catch((thrown) => thrown);
+    expect(error).toMatchObject({ code: -32002 });
+    expect(error.data.uri.length).toBeLessThan(13_000);
+    expect((await alice.call("files_read", { path: "a/".repeat(10_000) })).isError).toBe(true);
+  });
+
   test("are written, listed and read: text, images, bytes, parts", async () => {
     const session = await sessionOf();
     const write = async (path: string, content: string, encoding?: string) =>

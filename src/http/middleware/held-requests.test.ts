@@ -6,7 +6,7 @@ import { expect, test } from "vitest";
 import { until } from "../../../test/support/until.ts";
 import { serve } from "../testing/serve.ts";
 import { authenticate } from "./authentication.ts";
-import { holdReply, keepHeld, limitHeldRequests } from "./held-requests.ts";
+import { holdBody, holdReply, keepHeld, limitHeldRequests } from "./held-requests.ts";
 
 const MIB = 2 ** 20;
 const ALICE = "a-key-of-alice-alone";
@@ -32,6 +32,12 @@ function limited(
     await act();
     response.send(Buffer.alloc(10 * MIB));
   });
+  // As a route does that takes more than other bodies have: it says what has come.
+  app.put("/upload", async (_request, response) => {
+    holdBody(response, 15 * MIB);
+    await act();
+    response.json({ success: true });
+  });
   app.get("/large", (_request, response) => void response.send(Buffer.alloc(10 * MIB)));
   return serve(app);
 }
@@ -47,6 +53,23 @@ test("replies that are asked for at once are counted before they are read, for t
   resolve();
   expect([refused, (await Promise.all([...asked, third])).sort(), await other]).toEqual([429, [200, 200, 429], 200]);
   expect(await ask(server.origin, ALICE, "/read")).toBe(200);
+});
+
+test("what comes of a body that may be larger than others counts too", async () => {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  let begun = 0;
+  await using server = await limited({}, () => {
+    begun++;
+    return promise;
+  });
+  const upload = async (key: string) =>
+    (await fetch(`${server.origin}/upload`, { method: "PUT", headers: { "x-api-key": key }, body: "1" })).status;
+  const first = upload(ALICE);
+  await until(() => begun === 1);
+  expect(await upload(ALICE)).toBe(429);
+  const other = upload(BOB);
+  resolve();
+  expect([await first, await other]).toEqual([200, 200]);
 });
 
 const ask = async (origin: string, key: string, path = "/large") => {

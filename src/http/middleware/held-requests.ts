@@ -79,7 +79,7 @@ export function limitHeldRequests({
       const before = request.socket.bytesRead;
       // What did not say how long it is turns out to be short, mostly.
       request.once("end", () => {
-        held.bodyBytes = Math.min(bodyBytes, request.socket.bytesRead - before);
+        held.bodyBytes = Math.min(held.bodyBytes, request.socket.bytesRead - before);
       });
     }
     response.once("close", () => {
@@ -100,6 +100,18 @@ export function holdReply(response: Response, bytes: number): void {
   if (held === undefined) return;
   requireRoom(held, bytes);
   held.replyBytes = bytes;
+}
+
+/**
+ * Counts what has come of a body whose route takes more than others do.
+ *
+ * @throws {ClientError} 429 `too_much_held`.
+ */
+export function holdBody(response: Response, bytes: number): void {
+  const held = heldBy.get(response);
+  if (held === undefined || bytes <= held.bodyBytes) return;
+  requireRoom(held, bytes - held.bodyBytes);
+  held.bodyBytes = bytes;
 }
 
 /** @param bytes more for this one. @throws {ClientError} 429 `too_much_held`. */

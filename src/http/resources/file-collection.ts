@@ -3,7 +3,8 @@ import { z } from "zod";
 import type { SecurityEvent } from "../../security-log/event.ts";
 import { ClientError, type ErrorCode } from "../../shared/errors.ts";
 import type { FileEntry } from "../../wire/messages.ts";
-import { HOME, nameOf, ROOTS, throughHomeLink } from "../../workspaces/paths.ts";
+import { HOME, MAX_PATH_BYTES, nameOf, ROOTS, throughHomeLink } from "../../workspaces/paths.ts";
+import { sendParts } from "../byte-reply.ts";
 import { holdReply } from "../middleware/held-requests.ts";
 import { type Access, type Asked, done, download, fileBody, type Route, reply, route, type Tag } from "../routes.ts";
 import { count, fileSchema } from "../schemas.ts";
@@ -119,7 +120,7 @@ export function fileCollection({
 
 /** As a file to be saved, whatever it is: nothing that user code wrote may become a page of ours. */
 export function sendFile(response: Response, filename: string, content: Uint8Array): void {
-  response.attachment(filename).type("application/octet-stream").send(Buffer.from(content));
+  sendParts(response.attachment(filename).type("application/octet-stream"), [content]);
 }
 
 /**
@@ -134,6 +135,16 @@ export function sandboxPath(names: readonly string[]): string {
   if (names.some(forbidden)) throw new ClientError("invalid_filename");
   const path = throughHomeLink(`/${names.join("/")}`);
   return path === HOME || ROOTS.some((root) => path.startsWith(`${root}/`)) ? path : HOME + path;
+}
+
+/**
+ * As {@link sandboxPath}, of a path in a body: that has any length.
+ *
+ * @throws {ClientError} 400 `invalid_filename`.
+ */
+export function sandboxPathOf(text: string): string {
+  if (text.length > MAX_PATH_BYTES) throw new ClientError("invalid_filename");
+  return sandboxPath(text.split("/"));
 }
 
 function toFile({ path, size, mtimeMs }: FileEntry) {

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { holdReply } from "../../http/middleware/held-requests.ts";
 import { endpoint, json, type ProtocolEndpoint } from "../../http/protocol.ts";
+import { sendFile } from "../../http/resources/file-collection.ts";
 import type { Asked } from "../../http/routes.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { nameOf } from "../../workspaces/paths.ts";
@@ -76,10 +77,7 @@ export function envd(sandboxes: Sandboxes, watchers: Watchers): readonly Protoco
         const files = await filesOf(sandboxes, asked);
         const content = await files.read(asks.path, (bytes) => holdReply(asked.response, bytes));
         // As something to be saved: nothing that user code wrote may become a page of ours.
-        asked.response
-          .attachment(nameOf(toOwn(asks.path)))
-          .type("application/octet-stream")
-          .send(Buffer.from(content));
+        sendFile(asked.response, nameOf(toOwn(asks.path)), content);
       },
     }),
 

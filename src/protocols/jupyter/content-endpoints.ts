@@ -8,7 +8,7 @@ import { parseBody } from "../../http/validation.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { HOME, nameOf } from "../../workspaces/paths.ts";
 import { BASE64 } from "../bodies.ts";
-import { CHECKPOINT_ID, type ContentModel, Contents, type NewContent, sandboxPath } from "./contents.ts";
+import { CHECKPOINT_ID, type ContentModel, Contents, type NewContent, sandboxPath, sandboxPathOf } from "./contents.ts";
 import { type JupyterEndpoint, type JupyterRequest, placeOf, readBody } from "./reading.ts";
 
 const type = z.enum(["file", "notebook", "directory"], "Type must be file, notebook or directory.");
@@ -86,7 +86,7 @@ export function contentEndpoints(): readonly JupyterEndpoint[] {
         const model =
           from === undefined
             ? await contents.create(folder, type, ext)
-            : await contents.copy(sandboxPath(from.split("/")), folder);
+            : await contents.copy(sandboxPathOf(from), folder);
         record(asked, "file_write", `${HOME}/${model.path}`, model.size);
         asked.response.location(locationOf(asked, model));
         send(asked, 201, model);
@@ -106,7 +106,7 @@ export function contentEndpoints(): readonly JupyterEndpoint[] {
       method: "patch",
       handler: async (asked) => {
         const { path } = await readBody(renamed, asked);
-        const [from, to] = [pathOf(asked), sandboxPath(path.split("/"))];
+        const [from, to] = [pathOf(asked), sandboxPathOf(path)];
         const model = await contentsOf(asked).rename(from, to);
         record(asked, "file_delete", from);
         record(asked, "file_write", to, model.size);

@@ -4,7 +4,7 @@ import { HttpError } from "../../http/http-error.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { JsonText } from "../../shared/json/json-text.ts";
 import type { FileEntry } from "../../wire/messages.ts";
-import { HOME, nameOf, parentOf, workspacePath } from "../../workspaces/paths.ts";
+import { HOME, MAX_PATH_BYTES, nameOf, parentOf, workspacePath } from "../../workspaces/paths.ts";
 import type { Written } from "../../workspaces/workspace-index.ts";
 import type { PrincipalWorkspace } from "../../workspaces/workspaces.ts";
 
@@ -56,6 +56,13 @@ const EMPTY_NOTEBOOK = { cells: [], metadata: {}, nbformat: 4, nbformat_minor: 5
 /** The path in the sandbox. @throws {ClientError} 400 `invalid_path`. */
 export function sandboxPath(names: readonly string[]): string {
   return workspacePath([HOME, ...names.filter((name) => name !== "")].join("/"));
+}
+
+/** As {@link sandboxPath}, of a path in a body: that has any length. @throws {ClientError} 400 `invalid_path`. */
+export function sandboxPathOf(text: string): string {
+  if (text.length > MAX_PATH_BYTES)
+    throw new ClientError("invalid_path", `A path has at most ${MAX_PATH_BYTES} bytes.`);
+  return sandboxPath(text.split("/"));
 }
 
 export class Contents {

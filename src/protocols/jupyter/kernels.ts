@@ -162,7 +162,7 @@ export class Kernels {
     const { services } = this.#options;
     await findKernel(services, principal, id);
     await this.#live.get(keyOf(principal, id))?.stop();
-    await services.sessions.interrupt(principal, id);
+    await services.sessions.interruptAll(principal, id);
   }
 
   #liveKernel(owner: string, id: string): LiveKernel {

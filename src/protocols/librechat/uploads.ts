@@ -2,6 +2,7 @@ import type { Request, RequestHandler } from "express";
 import multer from "multer";
 import { z } from "zod";
 import { HttpError } from "../../http/http-error.ts";
+import { holdBody } from "../../http/middleware/held-requests.ts";
 import type { BodyKind, RouteServices } from "../../http/routes.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { nameInHome, sandboxPath } from "../program.ts";
@@ -101,16 +102,28 @@ class Collecting implements multer.StorageEngine {
   ): void {
     const chunks: Buffer[] = [];
     let size = 0;
+    let isRefused = false;
     stream.on("data", (chunk: Buffer) => {
       size += chunk.length;
       const all = (this.#bytes.get(request) ?? 0) + chunk.length;
       this.#bytes.set(request, all);
       // The rest is read, and dropped: the form goes on after it.
-      if (size > this.#maxFileBytes || all > this.#maxBytes) chunks.length = 0;
-      else chunks.push(chunk);
+      if (isRefused || size > this.#maxFileBytes || all > this.#maxBytes) {
+        chunks.length = 0;
+        return;
+      }
+      chunks.push(chunk);
+      try {
+        if (request.res) holdBody(request.res, all);
+      } catch (error) {
+        isRefused = true;
+        chunks.length = 0;
+        done(error);
+      }
     });
     stream.once("error", done);
     stream.once("end", () => {
+      if (isRefused) return;
       if ((this.#bytes.get(request) ?? 0) > this.#maxBytes)
         return done(new HttpError(413, "file_too_large", "The files of an upload are too large together"));
       const isTooLarge = size > this.#maxFileBytes;

@@ -1,7 +1,7 @@
 import { isUtf8 } from "node:buffer";
 import type { CallToolResult } from "@modelcontextprotocol/sdk/types.js";
 import { z } from "zod";
-import { type FileCollection, sandboxPath } from "../../http/resources/file-collection.ts";
+import { type FileCollection, sandboxPathOf } from "../../http/resources/file-collection.ts";
 import { workspaceFiles } from "../../http/resources/files.ts";
 import { sessionFiles } from "../../http/resources/sessions.ts";
 import { ClientError } from "../../shared/errors.ts";
@@ -64,7 +64,7 @@ export async function writeFiles(
 
 /** As a client names it, from the home folder or from the root. @throws {ClientError} 400 `invalid_filename`. */
 export function pathOf(name: string): string {
-  return sandboxPath(name.replace(/^\//, "").split("/"));
+  return sandboxPathOf(name.replace(/^\//, ""));
 }
 
 function bytesOf(content: z.output<typeof fileInput>): Uint8Array {

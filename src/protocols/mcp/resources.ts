@@ -11,7 +11,7 @@ import { workspaceFiles } from "../../http/resources/files.ts";
 import { sessionFiles } from "../../http/resources/sessions.ts";
 import { ClientError } from "../../shared/errors.ts";
 import type { FileEntry } from "../../wire/messages.ts";
-import { nameOf } from "../../workspaces/paths.ts";
+import { MAX_PATH_BYTES, nameOf } from "../../workspaces/paths.ts";
 import { imageType, pathOf } from "./file-tools.ts";
 import { requireScopes, type ToolCall } from "./tool.ts";
 
@@ -21,6 +21,8 @@ const MAX_SESSIONS = 20;
 /** More files of one place are found by its template. */
 const MAX_FILES_OF_EACH = 500;
 const MAX_BYTES = 5 * 1024 * 1024;
+/** Of a path, each byte of it escaped, and what stands before it. */
+const MAX_URI_CHARACTERS = 3 * MAX_PATH_BYTES + 200;
 /** The specification's own code. */
 const NOT_FOUND = -32002;
 
@@ -110,7 +112,8 @@ function resourceOf({ path, size, mtimeMs }: FileEntry, session: string): Resour
 /** @throws {ClientError} @throws {McpError} for what is not there, or is too large. */
 export async function readResource(call: Call, uri: string): Promise<ReadResourceResult> {
   const { services, principal, signal } = call;
-  const missing = () => new McpError(NOT_FOUND, "Resource not found", { uri });
+  const missing = () => new McpError(NOT_FOUND, "Resource not found", { uri: uri.slice(0, MAX_URI_CHARACTERS) });
+  if (uri.length > MAX_URI_CHARACTERS) throw missing();
   const match = /^pyodide:\/\/(?:workspace|sessions\/(?<session>[^/]+))\/(?<path>.+)$/.exec(uri);
   if (match?.groups === undefined) throw missing();
   const { session, path = "" } = match.groups;
