@@ -4,7 +4,7 @@ import { errorInfo } from "./guest-messages.ts";
 const error = { type: "E", message: "m", traceback: "t", line: 1, column: null };
 
 test.each([
-  // What `sandbox_runner/tracebacks.py` leaves of a text, each character two code units, and its note.
+  // What `sandbox_runner/tracebacks.py` leaves of a text, and its note.
   ["type", 1000],
   ["message", 100_000],
   ["traceback", 200_000],

@@ -10,8 +10,8 @@ import { MAX_DISPLAY_ID_CHARACTERS, MAX_METADATA_BYTES } from "./display-limits.
 import { ProtocolError, type ReadHeader } from "./protocol-error.ts";
 
 const MAX_REASON_CHARACTERS = 64 * 1024;
-/** Parts of an error, UTF-16 code units, as `sandbox_runner/tracebacks.py` cuts them: a character may be two, and what is left out is said. */
-const MAX_ERROR_PARTS = { type: 2_100, message: 200_100, traceback: 400_100 };
+/** Parts of an error, characters, as `sandbox_runner/tracebacks.py` cuts them, and says what is left out. */
+const MAX_ERROR_PARTS = { type: 1_100, message: 100_100, traceback: 200_100 };
 const MAX_HEAP_BYTES = 2 ** 32;
 const MAX_LISTING_CHARACTERS = 1024 * 1024;
 /** Longer than any execution. */

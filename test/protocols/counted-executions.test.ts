@@ -46,7 +46,7 @@ test("a message of Jupyter's, also one that is refused", async () => {
     refused.push(reply.ename);
   }
   // The kernel and its connection are two of four.
-  expect(refused).toEqual(["bad_request", "bad_request", "rate_limited"]);
+  expect(refused).toEqual(["RefusedRequestError", "RefusedRequestError", "rate_limited"]);
 });
 
 test("a fork of E2B's", async () => {

@@ -5,7 +5,7 @@ import { WebSocket } from "ws";
 import { temporaryFolder } from "../../src/shared/testing/temporary-folder.ts";
 import { JupyterSocket } from "../support/jupyter.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
-import { until } from "../support/until.ts";
+import { SocketClient } from "../support/web-socket.ts";
 
 let server: TestServer;
 beforeAll(async () => {
@@ -383,15 +383,16 @@ test("a kernel is there after a restart of the server, with its variables, and i
 
 test("a restart goes ahead of what others have waiting in the kernel's session", async () => {
   const kernel = await newKernel();
-  const forever = { session: kernel, code: "while True: pass", timeout: 300_000 };
-  const others = Array.from({ length: 4 }, () => server.post("/api/execute", forever));
-  await until(async () => (await server.get(`/api/sessions/${kernel}`)).body.session.state === "running");
+  const other = await SocketClient.open(server.url);
+  const forever = { type: "execute", session: kernel, code: "while True: pass", timeout: 300_000 };
+  for (const execution of ["a", "b", "c"]) other.send({ ...forever, execution });
+  await other.next({ type: "status", execution: "a", status: "running" });
+  for (const execution of ["b", "c"]) await other.next({ type: "status", execution, status: "waiting" });
   expect((await server.post(`/api/kernels/${kernel}/restart`, {})).status).toBe(200);
-  const ended = await Promise.all(others);
-  expect(ended.map(({ body }) => body.status ?? body.code).sort()).toEqual([
-    "cancelled",
-    ...Array(3).fill("interrupted"),
-  ]);
+  expect(await other.next({ type: "result", execution: "a" })).toMatchObject({ status: "cancelled" });
+  for (const execution of ["b", "c"])
+    expect(await other.next({ type: "error", execution })).toMatchObject({ code: "interrupted" });
+  other.socket.close();
 });
 
 test("a shutdown ends the kernel and its connections; a restart forgets its variables alone", async () => {
