@@ -4,7 +4,7 @@ import { CLOSE } from "../../http/websocket/connection.ts";
 import { readMessages } from "../../http/websocket/read-messages.ts";
 import type { Caller } from "../../service/execution-service.ts";
 import { ClientError } from "../../shared/errors.ts";
-import { Message, RefusedRequestError, type Request, readRequest } from "./messages.ts";
+import { Delivery, Message, RefusedRequestError, type Request, readRequest } from "./messages.ts";
 import { readFrame, type WireFormat } from "./wire-format.ts";
 
 /** More that a client has not read, and output is left out, bytes. */
@@ -43,7 +43,8 @@ export class Connection {
     });
   }
 
-  send(message: Message): void {
+  send(delivery: Delivery): void {
+    const { message } = delivery;
     const { socket } = this.#options;
     const unread = socket.bufferedAmount;
     if (unread === 0) this.#tellOfLeftOut();
@@ -56,7 +57,14 @@ export class Connection {
       socket.terminate();
       return;
     }
-    this.#write(message);
+    this.#write(delivery);
+  }
+
+  /** A note of the server's own, among what code prints. */
+  tell(text: string): void {
+    const content = { name: "stderr", text };
+    const message = new Message({ channel: "iopub", type: "stream", session: randomUUID(), parent: null, content });
+    this.#write(new Delivery(message));
   }
 
   /** The same client has opened another. */
@@ -70,9 +78,9 @@ export class Connection {
     setTimeout(() => socket.terminate(), CLOSE_TIMEOUT_MS).unref();
   }
 
-  #write(message: Message): void {
+  #write(delivery: Delivery): void {
     const { socket, format } = this.#options;
-    socket.send(message.frame(format), { binary: format === "v1" }, () => {
+    socket.send(delivery.frame(format), { binary: format === "v1" }, () => {
       if (socket.bufferedAmount === 0) this.#tellOfLeftOut();
     });
   }
@@ -81,8 +89,7 @@ export class Connection {
     if (this.#leftOut === 0) return;
     const text = `[${this.#leftOut} messages of output were left out: this client reads too slowly.]\n`;
     this.#leftOut = 0;
-    const content = { name: "stderr", text };
-    this.#write(new Message({ channel: "iopub", type: "stream", session: randomUUID(), parent: null, content }));
+    this.tell(text);
   }
 
   /** Never rejects. What can be answered is; a client of which nothing can be read is none. */

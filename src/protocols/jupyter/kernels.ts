@@ -8,6 +8,7 @@ import type { SessionView } from "../../sessions/views.ts";
 import { ClientError } from "../../shared/errors.ts";
 import { Tally } from "../../shared/tally.ts";
 import { Connection } from "./connection.ts";
+import { HeldMessages } from "./held-messages.ts";
 import { type DocumentNote, findKernel, kernelNameOf, noteOf, withNote } from "./kernel-models.ts";
 import { type Handlers, LiveKernel } from "./live-kernel.ts";
 import { V1, type WireFormat } from "./wire-format.ts";
@@ -36,6 +37,8 @@ export class Kernels {
   readonly #options: KernelsOptions;
   /** By {@link keyOf}. */
   readonly #live = new Map<string, LiveKernel>();
+  /** For clients that are away. */
+  readonly #messages = new HeldMessages();
   /** WebSockets by principal. */
   readonly #open = new Tally<string>();
   /** What documents have kernels, where that is not stored yet: a session is changed when what runs in it has ended. */
@@ -174,6 +177,7 @@ export class Kernels {
       id,
       owner,
       services,
+      messages: this.#messages,
       shell,
       control,
       onError,

@@ -6,7 +6,8 @@ import { JsonText } from "../../shared/json/json-text.ts";
 import type { Principal } from "../../shared/principal.ts";
 import type { ToolExecution } from "../../tools/tool-executions.ts";
 import { Client } from "./client.ts";
-import { type Channel, Message, type Request, refusal, replyTypeOf } from "./messages.ts";
+import type { HeldMessages } from "./held-messages.ts";
+import { type Channel, Delivery, Message, type Request, refusal, replyTypeOf } from "./messages.ts";
 
 /** Requests of one kernel that wait: a notebook of which all cells are run at once has fewer. */
 const MAX_QUEUED = 2000;
@@ -40,6 +41,8 @@ export interface LiveKernelOptions {
   readonly owner: string;
   readonly services: RouteServices;
   /** Of requests that wait for their turn. */
+  /** What is held for clients that are away, of all kernels. */
+  readonly messages: HeldMessages;
   readonly shell: Handlers;
   /** Of those that are done at once. */
   readonly control: Handlers;
@@ -107,7 +110,8 @@ export class LiveKernel {
       clearTimeout(known.expiry);
       return known.client;
     }
-    const client = new Client(id);
+    const { owner, messages } = this.#options;
+    const client = new Client({ id, owner, messages });
     this.#clients.set(id, { client });
     return client;
   }
@@ -172,7 +176,11 @@ export class LiveKernel {
     this.#closed = reason;
     for (const { client, request } of this.#drain(() => true)) this.#abort(client, request);
     const end = () => {
-      for (const { client } of this.#clients.values()) client.close(code, reason.message);
+      for (const { client } of this.#clients.values()) {
+        client.close(code, reason.message);
+        // What is closed is not resumed.
+        if (!client.isConnected) this.#forget(client);
+      }
     };
     if (this.#running === null) end();
     else this.#onIdle = end;
@@ -190,11 +198,11 @@ export class LiveKernel {
 
   /** To one client. */
   send(client: Client, channel: Channel, type: string, parent: Request, content: object): void {
-    this.#deliver(client, new Message({ channel, type, session: this.#session, parent, content }));
+    this.#deliver(client, new Delivery(new Message({ channel, type, session: this.#session, parent, content })));
   }
 
-  #deliver(client: Client, message: Message): void {
-    if (!client.send(message)) this.#forget(client);
+  #deliver(client: Client, delivery: Delivery): void {
+    if (!client.send(delivery)) this.#forget(client);
   }
 
   #takeInput(client: Client, { content }: Request): void {
@@ -284,12 +292,14 @@ export class LiveKernel {
 
   #publish(parent: Request, type: string, content: object, isOutput = false): void {
     const message = new Message({ channel: "iopub", type, session: this.#session, parent, content, isOutput });
-    for (const { client } of this.#clients.values()) this.#deliver(client, message);
+    const delivery = new Delivery(message);
+    for (const { client } of this.#clients.values()) this.#deliver(client, delivery);
   }
 
   #forget(client: Client): void {
     clearTimeout(this.#clients.get(client.id)?.expiry);
     this.#clients.delete(client.id);
+    client.forget();
     this.#forgetUnused();
   }
 

@@ -110,7 +110,7 @@ export interface MessageOptions {
   readonly isOutput?: boolean;
 }
 
-/** A message to clients, written once for each format. */
+/** A message to clients. */
 export class Message {
   readonly isOutput: boolean;
   readonly #channel: Channel;
@@ -120,7 +120,6 @@ export class Message {
   readonly #content: Uint8Array;
   readonly #id = randomUUID();
   readonly #header: Uint8Array;
-  readonly #frames: { [F in WireFormat]?: Buffer } = {};
 
   constructor(options: MessageOptions) {
     const { channel, type, session, parent, content, isOutput = false } = options;
@@ -146,8 +145,8 @@ export class Message {
     return this.#content.length + this.#parentHeader.length + 1024;
   }
 
-  frame(format: WireFormat): Buffer {
-    this.#frames[format] ??= writeFrame(
+  toFrame(format: WireFormat): Buffer {
+    return writeFrame(
       {
         channel: this.#channel,
         type: this.#type,
@@ -159,6 +158,20 @@ export class Message {
       },
       format,
     );
+  }
+}
+
+/** A message on its way to all its clients: written once for each format. For clients that are away the message is held, and no frame of it. */
+export class Delivery {
+  readonly message: Message;
+  readonly #frames: { [F in WireFormat]?: Buffer } = {};
+
+  constructor(message: Message) {
+    this.message = message;
+  }
+
+  frame(format: WireFormat): Buffer {
+    this.#frames[format] ??= this.message.toFrame(format);
     return this.#frames[format];
   }
 }
