@@ -102,6 +102,21 @@ export class PrincipalWorkspace {
     return { path: filePath, kind: "file", mtimeMs, size };
   }
 
+  /** Writes a file with the content of another, which is not read for it. @throws {ClientError} 404 if there is no such file; as {@link put}. */
+  async copy(from: string, to: string): Promise<FileEntry> {
+    workspacePath(to);
+    const mtimeMs = Date.now();
+    let size = 0;
+    await this.change(new Map(), (index) => {
+      const entry = index.get(from);
+      if (entry?.kind !== "file") throw fileNotFound(from);
+      refuseConflict(index, to);
+      ({ size } = entry);
+      return { written: [{ ...entry, path: to, mtimeMs }], deleted: [] };
+    });
+    return { path: to, kind: "file", mtimeMs, size };
+  }
+
   /** Writes several files, all or none. @param contents by their paths. @throws as {@link put}. */
   async putAll(contents: ReadonlyMap<string, Uint8Array>): Promise<readonly FileEntry[]> {
     const { entries, written, contents: bytes } = await addressFiles(contents, this.#limits);

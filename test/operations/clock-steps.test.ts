@@ -137,7 +137,7 @@ test("no duration and no deadline is told by the clock that can be set", () => {
     "environments/cache-collector.ts": 1,
     "workspaces/redis-storage.ts": 2,
     "workspaces/addressed-changes.ts": 1,
-    "workspaces/workspaces.ts": 3,
+    "workspaces/workspaces.ts": 4,
     "workspaces/own-files.ts": 1,
     // E2B's signatures have the end that the client's clock says.
     "protocols/e2b/address.ts": 1,

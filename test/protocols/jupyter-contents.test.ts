@@ -73,6 +73,20 @@ test("a large file is not shown, and says how it is read", async () => {
     "large.txt has 16777217 bytes, and at most 16777216 are shown: download it by /api/files",
   );
   expect((await server.get("/jupyter/api/contents/large.txt?content=0")).body).toMatchObject({ size: 16777217 });
+  await run("import json\njson.dump({'cells': ['x' * 2**24]}, open('large.ipynb', 'w'))");
+  expect((await server.get("/jupyter/api/contents/large.ipynb")).status).toBe(413);
+  expect((await server.get("/jupyter/files/large.ipynb")).status).toBe(200);
+});
+
+test("a text of many escapes, longer than one piece, is shown as it is", async () => {
+  await run("open('escaped.txt', 'wb').write((''.join(map(chr, range(128))) + 'ü€😀').encode() * 2000)");
+  const unit = String.fromCharCode(...Array.from({ length: 128 }, (_, code) => code));
+  expect((await server.get("/jupyter/api/contents/escaped.txt")).body).toMatchObject({
+    format: "text",
+    content: `${unit}ü€😀`.repeat(2000),
+  });
+  const base64 = await server.get("/jupyter/api/contents/escaped.txt?format=base64");
+  expect(Buffer.from(base64.body.content, "base64").toString()).toBe(`${unit}ü€😀`.repeat(2000));
 });
 
 test("text and bytes are read and written, and large ones in pieces", async () => {

@@ -93,7 +93,8 @@ export const legacyFileRoutes: readonly Route[] = [
     errors: NAMED,
     handler: async (asked) => {
       const filename = checkFilename(asked.params.filename);
-      sendFile(asked.response, filename, await workspaceOf(asked).read(`${HOME}/${filename}`));
+      const path = `${HOME}/${filename}`;
+      await sendFile(asked.response, filename, (onSize) => workspaceOf(asked).read(path, onSize));
     },
   }),
 
@@ -184,7 +185,8 @@ export const legacyFileRoutes: readonly Route[] = [
     handler: async (asked) => {
       const library = checkFilename(asked.params.library);
       const filename = checkFilename(asked.params.filename);
-      sendFile(asked.response, filename, await workspaceOf(asked).read(`/plots/${library}/${filename}`));
+      const path = `/plots/${library}/${filename}`;
+      await sendFile(asked.response, filename, (onSize) => workspaceOf(asked).read(path, onSize));
     },
   }),
 

@@ -4,6 +4,7 @@ import { connect } from "node:net";
 import express from "express";
 import { expect, test } from "vitest";
 import { until } from "../../../test/support/until.ts";
+import { sendFile } from "../resources/file-collection.ts";
 import { serve } from "../testing/serve.ts";
 import { authenticate } from "./authentication.ts";
 import { holdBody, holdReply, keepHeld, limitHeldRequests } from "./held-requests.ts";
@@ -38,20 +39,48 @@ function limited(
     await act();
     response.json({ success: true });
   });
+  app.get("/stream", async (_request, response) => {
+    response.flushHeaders();
+    holdReply(response, 10 * MIB);
+    await act();
+    response.end();
+  });
+  app.get("/file", async (_request, response) => {
+    await sendFile(response, "a.bin", async (onSize) => {
+      onSize(10 * MIB);
+      await act();
+      return new Uint8Array(10 * MIB);
+    });
+  });
   app.get("/large", (_request, response) => void response.send(Buffer.alloc(10 * MIB)));
   return serve(app);
 }
 
-test("replies that are asked for at once are counted before they are read, for their principal alone", async () => {
+test.each(["/read", "/file"])(
+  "replies %s that are asked for at once are counted before they are read, for their principal alone",
+  async (path) => {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    await using server = await limited({}, () => promise);
+    const asked = [ask(server.origin, ALICE, path), ask(server.origin, ALICE, path)];
+    const third = ask(server.origin, ALICE, path);
+    const other = ask(server.origin, BOB, path);
+    // Whichever came last: two have room.
+    const refused = await Promise.race([...asked, third]);
+    resolve();
+    expect([refused, (await Promise.all([...asked, third])).sort(), await other]).toEqual([429, [200, 200, 429], 200]);
+    expect(await ask(server.origin, ALICE, path)).toBe(200);
+  },
+);
+
+test("what a stream will end with is counted until it ends, though its headers are sent", async () => {
   const { promise, resolve } = Promise.withResolvers<void>();
   await using server = await limited({}, () => promise);
-  const asked = [ask(server.origin, ALICE, "/read"), ask(server.origin, ALICE, "/read")];
-  const third = ask(server.origin, ALICE, "/read");
-  const other = ask(server.origin, BOB, "/read");
-  // Whichever came last: two have room.
-  const refused = await Promise.race([...asked, third]);
+  const streams = await Promise.all(
+    [1, 2].map(() => fetch(`${server.origin}/stream`, { headers: { "x-api-key": ALICE } })),
+  );
+  expect(await ask(server.origin, ALICE, "/read")).toBe(429);
   resolve();
-  expect([refused, (await Promise.all([...asked, third])).sort(), await other]).toEqual([429, [200, 200, 429], 200]);
+  await Promise.all(streams.map((stream) => stream.arrayBuffer()));
   expect(await ask(server.origin, ALICE, "/read")).toBe(200);
 });
 

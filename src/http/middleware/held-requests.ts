@@ -121,7 +121,9 @@ function requireRoom(held: Held, bytes: number): void {
   for (const other of held.among) {
     if (other === held) continue;
     others++;
-    heldBytes += other.bodyBytes + (other.response.headersSent ? other.response.writableLength : other.replyBytes);
+    // A stream has sent its headers long before the reply is read that it ends with.
+    const { writableEnded, writableLength } = other.response;
+    heldBytes += other.bodyBytes + (writableEnded ? writableLength : Math.max(writableLength, other.replyBytes));
   }
   // One alone is never refused: what it may have is the route's affair.
   if (heldBytes > held.maxBytes && others > 0) throw new ClientError("too_much_held");

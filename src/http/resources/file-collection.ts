@@ -76,8 +76,7 @@ export function fileCollection({
       errors: ["invalid_filename", "not_found", ...errors.read],
       handler: async (asked) => {
         const path = sandboxPath(asked.params.path);
-        const content = await collectionOf(asked).read(path, (bytes) => holdReply(asked.response, bytes));
-        sendFile(asked.response, nameOf(path), content);
+        await sendFile(asked.response, nameOf(path), (onSize) => collectionOf(asked).read(path, onSize));
       },
     }),
     route({
@@ -118,8 +117,18 @@ export function fileCollection({
   ];
 }
 
-/** As a file to be saved, whatever it is: nothing that user code wrote may become a page of ours. */
-export function sendFile(response: Response, filename: string, content: Uint8Array): void {
+/**
+ * As a file to be saved, whatever it is: nothing that user code wrote may become a page of ours.
+ *
+ * @param read calls `onSize` before it reads the content: many large replies at a time are refused before they are in memory.
+ * @throws {ClientError} 429 `too_much_held`; what `read` throws.
+ */
+export async function sendFile(
+  response: Response,
+  filename: string,
+  read: (onSize: (bytes: number) => void) => Promise<Uint8Array>,
+): Promise<void> {
+  const content = await read((bytes) => holdReply(response, bytes));
   sendParts(response.attachment(filename).type("application/octet-stream"), [content]);
 }
 

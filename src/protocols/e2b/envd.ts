@@ -1,5 +1,4 @@
 import { z } from "zod";
-import { holdReply } from "../../http/middleware/held-requests.ts";
 import { endpoint, json, type ProtocolEndpoint } from "../../http/protocol.ts";
 import { sendFile } from "../../http/resources/file-collection.ts";
 import type { Asked } from "../../http/routes.ts";
@@ -75,9 +74,7 @@ export function envd(sandboxes: Sandboxes, watchers: Watchers): readonly Protoco
       handler: async (asked) => {
         const asks = queryOf(asked);
         const files = await filesOf(sandboxes, asked);
-        const content = await files.read(asks.path, (bytes) => holdReply(asked.response, bytes));
-        // As something to be saved: nothing that user code wrote may become a page of ours.
-        sendFile(asked.response, nameOf(toOwn(asks.path)), content);
+        await sendFile(asked.response, nameOf(toOwn(asks.path)), (onSize) => files.read(asks.path, onSize));
       },
     }),
 

@@ -130,17 +130,22 @@ export function contentEndpoints(): readonly JupyterEndpoint[] {
       handler: async (asked) => {
         const path = pathOf(asked);
         const workspace = asked.services.workspaces.of(asked.principal.id);
-        const content = await workspace.read(path, (bytes) => holdReply(asked.response, bytes));
         asked.response.setHeader("Content-Security-Policy", "sandbox; default-src 'none'");
         asked.response.setHeader("X-Content-Type-Options", "nosniff");
-        sendFile(asked.response, nameOf(path), content);
+        await sendFile(asked.response, nameOf(path), (onSize) => workspace.read(path, onSize));
       },
     },
   ];
 }
 
-function contentsOf({ services, principal }: JupyterRequest): Contents {
-  return new Contents(services.workspaces.of(principal.id), services.config.MAX_FILE_SIZE);
+function contentsOf({ services, principal, response, signal }: JupyterRequest): Contents {
+  return new Contents({
+    workspace: services.workspaces.of(principal.id),
+    principal: principal.id,
+    maxFileBytes: services.config.MAX_FILE_SIZE,
+    hold: (bytes) => holdReply(response, bytes),
+    signal,
+  });
 }
 
 function pathOf({ params: { path = [] } }: JupyterRequest): string {

@@ -1,7 +1,11 @@
 /** Files as Jupyter's clients have them: a principal's workspace, with its home folder as root. */
+import { isUtf8 } from "node:buffer";
 import { posix } from "node:path";
 import { HttpError } from "../../http/http-error.ts";
 import { ClientError } from "../../shared/errors.ts";
+import { FairTurns } from "../../shared/fair-turns.ts";
+import type { JsonFragments } from "../../shared/json/json-parts.ts";
+import { base64InSlices, SLICE_BYTES, textInSlices } from "../../shared/json/json-strings.ts";
 import { JsonText } from "../../shared/json/json-text.ts";
 import type { FileEntry } from "../../wire/messages.ts";
 import { HOME, MAX_PATH_BYTES, nameOf, parentOf, workspacePath } from "../../workspaces/paths.ts";
@@ -23,7 +27,7 @@ export interface ContentModel {
   readonly size: number | null;
   readonly mimetype: string | null;
   readonly format: ContentFormat | null;
-  readonly content: string | JsonText | readonly ContentModel[] | null;
+  readonly content: JsonText | JsonFragments | readonly ContentModel[] | null;
 }
 
 /** What a client saves. */
@@ -45,7 +49,7 @@ export interface ContentQuery {
   readonly withContent: boolean;
 }
 
-/** What is read as one JSON text, which is made in one go. */
+/** What is read as one JSON text. */
 const MAX_SHOWN_BYTES = 16 * 1024 * 1024;
 const NOTEBOOK_LIMITS = { maxDepth: 200, maxNodes: 12_000_000 };
 /** Where Jupyter keeps them, and with the name that it gives them. */
@@ -65,14 +69,27 @@ export function sandboxPathOf(text: string): string {
   return sandboxPath(text.split("/"));
 }
 
-export class Contents {
-  readonly #workspace: PrincipalWorkspace;
-  readonly #maxFileBytes: number;
+export interface ContentsOptions {
+  readonly workspace: PrincipalWorkspace;
+  readonly principal: string;
+  /** Most that a file may have that is saved. */
+  readonly maxFileBytes: number;
+  /** Counts what a request holds, before it is in memory. @throws {ClientError} 429 */
+  readonly hold: (bytes: number) => void;
+  readonly signal: AbortSignal;
+}
 
-  /** @param maxFileBytes most that a file may have that is saved. */
-  constructor(workspace: PrincipalWorkspace, maxFileBytes: number) {
-    this.#workspace = workspace;
-    this.#maxFileBytes = maxFileBytes;
+/** Large replies are made one after another: slices of many at once would be one long turn of the event loop. */
+const making = new FairTurns(1);
+
+export class Contents {
+  readonly #options: ContentsOptions;
+  readonly #workspace: PrincipalWorkspace;
+
+  /** Of one request. */
+  constructor(options: ContentsOptions) {
+    this.#options = options;
+    this.#workspace = options.workspace;
   }
 
   /** @throws {ClientError} 404 `not_found`; 400 where it is of another type than is asked for. */
@@ -85,22 +102,24 @@ export class Contents {
     const model = describe(entry, actual);
     if (!withContent) return model;
     if (actual === "directory") return { ...model, format: "json", content: await this.#children(path) };
+    const { hold, principal, signal } = this.#options;
     // Before it is read: requests that come together would have it in memory each.
-    const size = entry.kind === "file" ? entry.size : 0;
-    if (actual === "file" && size > MAX_SHOWN_BYTES) {
-      throw new HttpError(
-        413,
-        "file_too_large",
-        `${shown(path)} has ${size} bytes, and at most ${MAX_SHOWN_BYTES} are shown: download it by /api/files`,
-      );
-    }
-    const bytes = await this.#workspace.read(path);
-    if (actual === "notebook") return { ...model, format: "json", content: await notebookOf(bytes, path) };
-    const text = format === "base64" ? null : textOf(bytes);
-    if (text !== null) return { ...model, format: "text", mimetype: "text/plain", content: text };
-    if (format === "text") throw new HttpError(400, "invalid_encoding", `${shown(path)} is not UTF-8 encoded`);
-    const content = Buffer.from(bytes).toString("base64");
-    return { ...model, format: "base64", mimetype: "application/octet-stream", content };
+    const bytes = await this.#workspace.read(path, (size) => {
+      if (size > MAX_SHOWN_BYTES) {
+        throw new HttpError(
+          413,
+          "file_too_large",
+          `${shown(path)} has ${size} bytes, and at most ${MAX_SHOWN_BYTES} are shown: download it by /api/files`,
+        );
+      }
+      hold(size);
+    });
+    const make = async () => ({ ...model, ...(await shownContent(bytes, path, actual, format)) });
+    if (bytes.length <= SLICE_BYTES) return await make();
+    const made = await making.run(principal, make, signal);
+    // Escapes make it several times as long.
+    hold(lengthOf(made.content));
+    return made;
   }
 
   /** @returns what it is now, and whether it is new. */
@@ -112,17 +131,18 @@ export class Contents {
     } else {
       const bytes = content.type === "notebook" ? Buffer.from(`${content.text}\n`) : content.bytes;
       // Pieces come one after another: what is there is what came before.
+      const { maxFileBytes, hold } = this.#options;
       const isMore = content.type === "file" && content.chunk !== undefined && content.chunk !== 1;
       // Before what is there is read: each piece would be, in the end, a read of all before it.
       const sizeBefore = isMore && before?.kind === "file" ? before.size : 0;
-      if (sizeBefore + bytes.length > this.#maxFileBytes) {
+      if (sizeBefore + bytes.length > maxFileBytes) {
         throw new HttpError(
           413,
           "file_too_large",
-          `${shown(path)} is too large: a file may have ${this.#maxFileBytes} bytes`,
+          `${shown(path)} is too large: a file may have ${maxFileBytes} bytes`,
         );
       }
-      const whole = isMore ? Buffer.concat([await this.#workspace.read(path), bytes]) : bytes;
+      const whole = isMore ? Buffer.concat([await this.#workspace.read(path, hold), bytes]) : bytes;
       await this.#workspace.put(path, whole);
     }
     return { model: describe(await this.#find(path)), isNew: before === undefined };
@@ -149,7 +169,7 @@ export class Contents {
     if (entry.kind === "folder") {
       throw new HttpError(400, "not_a_file", `Can't copy directories: ${shown(from)}`);
     }
-    await this.#workspace.put(path, await this.#workspace.read(from));
+    await this.#workspace.copy(entry.path, path);
     return describe(await this.#find(path));
   }
 
@@ -195,11 +215,11 @@ export class Contents {
   }
 
   async checkpoint(path: string): Promise<{ readonly id: string; readonly last_modified: string }> {
-    return checkpointModel(await this.#workspace.put(checkpointOf(path), await this.#workspace.read(path)));
+    return checkpointModel(await this.#workspace.copy(path, checkpointOf(path)));
   }
 
   async restore(path: string): Promise<void> {
-    await this.#workspace.put(path, await this.#workspace.read(checkpointOf(path)));
+    await this.#workspace.copy(checkpointOf(path), path);
   }
 
   async deleteCheckpoint(path: string): Promise<void> {
@@ -262,12 +282,27 @@ async function notebookOf(bytes: Uint8Array, path: string): Promise<JsonText> {
   return text;
 }
 
-function textOf(bytes: Uint8Array): string | null {
-  try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
-  } catch {
-    return null;
-  }
+/** @param asked the format that is asked for. @throws {ClientError} 400 */
+async function shownContent(
+  bytes: Uint8Array,
+  path: string,
+  type: "file" | "notebook",
+  asked: string | undefined,
+): Promise<{
+  readonly format: ContentFormat;
+  readonly mimetype?: string;
+  readonly content: JsonText | JsonFragments;
+}> {
+  if (type === "notebook") return { format: "json", content: await notebookOf(bytes, path) };
+  if (asked !== "base64" && isUtf8(bytes))
+    return { format: "text", mimetype: "text/plain", content: await textInSlices(bytes) };
+  if (asked === "text") throw new HttpError(400, "invalid_encoding", `${shown(path)} is not UTF-8 encoded`);
+  return { format: "base64", mimetype: "application/octet-stream", content: await base64InSlices(bytes) };
+}
+
+function lengthOf(content: JsonText | JsonFragments): number {
+  const parts = content instanceof JsonText ? [content.bytes] : content.parts;
+  return parts.reduce((sum, part) => sum + part.length, 0);
 }
 
 /** Of a file: `a/b.ipynb` has it in `a/.ipynb_checkpoints/b-checkpoint.ipynb`. */

@@ -1,7 +1,6 @@
 import type { Response } from "express";
 import { z } from "zod";
 import { contextOf } from "../../http/caller.ts";
-import { holdReply } from "../../http/middleware/held-requests.ts";
 import { endpoint, json, type Protocol, type ProtocolOptions } from "../../http/protocol.ts";
 import { sendNext } from "../../http/resources/executions.ts";
 import { sendFile } from "../../http/resources/file-collection.ts";
@@ -149,8 +148,7 @@ export function librechat({ services }: ProtocolOptions): Protocol {
         scope: FILES,
         handler: async (asked) => {
           const file = await storageOf(asked).get(asked.params.session, asked.params.file);
-          holdReply(asked.response, file.size);
-          sendFile(asked.response, nameOf(file.path), await storageOf(asked).read(file));
+          await sendFile(asked.response, nameOf(file.path), (onSize) => storageOf(asked).read(file, onSize));
         },
       }),
 

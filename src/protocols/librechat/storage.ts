@@ -96,8 +96,9 @@ export class Storage {
     return found;
   }
 
-  async read({ storageSession, path }: StoredFile): Promise<Uint8Array> {
-    return await this.#services.sessions.files.read(this.#principal, storageSession, path);
+  /** @param onSize called before the content is read; what it throws is thrown. */
+  async read({ storageSession, path }: StoredFile, onSize?: (bytes: number) => void): Promise<Uint8Array> {
+    return await this.#services.sessions.files.read(this.#principal, storageSession, path, onSize);
   }
 
   async remove({ storageSession, path }: StoredFile, signal: AbortSignal): Promise<void> {

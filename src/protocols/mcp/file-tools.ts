@@ -120,7 +120,8 @@ export const fileTools = [
       content: z.string().optional().describe("Absent for an image, which is in the result's content."),
     }),
     annotations: { readOnlyHint: true, idempotentHint: true },
-    run: async (call, input) => readResult(input, await filesOf(call, input.session).read(pathOf(input.path))),
+    run: async (call, input) =>
+      readResult(input, await filesOf(call, input.session).read(pathOf(input.path), call.hold)),
   }),
   tool({
     name: "files_write",

@@ -14,6 +14,7 @@ import {
 } from "@modelcontextprotocol/sdk/types.js";
 import type { z } from "zod";
 import { readJson } from "../../http/body.ts";
+import { holdReply } from "../../http/middleware/held-requests.ts";
 import type { ProtocolOptions } from "../../http/protocol.ts";
 import type { Asked } from "../../http/routes.ts";
 import { ClientError } from "../../shared/errors.ts";
@@ -114,6 +115,7 @@ export function messageHandler({
         signal: AbortSignal.any([asked.signal, reasoned(exchange.cancelled)]),
         cancelled: exchange.cancelled,
         answers: async () => await readAnswers(body, principal.id, ["params", "arguments"]),
+        hold: (bytes) => holdReply(response, bytes),
         onDelivered: (delivered) => void response.once("finish", delivered),
       },
     });

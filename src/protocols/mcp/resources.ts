@@ -44,7 +44,7 @@ export const RESOURCE_TEMPLATES: readonly ResourceTemplate[] = [
   },
 ];
 
-type Call = Pick<ToolCall, "services" | "principal" | "signal">;
+type Call = Pick<ToolCall, "services" | "principal" | "signal" | "hold">;
 
 /** Whose files are listed, one after another. */
 interface Place {
@@ -124,7 +124,11 @@ export async function readResource(call: Call, uri: string): Promise<ReadResourc
       session === undefined
         ? workspaceFiles(services, principal.id)
         : sessionFiles(services, principal.id, decodeURIComponent(session), signal);
-    return { contents: [contentsOf(uri, await files.read(names))] };
+    const content = await files.read(names, (bytes) => {
+      if (bytes > MAX_BYTES) throw tooLarge(bytes);
+      call.hold(bytes);
+    });
+    return { contents: [contentsOf(uri, content)] };
   } catch (error) {
     // What is no URI of ours names nothing.
     if (error instanceof URIError) throw missing();
@@ -133,13 +137,14 @@ export async function readResource(call: Call, uri: string): Promise<ReadResourc
   }
 }
 
-/** @throws {McpError} */
+function tooLarge(bytes: number): McpError {
+  return new McpError(
+    ErrorCode.InvalidParams,
+    `The file has ${bytes} bytes, more than ${MAX_BYTES}: use files_read, which reads a part.`,
+  );
+}
+
 function contentsOf(uri: string, content: Uint8Array): ReadResourceResult["contents"][number] {
-  if (content.length > MAX_BYTES)
-    throw new McpError(
-      ErrorCode.InvalidParams,
-      `The file has ${content.length} bytes, more than ${MAX_BYTES}: use files_read, which reads a part.`,
-    );
   if (isUtf8(content) && !content.includes(0))
     return { uri, mimeType: "text/plain", text: Buffer.from(content).toString("utf8") };
   const blob = Buffer.from(content).toString("base64");

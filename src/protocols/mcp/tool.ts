@@ -22,6 +22,8 @@ export interface ToolCall extends ExecutionContext, Pick<Asked<unknown, unknown,
   readonly progress: ((message: string) => void) | null;
   /** What the arguments' `results` answer, with all digits of their numbers. @throws {ClientError} */
   readonly answers: () => Promise<readonly ToolAnswer[]>;
+  /** Counts what is read for the call, before it is in memory. @throws {ClientError} 429 `too_much_held`. */
+  readonly hold: (bytes: number) => void;
   /** Has `delivered` be called when the client has the result. */
   readonly onDelivered: (delivered: () => unknown) => void;
   /** What the SDK knows of the request. */

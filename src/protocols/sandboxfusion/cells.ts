@@ -20,6 +20,8 @@ export interface CellsRequest {
   readonly files: ReadonlyMap<string, Uint8Array>;
   /** Files that are wanted afterwards: name → path. */
   readonly wanted: ReadonlyMap<string, string>;
+  /** Called with the bytes of all that are to be read, before each is; what it throws is thrown. */
+  readonly onWanted: (bytes: number) => void;
 }
 
 export interface CellsRun {
@@ -37,7 +39,7 @@ export interface CellsRun {
 export async function runCells(
   services: Services,
   context: ExecutionContext,
-  { cells, count, cellTimeoutMs, totalTimeoutMs, files, wanted }: CellsRequest,
+  { cells, count, cellTimeoutMs, totalTimeoutMs, files, wanted, onWanted }: CellsRequest,
 ): Promise<CellsRun> {
   const { sessions, packages } = services;
   const principal = context.principal.id;
@@ -68,8 +70,13 @@ export async function runCells(
     const contents = new Map<string, Uint8Array>();
     // One file under many names is read once, and so is one that is not there.
     const read = new Map<string, Uint8Array | null>();
+    let wantedBytes = 0;
+    const onSize = (bytes: number) => {
+      wantedBytes += bytes;
+      onWanted(wantedBytes);
+    };
     for (const [name, path] of wanted) {
-      if (!read.has(path)) read.set(path, await sessions.files.read(principal, id, path).catch(refuseOthers));
+      if (!read.has(path)) read.set(path, await sessions.files.read(principal, id, path, onSize).catch(refuseOthers));
       const content = read.get(path) ?? null;
       if (content !== null) contents.set(name, content);
     }

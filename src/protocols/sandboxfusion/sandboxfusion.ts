@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { contextOf } from "../../http/caller.ts";
 import { sendJson } from "../../http/json-reply.ts";
+import { holdReply } from "../../http/middleware/held-requests.ts";
 import { endpoint, json, type Protocol, type ProtocolOptions } from "../../http/protocol.ts";
 import { jsonBody } from "../../http/routes.ts";
 import { MAX_TIMEOUT_MS } from "../../http/validation.ts";
@@ -97,6 +98,10 @@ export function sandboxfusion({ services, count }: ProtocolOptions): Protocol {
             totalTimeoutMs: toMs(total_timeout),
             files: contentsOf(files),
             wanted: placesOf(fetch_files),
+            onWanted: (bytes) => {
+              requireFetchable(bytes);
+              holdReply(response, bytes);
+            },
           });
           const { isOver, refusal, timeMs, files: left } = run;
           const status = isOver ? "Finished" : refusal ? "Error" : "TimeLimitExceeded";
@@ -152,12 +157,16 @@ function fetched({ files }: ProgramRun, names: readonly string[]): Record<string
 export function encoded(contents: Iterable<readonly [name: string, content: Uint8Array]>): Record<string, string> {
   const all = [...contents];
   const bytes = all.reduce((sum, [, { length }]) => sum + length, 0);
+  requireFetchable(bytes);
+  return Object.fromEntries(all.map(([name, content]) => [name, toBase64(content)]));
+}
+
+function requireFetchable(bytes: number): void {
   if (bytes > MAX_FETCHED_BYTES)
     throw new ClientError(
       "file_too_large",
       `fetch_files: ${bytes} bytes; at most ${MAX_FETCHED_BYTES} can be fetched.`,
     );
-  return Object.fromEntries(all.map(([name, content]) => [name, toBase64(content)]));
 }
 
 /** By name the path of each; of what can be nowhere in the sandbox there is none. */

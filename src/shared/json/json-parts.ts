@@ -1,12 +1,17 @@
 import { JsonText } from "./json-text.ts";
 
-/** An object that is a member of another, as JSON in parts. */
+/** A member of an object, as JSON in parts. */
 export class JsonFragments {
   readonly parts: readonly Uint8Array[];
 
   /** @param value as {@link jsonParts} takes it. */
-  constructor(value: object) {
-    this.parts = jsonParts(value);
+  constructor(value: object, parts = jsonParts(value)) {
+    this.parts = parts;
+  }
+
+  /** What is JSON already, an object or not. */
+  static of(parts: readonly Uint8Array[]): JsonFragments {
+    return new JsonFragments({}, parts);
   }
 
   /** For `JSON.stringify`: that would write it in another way. */

@@ -96,6 +96,19 @@ export function describeWorkspaces({ open, stored, clean }: WorkspaceStoreUnderT
       });
     });
 
+    test("a copy has the content of what it was made of, whatever becomes of that", async () => {
+      const { size } = await alice.put("/tmp/a", bytes("A"));
+      expect(await alice.copy("/tmp/a", "/home/pyodide/b/c")).toMatchObject({ path: "/home/pyodide/b/c", size });
+      await alice.copy("/tmp/a", "/tmp/a");
+      await alice.put("/tmp/a", bytes("later"));
+      await alice.remove("/tmp/a");
+      await reopenStore();
+      expect(await text(alice, "/home/pyodide/b/c")).toBe("A");
+      await expect(alice.copy("/tmp/a", "/tmp/d")).rejects.toMatchObject({ status: 404 });
+      await expect(alice.copy("/home/pyodide/b/c", "/home/pyodide/b")).rejects.toMatchObject({ code: "not_a_file" });
+      await expect(alice.copy("/home/pyodide/b/c", "/etc/x")).rejects.toMatchObject({ status: 400 });
+    });
+
     test("include empty folders and empty files", async () => {
       const written = [
         { path: "/tmp/folder", kind: "folder", size: 0, mtimeMs: 7 },
