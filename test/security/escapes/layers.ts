@@ -113,7 +113,7 @@ export const LAYERS = {
         "FrameWriter.print": `() => {
           const { stdout } = Deno;
           return (_stream, bytes) => {
-            const copy = bytes.slice();
+            const copy = new Uint8Array(bytes);
             for (let at = 0; at < copy.length; ) at += stdout.writeSync(copy.subarray(at));
             return false;
           };

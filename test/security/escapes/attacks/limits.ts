@@ -1,5 +1,5 @@
 import { brotliCompressSync, deflateSync, gzipSync } from "node:zlib";
-import { type Attack, each, type Technique } from "../attack.ts";
+import { type Attack, each, excuse, type Technique } from "../attack.ts";
 
 const MIB = 1024 * 1024;
 
@@ -223,5 +223,36 @@ const attackBy = ({ name, path = "/api/execute", headers, make }: Body): Attack 
 export const LIMITS: Technique = {
   title: "what is just within each limit",
   controls: [["bounded-json"]],
-  attacks: [FORGING, ...OUTCOMES, ...OTHERS, ...IN_SESSIONS, ...BODIES.map(attackBy)],
+  attacks: excuse([FORGING, ...OUTCOMES, ...OTHERS, ...IN_SESSIONS, ...BODIES.map(attackBy)], {
+    "what stops it is a number in the code, not a layer that can be taken out; that it delays nobody is what counts": [
+      "call(b'",
+      "display({'x'",
+      "print('x' * (2**20 - 2))",
+      "print(end='x')",
+      "open('/tmp/",
+      "os.symlink(",
+      "message = 'x' * 3_900_000",
+      "4_000_000 + '0]}')",
+      "forge('1', '[' * 8_000_000)",
+    ],
+    "it is let through, and small enough to delay nobody": [
+      "forge('[' * 200 ",
+      "forge('[' * 201 ",
+      "x = [0] * 10**6",
+      "'x' * (10 * 2**20)",
+      "raise type('X'",
+      "49,000 values in 128 KB",
+      "200 levels, 40 times",
+      "a context of many numbers",
+      "code of 10 MB as text",
+      "10 MB of whitespace as code",
+      "10 MB of code in GB18030",
+      "10 MB of code in UTF-16",
+    ],
+    "it is refused before it is unpacked or taken apart, by the readers of bodies and forms": [
+      "1 GB of zeros by gzip",
+      "a form of 29 MB of &",
+      "a form of 1000 fields 32 deep",
+    ],
+  }),
 };
