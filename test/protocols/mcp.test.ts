@@ -339,6 +339,17 @@ describe("files", () => {
     expect((await read({ path: "notes/a.txt", offset: 2 })).data.content).toBe("öü");
     expect((await read({ path: "dot.png" })).content).toEqual([{ type: "image", data: PNG, mimeType: "image/png" }]);
     expect((await read({ path: "b.bin" })).data).toMatchObject({ encoding: "base64", content: "/wD/" });
+    // Colours of a terminal are text; what is control characters mostly is not, which JSON writes as six each.
+    await write("log.txt", "\x1b[31mred\x1b[0m\n");
+    expect((await read({ path: "log.txt" })).data).toMatchObject({
+      encoding: "utf-8",
+      content: "\x1b[31mred\x1b[0m\n",
+    });
+    await write("controls.txt", "\x01".repeat(1000));
+    const controls = Buffer.alloc(1000, 1).toString("base64");
+    expect((await read({ path: "controls.txt" })).data).toMatchObject({ encoding: "base64", content: controls });
+    const uri = `pyodide://sessions/${session}/home/pyodide/controls.txt`;
+    expect((await alice.client.readResource({ uri })).contents).toMatchObject([{ blob: controls }]);
     expect(await read({ path: "none" })).toMatchObject({ isError: true, text: "File not found" });
     expect(await read({ path: "../../etc/passwd" })).toMatchObject({ isError: true, text: "Invalid filename" });
     expect(await write("x", "no base64!", "base64")).toMatchObject({ isError: true });

@@ -96,6 +96,13 @@ test("files come in, and those that are asked for go out", async () => {
   });
 });
 
+test("a large file comes whole", async () => {
+  const content = Buffer.from(Array.from({ length: 200_000 }, (_, index) => index % 251));
+  const code = "open('out','wb').write(bytes(index % 251 for index in range(200_000)))";
+  for (const { body } of [await run(code, { fetch_files: ["out"] }), await jupyter([code], { fetch_files: ["out"] })])
+    expect(body).toMatchObject({ status: "Success", files: { out: content.toString("base64") } });
+});
+
 test("one file under many spellings is refused before it is made a reply", async () => {
   const code = "open('out','wb').write(bytes(4 * 1024 * 1024))";
   const spellings = Array.from({ length: 9 }, (_, index) => `${"./".repeat(index)}out`);

@@ -12,6 +12,7 @@ const MAX_FILES_AT_ONCE = 64;
 const MAX_LISTED = 500;
 const MAX_READ_BYTES = 1024 * 1024;
 const DEFAULT_READ_BYTES = 50_000;
+const [TAB, LINE_FEED, CARRIAGE_RETURN] = [0x09, 0x0a, 0x0d];
 
 export const fileInput = z.union(
   [z.string(), z.object({ base64: z.string().regex(BASE64) })],
@@ -169,7 +170,7 @@ function readResult(
     .map((less) => part.subarray(0, Math.max(0, part.length - less)))
     .find((bytes) => isUtf8(bytes));
   const isWhole = offset + part.length >= size;
-  if (text === undefined || text.includes(0) || (isWhole && text.length < part.length)) {
+  if (text === undefined || !isText(text) || (isWhole && text.length < part.length)) {
     const content = Buffer.from(part).toString("base64");
     return structured({ ...facts, bytes: part.length, encoding: "base64", content }, content);
   }
@@ -177,6 +178,18 @@ function readResult(
   const end = offset + text.length;
   const rest = end < size ? `\n… (bytes ${offset} to ${end} of ${size}; go on with offset ${end})` : "";
   return structured({ ...facts, bytes: text.length, encoding: "utf-8", content }, content + rest || "(empty)");
+}
+
+/**
+ * Whether a content is shown as a text: it is UTF-8 and has no NUL, and few of its bytes are control characters. JSON has six characters for each of
+ * these, and a result is written in one go.
+ */
+export function isText(content: Uint8Array): boolean {
+  if (!isUtf8(content) || content.includes(0)) return false;
+  let controls = 0;
+  for (const byte of content)
+    if (byte < 0x20 && byte !== TAB && byte !== LINE_FEED && byte !== CARRIAGE_RETURN) controls++;
+  return controls <= content.length / 4;
 }
 
 /** By its first bytes. */

@@ -1,5 +1,4 @@
 /** Files as resources: those of the workspace, and of sessions. */
-import { isUtf8 } from "node:buffer";
 import type {
   ListResourcesResult,
   ReadResourceResult,
@@ -12,7 +11,7 @@ import { sessionFiles } from "../../http/resources/sessions.ts";
 import { ClientError } from "../../shared/errors.ts";
 import type { FileEntry } from "../../wire/messages.ts";
 import { MAX_PATH_BYTES, nameOf } from "../../workspaces/paths.ts";
-import { imageType, pathOf } from "./file-tools.ts";
+import { imageType, isText, pathOf } from "./file-tools.ts";
 import { requireScopes, type ToolCall } from "./tool.ts";
 
 const PAGE = 100;
@@ -145,8 +144,7 @@ function tooLarge(bytes: number): McpError {
 }
 
 function contentsOf(uri: string, content: Uint8Array): ReadResourceResult["contents"][number] {
-  if (isUtf8(content) && !content.includes(0))
-    return { uri, mimeType: "text/plain", text: Buffer.from(content).toString("utf8") };
+  if (isText(content)) return { uri, mimeType: "text/plain", text: Buffer.from(content).toString("utf8") };
   const blob = Buffer.from(content).toString("base64");
   return { uri, mimeType: imageType(content) ?? "application/octet-stream", blob };
 }

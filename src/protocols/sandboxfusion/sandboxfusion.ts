@@ -7,6 +7,8 @@ import { jsonBody } from "../../http/routes.ts";
 import { MAX_TIMEOUT_MS } from "../../http/validation.ts";
 import type { ExecutionResult } from "../../sandbox/outcome.ts";
 import { ClientError } from "../../shared/errors.ts";
+import { JsonFragments } from "../../shared/json/json-parts.ts";
+import { base64InSlices } from "../../shared/json/json-strings.ts";
 import { keyInAddress } from "../credentials.ts";
 import { isOutOfTime, withCutNote } from "../execution-limits.ts";
 import { type ProgramRun, runProgram, sandboxPath } from "../program.ts";
@@ -59,7 +61,7 @@ export function sandboxfusion({ services, count }: ProtocolOptions): Protocol {
         path: "/run_code",
         scope: "execute",
         body: jsonBody(codeBody, { code: 'print("hello")', language: "python" }),
-        reply: json(),
+        reply: { send: sendJson },
         handler: async ({ request, response, body }) => {
           const { code, language, run_timeout = 10, stdin, files, fetch_files = [] } = body;
           if (language !== "python")
@@ -78,7 +80,7 @@ export function sandboxfusion({ services, count }: ProtocolOptions): Protocol {
           return reply({
             status: run.exitCode === 0 ? "Success" : "Failed",
             run_result: commandOf(run.result, run.exitCode),
-            files: fetched(run, fetch_files),
+            files: await fetched(run, fetch_files),
           });
         },
       }),
@@ -111,7 +113,7 @@ export function sandboxfusion({ services, count }: ProtocolOptions): Protocol {
             driver: { status, execution_time: timeMs / 1000, return_code: isOver ? 0 : null, stdout: "", stderr: "" },
             cells: run.cells,
             executor_pod_name: null,
-            files: encoded(left),
+            files: await encoded(left),
           };
         },
       }),
@@ -145,20 +147,24 @@ function commandOf(result: ExecutionResult, exitCode: number | null) {
 }
 
 /** Those that are there. @throws {ClientError} see {@link encoded}. */
-function fetched({ files }: ProgramRun, names: readonly string[]): Record<string, string> {
+async function fetched({ files }: ProgramRun, names: readonly string[]): Promise<JsonFragments> {
   const found = Array.from(placesOf(names), ([name, path]) => {
     const content = files.contentOf(path);
     return content === undefined ? [] : [[name, content] as const];
   });
-  return encoded(found.flat());
+  return await encoded(found.flat());
 }
 
 /** @throws {ClientError} 400 `file_too_large` before any is made base64: one file has a thousand spellings, and a reply is one text. */
-export function encoded(contents: Iterable<readonly [name: string, content: Uint8Array]>): Record<string, string> {
+export async function encoded(
+  contents: Iterable<readonly [name: string, content: Uint8Array]>,
+): Promise<JsonFragments> {
   const all = [...contents];
   const bytes = all.reduce((sum, [, { length }]) => sum + length, 0);
   requireFetchable(bytes);
-  return Object.fromEntries(all.map(([name, content]) => [name, toBase64(content)]));
+  const written: [name: string, base64: JsonFragments][] = [];
+  for (const [name, content] of all) written.push([name, await base64InSlices(content)]);
+  return new JsonFragments(Object.fromEntries(written));
 }
 
 function requireFetchable(bytes: number): void {
@@ -184,10 +190,6 @@ function placesOf(names: readonly string[]): ReadonlyMap<string, string> {
 
 function contentsOf(files: readonly (readonly [name: string, base64: string])[]): ReadonlyMap<string, Uint8Array> {
   return new Map(files.map(([name, content]) => [sandboxPath(name), Buffer.from(content, "base64")]));
-}
-
-function toBase64(content: Uint8Array): string {
-  return Buffer.from(content.buffer, content.byteOffset, content.length).toString("base64");
 }
 
 function toMs(seconds: number): number {
