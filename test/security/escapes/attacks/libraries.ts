@@ -43,8 +43,9 @@ const MODULES: Readonly<Record<string, string>> = {
   "that exports what the interpreter uses": `(module ${memory} (func (export "malloc") (param i32) (result i32) (i32.const 0)) (func (export "pwn")))`,
 };
 
-const PRELUDE = `import base64, ctypes, sys, os
-path = "/tmp/evil.so"
+/** A path for each attack: a linker gives what it has under a path, whatever is there now. */
+const PRELUDE = `import base64, ctypes, sys, os, time
+path = f"/tmp/evil{time.time_ns()}.so"
 open(path, "wb").write(base64.b64decode(library).replace(b"M" * 160, marker.encode().ljust(160)))
 `;
 
