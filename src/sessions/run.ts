@@ -113,16 +113,43 @@ export async function executeInSession(pool: SessionPool, execution: SessionExec
   const { environment, principal, signal, onWait } = request;
   const options = { environment, principal, signal, onWait, ...(resident && { resident: resident.key }) };
   for (let failures = 0; ; ) {
-    // Read before a sandbox is acquired: none is to stand idle while the disk is waited for.
-    if (resident === null || !pool.holds(resident.key)) await execution.load();
+    const isNeeded = resident === null || !pool.holds(resident.key);
+    using ahead = isNeeded ? readAhead(pool) : null;
+    if (ahead) await execution.load();
     try {
-      return await pool.use(options, (sandbox, checkout) => runOn(sandbox, checkout, execution));
+      return await pool.use(options, (sandbox, checkout) => {
+        ahead?.[Symbol.dispose]();
+        return runOn(sandbox, checkout, execution);
+      });
     } catch (error) {
       if (error instanceof NotRewoundError) continue;
       // A sandbox may die of something else just then; two will not.
       if (!(error instanceof NotLoadedError) || ++failures === 2) throw error;
     }
   }
+}
+
+/** Of each pool: how many states are in memory whose executions wait for a sandbox. */
+const statesAhead = new WeakMap<SessionPool, number>();
+const MAX_STATES_AHEAD = 2;
+
+/**
+ * Has a state read before its sandbox is acquired: none is to stand idle while the disk is waited for. Few are at a time: a state may have
+ * hundreds of megabytes, and most of many executions wait long. Others' are read once they have a sandbox.
+ *
+ * @returns to be disposed of when there is a sandbox, or none will be; null: enough are read ahead.
+ */
+function readAhead(pool: SessionPool): Disposable | null {
+  const count = statesAhead.get(pool) ?? 0;
+  if (count >= MAX_STATES_AHEAD) return null;
+  statesAhead.set(pool, count + 1);
+  let isOver = false;
+  return {
+    [Symbol.dispose]: () => {
+      if (!isOver) statesAhead.set(pool, (statesAhead.get(pool) ?? 1) - 1);
+      isOver = true;
+    },
+  };
 }
 
 async function runOn(
@@ -133,6 +160,8 @@ async function runOn(
   const { request, limits, workspace, onBegin, readFile } = execution;
   let held = checkout.isResident ? execution.resident : null;
   const shared = workspace && (await lookAt(workspace, held, checkout, execution));
+  // What cannot be read leaves the session as it was.
+  if (held === null) await execution.load();
   onBegin();
   if (held && shared && !shared.hasSameFiles(held.files)) {
     // No file is exchanged under what the session has open: it is loaded anew.
