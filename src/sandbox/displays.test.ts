@@ -95,6 +95,41 @@ test.each([
   await expect(new Displays().take(message, encode(body))).rejects.toThrow();
 });
 
+const MIB = 1024 * 1024;
+
+test("refuses more than 10 MiB at a time: what was replaced or cleared does not count, and each place does where an update stands", () => {
+  const mebibyte = bundle("x".repeat(MIB - 1024));
+  const outputs = new DisplayedOutputs();
+  for (let count = 0; count < 10; count++) outputs.show(mebibyte, "x", count > 0);
+  expect(textsOf(outputs)).toHaveLength(1);
+  for (let count = 0; count < 9; count++) outputs.show(mebibyte);
+  expect(() => outputs.show(bundle(""))).toThrow("more shown at a time than there can be");
+  outputs.clear(false);
+  for (let count = 0; count < 11; count++) outputs.show(bundle(""), "y");
+  expect(() => outputs.show(mebibyte, "y", true)).toThrow("more shown at a time than there can be");
+});
+
+test("an update may be larger than some that it replaces, and smaller than others", () => {
+  const outputs = new DisplayedOutputs();
+  for (const size of [0, 0, 9 * MIB]) outputs.show(bundle("x".repeat(size)), "x");
+  outputs.show(bundle("x".repeat(3 * MIB)), "x", true);
+  expect(outputs.bundles).toHaveLength(3);
+});
+
+test("data is counted as Python has it, or less: however it is written in JSON", async () => {
+  for (const character of ["\u0001", '"', "\n", "\ud800", "é", "😀"]) {
+    const bytes = Buffer.byteLength(character);
+    const text = character.repeat((10 * MIB - 1024) / bytes);
+    const shown = await new Displays().take({ type: "display" }, encode(JSON.stringify({ a: text })));
+    expect(shown?.bundle.facts.textBytes).toBeLessThanOrEqual(Buffer.byteLength(text));
+  }
+});
+
+test("refuses a value's bundle of more than 10 MiB", async () => {
+  const body = encode(JSON.stringify({ a: "x".repeat(10 * MIB) }));
+  await expect(new Displays().take({ type: "display", kind: "value" }, body)).rejects.toThrow("over its limit");
+});
+
 test("refuses more displays and clears than there can be", () => {
   const displays = new Displays();
   for (let count = 0; count < 12_000; count++) displays.clear(true);

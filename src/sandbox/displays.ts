@@ -6,6 +6,7 @@ import {
   MAX_DISPLAYS,
   MAX_METADATA_BYTES,
   MAX_METADATA_DEPTH,
+  MAX_SHOWN_BYTES,
 } from "../wire/display-limits.ts";
 import type { DisplayMessage } from "../wire/guest-messages.ts";
 import { ProtocolError } from "../wire/protocol-error.ts";
@@ -59,6 +60,7 @@ export class Displays {
     if (metadata && metadata.facts.kind !== "object") throw new ProtocolError("metadata that is none");
     const displayed = { bundle, ...(metadata && { metadata }) };
     if (kind === "value") {
+      if (sizeOf(bundle) > MAX_SHOWN_BYTES) throw new ProtocolError("a value's bundle over its limit");
       this.#value = displayed;
       return null;
     }
@@ -89,25 +91,38 @@ export class Displays {
   }
 }
 
+/** A byte of data is one here at least, so that this is never more than the runner counts. */
+function sizeOf({ facts }: JsonText): number {
+  return facts.textBytes + BUNDLE_OVERHEAD_BYTES;
+}
+
 /** An update stands in the place of what it updates, and what was cleared is gone. */
 export class DisplayedOutputs {
   #bundles: JsonText[] = [];
   /** Of each name: where it stands; nowhere once it was cleared. */
   readonly #places = new Map<string, number[]>();
   #clearsNext = false;
+  /** In all places: a bundle may stand in many, and each is a part of the reply. */
+  #bytes = 0;
 
   get bundles(): readonly JsonText[] {
     return this.#bundles;
   }
 
-  /** @param isUpdate of what has this name; where that is an earlier execution's, it is shown itself. */
+  /**
+   * @param isUpdate of what has this name; where that is an earlier execution's, it is shown itself.
+   * @throws {ProtocolError} more is shown at a time than there can be.
+   */
   show(bundle: JsonText, displayId?: string, isUpdate = false): void {
     this.somethingCame();
     const places = displayId === undefined ? undefined : this.#places.get(displayId);
     if (isUpdate && places) {
+      const before = places.reduce((sum, place) => sum + sizeOf(this.#bundles[place] as JsonText), 0);
+      this.#count(places.length * sizeOf(bundle) - before);
       for (const place of places) this.#bundles[place] = bundle;
       return;
     }
+    this.#count(sizeOf(bundle));
     const place = this.#bundles.push(bundle) - 1;
     if (places) places.push(place);
     else if (displayId !== undefined) this.#places.set(displayId, [place]);
@@ -118,7 +133,13 @@ export class DisplayedOutputs {
     this.#clearsNext = wait;
     if (wait) return;
     this.#bundles = [];
+    this.#bytes = 0;
     for (const places of this.#places.values()) places.length = 0;
+  }
+
+  #count(bytes: number): void {
+    this.#bytes += bytes;
+    if (this.#bytes > MAX_SHOWN_BYTES) throw new ProtocolError("more shown at a time than there can be");
   }
 
   /** Called when something is printed or displayed. */

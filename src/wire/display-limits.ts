@@ -1,8 +1,13 @@
 /** Limits of what a sandbox displays: the guest keeps them, the host refuses what does not. */
 
 /**
- * Most that the bundles one execution displays may come to, bytes of JSON, and what each counts on top of its data. Looser than
- * the runner's own limit of 10 MiB of data, which user code can evade.
+ * Most that is shown at a time, and of the last expression's value, bytes of data; each bundle has {@link BUNDLE_OVERHEAD_BYTES} on top, in each
+ * place where it stands. The runner leaves out what is more, and says so.
+ */
+export const MAX_SHOWN_BYTES = 10 * 1024 * 1024;
+/**
+ * Most that the bundles one execution displays may come to, bytes of JSON, and what each counts on top of its data: with
+ * what was replaced or cleared.
  */
 export const MAX_DISPLAY_BYTES = 64 * 1024 * 1024;
 export const BUNDLE_OVERHEAD_BYTES = 1024;

@@ -252,6 +252,20 @@ describe("display", () => {
     expect([both.outputs.length, both.truncated]).toEqual([2, true]);
   });
 
+  test("an update counts in each place where it stands: a reply has it as often", async () => {
+    const { success, truncated, outputs } = await run(
+      `from IPython.display import update_display\nfor _ in range(11): display({}, raw=True, display_id='x')\nupdate_display({'a': 'b' * 2**20}, raw=True, display_id='x')\nupdate_display({'a': 'c' * 900_000}, raw=True, display_id='x')`,
+    );
+    expect([success, truncated, outputs.length]).toEqual([true, true, 11]);
+    expect(outputs.every(({ a }) => a?.[0] === "c" && a.length === 900_000)).toBe(true);
+  });
+
+  test("who evades the count of the module in Python has its sandbox ended", async () => {
+    const lifted = "import sandbox_runner.display as module\nmodule._MAX_BYTES = 10**9\n";
+    const { status } = await run(`${lifted}for _ in range(11): display({'a': 'b' * 2**20}, raw=True)`);
+    expect(status).toBe("sandbox_died");
+  });
+
   test("all that was ever sent has a limit of its own, and code that goes on and on is not ended by it", async () => {
     const { success, truncated, outputs } = await run(
       `h = display(1, display_id=True)\nfor _ in range(30): h.update({'a': '\\x00' * 3_000_000}, raw=True)\nfrom IPython.display import clear_output\nfor _ in range(13_000): clear_output(True)`,

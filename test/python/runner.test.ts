@@ -1211,7 +1211,7 @@ table("display", [
   },
   {
     name: "the device itself has a limit",
-    code: "import json, os\nm = json.dumps(['display', {'bundle': {'text/plain': 'x' * 10**6}}]).encode()\nwhile True: os.write(4000, m)",
+    code: "import json, os\nm = json.dumps(['display', {'bundle': {'text/plain': 'x' * 10**6}, 'kind': 'update', 'id': 'x'}]).encode()\nwhile True: os.write(4000, m)",
     want: raises("OSError", text(/No space left/)),
   },
   {

@@ -43,12 +43,12 @@ export function toErrorEvent({ type, message, traceback }: ErrorInfo): object {
 
 /** As E2B shows a text: `repr` without its quotes. */
 function unquoted(text: JsonText): JsonText {
-  const { bytes, facts } = text;
+  const { bytes } = text;
   for (const quote of REPR_QUOTES) {
     const begin = 1 + quote.length;
     const end = bytes.length - begin;
     if (begin > end || !quote.equals(bytes.subarray(1, begin)) || !quote.equals(bytes.subarray(end, -1))) continue;
-    return JsonText.scanned(Buffer.concat([QUOTE, bytes.subarray(begin, end), QUOTE]), facts);
+    return JsonText.scannedText(Buffer.concat([QUOTE, bytes.subarray(begin, end), QUOTE]));
   }
   return text;
 }

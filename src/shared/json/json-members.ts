@@ -6,7 +6,6 @@ const SLICE_BYTES = 256 * 1024;
 const [QUOTE, BACKSLASH, LETTER_U] = [0x22, 0x5c, 0x75];
 /** `\uXXXX` */
 const ESCAPE_BYTES = 6;
-const A_TEXT = { kind: "text", depth: 0, nodes: 1, texts: 1 } as const;
 
 /** Counts work on what user code has made: after each slice of it, whatever it is a part of, the event loop has its turn. */
 export class Slices {
@@ -33,7 +32,7 @@ export async function textMembers(object: JsonText, slices = new Slices()): Prom
     const nameEnd = await endOfText(bytes, at, slices);
     const end = await endOfText(bytes, nameEnd + 1, slices);
     const name = JSON.parse(textOf(bytes, at, nameEnd)) as string;
-    members.set(name, JsonText.scanned(bytes.subarray(nameEnd + 1, end), A_TEXT));
+    members.set(name, JsonText.scannedText(bytes.subarray(nameEnd + 1, end)));
     at = end + 1;
   }
   return members;

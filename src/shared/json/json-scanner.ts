@@ -32,6 +32,8 @@ export interface JsonFacts {
   readonly nodes: number;
   /** How many of the nodes are strings. */
   readonly texts: number;
+  /** What they say, bytes; an escape counts as one. */
+  readonly textBytes: number;
 }
 
 export const MAX_NAME_BYTES = 10_000;
@@ -103,6 +105,7 @@ class JsonScanner {
   #deepest = 0;
   #nodes = 0;
   #texts = 0;
+  #textBytes = 0;
   #kind: JsonFacts["kind"] = "other";
   #isKey = false;
   /** What the name may still have: a character has a byte or an escape at least. */
@@ -126,10 +129,12 @@ class JsonScanner {
           const start = at;
           while (at < to && PLAIN[bytes[at] as number] === 1) at++;
           if (this.#isKey) this.#takeOfName(at - start);
+          else this.#textBytes += at - start;
           if (at === to) return;
           if (bytes[at] === QUOTE) this.#state = this.#isKey ? COLON : this.#afterValue();
           else if (bytes[at] === BACKSLASH) {
             if (this.#isKey) this.#takeOfName(1);
+            else this.#textBytes++;
             this.#state = ESCAPE;
           } else throw new JsonSyntaxError("a control character in a string");
           at++;
@@ -151,7 +156,13 @@ class JsonScanner {
   finish(): JsonFacts {
     const isNumber = this.#depth === 0 && [ZERO, INTEGER, FRACTION, EXPONENT].includes(this.#state);
     if (this.#state !== END && !isNumber) throw new JsonSyntaxError("cut off");
-    return { kind: this.#kind, depth: this.#deepest, nodes: this.#nodes, texts: this.#texts };
+    return {
+      kind: this.#kind,
+      depth: this.#deepest,
+      nodes: this.#nodes,
+      texts: this.#texts,
+      textBytes: this.#textBytes,
+    };
   }
 
   /** @returns 1 if the byte was taken; 0: it is to be looked at in the new state. */

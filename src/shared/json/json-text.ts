@@ -25,9 +25,11 @@ export class JsonText {
     return new JsonText(bytes, await scanJsonInSlices(bytes, limits));
   }
 
-  /** A part of what was scanned already. */
-  static scanned(bytes: Uint8Array, facts: JsonFacts): JsonText {
-    return new JsonText(bytes, facts);
+  /** A text that is a part of what was scanned already. */
+  static scannedText(bytes: Uint8Array): JsonText {
+    // At the most: it is not scanned again.
+    const textBytes = bytes.length - 2;
+    return new JsonText(bytes, { kind: "text", depth: 0, nodes: 1, texts: 1, textBytes });
   }
 
   /** A value of our own. */

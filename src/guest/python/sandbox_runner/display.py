@@ -22,7 +22,7 @@ _METHODS = (
     ("application/javascript", "_repr_javascript_"),
 )
 _MAX_BYTES = 10 * 1024 * 1024
-"""Of what is shown at a time, and of the last expression's value."""
+"""Of what is shown at a time, and of the last expression's value. The host ends a sandbox that shows more."""
 _MAX_SENT_BYTES = 48 * 1024 * 1024
 """With what was replaced or cleared since. The host takes 64 MiB of JSON."""
 _MAX_TEXT = 1024 * 1024
@@ -38,7 +38,7 @@ is_cut = False
 _shown_bytes = 0
 _sent_bytes = 0
 _sizes = {}
-"""Of what can be updated: display id → bytes."""
+"""Of what can be updated: display id → bytes, in how many places."""
 _sink = None
 """Where bundles go instead of out; None: out."""
 
@@ -303,13 +303,16 @@ def send(bundle, metadata=None, display_id=None, is_update=False):
         _sink.append(bundle)
         return True
     size = _size(bundle)
-    shown = _shown_bytes + size - (_sizes.get(display_id, 0) if is_update else 0)
+    before, places = _sizes.get(display_id, (0, 0))
+    # An update stands in the place of each: all of them are sent in a reply.
+    after, places = (size * (places or 1), places or 1) if is_update else (before + size, places + 1)
+    shown = _shown_bytes + after - before
     if shown > _MAX_BYTES or not _tell(size, bundle, metadata, display_id, "update" if is_update else None):
         is_cut = True
         return False
     _shown_bytes = shown
     if display_id is not None:
-        _sizes[display_id] = size
+        _sizes[display_id] = after, places
     return True
 
 
