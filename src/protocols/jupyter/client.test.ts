@@ -31,7 +31,7 @@ const clientsOf = (messages: HeldMessages, owner: string, count: number) =>
 
 test("a message that waits for many clients is held once, and comes to each", () => {
   const messages = new HeldMessages();
-  const clients = clientsOf(messages, "a", 100);
+  const clients = clientsOf(messages, "a", 20);
   for (let at = 0; at < 7; at++) deliver(clients, String(at).repeat(MIB));
   expect(messages.bytes).toBeLessThan(7.2 * MIB);
   for (const client of clients) {
@@ -58,7 +58,7 @@ test("what a message takes is its content alone, whatever was sent of it to othe
 
 test("all clients of a principal hold no more than it may, of whichever kernels they are; another principal's lose nothing", () => {
   const messages = new HeldMessages();
-  const clients = clientsOf(messages, "a", 100);
+  const clients = clientsOf(messages, "a", 12);
   for (const client of clients) for (let at = 0; at < 7; at++) deliver([client], "x".repeat(MIB));
   expect(messages.bytes).toBeGreaterThan(HELD_LIMITS.ofPrincipal - 2 * MIB);
   expect(messages.bytes).toBeLessThanOrEqual(HELD_LIMITS.ofPrincipal);
@@ -77,7 +77,7 @@ test("all clients of a principal hold no more than it may, of whichever kernels 
 
 test("all principals together hold no more than the server may", () => {
   const messages = new HeldMessages();
-  const clients = Array.from({ length: 20 }, (_, at) => clientsOf(messages, `p${at}`, 8)).flat();
+  const clients = Array.from({ length: 6 }, (_, at) => clientsOf(messages, `p${at}`, 8)).flat();
   for (const client of clients) for (let at = 0; at < 7; at++) deliver([client], "x".repeat(MIB));
   expect(messages.bytes).toBeGreaterThan(HELD_LIMITS.inAll - 2 * MIB);
   expect(messages.bytes).toBeLessThanOrEqual(HELD_LIMITS.inAll);
@@ -87,7 +87,7 @@ test("all principals together hold no more than the server may", () => {
 
 test("replies have room where output has none; a client that would hold more begins anew", () => {
   const messages = new HeldMessages();
-  const clients = clientsOf(messages, "a", 20);
+  const clients = clientsOf(messages, "a", 10);
   for (const client of clients) for (let at = 0; at < 7; at++) deliver([client], "x".repeat(MIB));
   const before = messages.bytes;
   const last = clients.at(-1) as Client;
