@@ -65,10 +65,12 @@ export class OwnFiles implements Workspace {
   async read(path: string): Promise<Uint8Array> {
     const entry = this.#index.get(path);
     if (entry?.kind !== "file") throw new ClientError("not_found", `File ${nameOf(path)} not found`);
-    const content = this.#contents.get(entry.sha256) ?? (await this.#kept.get(entry.sha256)?.read());
+    const own = this.#contents.get(entry.sha256);
+    if (own !== undefined) return own;
+    const kept = await this.#kept.get(entry.sha256)?.read();
     // What is kept may have been replaced since the execution was asked for.
-    if (content === undefined || (await sha256Hex(content)) !== entry.sha256) throw new ClientError("content_gone");
-    return content;
+    if (kept === undefined || (await sha256Hex(kept)) !== entry.sha256) throw new ClientError("content_gone");
+    return kept;
   }
 
   async apply(changes: FileChanges, bodies: readonly Uint8Array[]): Promise<void> {

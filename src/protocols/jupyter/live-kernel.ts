@@ -40,9 +40,9 @@ export interface LiveKernelOptions {
   /** Id of the principal whose session it is. */
   readonly owner: string;
   readonly services: RouteServices;
-  /** Of requests that wait for their turn. */
   /** What is held for clients that are away, of all kernels. */
   readonly messages: HeldMessages;
+  /** Of requests that wait for their turn. */
   readonly shell: Handlers;
   /** Of those that are done at once. */
   readonly control: Handlers;
