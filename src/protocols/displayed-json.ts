@@ -1,4 +1,5 @@
-import { contentOf, type Slices } from "../shared/json/json-members.ts";
+import { contentOf, Slices, textMembers } from "../shared/json/json-members.ts";
+import { JsonFragments } from "../shared/json/json-parts.ts";
 import { JsonLimitError, JsonSyntaxError } from "../shared/json/json-scanner.ts";
 import { JsonText } from "../shared/json/json-text.ts";
 
@@ -23,4 +24,27 @@ export async function displayedJson(text: JsonText, slices: Slices): Promise<Jso
     // Of many small ones, too, not all are looked through in one turn.
     await slices.after(bytes.length);
   }
+}
+
+/** Of which members of a bundle something is said, by their MIME types. */
+export interface MemberChoice {
+  /** Whether it is JSON in the foreign message, where code has displayed some; else it is a text. */
+  readonly isJson: (type: string) => boolean;
+  /** Default: all are passed on. */
+  readonly isPassedOn?: (type: string) => boolean;
+}
+
+/** A MIME bundle as an object of a foreign message. Made while the event loop goes on, however large the bundle is. */
+export async function displayedData(
+  bundle: JsonText,
+  { isJson, isPassedOn = () => true }: MemberChoice,
+  slices = new Slices(),
+): Promise<JsonFragments> {
+  const members: [string, JsonText][] = [];
+  for (const [type, text] of await textMembers(bundle, slices)) {
+    if (!isPassedOn(type)) continue;
+    // Code displays what it likes.
+    members.push([type, (isJson(type) ? await displayedJson(text, slices) : null) ?? text]);
+  }
+  return new JsonFragments(Object.fromEntries(members));
 }

@@ -1,14 +1,15 @@
 import type { ExecutionResult } from "../../sandbox/outcome.ts";
 import { type ExecutionContext, runCode, type Services } from "../../service/execution-service.ts";
 import { ClientError } from "../../shared/errors.ts";
-import { Slices, textMembers } from "../../shared/json/json-members.ts";
+import { Slices } from "../../shared/json/json-members.ts";
 import { JsonFragments } from "../../shared/json/json-parts.ts";
-import type { JsonText } from "../../shared/json/json-text.ts";
-import { displayedJson } from "../displayed-json.ts";
+import { displayedData } from "../displayed-json.ts";
 import { tracebackLines, withCutNote } from "../execution-limits.ts";
 
 /** What its session outlives the cells by, where this server ends before it can delete it, s. */
 const SPARE_S = 60;
+/** JSON is no text there, unless it is none. */
+const AS_KERNELS = { isJson: (type: string) => /[/+]json$/.test(type) };
 
 export interface CellsRequest {
   readonly cells: readonly string[];
@@ -116,7 +117,8 @@ export async function toCell(result: ExecutionResult): Promise<JsonFragments> {
   const shown: JsonFragments[] = [];
   // Code may display 64 MiB: others have their turn meanwhile.
   const slices = new Slices();
-  for (const bundle of [...outputs, ...(display ? [display] : [])]) shown.push(await toData(bundle, slices));
+  for (const bundle of [...outputs, ...(display ? [display] : [])])
+    shown.push(await displayedData(bundle, AS_KERNELS, slices));
   return new JsonFragments({
     stdout,
     stderr: withCutNote(result.stderr, result),
@@ -125,12 +127,4 @@ export async function toCell(result: ExecutionResult): Promise<JsonFragments> {
       ? [{ ename: errorInfo.type, evalue: errorInfo.message, traceback: tracebackLines(traceback) }]
       : [],
   });
-}
-
-/** A MIME bundle as kernels send it: JSON is no text there, unless it is none. */
-async function toData(bundle: JsonText, slices: Slices): Promise<JsonFragments> {
-  const members: [string, JsonText][] = [];
-  for (const [type, text] of await textMembers(bundle, slices))
-    members.push([type, (/[/+]json$/.test(type) ? await displayedJson(text, slices) : null) ?? text]);
-  return new JsonFragments(Object.fromEntries(members));
 }
