@@ -2,9 +2,13 @@
 
 import json
 import sys
+import types
 import warnings
 
 sys.path.insert(0, sys.argv[1])
+# They need Python 3.14, and nothing of them is run here.
+for name in ("ending", "execution", "interactive_shell", "seeds", "sources"):
+    sys.modules[f"sandbox_runner.{name}"] = types.ModuleType(name)
 from sandbox_runner import convert, device, display, environment  # noqa: E402
 
 
@@ -51,7 +55,7 @@ def figures(code):
 
     failure = environment.prepare_matplotlib()
     sent = []
-    device.tell = lambda operation, argument: sent.append([operation, {k: v[:12] for k, v in argument.items()}])
+    device.tell = lambda operation, argument: sent.append([operation, {k: v[:12] for k, v in argument["bundle"].items()}])
     error = None
     try:
         exec(compile(code, "<exec>", "exec"), {"plt": pyplot, "sent": sent})
